@@ -1,0 +1,97 @@
+"""The contract of a pass. Read this file, then write one.
+
+A pass is a frozen dataclass. Its fields are its options, its ``name`` is what a pipeline text calls it::
+
+    @dataclass(frozen=True)
+    class NegateTwice(Pass):
+        '''Removes Neg(Neg(x)). Exact.'''
+        name: ClassVar[str] = "negate-twice"
+        exact: ClassVar[bool] = True
+        limit: int = 100
+
+        def run(self, graph: Graph, ctx: Context) -> bool: ...
+
+``run`` changes ``graph`` in place and says whether it did. Where it sees a place that it could have changed but must
+not, it calls ``ctx.declined(node, "why")``. It need not clean up: the manager removes dead nodes, sorts, and checks the
+graph against the stage the pass promises, after every pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.ir import Graph, Node, Stage
+from qcompiler.report.record import Declined, FloatNode, Report
+
+Feed = Mapping[str, NDArray[Any]]
+"""One set of inputs: graph input name -> array."""
+
+
+@dataclass(frozen=True)
+class BatchNormStatistics:
+    """What a folded BatchNormalization knew of its input, per channel [C], float64.
+
+    ``mean`` and ``variance`` are those of the float output *behind* the folded layer: beta and gamma squared.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+
+@dataclass
+class Context:
+    """What a pass may use besides the graph.
+
+    Attributes:
+        seed: source of every random choice.
+        data: calibration feeds; may be iterated many times, never holds more than one feed in memory. None: none given.
+        report: what happened, for people.
+        batchnorm: statistics of folded BatchNorm, by the name of the tensor they describe.
+        dims: sizes of symbolic dimensions to use where feeds are made up.
+    """
+
+    seed: int = 0
+    data: Iterable[Feed] | None = None
+    report: Report = field(default_factory=Report)
+    batchnorm: dict[str, BatchNormStatistics] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
+    running: str = ""
+
+    def declined(self, node: Node, reason: str) -> None:
+        """Record that the running pass left ``node`` alone, and why."""
+        self.report.declined.append(Declined(self.running, node.name, node.op, reason))
+
+    def left_float(self, node: Node, reason: str) -> None:
+        """Record that ``node`` stays float in the result, and why."""
+        self.report.left_float.append(FloatNode(node.name, node.op, reason))
+
+    def warn(self, message: str) -> None:
+        """Tell the user, once."""
+        if message not in self.report.warnings:
+            self.report.warnings.append(message)
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """One rewrite of a graph.
+
+    Class attributes:
+        name: kebab-case name for pipeline texts; unique.
+        requires, ensures: stage of the graph before and after.
+        exact: the float function is unchanged; ``--verify`` proves it against onnxruntime.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[Stage] = Stage.FLOAT
+    ensures: ClassVar[Stage] = Stage.FLOAT
+    exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Rewrite ``graph`` in place; True when anything changed."""

@@ -1,0 +1,71 @@
+"""The report as data: plain records, JSON as they stand. `terminal.py` shows them to people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A place that a pass could have rewritten but did not."""
+
+    pass_name: str
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FloatNode:
+    """A node that stays float in the compiled model."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassTiming:
+    """One run of one pass."""
+
+    name: str
+    seconds: float
+    changed: bool
+
+
+@dataclass(frozen=True)
+class WidthChoice:
+    """A tensor's width in bits with the output noise its 8-bit form alone causes (dB below the signal)."""
+
+    tensor: str
+    bits: int
+    sqnr_db: float
+    feeds_gemm: bool
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far a layer's output is from the float one, in dB."""
+
+    node: str
+    op: str
+    sqnr_db: float
+
+
+@dataclass
+class Report:
+    """Everything one compilation wants to tell. All figures are measured, None where they were not."""
+
+    declined: list[Declined] = field(default_factory=list)
+    left_float: list[FloatNode] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    timings: list[PassTiming] = field(default_factory=list)
+    widths: list[WidthChoice] = field(default_factory=list)
+    layers: list[LayerError] = field(default_factory=list)
+    output_sqnr_db: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float | int | str | None] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, ready for JSON."""
+        return asdict(self)
