@@ -1,0 +1,198 @@
+"""The public face: `compile` and `load`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from qcompiler import export, lowering
+from qcompiler.calibration.sources import Source, open_source, synthetic_source
+from qcompiler.errors import OptionError, UnsupportedError
+from qcompiler.importer import load_graph
+from qcompiler.ir import Graph, Stage
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context, Feed, Pass
+from qcompiler.pipeline import Pipeline, preset
+from qcompiler.report import measure
+from qcompiler.report.record import Report
+from qcompiler.runner import Runner
+from qcompiler.runtime import Program, Session
+
+Model = str | os.PathLike[str] | onnx.ModelProto
+Form = Literal["qdq", "integer"]
+CHECK_FEEDS = 8
+"""Feeds on which the result is compared with the float model."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        level: preset 0 (round to nearest) … 3 (search).
+        passes: pipeline text instead of a preset.
+        form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or integer arithmetic alone.
+        widen: 16-bit tensors: "auto", "off", or at most so many.
+        avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
+        seed: source of every random choice.
+        verify: prove every exact pass on one feed.
+    """
+
+    level: int = 2
+    passes: str | None = None
+    form: Form = "qdq"
+    widen: str | int = "auto"
+    avoid_saturation: bool = True
+    seed: int = 0
+    verify: bool = False
+
+    def pipeline(self, *, for_onnx: bool) -> Pipeline:
+        """The passes to run."""
+        if self.passes is not None:
+            return Pipeline.parse(self.passes)
+        return preset(self.level, widen=self.widen, avoid_saturation=self.avoid_saturation and for_onnx)
+
+
+@dataclass
+class Compiled:
+    """A compiled model.
+
+    Attributes:
+        graph: as the pipeline left it, usually of stage QUANTIZED.
+        stage: the stage it has.
+        report: what happened.
+    """
+
+    graph: Graph
+    stage: Stage
+    report: Report
+    feeds: Sequence[Feed] = field(default=(), repr=False)
+
+    @cached_property
+    def integer_graph(self) -> Graph:
+        """The graph of integer operators. Raises UnsupportedError, naming each node without an integer form."""
+        return self.graph if self.stage == Stage.INTEGER else lowering.lower_graph(self.graph)
+
+    @cached_property
+    def program(self) -> Program:
+        """The program for the integer machine. Raises as `integer_graph` does."""
+        return lowering.to_program(self.integer_graph)
+
+    def session(self, num_threads: int = 1) -> Session:
+        """The integer machine, ready to run."""
+        return Session(self.program, num_threads=num_threads)
+
+    def save(self, path: str | os.PathLike[str], *, form: Form = "qdq", force: bool = False) -> None:
+        """Write ``.onnx`` or ``.qprog``, after running what is to be written.
+
+        Raises:
+            OptionError: the path is a folder, exists without ``force``, or has another suffix.
+            UnsupportedError: this form cannot express the model.
+            ExportError: the result does not load or run.
+        """
+        target = check_output(path, force=force)
+        if target.suffix == ".qprog":
+            self.session().run(dict(self.feeds[0]))
+            self.program.save(target)
+            return
+        result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
+        export.save(result, target, reference_feed=self.feeds[0], force=force)
+
+
+def load(model: Model) -> Graph:
+    """The imported float graph of a model; ModelError in one line for what is none."""
+    return load_graph(model)
+
+
+def check_output(path: str | os.PathLike[str], *, force: bool) -> Path:
+    """The path, if a result may be written there; OptionError otherwise."""
+    target = Path(path)
+    if target.is_dir():
+        raise OptionError(f"-o {target}: is a folder; name a file ending in .onnx or .qprog")
+    if target.suffix not in (".onnx", ".qprog"):
+        raise OptionError(f"-o {target}: must end in .onnx (for any runtime) or .qprog (for the integer machine)")
+    if not target.parent.is_dir():
+        raise OptionError(f"-o {target}: folder '{target.parent}' does not exist; create it first")
+    if target.exists() and not force:
+        raise OptionError(f"-o {target}: exists; add --force to replace it")
+    return target
+
+
+def compile(
+    model: Model,
+    *,
+    data: str | os.PathLike[str] | Iterable[Feed] | None = None,
+    options: Options | None = None,
+    for_onnx: bool = True,
+    on_pass: Callable[[Pass, Graph, bool], None] = lambda _pass, _graph, _changed: None,
+    on_data: Callable[[Source], Source] = lambda source: source,
+) -> Compiled:
+    """Compile a float model into an integer one.
+
+    Args:
+        model: path or ModelProto.
+        data: calibration feeds: a path (``.npz``, folder), ``module:function``, or any iterable of dicts. None: made up from the graph.
+        options: see `Options`.
+        for_onnx: the result is for ``.onnx`` (apply ``avoid_saturation``); False for ``.qprog``.
+        on_pass: called after each pass.
+        on_data: may wrap the source, to show progress.
+
+    Raises:
+        QCompilerError: one of its kinds, with one line that names the culprit.
+    """
+    options = options or Options()
+    pipeline = options.pipeline(for_onnx=for_onnx)
+    start = time.perf_counter()
+    graph = load_graph(model)
+    ctx = Context(seed=options.seed)
+    ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
+    source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
+    feeds = list(islice(source, CHECK_FEEDS))
+    reference = Runner(graph)
+    expected = [reference.run(feed) for feed in feeds]
+    del reference
+    ctx.data = on_data(source)
+    manager = Manager(pipeline.passes, feeds[0] if options.verify else None, on_pass)
+    stage = manager.run(graph, ctx)
+    ctx.report.figures["seconds"] = time.perf_counter() - start
+    result = Compiled(graph, stage, ctx.report, feeds)
+    if stage != Stage.INTEGER:
+        _measure(result, expected)
+    return result
+
+
+def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
+    report, feeds = result.report, result.feeds
+    report.output_sqnr_db = measure.output_sqnr(expected, Runner(result.graph).run, feeds)
+    total, integer = measure.macs(result.graph, feeds[0])
+    report.figures["macs"] = total
+    report.figures["integer_mac_share"] = integer / total if total else None
+    report.figures["out_bytes"] = measure.weight_bytes(result.graph)
+    report.figures["peak_memory_bytes"] = measure.peak_memory_bytes()
+
+
+def describe_program(result: Compiled) -> None:
+    """Add the figures of the integer program to the report, or the reason why there is none."""
+    try:
+        memory = result.program.bind_for(result.feeds[0]).memory
+    except UnsupportedError as error:
+        result.report.warnings.append(f"no integer program: {error}")
+        return
+    result.report.figures["arena_bytes"] = memory.arena
+    result.report.figures["constants_bytes"] = memory.constants
+
+
+def worst_layers(model: Model, result: Compiled) -> None:
+    """Add the SQNR of every layer against the float model to the report (tensors that both graphs name alike)."""
+    result.report.layers = measure.layer_errors(load_graph(model), result.graph, result.feeds[0])
+
+
+__all__: list[Any] = ["Compiled", "Options", "check_output", "compile", "describe_program", "load", "worst_layers"]

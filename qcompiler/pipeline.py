@@ -1,0 +1,145 @@
+"""THE order of passes: one tuple a preset, and the text form of a pipeline."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, get_type_hints
+
+from qcompiler.errors import OptionError
+from qcompiler.ir import Stage
+from qcompiler.pass_base import Pass
+
+ENTRY_POINTS = "qcompiler.passes"
+"""Entry-point group in which other packages offer their passes by name."""
+
+BUILT_IN: tuple[type[Pass], ...] = ()
+
+NORMALIZE: tuple[Pass, ...] = ()
+
+GROUPS: dict[str, tuple[Pass, ...]] = {"normalize": NORMALIZE}
+"""Names that stand for several passes in a pipeline text."""
+
+_ITEM = re.compile(r"\s*(?P<name>[\w.:-]+)\s*(?:\((?P<options>[^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An ordered sequence of passes."""
+
+    passes: tuple[Pass, ...]
+
+    @staticmethod
+    def parse(text: str) -> Pipeline:
+        """Read a text such as ``normalize,fold-scale(limit=3),my_pkg.my_mod:MyPass``.
+
+        Raises:
+            OptionError: syntax, an unknown pass, or an option the pass does not have.
+        """
+        return Pipeline(tuple(_parse(text)))
+
+    def __str__(self) -> str:
+        return ",".join(_text(step) for step in self.passes)
+
+    @property
+    def reaches(self) -> Stage:
+        """Stage of a graph behind the last pass."""
+        return self.passes[-1].ensures if self.passes else Stage.FLOAT
+
+
+def find_pass(name: str) -> type[Pass]:
+    """The pass class of a kebab-case name or a dotted path ``package.module:Class``."""
+    if ":" in name:
+        return _import_pass(name)
+    built_in = {step.name: step for step in BUILT_IN}
+    offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name in built_in and name in offered:
+        raise OptionError(f"pass '{name}' is built in, and '{offered[name].value}' offers another of that name; use the dotted path for yours")
+    if name in built_in:
+        return built_in[name]
+    if name in offered:
+        return _import_pass(offered[name].value)
+    raise OptionError(f"unknown pass '{name}'; known: {', '.join(sorted({*built_in, *offered, *GROUPS}))}; or package.module:Class")
+
+
+def _import_pass(path: str) -> type[Pass]:
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"pass '{path}' cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise OptionError(f"'{path}' is not a subclass of qcompiler.Pass")
+    return found
+
+
+def _parse(text: str) -> Iterator[Pass]:
+    position = 0
+    while position < len(text):
+        match = _ITEM.match(text, position)
+        if match is None:
+            raise OptionError(f"--passes: cannot read '{text[position:]}'; write name(option=value),name,package.module:Class")
+        position = match.end()
+        name, options = match["name"], match["options"]
+        if name in GROUPS and not options:
+            yield from GROUPS[name]
+        else:
+            yield build_pass(find_pass(name), _options(name, options or ""))
+
+
+def _options(name: str, text: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+    except SyntaxError as error:
+        raise OptionError(f"pass '{name}': cannot read its options '({text})'; write (option=value, …)") from error
+    if not isinstance(call, ast.Call) or call.args:
+        raise OptionError(f"pass '{name}': every option needs its name: (option=value, …)")
+    return {keyword.arg or "**": _value(name, keyword.value) for keyword in call.keywords}
+
+
+def _value(name: str, node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id not in ("True", "False", "None"):
+        return node.id  # a bare word is a string
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise OptionError(f"pass '{name}': option value '{ast.unparse(node)}' is neither a literal nor a bare word") from error
+
+
+def build_pass(kind: type[Pass], options: dict[str, Any]) -> Pass:
+    """An instance of ``kind``; OptionError for an option it does not have or a value of another type."""
+    hints = get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for key, value in options.items():
+        if key not in fields:
+            raise OptionError(f"pass '{kind.name}' has no option '{key}'; it has: {', '.join(sorted(fields)) or 'none'}")
+        if not _fits(value, hints[key]):
+            raise OptionError(f"pass '{kind.name}': option '{key}' must be {getattr(hints[key], '__name__', hints[key])}, not {value!r}")
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(hint, type):
+        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    arguments = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is not None and str(hint).startswith("typing.Literal"):
+        return value in arguments
+    return not arguments or any(_fits(value, argument) for argument in arguments if isinstance(argument, type))
+
+
+def _text(step: Pass) -> str:
+    changed = {
+        field.name: getattr(step, field.name) for field in dataclasses.fields(step) if getattr(step, field.name) != field.default
+    }
+    options = ", ".join(f"{key}={value!r}" for key, value in changed.items())
+    return f"{step.name}({options})" if options else step.name

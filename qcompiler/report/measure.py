@@ -1,0 +1,157 @@
+"""The figures of a report, all measured: SQNR of outputs and layers, multiply-accumulates, sizes."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.ir import Graph, Node, constant_of, is_float, quantized_source
+from qcompiler.pass_base import Feed
+from qcompiler.report.record import LayerError
+from qcompiler.runner import Runner
+from qcompiler.verify import LAYERS
+
+Values = Mapping[str, NDArray[Any]]
+SAME_DB = 200.0
+"""SQNR that stands for "no difference at all"."""
+_TRACE_BYTES = 256 << 20
+"""How much of one feed's activations `layer_errors` holds at a time."""
+
+
+@dataclass
+class Sqnr:
+    """Signal-to-quantization-noise ratio of named tensors, accumulated over feeds."""
+
+    signal: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+
+    def add(self, reference: Values, got: Values) -> None:
+        """Account for one feed: tensors that both sides have in the same shape."""
+        for name, real in reference.items():
+            if name not in got or got[name].shape != real.shape or real.dtype == np.bool_:
+                continue
+            exact = np.asarray(real, np.float64)
+            finite = np.isfinite(exact)
+            difference = np.where(finite, exact - np.asarray(got[name], np.float64), 0.0)
+            self.signal[name] = self.signal.get(name, 0.0) + float(np.sum(np.square(exact, where=finite, out=np.zeros_like(exact))))
+            self.noise[name] = self.noise.get(name, 0.0) + float(np.sum(difference**2))
+
+    def db(self) -> dict[str, float]:
+        """Decibels by tensor; `SAME_DB` where both agree."""
+        return {name: decibels(signal, self.noise[name]) for name, signal in self.signal.items()}
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise), within ±`SAME_DB`."""
+    if noise <= 0.0:
+        return SAME_DB
+    if signal <= 0.0:
+        return -SAME_DB
+    return max(-SAME_DB, min(SAME_DB, 10.0 * math.log10(signal / noise)))
+
+
+def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], feeds: Iterable[Feed]) -> dict[str, float]:
+    """SQNR of each output of ``run`` against stored reference outputs of the same feeds."""
+    total = Sqnr()
+    for reference, feed in zip(references, feeds, strict=True):
+        total.add(reference, run(feed))
+    return total.db()
+
+
+def shared_tensors(first: Graph, second: Graph) -> dict[str, Node]:
+    """Float tensors that nodes of both graphs write under one name, with the first graph's node."""
+    there = {tensor.name for node in second.nodes for tensor in node.outputs}
+    return {
+        tensor.name: node
+        for node in first.nodes
+        for tensor in node.outputs[:1]
+        if tensor.name in there and is_float(tensor) and node.op not in ("QuantizeLinear", "DequantizeLinear", "Constant")
+    }
+
+
+def layer_errors(first: Graph, second: Graph, feed: Feed) -> list[LayerError]:
+    """SQNR of every tensor that both graphs compute, worst first; ``first`` is the reference.
+
+    Behind a quantized tensor both its Q/DQ pair and all the error from before it count.
+    """
+    nodes = shared_tensors(first, second)
+    found = Sqnr()
+    for names in _groups(list(nodes), first, feed):
+        found.add(Runner(first, names).run(feed), Runner(second, names).run(feed))
+    errors = [LayerError(nodes[name].name, nodes[name].op, value) for name, value in found.db().items()]
+    return sorted(errors, key=lambda error: (error.sqnr_db, error.node))
+
+
+def _groups(names: Sequence[str], graph: Graph, feed: Feed) -> list[list[str]]:
+    """Names in groups whose values together stay below `_TRACE_BYTES` (judged by the static part of their shapes)."""
+    batch = max((array.shape[0] if array.ndim else 1 for array in feed.values()), default=1)
+    size = {tensor.name: _bytes(tensor.shape, batch) for node in graph.nodes for tensor in node.outputs}
+    groups: list[list[str]] = [[]]
+    room = _TRACE_BYTES
+    for name in names:
+        if groups[-1] and room < size[name]:
+            groups.append([])
+            room = _TRACE_BYTES
+        groups[-1].append(name)
+        room -= size[name]
+    return groups if groups[-1] else []
+
+
+def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
+    if shape is None:
+        return 1 << 20
+    return 4 * math.prod(dim if isinstance(dim, int) and dim > 0 else max(batch, 64) for dim in shape)
+
+
+def macs(graph: Graph, feed: Feed) -> tuple[int, int]:
+    """Multiply-accumulates of one run on ``feed``: (in all layers, in those whose operands are codes)."""
+    layers = [node for node in graph.nodes if node.op in LAYERS and node.domain in (None, "", "ai.onnx")]
+    names = list(dict.fromkeys(t.name for node in layers for t in (*node.inputs[:1], *node.outputs) if constant_of(t) is None))
+    if not layers:
+        return 0, 0
+    graph_inputs = {tensor.name for tensor in graph.inputs}
+    shapes = {name: array.shape for name, array in feed.items()}
+    wanted = [name for name in names if name not in graph_inputs]
+    shapes |= {name: array.shape for name, array in Runner(graph, wanted).run(feed).items()}
+    total = integer = 0
+    for node in layers:
+        count = _layer_macs(node, shapes)
+        total += count
+        integer += count if all(quantized_source(tensor) is not None for tensor in node.inputs[:2]) else 0
+    return total, integer
+
+
+def _layer_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    weight = node.inputs[1]
+    stored = constant_of(quantized_source(weight) or weight)
+    output = math.prod(shapes[node.outputs[0].name])
+    if node.op == "Conv" and stored is not None:
+        return output * math.prod(stored.shape[1:])
+    if node.op == "ConvTranspose" and stored is not None:
+        return math.prod(shapes[node.inputs[0].name]) * math.prod(stored.shape[1:])
+    source = shapes.get(node.inputs[0].name, (1,))
+    return output * (source[0] if node.attrs.get("transA") else source[-1])
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of all initializers, each once."""
+    seen: dict[int, int] = {}
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            value = constant_of(tensor)
+            if value is not None:
+                seen[id(tensor)] = value.nbytes
+    return sum(seen.values())
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
