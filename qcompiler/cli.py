@@ -1,0 +1,142 @@
+"""`qcompile`, `qrun`, `qdiff`: thin commands over `qcompiler.compile`, the machine and the measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from qcompiler.errors import OptionError, QCompilerError
+from qcompiler.runtime.errors import MachineError
+
+BAD_INPUT = 2
+Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Effort: 0 rounds to nearest, 3 searches.")]
+Outputs = Annotated[list[Path], typer.Option("-o", "--output", help="Result: .onnx for any runtime, .qprog for the machine; may be given twice.")]
+Calibration = Annotated[str | None, typer.Option("--calib", help="Calibration feeds: a .npz, a folder of .npz/.npy, or module:function.")]
+Feeds = Annotated[str | None, typer.Option("--feeds", help="Feeds: a .npz, a folder, or module:function. Default: made up from the model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Bad input ends in one line on stderr and status 2."""
+    try:
+        yield
+    except (QCompilerError, MachineError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    except OSError as error:
+        print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)  # noqa: T201
+    else:
+        return
+    raise typer.Exit(BAD_INPUT)
+
+
+def _run(command: Callable[..., None]) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
+def qcompile() -> None:
+    """Entry point of the command `qcompile`."""
+    _run(compile_command)
+
+
+def qrun() -> None:
+    """Entry point of the command `qrun`."""
+    _run(run_command)
+
+
+def qdiff() -> None:
+    """Entry point of the command `qdiff`."""
+    _run(diff_command)
+
+
+def compile_command(
+    model: Annotated[Path, typer.Argument(help="A float ONNX model.")],
+    output: Outputs,
+    calib: Calibration = None,
+    level: Level = 2,
+    form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
+    passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
+    widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
+    avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
+    seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Prove every exact pass on one feed with onnxruntime.")] = False,
+    print_after: Annotated[str | None, typer.Option(help="List the graph after this pass ('all': after each).")] = None,
+    time_passes: Annotated[bool, typer.Option("--time-passes", help="Print how long each pass took.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a float ONNX model into an integer one."""
+    with _one_line_errors():
+        from qcompiler.api import Options
+        from qcompiler.commands.compile import CompileRequest, compile_and_write
+
+        options = Options(level, passes, _form(form), _widen(widen), avoid_saturation, seed, verify)
+        request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
+        compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
+
+
+def _form(text: str) -> Literal["qdq", "integer"]:
+    if text == "qdq":
+        return "qdq"
+    if text == "integer":
+        return "integer"
+    raise OptionError(f"--format {text}: must be qdq or integer")
+
+
+def _widen(text: str) -> str | int:
+    if text in ("auto", "off"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise OptionError(f"--widen {text}: must be auto, off, or a number of tensors")
+
+
+def run_command(
+    model: Annotated[Path, typer.Argument(help="A .qprog, or an .onnx with quantized operators.")],
+    feeds: Feeds = None,
+    on: Annotated[str, typer.Option("--on", help="machine, or onnxruntime (.onnx only).")] = "machine",
+    repeat: Annotated[int, typer.Option("-n", "--repeat", min=1, help="Runs of each feed; the median time is shown.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one run.")] = 1,
+    save: Annotated[Path | None, typer.Option(help="Write the outputs of all feeds to this .npz, stacked.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a program or a quantized model on feeds; show time, memory and outputs."""
+    with _one_line_errors():
+        from qcompiler.commands.executors import open_executor
+        from qcompiler.commands.run import run_and_show
+
+        executor = open_executor(model, on, threads)
+        _show(run_and_show(executor, feeds, repeat, save), as_json)
+
+
+def diff_command(
+    first: Annotated[Path, typer.Argument(help="The reference: .onnx or .qprog.")],
+    second: Annotated[Path, typer.Argument(help="The other: .onnx or .qprog.")],
+    feeds: Feeds = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many layers to list, worst first.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same feeds: SQNR of each output and of each layer, worst layer first."""
+    with _one_line_errors():
+        from qcompiler.commands.diff import compare
+
+        _show(compare(first, second, feeds, count), as_json)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=1))  # noqa: T201
+        return
+    from qcompiler.report.terminal import show_mapping
+
+    show_mapping(result, Console())

@@ -1,0 +1,1 @@
+"""What the three commands do; `cli.py` only reads their options."""

@@ -1,0 +1,124 @@
+"""`qcompile`: compile, run what was compiled, write it, and say what it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qcompiler.api import Compiled, Form, Options, check_output, compile, describe_program, worst_layers
+from qcompiler.errors import OptionError
+from qcompiler.ir import Graph
+from qcompiler.pass_base import Pass
+from qcompiler.report.listing import listing
+from qcompiler.report.terminal import show
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """The options of one `qcompile` call, as `cli.py` describes them."""
+
+    model: Path
+    outputs: tuple[Path, ...]
+    calib: str | None
+    options: Options
+    report: Path | None
+    force: bool
+    print_after: str | None
+    time_passes: bool
+    as_json: bool
+
+
+def compile_and_write(request: CompileRequest, console: Console, errors: Console) -> None:
+    """Compile for every output; nothing is written unless all of them ran."""
+    targets = [check_output(path, force=request.force) for path in request.outputs]
+    _check_report(request.report, force=request.force)
+    if any(target.resolve() == request.model.resolve() for target in targets):
+        raise OptionError(f"-o {request.model}: is the model itself; choose another path")
+    compiled: dict[bool, Compiled] = {}
+    for target in targets:
+        key = target.suffix == ".onnx" and request.options.form == "qdq"
+        if key not in compiled:
+            compiled[key] = _compile(request, errors, for_onnx=key)
+    main = next(iter(compiled.values()))
+    describe_program(main)
+    worst_layers(request.model, main)
+    pairs = [(target, compiled[target.suffix == ".onnx" and request.options.form == "qdq"]) for target in targets]
+    _write_all(pairs, request.options.form, force=request.force)
+    if request.report is not None:
+        _write_text(request.report, json.dumps(main.report.as_dict(), indent=1) + "\n")
+    if request.as_json:
+        print(json.dumps(main.report.as_dict(), indent=1))  # noqa: T201
+    for warning in main.report.warnings:
+        errors.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
+    show(main.report, console)
+    if request.time_passes:
+        for timing in main.report.timings:
+            errors.print(f"{timing.seconds:9.3f} s  {timing.name}", highlight=False)
+
+
+def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Compiled:
+    def after(step: Pass, graph: Graph, changed: bool) -> None:
+        advance(step.name)
+        if request.print_after in ("all", step.name):
+            errors.print(f"# after {step.name}{'' if changed else ' (unchanged)'}", highlight=False)
+            for line in listing(graph):
+                errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    pipeline = request.options.pipeline(for_onnx=for_onnx)
+    names = {step.name for step in pipeline.passes}
+    if request.print_after not in (None, "all", *names):
+        raise OptionError(f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}")
+    with _progress(errors, len(pipeline.passes)) as advance:
+        return compile(request.model, data=request.calib, options=request.options, for_onnx=for_onnx, on_pass=after)
+
+
+class _Advance:
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("importing", total=total)
+
+    def __call__(self, name: str) -> None:
+        self._progress.update(self._task, advance=1, description=f"after {name}")
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[_Advance]:
+    """A progress bar on a terminal, silence in a pipe."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield _Advance(progress, total)
+
+
+def _write_all(pairs: list[tuple[Path, Compiled]], form: Form, *, force: bool) -> None:
+    """Write every result beside its place first, then move all; a failure leaves what was there."""
+    with tempfile.TemporaryDirectory(dir=pairs[0][0].parent, prefix=".qcompile-") as folder:
+        staged = [Path(folder) / f"{index}" / target.name for index, (target, _) in enumerate(pairs)]
+        for place, (_, compiled) in zip(staged, pairs, strict=True):
+            place.parent.mkdir()
+            compiled.save(place, form=form, force=force)
+        for place, (target, _) in zip(staged, pairs, strict=True):
+            for part in sorted(place.parent.iterdir()):
+                os.replace(part, target.parent / part.name)
+
+
+def _check_report(path: Path | None, *, force: bool) -> None:
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise OptionError(f"--report {path}: is a folder, or lies in one that does not exist; name a .json file")
+    if path.exists() and not force:
+        raise OptionError(f"--report {path}: exists; add --force to replace it")
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

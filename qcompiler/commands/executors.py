@@ -1,0 +1,101 @@
+"""One face for the two things that run a model: the integer machine and onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler import lowering
+from qcompiler.errors import ModelError, OptionError
+from qcompiler.importer import load_graph
+from qcompiler.ir import Graph, Variable, is_float
+from qcompiler.pass_base import Feed
+from qcompiler.runner import Runner
+from qcompiler.runtime import Program, Session
+
+Values = Mapping[str, NDArray[Any]]
+
+
+class Executor(Protocol):
+    """Runs one model."""
+
+    @property
+    def inputs(self) -> Graph:
+        """A graph that has (at least) the model's inputs."""
+
+    def run(self, feed: Feed) -> Values:
+        """The outputs, by name."""
+
+    def trace(self, feed: Feed) -> Values:
+        """Float values of every inner tensor that has a name, and of the outputs."""
+
+    def memory(self, feed: Feed) -> dict[str, int]:
+        """Bytes the executor knows it needs for such a feed."""
+
+
+class MachineExecutor:
+    """The integer machine."""
+
+    def __init__(self, program: Program, threads: int) -> None:
+        self._program = program
+        self._session = Session(program, num_threads=threads)
+        tensors = [Variable(entry.name, np.dtype(entry.dtype), list(entry.shape)) for entry in program.inputs]
+        self.inputs = Graph(inputs=tensors)
+
+    def run(self, feed: Feed) -> Values:
+        """The outputs, by name."""
+        return self._session.run(dict(feed))
+
+    def trace(self, feed: Feed) -> Values:
+        """Every named tensor, dequantized."""
+        return self._session.trace(dict(feed))
+
+    def memory(self, feed: Feed) -> dict[str, int]:
+        """Arena and constants."""
+        memory = self._program.bind_for(feed).memory
+        return {"arena_bytes": memory.arena, "constants_bytes": memory.constants}
+
+
+class OnnxExecutor:
+    """onnxruntime."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.inputs = load_graph(path)
+        self._runner = Runner(self.inputs, threads=threads)
+
+    def run(self, feed: Feed) -> Values:
+        """The outputs, by name."""
+        return self._runner.run(feed)
+
+    def trace(self, feed: Feed) -> Values:
+        """Every float tensor."""
+        names = [tensor.name for node in self.inputs.nodes for tensor in node.outputs if tensor.name and is_float(tensor)]
+        return Runner(self.inputs, names).run(feed)
+
+    def memory(self, feed: Feed) -> dict[str, int]:
+        """onnxruntime does not tell."""
+        return {}
+
+
+def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor:
+    """The executor for a file.
+
+    Raises:
+        OptionError: ``on`` is neither machine nor onnxruntime, or cannot run this kind of file.
+        ModelError, ProgramError, UnsupportedError: the file is none, or holds what the machine cannot run.
+    """
+    if on not in ("machine", "onnxruntime"):
+        raise OptionError(f"--on {on}: must be machine or onnxruntime")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.suffix == ".qprog":
+        if on != "machine":
+            raise OptionError(f"--on {on}: a .qprog runs on the machine only")
+        return MachineExecutor(Program.load(path), threads)
+    if on == "onnxruntime":
+        return OnnxExecutor(path, threads)
+    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)
