@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pytest
+
+from qcompiler import pipeline
+from qcompiler.errors import OptionError
+from qcompiler.ir import Graph
+from qcompiler.pass_base import Context, Pass
+from qcompiler.pipeline import BUILT_IN, GROUPS, Pipeline, preset
+
+
+@dataclass(frozen=True)
+class Sample(Pass):
+    name: ClassVar[str] = "sample"
+    limit: int = 3
+    ratio: float = 0.5
+    mode: Literal["fast", "slow"] = "fast"
+    strict: bool = False
+    widen: str | int = "auto"
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        return False
+
+
+@pytest.fixture
+def sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BUILT_IN", (*BUILT_IN, Sample))
+
+
+@pytest.mark.usefixtures("sample")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sample", Sample()),
+        (" sample ( limit = 7 ) ", Sample(limit=7)),
+        ("sample(ratio=2, mode=slow)", Sample(ratio=2, mode="slow")),
+        ("sample(mode='slow', strict=True)", Sample(mode="slow", strict=True)),
+        ("sample(widen=4)", Sample(widen=4)),
+        ("tests.test_pipeline:Sample(limit=1)", Sample(limit=1)),
+    ],
+)
+def test_text_to_pass(text: str, expected: Pass) -> None:
+    found = Pipeline.parse(text).passes
+    assert len(found) == 1
+    assert type(found[0]).name == "sample"
+    assert vars(found[0]) == vars(expected)
+
+
+@pytest.mark.usefixtures("sample")
+def test_text_survives_a_round_trip() -> None:
+    text = "sample(limit=7, mode='slow'),sample"
+    assert str(Pipeline.parse(text)) == text
+    assert Pipeline.parse(str(Pipeline.parse(text))) == Pipeline.parse(text)
+
+
+@pytest.mark.usefixtures("sample")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "unknown pass 'nonsense'"),
+        ("sample(depth=1)", "has no option 'depth'; it has: limit, mode, ratio, strict, widen"),
+        ("sample(limit=x)", "option 'limit' must be int, not 'x'"),
+        ("sample(limit=True)", "option 'limit' must be int"),
+        ("sample(mode=medium)", "option 'mode'"),
+        ("sample(3)", "every option needs its name"),
+        ("sample(limit=f())", "neither a literal nor a bare word"),
+        ("sample)", "cannot read"),
+        ("no_such_module:Thing", "cannot be imported"),
+        ("pathlib:Path", "is not a subclass of qcompiler.Pass"),
+    ],
+)
+def test_bad_text_is_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Pipeline.parse(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_are_unique_and_kebab_case() -> None:
+    names = [step.name for step in BUILT_IN]
+    assert len(set(names)) == len(names)
+    assert all(name == name.lower() and "_" not in name for name in names)
+
+
+def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
+    for passes in (*GROUPS.values(), *(preset(level, widen="auto", avoid_saturation=True).passes for level in range(4))):
+        assert all(type(step) in BUILT_IN for step in passes)
+        assert all(later.requires == earlier.ensures for earlier, later in zip(passes, passes[1:], strict=False))
