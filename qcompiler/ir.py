@@ -59,7 +59,7 @@ class QuantSpec:
     def per_tensor(scale: float, zero_point: int, dtype: Any) -> QuantSpec:
         """The usual grid of an activation."""
         kind = np.dtype(dtype)
-        return QuantSpec(np.float32(scale).reshape(()), np.asarray(zero_point, kind), kind)
+        return QuantSpec(np.array(scale, np.float32), np.asarray(zero_point, kind), kind)
 
     @property
     def qmin(self) -> int:

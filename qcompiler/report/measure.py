@@ -39,8 +39,9 @@ class Sqnr:
                 continue
             exact = np.asarray(real, np.float64)
             finite = np.isfinite(exact)
-            difference = np.where(finite, exact - np.asarray(got[name], np.float64), 0.0)
-            self.signal[name] = self.signal.get(name, 0.0) + float(np.sum(np.square(exact, where=finite, out=np.zeros_like(exact))))
+            exact = np.where(finite, exact, 0.0)
+            difference = exact - np.where(finite, np.asarray(got[name], np.float64), 0.0)
+            self.signal[name] = self.signal.get(name, 0.0) + float(np.sum(exact**2))
             self.noise[name] = self.noise.get(name, 0.0) + float(np.sum(difference**2))
 
     def db(self) -> dict[str, float]:

@@ -1,0 +1,145 @@
+"""Compiles every float operator case of ONNX's own test suite and counts what happens.
+
+    python benchmarks/onnx_cases.py [--frozen] [--match SUBSTRING] [--list wrong]
+
+A case counts as *compiled* when the compiled model's outputs are within the quantization error of the case's own expected
+outputs, *refused* when there was one clear error line, *float* when nothing in it was quantized. Anything else is a defect.
+``--frozen`` turns every input but the first into an initializer, as weights are in real models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import signal
+import traceback
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.backend.test.case.node import collect_testcases
+
+from qcompiler.api import Compiled, Options, compile
+from qcompiler.errors import QCompilerError
+from qcompiler.runner import Runner
+
+SECONDS = 60
+STEPS = 6
+"""Allowed error in steps of an 8-bit grid over the output's range; one layer rounds its input, its weights and its output."""
+
+Feed = dict[str, NDArray[Any]]
+
+
+class Hang(Exception):
+    """A case took longer than `SECONDS`."""
+
+
+def cases() -> Iterator[tuple[str, onnx.ModelProto, list[NDArray[Any]], list[NDArray[Any]]]]:
+    """(name, model, inputs, expected outputs) of each case whose model has float tensors and plain arrays."""
+    for case in collect_testcases(None):
+        model = case.model
+        if model is None or not case.data_sets:
+            continue
+        inputs, outputs = case.data_sets[0]
+        arrays = [*inputs, *outputs]
+        floats = [value for value in inputs if isinstance(value, np.ndarray) and value.dtype == np.float32]
+        if floats and all(isinstance(value, np.ndarray) for value in arrays):
+            yield case.name, model, list(inputs), list(outputs)
+
+
+def freeze(model: onnx.ModelProto, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Turn every input but the first into an initializer; returns what is still fed."""
+    for value_info, array in zip(list(model.graph.input)[1:], inputs[1:], strict=False):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, value_info.name))
+        model.graph.input.remove(value_info)
+    return inputs[:1]
+
+
+def within(expected: NDArray[Any], got: NDArray[Any]) -> bool:
+    """Equal, or at most `STEPS` steps of an 8-bit grid over the expected range apart."""
+    if expected.shape != got.shape:
+        return False
+    if expected.dtype != np.float32 or expected.size == 0:
+        return bool(np.array_equal(expected, got))
+    finite = np.isfinite(expected)
+    if not finite.any():
+        return True
+    low, high = min(float(expected[finite].min()), 0.0), max(float(expected[finite].max()), 0.0)
+    return float(np.abs(expected[finite] - got[finite]).max()) <= STEPS * (high - low) / 255 + 1e-6
+
+
+def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
+    """What became of one case."""
+    try:
+        float_outputs = Runner(model).run(feed)
+    except Exception:
+        return "not run by onnxruntime"
+    if any(not within(expected[name], value) for name, value in float_outputs.items()):
+        return "onnxruntime differs from the expected output"
+    try:
+        result = compile(model, data=[feed], options=Options())
+    except QCompilerError as error:
+        return f"refused: {error}"
+    outputs = Runner(result.graph).run(feed)
+    wrong = [name for name, value in outputs.items() if not within(expected[name], value)]
+    if wrong:
+        return f"wrong: {wrong[0]}"
+    quantized = any(node.op == "DequantizeLinear" for node in result.graph.nodes)
+    if machine and quantized:
+        return _on_machine(result, feed, outputs)
+    return "compiled" if quantized else "float"
+
+
+def _on_machine(result: Compiled, feed: Feed, outputs: dict[str, NDArray[Any]]) -> str:
+    try:
+        got = result.session().run(feed)
+    except QCompilerError as error:
+        return f"compiled, no program: {error}"
+    wrong = [name for name, value in outputs.items() if not within(value, got[name])]
+    return f"machine wrong: {wrong[0]}" if wrong else "compiled and run on the machine"
+
+
+def _alarm(_signal: int, _frame: FrameType | None) -> None:
+    raise Hang
+
+
+def main() -> None:
+    """Print one count a verdict, and the cases of a verdict with ``--list``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frozen", action="store_true")
+    parser.add_argument("--machine", action="store_true", help="also lower each case and run it on the machine")
+    parser.add_argument("--match", default="")
+    parser.add_argument("--list", default="", help="print the cases whose verdict starts with this")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _alarm)
+    counts: collections.Counter[str] = collections.Counter()
+    for name, model, inputs, outputs in cases():
+        if options.match not in name or (options.frozen and len(inputs) < 2):
+            continue
+        fed = freeze(model, inputs) if options.frozen else inputs
+        feed = {info.name: array for info, array in zip(model.graph.input, fed, strict=False)}
+        expected = {info.name: array for info, array in zip(model.graph.output, outputs, strict=False)}
+        signal.alarm(SECONDS)
+        try:
+            verdict = judge(model, feed, expected, machine=options.machine)
+        except Hang:
+            verdict = "hang"
+        except Exception as error:  # noqa: BLE001  a crash is a result here
+            verdict = f"crash: {type(error).__name__}: {error}"
+            if options.list and verdict.startswith(options.list):
+                traceback.print_exc()
+        signal.alarm(0)
+        counts[verdict.split(":")[0]] += 1
+        if options.list and verdict.startswith(options.list):
+            print(f"{name}: {verdict}", flush=True)
+    for verdict, count in counts.most_common():
+        print(f"{count:6}  {verdict}")
+
+
+if __name__ == "__main__":
+    main()
