@@ -19,7 +19,7 @@ from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor
 from qcompiler.shape_rules import Shape, Site
 from qcompiler.shape_values import Value
 
-__all__ = ["Dim", "Inferred", "Shape", "Value", "dim_name", "evaluate", "infer", "infer_shapes", "symbol", "to_nested"]
+__all__ = ["Dim", "Inferred", "Shape", "Value", "annotate", "dim_name", "evaluate", "infer", "infer_shapes", "symbol", "to_nested"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,22 @@ def infer(graph: Graph) -> Inferred:
 def infer_shapes(graph: Graph) -> dict[str, Shape]:
     """The shape of every tensor: a tuple of ints and sympy expressions, None where the rank is unknown."""
     return infer(graph).shapes
+
+
+def _plain(dim: Dim) -> int | str | None:
+    if isinstance(dim, int):
+        return dim
+    return str(dim.name) if dim.is_Symbol else None
+
+
+def annotate(graph: Graph) -> None:
+    """Write the inferred shapes into the graph's variables; a size that is neither a number nor a symbol becomes None."""
+    known = infer_shapes(graph)
+    symbols = {size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str)}
+    written = [tensor for node in graph.nodes for tensor in node.outputs]
+    for tensor in written:
+        shape = known.get(tensor.name)
+        if shape is not None:
+            tensor.shape = [_plain(size) for size in shape]
+        elif tensor.shape is not None:
+            tensor.shape = [size if isinstance(size, int) or size in symbols else None for size in tensor.shape]
