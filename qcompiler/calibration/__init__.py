@@ -1,0 +1,1 @@
+"""What the compiler learns from calibration feeds: sources of feeds, observers of ranges."""

@@ -1,0 +1,93 @@
+"""Puts a Q/DQ pair behind every tensor between integer operators.
+
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`; what a grid covers is measured on the
+calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+
+from ..calibration.collect import collect_ranges, observe
+from ..calibration.observers import ObserverName, Range, affine_grid
+from ..calibration.softmax_floor import softmax_floors
+from ..calibration.sources import synthetic_source
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
+from ..pass_base import Context, Feed, Pass
+from ..placement import Group, Placement, place
+
+QUANTIZED_OPERATORS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
+})
+
+
+def uint8_grid(extent: Range) -> QuantSpec:
+    """The uint8 grid over a range."""
+    scale, zero_point = affine_grid(extent)
+    return QuantSpec.per_tensor(scale, zero_point, np.uint8)
+
+
+def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
+    """Axis of each Softmax among ``nodes``, by the name of its input."""
+    return {node.inputs[0].name: int(node.attrs.get("axis", -1)) for node in nodes if node.op == "Softmax"}
+
+
+def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
+    values = np.asarray(tensor.values)
+    finite = values[np.isfinite(values)]
+    extent = Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
+    return extent.clamp(floors.get(tensor.name, -np.inf))
+
+
+def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
+    ranges = [_constant_range(t, floors) if isinstance(t, Constant) else seen[t.name] for t in group.tensors]
+    return reduce(Range.join, ranges)
+
+
+def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName) -> list[Range]:
+    """What each group's grid should cover."""
+    variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
+    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(placement.quantized))
+    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
+    seen = observe(graph, statistics, data, observer, floors)
+    return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
+
+
+@dataclass(frozen=True)
+class QuantizeActivations(Pass):
+    """8-bit grids for the tensors between integer operators, calibrated on the feeds.
+
+    Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
+
+    Attributes:
+        observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
+            squared error (``mse``).
+    """
+
+    name: ClassVar[str] = "quantize-activations"
+    observer: ObserverName = "minmax"
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
+        known = next((node for node in graph.nodes if node.op in QUANTIZED_OPERATORS), None)
+        if known is not None:
+            ctx.declined(known, "the model is quantized already; it goes through as it is")
+            return False
+        placement = place(graph)
+        for node, reason in placement.left_float:
+            ctx.left_float(node, reason)
+        if not placement.groups:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        taken = names_in(graph)
+        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer), strict=True):
+            spec = uint8_grid(extent)
+            for tensor in group.tensors:
+                insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
+        graph.toposort()
+        return True

@@ -1,0 +1,161 @@
+"""What the calibration feeds do to the tensors of a float graph, in memory that does not grow with their number.
+
+Ranges are reduced inside the graph itself; histograms take a second look at the feeds, a bounded number of tensors at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import helper
+
+from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, Range
+from qcompiler.errors import DataError
+from qcompiler.ir import Graph
+from qcompiler.pass_base import Feed
+from qcompiler.runner import Runner
+
+__all__ = ["Statistics", "collect_ranges", "observe"]
+
+CHUNK_BYTES = 256_000_000
+"""Activations of one feed held at once while histograms are counted."""
+
+HUGE = 1e30
+"""Magnitude from which a value stands for infinity."""
+
+MASKED = -1e3
+"""A Softmax row whose largest logit is below this is a masked one, unless all are."""
+
+
+@dataclass
+class Statistics:
+    """What was seen.
+
+    Attributes:
+        ranges: by tensor name.
+        row_maxima: by name of a Softmax input, its smallest row maximum (rows that are masked altogether left out).
+        elements: by tensor name, its largest number of elements.
+    """
+
+    ranges: dict[str, Range]
+    row_maxima: dict[str, float]
+    elements: dict[str, int]
+
+
+def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None) -> Statistics:
+    """Ranges of ``names`` over all feeds; ``softmax_axes`` maps the inputs of Softmax nodes to their axes.
+
+    Raises:
+        DataError: no feed at all, or a tensor becomes NaN.
+    """
+    axes = dict(softmax_axes or {})
+    proto, outputs = _with_reductions(graph, names, axes)
+    runner = Runner(proto, outputs)
+    lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
+    rows = dict.fromkeys(axes, (np.inf, np.inf))
+    huge: set[str] = set()
+    count = 0
+    for count, feed in enumerate(data, 1):
+        values = list(runner.run(feed).values())
+        low, high, size = (np.array(values[k * len(names):(k + 1) * len(names)], np.float64).reshape(-1) for k in range(3))
+        _refuse_nan(names, low, high, count)
+        huge.update(name for name, a, b in zip(names, low, high, strict=True) if a <= b and max(-a, b) >= HUGE)
+        lows, highs, sizes = np.minimum(lows, low), np.maximum(highs, high), np.maximum(sizes, size.astype(np.int64))
+        for name, maxima in zip(axes, values[3 * len(names):], strict=True):
+            rows[name] = _smallest(rows[name], maxima)
+    if count == 0:
+        raise DataError("the calibration set is empty; give at least one feed")
+    ranges = {name: Range(float(a), float(b)) if a <= b else Range(0.0, 0.0) for name, a, b in zip(names, lows, highs, strict=True)}
+    if huge:
+        ranges.update(_finite_ranges(graph, sorted(huge), data))
+    row_maxima = {name: live if np.isfinite(live) else every for name, (live, every) in rows.items()}
+    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)))
+
+
+def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with min, max and size of each tensor, and the row maxima of Softmax inputs, as further tensors."""
+    proto = gs.export_onnx(graph, do_type_check=False)
+    wanted: list[str] = []
+    for op in ("ReduceMin", "ReduceMax", "Size"):
+        attrs = {} if op == "Size" else {"keepdims": 0}
+        for name in names:
+            wanted.append(f"{name}//{op}")
+            proto.graph.node.append(helper.make_node(op, [name], [wanted[-1]], **attrs))
+    for name, axis in axes.items():
+        wanted.append(f"{name}//rows")
+        constant = onnx.numpy_helper.from_array(np.array([axis], np.int64), f"{name}//axis")
+        proto.graph.initializer.append(constant)
+        proto.graph.node.append(helper.make_node("ReduceMax", [name, constant.name], [wanted[-1]], keepdims=0))
+    return proto, wanted
+
+
+def _refuse_nan(names: Sequence[str], low: NDArray[Any], high: NDArray[Any], count: int) -> None:
+    bad = np.flatnonzero(np.isnan(low) | np.isnan(high))
+    if bad.size:
+        raise DataError(f"calibration feed {count - 1} makes the tensor '{names[bad[0]]}' NaN; check the feed and the model on onnxruntime")
+
+
+def _smallest(known: tuple[float, float], maxima: NDArray[Any]) -> tuple[float, float]:
+    """Smallest row maximum among rows that are not masked altogether, and among all finite ones."""
+    finite = maxima[np.isfinite(maxima)]
+    live = finite[finite > MASKED]
+    return (min(known[0], float(live.min(initial=np.inf))), min(known[1], float(finite.min(initial=np.inf))))
+
+
+def _finite_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed]) -> dict[str, Range]:
+    """Ranges over the values below `HUGE` in magnitude: an infinite mask has no place on a grid."""
+    runner = Runner(graph, names)
+    found = dict.fromkeys(names, Range(0.0, 0.0))
+    for feed in data:
+        for name, values in runner.run(feed).items():
+            finite = values[np.abs(values) < HUGE]
+            if finite.size:
+                found[name] = found[name].join(Range(float(finite.min()), float(finite.max())))
+    return found
+
+
+def observe(
+    graph: Graph, statistics: Statistics, data: Iterable[Feed], observer: ObserverName, floors: Mapping[str, float] | None = None
+) -> dict[str, Range]:
+    """The range each tensor's grid should cover.
+
+    Args:
+        graph: the float graph that ``statistics`` came from.
+        statistics: of the tensors in question.
+        data: the same feeds again.
+        observer: how to choose; "minmax" needs no second look at the feeds.
+        floors: by tensor name, the value below which nothing matters.
+    """
+    floors = floors or {}
+    ranges = {name: extent.clamp(floors.get(name, -np.inf)) for name, extent in statistics.ranges.items()}
+    if observer == "minmax":
+        return ranges
+    choose, found = OBSERVERS[observer], dict(ranges)
+    for chunk in _chunks([name for name, extent in ranges.items() if extent.hi > extent.lo], statistics.elements):
+        runner, histograms = Runner(graph, chunk), {name: Histogram.empty(ranges[name]) for name in chunk}
+        for feed in data:
+            for name, values in runner.run(feed).items():
+                histograms[name].add(values)
+        found.update({name: choose(histogram) for name, histogram in histograms.items()})
+    return found
+
+
+def _chunks(names: Sequence[str], elements: Mapping[str, int]) -> Iterable[list[str]]:
+    """Consecutive names whose float32 values together stay within `CHUNK_BYTES`."""
+    chunk: list[str] = []
+    size = 0
+    for name in names:
+        bytes_needed = 4 * elements[name]
+        if chunk and size + bytes_needed > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(name)
+        size += bytes_needed
+    if chunk:
+        yield chunk

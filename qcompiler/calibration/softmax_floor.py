@@ -1,0 +1,81 @@
+"""Below which value a logit no longer matters.
+
+Softmax gives ``exp(x - max)``: a logit `MARGIN` below the smallest row maximum is worth less than e^-MARGIN of its row, so a grid need not
+reach further down, however negative a mask constant is. The bound moves backwards through what adds, picks or rearranges logits:
+with ``s = a + b``, ``b`` below ``floor(s) - max(a)`` puts ``s`` below its floor. A tensor has a floor only when every reader grants one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qcompiler.calibration.observers import Range
+from qcompiler.ir import Graph, Node, Tensor, constant_of, is_float
+
+__all__ = ["MARGIN", "softmax_floors"]
+
+MARGIN = 20.0
+_SAME = frozenset({
+    "Concat", "Expand", "Flatten", "Identity", "Max", "Min", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+})
+
+
+def softmax_floors(graph: Graph, ranges: Mapping[str, Range], row_maxima: Mapping[str, float]) -> dict[str, float]:
+    """Floors by tensor name (constants included).
+
+    Args:
+        graph: float graph, topologically sorted.
+        ranges: observed ranges by tensor name.
+        row_maxima: smallest row maximum by name of a Softmax input.
+    """
+    outputs = {id(tensor) for tensor in graph.outputs}
+    floors: dict[str, float] = {}
+    refused: set[str] = set()
+    for node in reversed(graph.nodes):
+        for slot, tensor in enumerate(node.inputs):
+            if not is_float(tensor):
+                continue
+            floor = None if id(tensor) in outputs else _floor_through(node, slot, floors, ranges, row_maxima)
+            if floor is None:
+                refused.add(tensor.name)
+                floors.pop(tensor.name, None)
+            elif tensor.name not in refused:
+                floors[tensor.name] = min(floor, floors.get(tensor.name, np.inf))
+    return floors
+
+
+def _floor_through(
+    node: Node, slot: int, floors: Mapping[str, float], ranges: Mapping[str, Range], row_maxima: Mapping[str, float]
+) -> float | None:
+    """The floor that ``node`` grants its input ``slot``."""
+    if node.op == "Softmax":
+        maximum = row_maxima.get(node.inputs[0].name)
+        return None if maximum is None or not np.isfinite(maximum) else maximum - MARGIN
+    below = min((floors.get(out.name, -np.inf) for out in node.outputs), default=-np.inf)
+    if not np.isfinite(below):
+        return None
+    if node.op in _SAME:
+        return below
+    if node.op == "Add":
+        other = _largest(node.inputs[1 - slot], ranges)
+        return None if other is None else below - other
+    factor = _positive_scalar(node.inputs[1 - slot]) if len(node.inputs) == 2 else None
+    if node.op == "Mul" and factor:
+        return below / factor
+    if node.op == "Div" and slot == 0 and factor:
+        return below * factor
+    return None
+
+
+def _largest(tensor: Tensor, ranges: Mapping[str, Range]) -> float | None:
+    value = constant_of(tensor)
+    if value is not None:
+        return float(value.max()) if value.size else None
+    return ranges[tensor.name].hi if tensor.name in ranges else None
+
+
+def _positive_scalar(tensor: Tensor) -> float | None:
+    value = constant_of(tensor)
+    return float(value.reshape(())) if value is not None and value.size == 1 and float(value.reshape(())) > 0 else None
