@@ -1,0 +1,137 @@
+"""Shows a report to people: one short table at the end. In a pipe the same lines come without colour."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qcompiler.report.measure import SAME_DB
+from qcompiler.report.record import Report
+
+OUTPUT_LINES = 6
+FLOAT_LINES = 10
+WORST_LAYERS = 3
+
+Row = tuple[str, str]
+"""What a line is about, and what it says."""
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the closing table. A figure that was not measured has no line."""
+    _print(rows(report), console)
+
+
+def show_mapping(result: Mapping[str, Any], console: Console) -> None:
+    """Print any figures by name, one a line; a mapping inside becomes indented lines."""
+    _print(list(_flat(result)), console)
+
+
+def rows(report: Report) -> list[Row]:
+    """The lines of the closing table."""
+    parts = (_sizes, _accuracy, _widths, _memory, _worst, _left_float, _effort)
+    return [line for part in parts for line in part(report)]
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: ``18.8 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def decibels(value: float) -> str:
+    """A signal-to-noise ratio as people read it."""
+    return "no difference" if value >= SAME_DB else f"{value:.1f} dB"
+
+
+def _print(lines: Sequence[Row], console: Console) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines:
+        table.add_row(Text(label), Text(text))
+    if lines:
+        console.print(table)
+
+
+def _figure(report: Report, name: str) -> float | None:
+    value = report.figures.get(name)
+    return value if isinstance(value, int | float) else None
+
+
+def _sizes(report: Report) -> Iterator[Row]:
+    before, after, share = (_figure(report, name) for name in ("float_bytes", "out_bytes", "integer_mac_share"))
+    if before and after is not None:
+        yield "weights", f"{size(before)} -> {size(after)} ({after / before:.0%})"
+    if share is not None:
+        yield "integer", f"{_percent(share)} of all multiply-accumulates"
+
+
+def _percent(share: float) -> str:
+    """Never 100 % for less than all of it."""
+    return f"{100 * share:.0f} %" if share in (0, 1) else f"{min(100 * share, 99.9):.1f} %"
+
+
+def _accuracy(report: Report) -> Iterator[Row]:
+    worst_first = sorted(report.output_sqnr_db.items(), key=lambda item: item[1])
+    for name, value in worst_first[:OUTPUT_LINES]:
+        yield "output", f"{name}: {decibels(value)} against float"
+    if len(worst_first) > OUTPUT_LINES:
+        yield "", f"and {len(worst_first) - OUTPUT_LINES} better ones"
+
+
+def _widths(report: Report) -> Iterator[Row]:
+    wide = _figure(report, "wide_tensors")
+    if wide:
+        into = sum(choice.feeds_gemm for choice in report.widths if choice.bits == 16)
+        yield "16 bits", f"{wide:.0f} tensors, {into} of them into a matrix product or convolution"
+    cost = _figure(report, "avoid_saturation_db")
+    if cost is not None:
+        yield "saturation", f"avoided at a cost of {cost:.1f} dB (--no-avoid-saturation keeps it where the CPU multiplies exactly)"
+
+
+def _memory(report: Report) -> Iterator[Row]:
+    arena, constants = _figure(report, "arena_bytes"), _figure(report, "constants_bytes")
+    if arena is not None:
+        yield "machine", f"arena {size(arena)}" + (f", constants {size(constants)}" if constants is not None else "")
+
+
+def _worst(report: Report) -> Iterator[Row]:
+    layers = sorted(report.layers, key=lambda layer: layer.sqnr_db)[:WORST_LAYERS]
+    for label, layer in zip(("worst layers", "", ""), layers, strict=False):
+        yield label, f"{decibels(layer.sqnr_db)}  {layer.node} ({layer.op})"
+
+
+def _left_float(report: Report) -> Iterator[Row]:
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for node in report.left_float:
+        groups[node.op, node.reason].append(node.node)
+    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    for index, ((op, reason), names) in enumerate(largest[:FLOAT_LINES]):
+        which = names[0] if len(names) == 1 else f"{len(names)} nodes, {names[0]} first"
+        yield "left float" if index == 0 else "", f"{op} ({which}): {reason}"
+    if len(largest) > FLOAT_LINES:
+        yield "", f"and {sum(len(names) for _, names in largest[FLOAT_LINES:])} nodes more; --report lists all"
+
+
+def _effort(report: Report) -> Iterator[Row]:
+    seconds, peak = _figure(report, "seconds"), _figure(report, "peak_memory_bytes")
+    if seconds is not None:
+        yield "compiled", f"in {seconds:.1f} s" + (f" with at most {size(peak)} of memory" if peak is not None else "")
+
+
+def _flat(result: Mapping[str, Any], indent: str = "") -> Iterator[Row]:
+    for name, value in result.items():
+        label = indent + (name if indent else name.replace("_", " "))
+        if isinstance(value, Mapping):
+            yield label, ""
+            yield from _flat(value, indent + "  ")
+        else:
+            yield label, size(value) if name.endswith("bytes") and isinstance(value, int | float) else str(value)
