@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,15 @@ IDEAS = ("grids", "layer_problem", "equivalence", "allocation")
 DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "verify")
 """What drives passes; a pass knows none of it."""
 
-RUNTIME_NEEDS = {"numpy", "numba", "llvmlite", "safetensors"}
-"""llvmlite is the part of numba that its intrinsics are written with."""
+def declared(project: str) -> set[str]:
+    """Import names of the dependencies that a pyproject.toml declares."""
+    requirements = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+    names = {re.split(r"[<>=~!\[; ]", requirement)[0].replace("-", "_") for requirement in requirements}
+    return {"google" if name == "protobuf" else name for name in names} | {"llvmlite"}  # llvmlite is a part of numba
 
-COMPILER_NEEDS = RUNTIME_NEEDS | {"onnx", "onnxruntime", "onnx_graphsurgeon", "networkx", "scipy", "sympy", "typer", "rich"}
+
+RUNTIME_NEEDS = declared("runtime/pyproject.toml")
+COMPILER_NEEDS = declared("pyproject.toml")
 
 
 @dataclass(frozen=True)
