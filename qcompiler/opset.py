@@ -60,7 +60,9 @@ def _axes_to_attribute(node: Node) -> Edit:
         raise NotConvertibleError("it reduces nothing")
 
     def edit(taken: set[str]) -> None:
-        del taken, node.inputs[1:]
+        del taken
+        while len(node.inputs) > 1:
+            del node.inputs[-1]
         node.attrs.pop("noop_with_empty_axes", None)
         if axes.size:
             node.attrs["axes"] = [int(axis) for axis in axes.reshape(-1)]
