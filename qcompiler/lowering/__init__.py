@@ -1,0 +1,25 @@
+"""From a quantized graph to integer operators, and from those to a program or to standard ONNX integer arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qcompiler.ir import Graph
+    from qcompiler.runtime import Program
+
+__all__ = ["lower_graph", "to_integer_onnx", "to_program"]
+
+
+def lower_graph(graph: Graph) -> Graph:
+    """The integer graph (stage INTEGER) of a quantized graph, which is left as it is.
+
+    Raises:
+        UnsupportedError: lists every node that has no integer form, and why.
+    """
+    from qcompiler.lowering.core import Lowering
+    from qcompiler.lowering.integers import INTEGER_RULES
+    from qcompiler.lowering.prepare import prepared
+    from qcompiler.lowering.rules import RULES
+
+    return Lowering(prepared(graph), RULES, INTEGER_RULES).run()

@@ -1,0 +1,172 @@
+"""Values that are known when a graph is lowered: constant subgraphs, and weights as integer codes with scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from qcompiler.errors import UnsupportedError
+from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec
+from qcompiler.runner import Runner
+
+Array = NDArray[Any]
+
+
+class Constants:
+    """Evaluates tensors that depend on constants alone; every answer is remembered."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._known: dict[int, Array | None] = {}
+
+    def value(self, tensor: Tensor | None) -> Array | None:
+        """The value of ``tensor``; None when it is absent or depends on a graph input."""
+        if tensor is None or not tensor.name:
+            return None
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = self._evaluate(tensor)
+        return self._known[id(tensor)]
+
+    def scalar(self, tensor: Tensor | None) -> float | None:
+        """The one element of a constant of size 1; None for anything else."""
+        value = self.value(tensor)
+        return float(value.reshape(())) if value is not None and value.size == 1 else None
+
+    def _evaluate(self, tensor: Tensor) -> Array | None:
+        direct = constant_of(tensor)
+        if direct is not None:
+            return direct
+        nodes = list(_ancestors(tensor))
+        if not nodes or any(_reads_input(node) for node in nodes):
+            return None
+        return evaluate(self._graph, nodes, tensor, {})
+
+
+def _ancestors(tensor: Tensor) -> Iterator[Node]:
+    """Nodes that ``tensor`` depends on, each once."""
+    seen: set[int] = set()
+    stack = [producer(tensor)]
+    while stack:
+        node = stack.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        stack.extend(producer(source) for source in node.inputs)
+
+
+def _reads_input(node: Node) -> bool:
+    return any(source.name and not isinstance(source, Constant) and producer(source) is None for source in node.inputs)
+
+
+def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Array]) -> Array:
+    """Value of ``result`` computed by ``nodes`` of ``graph`` in onnxruntime, given the tensors of ``feed``.
+
+    Raises:
+        UnsupportedError: onnxruntime cannot run these nodes.
+    """
+    wanted = {id(node) for node in nodes}
+    ordered = [node for node in graph.nodes if id(node) in wanted]
+    inputs = [gs.Variable(name, dtype=value.dtype, shape=list(value.shape)) for name, value in feed.items()]
+    tensors: dict[int, Tensor] = {}
+    part = Graph(opset=graph.opset, ir_version=graph.ir_version, inputs=inputs)
+    part.import_domains = graph.import_domains
+    by_name = {tensor.name: tensor for tensor in inputs}
+
+    def copy(tensor: Tensor) -> Tensor:
+        if tensor.name in by_name:
+            return by_name[tensor.name]
+        if id(tensor) not in tensors:
+            tensors[id(tensor)] = tensor if isinstance(tensor, Constant) else gs.Variable(tensor.name, dtype=tensor.dtype)
+        return tensors[id(tensor)]
+
+    for node in ordered:
+        sources = [gs.Constant(t.name, t.values) if isinstance(t, Constant) else copy(t) for t in node.inputs]
+        part.nodes.append(Node(node.op, node.name, dict(node.attrs), sources, [copy(t) for t in node.outputs], domain=node.domain))
+    target = copy(result)
+    part.outputs = [target]
+    try:
+        return Runner(part, fusions=False).run(feed)[target.name]
+    except RuntimeError as error:  # onnxruntime's own errors derive from it
+        names = ", ".join(f"'{node.name}' ({node.op})" for node in ordered[:3])
+        raise UnsupportedError(f"onnxruntime cannot evaluate {names} at lowering: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An integer weight: ``real = scale * codes`` with zero point 0.
+
+    Attributes:
+        codes: int8 array of the ONNX weight's shape.
+        scale: float64 vector along ``axis``, or of length 1.
+        axis: the axis of ``scale``; None when it has length 1.
+    """
+
+    codes: Array
+    scale: NDArray[np.float64]
+    axis: int | None
+
+    def transposed(self, perm: list[int]) -> Weight:
+        """The weight of the transposed tensor."""
+        axis = None if self.axis is None else perm.index(self.axis)
+        return Weight(self.codes.transpose(perm), self.scale, axis)
+
+
+def read_weight(constants: Constants, tensor: Tensor, channel_axis: int) -> Weight | None:
+    """The weight behind a constant float tensor; None when the tensor is not constant.
+
+    Codes behind a DequantizeLinear (whatever computes them from constants) are taken as they are; a float constant is rounded
+    to int8 per channel of ``channel_axis``.
+
+    Raises:
+        UnsupportedError: the codes do not fit int8, or their scales are per block.
+    """
+    value = constants.value(tensor)
+    if value is None:
+        return None
+    node = producer(tensor)
+    if node is not None and node.op == "Transpose":
+        inner = read_weight(constants, node.inputs[0], _axis_before(node, value.ndim, channel_axis))
+        return None if inner is None else inner.transposed(_perm(node, value.ndim))
+    if node is not None and node.op == "DequantizeLinear":
+        return _stored_weight(constants, node, value.ndim)
+    return _rounded_weight(value.astype(np.float64), channel_axis)
+
+
+def _perm(node: Node, rank: int) -> list[int]:
+    return list(node.attrs.get("perm", range(rank)[::-1]))
+
+
+def _axis_before(node: Node, rank: int, axis: int) -> int:
+    return _perm(node, rank)[axis]
+
+
+def _stored_weight(constants: Constants, node: Node, rank: int) -> Weight:
+    if int(node.attrs.get("block_size", 0)):
+        raise UnsupportedError("its weight has one scale per block; integer programs take one per output channel")
+    codes, spec = constants.value(node.inputs[0]), read_spec(node)
+    if codes is None or spec is None:
+        raise UnsupportedError("its weight's scale or zero point is not constant")
+    axis = None if spec.axis is None else spec.axis % rank
+    shape = [1] * rank
+    if axis is not None:
+        shape[axis] = -1
+    wide = codes.astype(np.int64) - spec.zero_point.astype(np.int64).reshape(shape)
+    if wide.size and (wide.min() < -128 or wide.max() > 127):
+        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically")
+    return Weight(wide.astype(np.int8), spec.scale.astype(np.float64).reshape(-1), axis)
+
+
+def _rounded_weight(value: NDArray[np.float64], channel_axis: int) -> Weight:
+    others = tuple(i for i in range(value.ndim) if i != channel_axis)
+    largest = np.abs(value).max(axis=others, initial=0.0)
+    scale = np.where(largest > 0.0, largest / 127.0, 1.0)
+    shape = [1] * value.ndim
+    shape[channel_axis] = -1
+    codes = np.rint(value / scale.reshape(shape)).astype(np.int8)
+    return Weight(codes, scale, channel_axis)

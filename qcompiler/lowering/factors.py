@@ -1,0 +1,88 @@
+"""Real factors as ``m / 2^n``, the operator that changes a grid, and the proof that an accumulator cannot overflow."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.errors import UnsupportedError
+from qcompiler.lowering.builder import IntegerBuilder, Shape
+from qcompiler.lowering.grid import Coded, Target
+from qcompiler.runtime import requant
+from qcompiler.runtime.errors import MachineError
+
+ACCUMULATOR_LIMIT = 2**31
+"""An int32 accumulator must stay below this magnitude."""
+
+DYNAMIC_LIMIT = 2**15
+"""The largest size of a symbolic dimension over which a MatMul may sum."""
+
+
+def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
+    """``(m, n)`` of ``requant``: ``factor ~ m / 2^n`` with ``|m| < 2^bits`` and ``1 <= n <= 62``.
+
+    Raises:
+        UnsupportedError: the factor is not finite or too large: the grids do not fit each other.
+    """
+    try:
+        return requant.multiplier(factor, bits)
+    except MachineError as error:
+        raise UnsupportedError(f"{error}; its grids do not fit each other") from error
+
+
+def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
+    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| < 2^62``.
+
+    Raises:
+        UnsupportedError: fewer than 15 bits are left for m.
+    """
+    bits = min(31, 62 - largest.bit_length())
+    if bits < 15:
+        raise UnsupportedError(f"its sum may reach {largest:.3g}, which leaves too few bits for the factor; reduce fewer elements")
+    return fixed_point(factor, bits)
+
+
+def fixed_points(factors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`fixed_point` of each element."""
+    pairs = [fixed_point(float(factor)) for factor in factors]
+    return np.array([m for m, _ in pairs], np.int64), np.array([n for _, n in pairs], np.int64)
+
+
+def emit_requantize(out: IntegerBuilder, source: Coded, target: Target, factor: float, shape: Shape) -> Coded:
+    """``factor * source`` on the target's grid; ``source`` itself where nothing changes."""
+    grid = target.grid
+    if factor == 1.0 and source.grid == grid and target.lo <= source.lo and source.hi <= target.hi:
+        return source
+    m, n = fixed_point(factor * source.grid.scale / grid.scale)
+    attrs = {"x_zp": source.grid.zero_point, "m": m, "n": n, **target.attributes()}
+    codes = out.op("Requantize", target.name, [source.tensor], attrs, grid.dtype, shape)
+    return Coded(codes, grid, target.lo, target.hi)
+
+
+def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Coded) -> None:
+    """Refuse a layer whose int32 accumulator could overflow.
+
+    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur, plus the bias. A padded position
+    counts as ``x - x_zp = 0``, so the interval always includes 0.
+
+    Args:
+        weights: int8, shape [outputs, products per output].
+        bias: integer bias, shape [outputs].
+        x: the layer's input.
+
+    Raises:
+        UnsupportedError: the bound reaches 2^31.
+    """
+    low, high = min(0, x.lo - x.grid.zero_point), max(0, x.hi - x.grid.zero_point)
+    wide = weights.astype(np.int64)
+    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    top, bottom = positive * high + negative * low, positive * low + negative * high
+    folded = wide.sum(axis=1) * x.grid.zero_point
+    worst = max(
+        int(np.abs(top + bias).max(initial=0)), int(np.abs(bottom + bias).max(initial=0)),
+        int(np.abs(bias).max(initial=0)), int(np.abs(bias - folded).max(initial=0)),
+    )
+    if worst >= ACCUMULATOR_LIMIT:
+        raise UnsupportedError(
+            f"its accumulator may reach {worst}, beyond int32; use 8-bit codes for its input, or smaller weight codes"
+        )

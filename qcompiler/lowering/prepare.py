@@ -1,0 +1,20 @@
+"""What the lowering expects of a graph: topological order, and the types and shapes of all tensors."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from qcompiler import shapes
+from qcompiler.ir import Graph
+
+
+def prepared(graph: Graph) -> Graph:
+    """A copy of ``graph`` in topological order, every tensor with its type and as much of its shape as is known."""
+    result = graph.copy()
+    if any(tensor.dtype is None for node in result.nodes for tensor in node.outputs if tensor.name):
+        proto = gs.export_onnx(result, do_type_check=False)
+        result = gs.import_onnx(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    result.toposort()
+    shapes.annotate(result)
+    return result

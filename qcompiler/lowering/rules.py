@@ -1,0 +1,26 @@
+"""Which rule lowers which operator."""
+
+from __future__ import annotations
+
+from qcompiler.lowering.core import Rule
+from qcompiler.lowering.elementwise import ELEMENTWISE, elementwise_bounds, elementwise_grid, lower_elementwise
+from qcompiler.lowering.layers import LAYERS, layer_bounds, lower_layer_node
+from qcompiler.lowering.movers import MOVERS, concat_grid, hull, lower_concat, lower_mover, mover_grid
+from qcompiler.lowering.reductions import (
+    REDUCTIONS, average_bounds, lower_average_pool, lower_norm, lower_reduction, lower_softmax, norm_bounds, reduction_bounds, reduction_grid,
+    softmax_bounds,
+)
+
+_NORM = Rule(lower_norm, norm_bounds)
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(sorted(ELEMENTWISE), Rule(lower_elementwise, elementwise_bounds, elementwise_grid)),
+    **dict.fromkeys(LAYERS, Rule(lower_layer_node, layer_bounds)),
+    **dict.fromkeys(MOVERS, Rule(lower_mover, hull, mover_grid)),
+    **dict.fromkeys(REDUCTIONS, Rule(lower_reduction, reduction_bounds, reduction_grid)),
+    "Concat": Rule(lower_concat, hull, concat_grid),
+    "AveragePool": Rule(lower_average_pool, average_bounds),
+    "Softmax": Rule(lower_softmax, softmax_bounds),
+    "LayerNormalization": _NORM,
+    "InstanceNormalization": _NORM,
+}
