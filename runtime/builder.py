@@ -79,6 +79,7 @@ class ProgramBuilder:
         """A tensor in the arena, dense and row-major in its physical ``shape``.
 
         Args:
+            shape: integers, symbols, expressions.
             dtype: uint8, int8, int16, int32, int64 or bool.
             name: shows in traces; give it the ONNX tensor's name.
             perm: ``physical.transpose(perm)`` is in ONNX order, e.g. (0, 3, 1, 2) for NHWC.

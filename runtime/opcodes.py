@@ -376,6 +376,8 @@ def _norm_rules(f: Values) -> list[str]:
     broken = _nonempty_axis(f)
     if f["k"] > 1 << 15:
         broken.append(f"{f['k']} normalized elements; at most 32768 are exact")
+    if f["epsilon_q"] * f["k"] ** 2 >= 1 << 62:
+        broken.append(f"epsilon_q = {f['epsilon_q']} overflows with {f['k']} elements")
     if f["per_row"] and f["channels"] == 0:
         broken.append("channels is 0")
     return broken

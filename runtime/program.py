@@ -45,6 +45,7 @@ class ConstantInfo:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
 
 

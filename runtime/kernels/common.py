@@ -1,0 +1,149 @@
+"""What all kernels share: reading a row, typed elements, blocks of elements widened to int64, strided walks.
+
+A kernel is called with the address of its row in the instruction table and the address of scratch memory. Operands in the
+row are addresses by then (`machine.py` adds the bases of arena and blob).
+"""
+
+from __future__ import annotations
+
+from ..jit import jit
+from ..memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from ..opcodes import MAX_RANK
+
+BLOCK = 512
+"""Elements that are processed at a time; each block is int64 in scratch memory."""
+
+BLOCK_BYTES = BLOCK * 8
+BLOCKS = 3
+"""Blocks at the start of the scratch memory of every kernel; what an opcode asks for besides lies behind them."""
+
+_U8, _I8, _I16, _I32, _I64, _BOOL = range(6)
+_OUTER_AXES = MAX_RANK - 1
+
+
+@jit
+def at(row: int, column: int) -> int:
+    """A number of the instruction."""
+    return load_i64(row, column)
+
+
+@jit
+def fetch(base: int, element: int, index: int) -> int:
+    """One element of any type."""
+    if element in (_U8, _BOOL):
+        return load_u8(base, index)
+    if element == _I16:
+        return load_i16(base, index)
+    if element == _I8:
+        return load_i8(base, index)
+    if element == _I32:
+        return load_i32(base, index)
+    return load_i64(base, index)
+
+
+@jit
+def put(base: int, element: int, index: int, value: int) -> None:
+    """Store the low bits of ``value``."""
+    if element in (_U8, _BOOL, _I8):
+        store_8(base, index, value)
+    elif element == _I16:
+        store_16(base, index, value)
+    elif element == _I32:
+        store_32(base, index, value)
+    else:
+        store_64(base, index, value)
+
+
+@jit
+def size_of(element: int) -> int:
+    """Bytes of an element."""
+    if element == _I16:
+        return 2
+    if element == _I32:
+        return 4
+    return 8 if element == _I64 else 1
+
+
+@jit
+def rounding(n: int) -> int:
+    """What is added before a shift by n: half of 2^n, 0 for n = 0."""
+    return (1 << n) >> 1
+
+
+@jit
+def clamp(value: int, lo: int, hi: int) -> int:
+    """``value`` limited to [lo, hi]."""
+    return min(max(value, lo), hi)
+
+
+@jit
+def load_block(block: int, base: int, element: int, start: int, stride: int, count: int) -> None:
+    """``count`` elements, ``stride`` apart from ``start`` on, widened to int64."""
+    first = base + start * size_of(element)
+    if stride == 0:
+        value = fetch(first, element, 0)
+        for i in range(count):
+            store_64(block, i, value)
+    elif stride == 1 and element == _I16:
+        for i in range(count):
+            store_64(block, i, load_i16(first, i))
+    elif stride == 1 and element in (_U8, _BOOL):
+        for i in range(count):
+            store_64(block, i, load_u8(first, i))
+    else:
+        for i in range(count):
+            store_64(block, i, fetch(first, element, i * stride))
+
+
+@jit
+def store_block(base: int, element: int, start: int, block: int, count: int) -> None:
+    """The low bits of ``count`` int64 of ``block``, dense."""
+    first = base + start * size_of(element)
+    if element == _I16:
+        for i in range(count):
+            store_16(first, i, load_i64(block, i))
+    elif element == _I32:
+        for i in range(count):
+            store_32(first, i, load_i64(block, i))
+    elif element == _I64:
+        for i in range(count):
+            store_64(first, i, load_i64(block, i))
+    else:
+        for i in range(count):
+            store_8(first, i, load_i64(block, i))
+
+
+@jit
+def code_block(block: int, count: int, zero_point: int, lo: int, hi: int) -> None:
+    """Turn int64 results into codes, in place."""
+    for i in range(count):
+        store_64(block, i, clamp(load_i64(block, i) + zero_point, lo, hi))
+
+
+@jit
+def requant_block(block: int, count: int, m: int, n: int) -> None:
+    """``(v * m + half) >> n``, in place."""
+    half = rounding(n)
+    for i in range(count):
+        store_64(block, i, (load_i64(block, i) * m + half) >> n)
+
+
+@jit
+def outer_count(row: int, dims: int) -> int:
+    """Number of innermost runs of a walk over six dimensions."""
+    count = 1
+    for k in range(_OUTER_AXES):
+        count *= at(row, dims + k)
+    return count
+
+
+@jit
+def outer_offset(row: int, dims: int, strides: int, index: int) -> int:
+    """Element offset of the ``index``-th innermost run."""
+    offset = 0
+    for k in range(_OUTER_AXES - 1, -1, -1):
+        size = at(row, dims + k)
+        if size > 1:
+            offset += (index % size) * at(row, strides + k)
+            index //= size
+    return offset

@@ -1,0 +1,103 @@
+"""Kernels that move codes: strided copy, fill, gather; and linear resizing."""
+
+from __future__ import annotations
+
+from ..jit import jit
+from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from ..opcodes import Element, columns
+from .common import at, clamp, fetch, outer_count, outer_offset, put, rounding, size_of
+
+_MOVE, _FILL, _GATHER, _RESIZE = columns("move"), columns("fill"), columns("gather"), columns("resize_linear")
+_I16, _I32, _I64 = int(Element.I16), int(Element.I32), int(Element.I64)
+
+
+@jit
+def copy_bytes(target: int, source: int, count: int) -> None:
+    """Dense copy."""
+    for i in range(count):
+        store_8(target, i, load_u8(source, i))
+
+
+@jit
+def copy_elements(target: int, source: int, size: int, count: int, target_step: int, source_step: int) -> None:
+    """Copy ``count`` elements of ``size`` bytes, with steps in elements."""
+    if target_step == 1 and source_step == 1:
+        copy_bytes(target, source, count * size)
+    elif size == 1:
+        for i in range(count):
+            store_8(target, i * target_step, load_u8(source, i * source_step))
+    elif size == 2:
+        for i in range(count):
+            store_16(target, i * target_step, load_i16(source, i * source_step))
+    elif size == 4:
+        for i in range(count):
+            store_32(target, i * target_step, load_i32(source, i * source_step))
+    else:
+        for i in range(count):
+            store_64(target, i * target_step, load_i64(source, i * source_step))
+
+
+@jit
+def move(row: int, scratch: int) -> None:
+    """Copy along six dimensions with strides on both sides."""
+    size = size_of(at(row, _MOVE.x_type))
+    for outer in range(outer_count(row, _MOVE.d0)):
+        source = at(row, _MOVE.x) + size * (at(row, _MOVE.x_offset) + outer_offset(row, _MOVE.d0, _MOVE.x_s0, outer))
+        target = at(row, _MOVE.y) + size * (at(row, _MOVE.y_offset) + outer_offset(row, _MOVE.d0, _MOVE.y_s0, outer))
+        copy_elements(target, source, size, at(row, _MOVE.d5), at(row, _MOVE.y_s5), at(row, _MOVE.x_s5))
+
+
+@jit
+def fill(row: int, scratch: int) -> None:
+    """Set a dense range to one value."""
+    y, element, value = at(row, _FILL.y), at(row, _FILL.y_type), at(row, _FILL.value)
+    first = y + at(row, _FILL.y_offset) * size_of(element)
+    if size_of(element) == 1:
+        for i in range(at(row, _FILL.count)):
+            store_8(first, i, value)
+    else:
+        for i in range(at(row, _FILL.count)):
+            put(first, element, i, value)
+
+
+@jit
+def gather(row: int, scratch: int) -> int:
+    """``y[o, i] = x[o, indices[i]]``; 1 when an index is out of range, else 0."""
+    axis, count, x, y = at(row, _GATHER.axis), at(row, _GATHER.count), at(row, _GATHER.x), at(row, _GATHER.y)
+    run = at(row, _GATHER.inner) * size_of(at(row, _GATHER.x_type))
+    for outer in range(at(row, _GATHER.outer)):
+        for i in range(count):
+            index = fetch(at(row, _GATHER.indices), at(row, _GATHER.indices_type), i)
+            if index < 0:
+                index += axis
+            if index < 0 or index >= axis:
+                return 1
+            copy_bytes(y + (outer * count + i) * run, x + (outer * axis + index) * run, run)
+    return 0
+
+
+@jit
+def _blend_pixel(row: int, target: int, corners: tuple[int, int, int, int], shares: tuple[int, int]) -> None:
+    """One output pixel from four input pixels; ``shares``: weight of the lower row and of the right column, Q15."""
+    x, element, zero_point = at(row, _RESIZE.x), at(row, _RESIZE.x_type), at(row, _RESIZE.x_zp)
+    m, n, down, right = at(row, _RESIZE.m), at(row, _RESIZE.n), shares[0], shares[1]
+    half, y_zp, lo, hi = rounding(n), at(row, _RESIZE.y_zp), at(row, _RESIZE.lo), at(row, _RESIZE.hi)
+    for c in range(at(row, _RESIZE.in_c)):
+        upper = (fetch(x, element, corners[0] + c) - zero_point) * (32768 - right) + (fetch(x, element, corners[1] + c) - zero_point) * right
+        lower = (fetch(x, element, corners[2] + c) - zero_point) * (32768 - right) + (fetch(x, element, corners[3] + c) - zero_point) * right
+        value = upper * (32768 - down) + lower * down
+        put(at(row, _RESIZE.y), at(row, _RESIZE.y_type), target + c, clamp(((value * m + half) >> n) + y_zp, lo, hi))
+
+
+@jit
+def resize_linear(row: int, scratch: int) -> None:
+    """Bilinear resizing with Q15 weights, one rounding."""
+    height, width, channels = at(row, _RESIZE.in_h), at(row, _RESIZE.in_w), at(row, _RESIZE.in_c)
+    out_h, out_w = at(row, _RESIZE.out_h), at(row, _RESIZE.out_w)
+    for pixel in range(at(row, _RESIZE.batch) * out_h * out_w):
+        image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
+        top = (image * height + load_i32(at(row, _RESIZE.h_low), oy)) * width
+        bottom = (image * height + load_i32(at(row, _RESIZE.h_high), oy)) * width
+        left, right = load_i32(at(row, _RESIZE.w_low), ox), load_i32(at(row, _RESIZE.w_high), ox)
+        corners = ((top + left) * channels, (top + right) * channels, (bottom + left) * channels, (bottom + right) * channels)
+        _blend_pixel(row, pixel * channels, corners, (load_i32(at(row, _RESIZE.h_weight), oy), load_i32(at(row, _RESIZE.w_weight), ox)))
