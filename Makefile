@@ -14,7 +14,7 @@ quickstart: .venv/app
 	@mkdir -p build/quickstart
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force
-	$(BIN)/python models/quickstart.py $(MODEL) build/quickstart
+	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
 
 test: .venv/dev
 	$(BIN)/python -m pytest
