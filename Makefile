@@ -4,26 +4,27 @@
 # All of them work in .venv, which they create and fill themselves. Another interpreter: make PYTHON=python3.13 test
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 MODEL := digits
 
 .PHONY: quickstart test lint typecheck check wheels clean
 
-quickstart: .venv/app
+quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
 
-test: .venv/dev
+test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/python -m ruff check .
 
 # passes/ and runtime/ are parts of the package qcompiler but lie beside it: show mypy the package as it is installed.
-typecheck: .venv/dev
+typecheck: $(VENV)/dev
 	@rm -rf build/typecheck && mkdir -p build/typecheck/qcompiler
 	@ln -s $(CURDIR)/qcompiler/* $(CURDIR)/passes $(CURDIR)/runtime build/typecheck/qcompiler/ && rm build/typecheck/qcompiler/*.pyi
 	$(BIN)/python -m mypy
@@ -31,20 +32,20 @@ typecheck: .venv/dev
 check: lint typecheck test
 
 # Both distributions into dist/: the compiler, and the machine alone.
-wheels: .venv/dev
+wheels: $(VENV)/dev
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist . ./runtime
 
 clean:
 	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info runtime/build runtime/*.egg-info
 
-.venv/bin/python:
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("qcompiler needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
-.venv/app: pyproject.toml | .venv/bin/python
+$(VENV)/app: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-.venv/dev: pyproject.toml | .venv/bin/python
+$(VENV)/dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test,lint]'
-	@touch $@ .venv/app
+	@touch $@ $(VENV)/app

@@ -119,10 +119,10 @@ def _labelled(folder: Path, rng: np.random.Generator) -> tuple[list[Array], NDAr
 def _unlabelled(folder: Path, rng: np.random.Generator) -> Iterator[Array]:
     source = pip_package("scikit-image==0.26.0", folder / "packages") / "skimage/data"
     for path in sorted([*source.glob("*.png"), *source.glob("*.jpg")]):
-        picture = Image.open(path)
-        if picture.mode not in ("RGB", "RGBA"):
+        file = Image.open(path)
+        if file.mode not in ("RGB", "RGBA"):
             continue
-        picture = picture.convert("RGB")
+        picture = file.convert("RGB")
         width, height = picture.size
         for _ in range(CALIBRATION_CROPS):
             side = int(min(width, height) * rng.uniform(0.4, 0.95))
