@@ -23,3 +23,15 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.rules import RULES
 
     return Lowering(prepared(graph), RULES, INTEGER_RULES).run()
+
+
+def to_program(graph: Graph) -> Program:
+    """The machine's program of an integer graph.
+
+    Raises:
+        UnsupportedError: names the node that the machine cannot run.
+    """
+    from qcompiler.lowering.emit import Emitter
+    from qcompiler.lowering.emit_rules import EMIT_RULES
+
+    return Emitter(graph, EMIT_RULES, {"graph": graph.name}).run()

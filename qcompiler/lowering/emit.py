@@ -1,0 +1,200 @@
+"""From an integer graph to a program of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qcompiler import shapes
+from qcompiler.dims import Dim, to_nested
+from qcompiler.errors import UnsupportedError
+from qcompiler.ir import Constant, Graph, Node, Tensor
+from qcompiler.lowering.layout import Order, View, coalesce, contiguous
+from qcompiler.lowering.mirror import mirror
+from qcompiler.runtime.builder import Buffer, ProgramBuilder
+from qcompiler.runtime.errors import MachineError
+from qcompiler.runtime.opcodes import MAX_RANK
+from qcompiler.runtime.program import Program
+
+Emit = Callable[["Emitter", Node], None]
+
+
+class Emitter:
+    """The state of emitting one program.
+
+    Attributes:
+        program: the program under construction.
+        known: symbolic shapes and values of the graph's tensors, by name.
+        graph: the integer graph.
+    """
+
+    def __init__(self, graph: Graph, rules: Mapping[str, Emit], source: Mapping[str, Any]) -> None:
+        self.graph = graph
+        self.program = ProgramBuilder(source=source)
+        self.known = shapes.infer(mirror(graph))
+        self._rules = rules
+        self._views: dict[str, View] = {}
+
+    def run(self) -> Program:
+        """The finished program.
+
+        Raises:
+            UnsupportedError: names the node that the machine cannot run.
+        """
+        self._declare_dims()
+        self._plain_inputs()
+        for node in self.graph.nodes:
+            self._emit(node)
+        return self.program.program()
+
+    def _declare_dims(self) -> None:
+        for tensor in self.graph.inputs:
+            for size in self.shape(tensor):
+                for name in () if isinstance(size, int) else sorted(s.name for s in size.free_symbols):
+                    self.program.dim(name)
+
+    def _plain_inputs(self) -> None:
+        """Buffers of the integer inputs; a float input gets its own where it is quantized, an unused one an idle buffer."""
+        quantized = {node.inputs[0].name for node in self.graph.nodes if node.op == "Quantize"}
+        for tensor in self.graph.inputs:
+            if tensor.name in quantized:
+                continue
+            kind = np.dtype(tensor.dtype)
+            idle = np.issubdtype(kind, np.floating)
+            view = self.new(tensor, dtype=np.uint8 if idle else kind)
+            self.program.input(tensor.name, view.handle, kind, self.nested(view.shape), 1.0 if idle else None)
+
+    def _emit(self, node: Node) -> None:
+        rule = self._rules.get(node.op)
+        if rule is None:
+            raise UnsupportedError(f"node '{node.name}' ({node.op}): the machine has no instruction for it")
+        if self._is_folded(node):
+            return
+        try:
+            rule(self, node)
+        except (UnsupportedError, MachineError, ValueError) as error:
+            raise UnsupportedError(f"node '{node.name}' ({node.op}): {error}") from error
+
+    def _is_folded(self, node: Node) -> bool:
+        """Shape arithmetic whose value is known symbolically needs no instruction."""
+        result = node.outputs[0]
+        is_code = result.dtype is not None and np.dtype(result.dtype) in (np.dtype(np.uint8), np.dtype(np.int16))
+        return result.name in self.known.values and not is_code and not any(result is tensor for tensor in self.graph.outputs)
+
+    # ------------------------------------------------------------------ what is known of a tensor
+    def shape(self, tensor: Tensor) -> tuple[Dim, ...]:
+        """Symbolic shape."""
+        if isinstance(tensor, Constant):
+            return tuple(int(size) for size in tensor.shape)
+        shape = self.known.shapes.get(tensor.name)
+        if shape is None or any(size is None for size in shape):
+            raise UnsupportedError(f"the shape of '{tensor.name}' depends on values; the machine needs it when the program is bound")
+        return shape
+
+    def ints(self, tensor: Tensor) -> list[Any]:
+        """Elements of an integer tensor: ints or symbolic expressions."""
+        if isinstance(tensor, Constant):
+            return [int(item) for item in np.asarray(tensor.values).reshape(-1)]
+        value = self.known.values.get(tensor.name)
+        if value is None:
+            raise UnsupportedError(f"'{tensor.name}' depends on values; the machine needs it when the program is bound")
+        return value.ints()
+
+    def nested(self, sizes: Sequence[Dim]) -> list[Any]:
+        """Sizes in the form of the runtime's expressions."""
+        return [to_nested(size) for size in sizes]
+
+    # ------------------------------------------------------------------ views
+    def view(self, tensor: Tensor) -> View:
+        """Where a tensor lies."""
+        if tensor.name not in self._views:
+            self._views[tensor.name] = self._constant_view(tensor)
+        return self._views[tensor.name]
+
+    def _constant_view(self, tensor: Tensor) -> View:
+        if isinstance(tensor, Constant):
+            values = np.asarray(tensor.values)
+        else:
+            value = self.known.values.get(tensor.name)
+            if value is None or not value.is_known:
+                raise UnsupportedError(f"'{tensor.name}' is computed from symbolic sizes and read as data; fix the dimensions in the model")
+            values = np.array([int(item) for item in value.ints()], tensor.dtype or np.int64).reshape(value.items.shape)
+        return View.dense(self.program.constant(values), values.shape)
+
+    def bind(self, tensor: Tensor, view: View) -> None:
+        """Say where a tensor lies."""
+        self._views[tensor.name] = view
+
+    def new(self, tensor: Tensor, order: Order | None = None, dtype: Any = None) -> View:
+        """A buffer for ``tensor``, dense in ``order``; the tensor is bound to it."""
+        view = self.scratch(self.shape(tensor), dtype or tensor.dtype, order, tensor.name)
+        self.bind(tensor, view)
+        return view
+
+    def scratch(self, shape: Sequence[Dim], dtype: Any, order: Order | None = None, name: str = "") -> View:
+        """A buffer that no tensor of the graph is bound to."""
+        axes = tuple(range(len(shape))) if order is None else order
+        perm = None if axes == tuple(range(len(shape))) else tuple(axes.index(axis) for axis in range(len(shape)))
+        physical = self.nested([shape[axis] for axis in axes])
+        return View.dense(self.program.buffer(physical, dtype, name=name, perm=perm), shape, axes)
+
+    def in_order(self, view: View, order: Order | None, node: str) -> View:
+        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy."""
+        axes = tuple(range(view.rank)) if order is None else order
+        if view.lies_in(axes):
+            return view
+        copy = self.scratch(view.shape, view.handle.element, axes)
+        self.move(view, copy, node)
+        return copy
+
+    def copied(self, view: View, node: str) -> View:
+        """A copy in the order of the axes."""
+        copy = self.scratch(view.shape, view.handle.element)
+        self.move(view, copy, node)
+        return copy
+
+    def is_buffer(self, view: View) -> bool:
+        """False for a constant."""
+        return isinstance(view.handle, Buffer)
+
+    def anyhow_dense(self, view: View, node: str) -> tuple[View, Order]:
+        """``view`` dense in whatever order costs least, and that order."""
+        if view.order is not None:
+            return view, view.order
+        copy = self.in_order(view, None, node)
+        return copy, tuple(range(view.rank))
+
+    # ------------------------------------------------------------------ instructions
+    def move(self, source: View, target: View, node: str, order: Order | None = None) -> None:
+        """Copy all elements of ``source`` to the places of ``target``, a view of the same shape, walking its axes in ``order``."""
+        axes = order or target.order or tuple(range(target.rank))
+        sizes = [target.shape[axis] for axis in axes]
+        strides = [[view.strides[axis] for axis in axes] for view in (source, target)]
+        dims, (x, y) = coalesce(sizes, strides)
+        if len(dims) > MAX_RANK:
+            raise UnsupportedError(f"it moves elements along {len(dims)} axes; the machine walks {MAX_RANK}")
+        self.program.emit(
+            "move", node=node, x=source.handle, y=target.handle, dims=self.nested(dims), x_strides=self.nested(x), y_strides=self.nested(y),
+            x_offset=to_nested(source.offset), y_offset=to_nested(target.offset),
+        )
+
+    def walk(self, operands: Sequence[View], result: View, node: str) -> tuple[list[Any], list[list[Any]]]:
+        """Dimensions and strides with which operands are read while ``result`` is written densely.
+
+        Raises:
+            UnsupportedError: more than six axes remain.
+        """
+        axes = result.order or tuple(range(result.rank))
+        sizes = [result.shape[axis] for axis in axes]
+        strides = [[view.strides[axis] for axis in axes] for view in operands]
+        dims, walks = coalesce(sizes, [*strides, contiguous(sizes)])
+        if len(dims) > MAX_RANK:
+            raise UnsupportedError(f"node '{node}' walks along {len(dims)} axes; the machine walks {MAX_RANK}")
+        return self.nested(dims), [self.nested(walk) for walk in walks[:-1]]
+
+
+def output_fields(node: Node) -> dict[str, int]:
+    """``y_zp``, ``lo`` and ``hi`` of a node."""
+    return {key: int(node.attrs[key]) for key in ("y_zp", "lo", "hi")}
