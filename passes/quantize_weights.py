@@ -2,21 +2,21 @@
 
 The weight itself stays float until `store-codes`, so later passes may still choose another scale or another rounding.
 
-The scale of a channel is ``max|w| / 127``, or, with ``clip="mse"``, the fraction of it with the least squared rounding error.
-It is never so small that the bias, in steps of ``scale_x * scale_w``, would leave a quarter of the int32 range.
+The scale of a channel is ``max|w| / 127`` (the scale of least squared error measured no better, end to end, at 8 bits). It is never so small
+that the bias, in steps of ``scale_x * scale_w``, would leave a quarter of the int32 range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir import Constant, Graph, Node, QuantSpec, Variable, insert_qdq, names_in, spec_of
-from ..layers import Layer, bias_constant, find_layers, per_channel, weight_axis, weight_slots
+from ..ir import Constant, Graph, QuantSpec, insert_qdq, names_in, spec_of
+from ..layers import Layer, bias_constant, find_layers, weight_axis, weight_slots
 from ..pass_base import Context, Pass
 
 LARGEST_CODE = 127
@@ -32,20 +32,6 @@ def absmax_scale(weight: Array, axis: int) -> Array:
     return np.abs(weight.astype(np.float64)).max(axis=others, initial=0.0) / LARGEST_CODE
 
 
-def mse_scale(weight: Array, axis: int, steps: int = 16, smallest: float = 0.7) -> Array:
-    """float64 scales [C]: of ``steps`` fractions down to ``smallest`` of the abs-max one, that of least squared error."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    start = absmax_scale(weight, axis)
-    best, best_error = start, np.full(start.shape, np.inf)
-    for fraction in np.linspace(1.0, smallest, steps):
-        scale = per_channel(np.maximum(start * fraction, 1e-30), weight.ndim, axis)
-        codes = np.clip(np.rint(weight / scale), -LARGEST_CODE, LARGEST_CODE)
-        error = np.square(codes * scale - weight).sum(axis=others)
-        better = error < best_error
-        best, best_error = np.where(better, start * fraction, best), np.where(better, error, best_error)
-    return best
-
-
 def bias_floor(bias: Array | None, input_scale: float, channels: int) -> Array:
     """Smallest scales [C] that keep the bias within `BIAS_LIMIT` steps."""
     if bias is None:
@@ -59,16 +45,6 @@ def weight_spec(scale: Array, axis: int) -> QuantSpec:
     return QuantSpec(safe, np.zeros(safe.shape, np.int8), np.dtype(np.int8), axis)
 
 
-def quantize_slot(graph: Graph, node: Node, slot: int, spec: QuantSpec, taken: set[str]) -> Variable:
-    """Let ``node`` read the constant at ``slot`` through a pair of its own; values beyond code ±127 are clipped."""
-    constant = node.inputs[slot]
-    limit = per_channel(spec.scale, len(constant.shape), spec.axis or 0) * np.float32(LARGEST_CODE)
-    values = np.asarray(constant.values)
-    if np.any(np.abs(values) > limit):
-        constant = Constant(f"{constant.name}_clipped" if f"{constant.name}_clipped" not in taken else constant.name, np.clip(values, -limit, limit))
-    return insert_qdq(graph, constant, spec, taken, [])
-
-
 def _float_layers(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
     """Layers with float weights and a quantized input, with the grid of that input."""
     for layer in find_layers(graph):
@@ -79,31 +55,25 @@ def _float_layers(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """int8 grids per output channel for the weights of Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU.
-
-    Attributes:
-        clip: how a channel's scale is found: ``absmax`` or ``mse``.
-    """
+    """int8 grids per output channel for the weights of Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU."""
 
     name: ClassVar[str] = "quantize-weights"
-    clip: Literal["absmax", "mse"] = "absmax"
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Insert the pairs; True when there was a float weight behind a quantized input."""
         taken, changed = names_in(graph), False
-        choose = absmax_scale if self.clip == "absmax" else mse_scale
         for layer, spec in list(_float_layers(graph)):
             bias = bias_constant(layer)
             floor = bias_floor(None if bias is None else bias.values, float(spec.scale), layer.channels)
-            scale = np.maximum(choose(np.asarray(layer.weight.values), layer.axis), floor)
-            layer.node.inputs[1] = quantize_slot(graph, layer.node, 1, weight_spec(scale, layer.axis), taken)
+            scale = np.maximum(absmax_scale(layer.values, layer.axis), floor)
+            layer.node.inputs[1] = insert_qdq(graph, layer.weight, weight_spec(scale, layer.axis), taken, [])
             changed = True
         for node in [n for n in graph.nodes if n.op in ("LSTM", "GRU") and weight_slots(n) and spec_of(n.inputs[0]) is not None]:
             for slot in weight_slots(node):
                 if isinstance(node.inputs[slot], Constant):
                     axis = weight_axis(node, slot)
-                    spec = weight_spec(choose(np.asarray(node.inputs[slot].values), axis), axis)
-                    node.inputs[slot] = quantize_slot(graph, node, slot, spec, taken)
+                    spec = weight_spec(absmax_scale(np.asarray(node.inputs[slot].values), axis), axis)
+                    node.inputs[slot] = insert_qdq(graph, node.inputs[slot], spec, taken, [])
                     changed = True
         graph.toposort()
         return changed

@@ -21,7 +21,7 @@ from qcompiler.ir import Graph
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["Statistics", "collect_ranges", "observe"]
+__all__ = ["Statistics", "channel_means", "collect_ranges", "observe"]
 
 CHUNK_BYTES = 256_000_000
 """Activations of one feed held at once while histograms are counted."""
@@ -159,3 +159,31 @@ def _chunks(names: Sequence[str], elements: Mapping[str, int]) -> Iterable[list[
         size += bytes_needed
     if chunk:
         yield chunk
+
+
+def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterable[Feed]) -> dict[str, NDArray[np.float64]]:
+    """Mean of each channel of some tensors over all feeds and positions; every feed counts by its number of elements.
+
+    Args:
+        graph: any graph onnxruntime can run.
+        channels: by tensor name, the number of channels when they are the last axis, None when they are axis 1 (of at least three).
+        data: feeds.
+    """
+    proto = gs.export_onnx(graph, do_type_check=False)
+    for name, last in channels.items():
+        shape, axes = ([0, 0, -1], [0, 2]) if last is None else ([-1, last], [0])
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), f"{name}//shape"))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"{name}//axes"))
+        proto.graph.node.append(helper.make_node("Reshape", [name, f"{name}//shape"], [f"{name}//rows"]))
+        proto.graph.node.append(helper.make_node("ReduceMean", [f"{name}//rows", f"{name}//axes"], [f"{name}//mean"], keepdims=0))
+        proto.graph.node.append(helper.make_node("Size", [name], [f"{name}//size"]))
+    runner = Runner(proto, [f"{name}//{what}" for name in channels for what in ("mean", "size")])
+    sums: dict[str, NDArray[np.float64]] = {name: np.zeros(1) for name in channels}
+    sizes = dict.fromkeys(channels, 0)
+    for feed in data:
+        values = runner.run(feed)
+        for name in channels:
+            size = int(values[f"{name}//size"])
+            sums[name] = sums[name] + values[f"{name}//mean"].astype(np.float64) * size
+            sizes[name] += size
+    return {name: total / max(sizes[name], 1) for name, total in sums.items()}

@@ -1,0 +1,106 @@
+"""Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2, with measured means).
+
+A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the bias gives it back:
+``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration feeds in the quantized graph. At zero padding
+``E[x]`` is taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.collect import channel_means
+from ..calibration.sources import synthetic_source
+from ..ir import Constant, Graph, names_in, quantized_source, read_spec, unique_name
+from ..layers import Layer, find_layers
+from ..pass_base import Context, Pass
+
+Array = NDArray[Any]
+
+
+def rounding_error(layer: Layer) -> Array | None:
+    """``W - Ŵ`` of a layer whose float weight passes through a Q/DQ pair; None for any other."""
+    codes = quantized_source(layer.weight)
+    if codes is None or isinstance(codes, Constant) or layer.values.dtype != np.float32:
+        return None
+    spec = read_spec(codes.inputs[0])
+    if spec is None:
+        return None
+    weight = layer.values
+    return weight.astype(np.float64) - spec.dequantize(spec.quantize(weight))
+
+
+def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
+    """``sum error[o] mean`` for each output channel o.
+
+    Args:
+        layer: a layer.
+        error: float64, of the weight's shape.
+        mean: float64, mean of each input channel.
+    """
+    node = layer.node
+    if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
+        return mean @ error
+    if node.op == "Gemm":
+        return error @ mean
+    taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
+    groups = int(node.attrs.get("group", 1))
+    if node.op == "Conv":
+        return np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)).reshape(-1)
+    return np.einsum("gio,gi->go", taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)).reshape(-1)
+
+
+def _add_to_bias(layer: Layer, shift: Array, taken: set[str]) -> None:
+    if layer.bias_node is not None:
+        old = layer.bias_node.inputs[layer.bias_slot]
+        values = np.broadcast_to(np.asarray(old.values, np.float64).reshape(-1), shift.shape) + shift
+        layer.bias_node.inputs[layer.bias_slot] = Constant(unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32))
+        return
+    bias = Constant(unique_name(taken, f"{layer.output.name}_bias"), shift.astype(np.float32))
+    del layer.node.inputs[2:]
+    layer.node.inputs.append(bias)
+
+
+def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Array]]:
+    found = []
+    for layer in layers:
+        error = rounding_error(layer)
+        if error is None:
+            continue
+        if layer.node.op == "MatMul" and layer.bias_node is None:
+            ctx.declined(layer.node, "a MatMul without an Add has no bias to correct")
+            continue
+        if layer.bias_node is None or isinstance(layer.bias_node.inputs[layer.bias_slot], Constant):
+            found.append((layer, error))
+    return found
+
+
+def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
+    """What `channel_means` wants to know of each layer's input."""
+    return {
+        layer.node.inputs[0].name: None if layer.node.op in ("Conv", "ConvTranspose") else layer.values.shape[1 - layer.axis] for layer in layers
+    }
+
+
+@dataclass(frozen=True)
+class CorrectBias(Pass):
+    """Biases make up for the mean error of rounded weights."""
+
+    name: ClassVar[str] = "correct-bias"
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Correct the biases; True when there was a layer with rounded weights."""
+        found = _correctable(find_layers(graph), ctx)
+        if not found:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        means = channel_means(graph, _input_channels([layer for layer, _ in found]), data)
+        taken = names_in(graph)
+        for layer, error in found:
+            _add_to_bias(layer, output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
+        return True
