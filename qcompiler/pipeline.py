@@ -14,15 +14,39 @@ from typing import Any, get_type_hints
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
+from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
+from qcompiler.passes.correct_bias import CorrectBias
+from qcompiler.passes.fold_batchnorm import FoldBatchNorm
+from qcompiler.passes.fold_constants import FoldConstants
+from qcompiler.passes.fold_scale import FoldScale
+from qcompiler.passes.fold_shapes import FoldShapes
+from qcompiler.passes.fuse_gelu import FuseGelu
+from qcompiler.passes.fuse_hard_swish import FuseHardSwish
+from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
+from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
+from qcompiler.passes.plain_gemm import PlainGemm
+from qcompiler.passes.quantize_activations import QuantizeActivations
+from qcompiler.passes.quantize_weights import QuantizeWeights
+from qcompiler.passes.remove_identity import RemoveIdentity
+from qcompiler.passes.split_sum import SplitSum
+from qcompiler.passes.store_codes import StoreCodes
 
 ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
-BUILT_IN: tuple[type[Pass], ...] = ()
+BUILT_IN: tuple[type[Pass], ...] = (
+    ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias,
+    PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum, StoreCodes,
+)
 
-NORMALIZE: tuple[Pass, ...] = ()
+NORMALIZE: tuple[Pass, ...] = (
+    FoldConstants(), RemoveIdentity(), FoldShapes(), FoldConstants(), RemoveIdentity(),
+    FuseLayerNorm(), FuseGelu(), FuseHardSwish(), FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+)
 
-GROUPS: dict[str, tuple[Pass, ...]] = {"normalize": NORMALIZE}
+QUANTIZE: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), CorrectBias(), StoreCodes())
+
+GROUPS: dict[str, tuple[Pass, ...]] = {"normalize": NORMALIZE, "quantize": QUANTIZE}
 """Names that stand for several passes in a pipeline text."""
 
 _ITEM = re.compile(r"\s*(?P<name>[\w.:-]+)\s*(?:\((?P<options>[^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
@@ -50,6 +74,11 @@ class Pipeline:
     def reaches(self) -> Stage:
         """Stage of a graph behind the last pass."""
         return self.passes[-1].ensures if self.passes else Stage.FLOAT
+
+
+def preset(level: int, *, widen: str | int, avoid_saturation: bool) -> Pipeline:
+    """The pipeline of ``-O<level>``."""
+    return Pipeline((*NORMALIZE, *QUANTIZE))
 
 
 def find_pass(name: str) -> type[Pass]:
