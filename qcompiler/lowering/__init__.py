@@ -35,3 +35,15 @@ def to_program(graph: Graph) -> Program:
     from qcompiler.lowering.emit_rules import EMIT_RULES
 
     return Emitter(graph, EMIT_RULES, {"graph": graph.name}).run()
+
+
+def to_integer_onnx(graph: Graph) -> Graph:
+    """The integer graph as integer arithmetic in standard ONNX operators; equal to the program bit for bit.
+
+    Raises:
+        UnsupportedError: names the node that standard integer operators cannot express.
+    """
+    from qcompiler.lowering.integer_onnx import write_integer_onnx
+    from qcompiler.lowering.integer_onnx_rules import WRITE_RULES
+
+    return write_integer_onnx(graph, WRITE_RULES)

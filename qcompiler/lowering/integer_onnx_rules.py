@@ -1,0 +1,26 @@
+"""Which function writes which integer operator as standard ONNX."""
+
+from __future__ import annotations
+
+from qcompiler.lowering import integer_onnx as products
+from qcompiler.lowering import integer_onnx_elementwise as elementwise
+from qcompiler.lowering import integer_onnx_reductions as reductions
+from qcompiler.lowering.integer_onnx import Write
+
+_SAME = (
+    "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Gather", "Expand", "Tile", "Shape", "Not", "And",
+    "Or", "Xor",
+)
+
+WRITE_RULES: dict[str, Write] = {
+    "Quantize": elementwise.write_quantize, "Dequantize": elementwise.write_dequantize, "QuantizeInteger": elementwise.write_quantize_integer,
+    "Requantize": elementwise.write_requantize, "Table": elementwise.write_table, "Where": elementwise.write_where, "Mul": elementwise.write_mul,
+    "Div": elementwise.write_div, "Compare": elementwise.write_compare, "Cast": elementwise.write_cast, "ArgMax": elementwise.write_argmax,
+    **dict.fromkeys(("Add", "Min", "Max"), elementwise.write_add),
+    **dict.fromkeys(_SAME, elementwise.write_same),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), elementwise.write_depth_to_space),
+    "Conv": products.write_conv, "ConvTranspose": products.write_conv_transpose, "Gemm": products.write_gemm, "MatMul": products.write_matmul,
+    "Reduce": reductions.write_reduce, "Softmax": reductions.write_softmax, "MaxPool": reductions.write_max_pool,
+    "AveragePool": reductions.write_average_pool,
+    **dict.fromkeys(("LayerNorm", "InstanceNorm"), reductions.write_norm),
+}
