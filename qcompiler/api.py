@@ -86,9 +86,9 @@ class Compiled:
         """The program for the integer machine. Raises as `integer_graph` does."""
         return lowering.to_program(self.integer_graph)
 
-    def session(self, num_threads: int = 1) -> Session:
+    def session(self) -> Session:
         """The integer machine, ready to run."""
-        return Session(self.program, num_threads=num_threads)
+        return Session(self.program)
 
     def save(self, path: str | os.PathLike[str], *, form: Form = "qdq", force: bool = False) -> None:
         """Write ``.onnx`` or ``.qprog``, after running what is to be written.
@@ -182,7 +182,7 @@ def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
 def describe_program(result: Compiled) -> None:
     """Add the figures of the integer program to the report, or the reason why there is none."""
     try:
-        memory = result.program.bind_for(result.feeds[0]).memory
+        memory = result.session().memory_for(result.feeds[0])
     except UnsupportedError as error:
         result.report.warnings.append(f"no integer program: {error}")
         return

@@ -125,6 +125,10 @@ class Session:
         bound = self.program.bind(**dims)
         return Memory(bound.arena_bytes, bound.scratch_bytes + BLOCKS * BLOCK_BYTES, self.program.blob.nbytes, bound.peak_lower_bound)
 
+    def memory_for(self, feeds: Feeds) -> Memory:
+        """`memory` for the sizes that these feeds have."""
+        return self.memory(**solve_dimensions(self.program, {name: np.asarray(value) for name, value in feeds.items()}))
+
     def _outputs(self) -> dict[str, Any]:
         return {port.name: port for port in self.program.outputs}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qcompiler import lowering
 from qcompiler.errors import ModelError, OptionError
 from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Variable, is_float
+from qcompiler.ir import Graph, Variable
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 from qcompiler.runtime import Program, Session
@@ -31,7 +31,7 @@ class Executor(Protocol):
         """The outputs, by name."""
 
     def trace(self, feed: Feed) -> Values:
-        """Float values of every inner tensor that has a name, and of the outputs."""
+        """Every inner tensor that has a name: codes on the machine, codes and floats on onnxruntime."""
 
     def memory(self, feed: Feed) -> dict[str, int]:
         """Bytes the executor knows it needs for such a feed."""
@@ -40,9 +40,8 @@ class Executor(Protocol):
 class MachineExecutor:
     """The integer machine."""
 
-    def __init__(self, program: Program, threads: int) -> None:
-        self._program = program
-        self._session = Session(program, num_threads=threads)
+    def __init__(self, program: Program) -> None:
+        self._session = Session(program)
         tensors = [Variable(entry.name, np.dtype(entry.dtype), list(entry.shape)) for entry in program.inputs]
         self.inputs = Graph(inputs=tensors)
 
@@ -51,29 +50,29 @@ class MachineExecutor:
         return self._session.run(dict(feed))
 
     def trace(self, feed: Feed) -> Values:
-        """Every named tensor, dequantized."""
+        """The codes of every named tensor."""
         return self._session.trace(dict(feed))
 
     def memory(self, feed: Feed) -> dict[str, int]:
         """Arena and constants."""
-        memory = self._program.bind_for(feed).memory
-        return {"arena_bytes": memory.arena, "constants_bytes": memory.constants}
+        memory = self._session.memory_for(feed)
+        return {"arena_bytes": memory.arena, "scratch_bytes": memory.scratch, "constants_bytes": memory.constants}
 
 
 class OnnxExecutor:
     """onnxruntime."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.inputs = load_graph(path)
-        self._runner = Runner(self.inputs, threads=threads)
+        self._runner = Runner(self.inputs)
 
     def run(self, feed: Feed) -> Values:
         """The outputs, by name."""
         return self._runner.run(feed)
 
     def trace(self, feed: Feed) -> Values:
-        """Every float tensor."""
-        names = [tensor.name for node in self.inputs.nodes for tensor in node.outputs if tensor.name and is_float(tensor)]
+        """Every tensor."""
+        names = [tensor.name for node in self.inputs.nodes for tensor in node.outputs if tensor.name]
         return Runner(self.inputs, names).run(feed)
 
     def memory(self, feed: Feed) -> dict[str, int]:
@@ -81,7 +80,7 @@ class OnnxExecutor:
         return {}
 
 
-def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor:
+def open_executor(path: Path, on: str = "machine") -> Executor:
     """The executor for a file.
 
     Raises:
@@ -95,7 +94,7 @@ def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor
     if path.suffix == ".qprog":
         if on != "machine":
             raise OptionError(f"--on {on}: a .qprog runs on the machine only")
-        return MachineExecutor(Program.load(path), threads)
+        return MachineExecutor(Program.load(path))
     if on == "onnxruntime":
-        return OnnxExecutor(path, threads)
-    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)
+        return OnnxExecutor(path)
+    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))))
