@@ -66,7 +66,7 @@ def _at_opset(graph: Graph, version: int) -> onnx.ModelProto:
         _drop_defaults(body, version)
     shapes.annotate(copy)
     domains = _domains(copy, version)
-    model = gs.export_onnx(copy, do_type_check=False, opset_imports=domains)
+    model: onnx.ModelProto = gs.export_onnx(copy, do_type_check=False, opset_imports=domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
     model.producer_name, model.producer_version = "qcompiler", qcompiler.__version__
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})

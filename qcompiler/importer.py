@@ -51,8 +51,8 @@ def load_graph(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 
 
 def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Graph:
-    in_memory = isinstance(source, onnx.ModelProto)
-    detached = detach(source, None) if in_memory else detach(read_proto(Path(where)), Path(where).parent)
+    folder = None if isinstance(source, onnx.ModelProto) else Path(source).parent
+    detached = detach(source if isinstance(source, onnx.ModelProto) else read_proto(Path(source)), folder)
     light = _prepared(detached.model)
     graph = _to_graph(light, detached)
     graph.__dict__["metadata_props"] = {entry.key: entry.value for entry in detached.model.metadata_props}

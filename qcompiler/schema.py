@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -47,7 +48,7 @@ def _type_string(tensor: Tensor) -> str | None:
     return f"tensor({onnx.TensorProto.DataType.Name(number).lower()})"
 
 
-def _types_fit(tensors: list[Tensor], formals: list[onnx.defs.OpSchema.FormalParameter]) -> bool:
+def _types_fit(tensors: list[Tensor], formals: Sequence[onnx.defs.OpSchema.FormalParameter]) -> bool:
     for index, tensor in enumerate(tensors):
         kind = _type_string(tensor) if tensor.name else None
         if kind is not None and kind not in formals[min(index, len(formals) - 1)].types:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LIMIT = 1024
 """Largest number of elements that are followed."""
+_FLOAT_LIMIT = 16
+"""The same for float tensors: scales of a Resize, or one number. Longer ones are weights."""
 _DYADIC_BITS = 2**12
 
 
@@ -71,7 +73,7 @@ def _array(elements: Sequence[Any], shape: Sequence[int]) -> NDArray[Any]:
 def from_array(array: NDArray[Any]) -> Value | None:
     """The elements of a small constant; None for what is not followed (large, not finite, other types)."""
     kind = "i" if array.dtype.kind in "iu" else array.dtype.kind
-    if array.size > _LIMIT or kind not in "ifb" or (kind == "f" and not np.isfinite(array).all()):
+    if array.size > (_FLOAT_LIMIT if kind == "f" else _LIMIT) or kind not in "ifb" or (kind == "f" and not np.isfinite(array).all()):
         return None
     return Value(_array([_element(item) for item in array.flat], array.shape), kind)
 
