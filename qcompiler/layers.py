@@ -100,7 +100,7 @@ def _plain_recurrent(node: Node) -> bool:
     default = _DEFAULT_ACTIVATIONS[node.op] * directions
     usual = list(attrs.get("activations", default)) == default and not attrs.get("activation_alpha") and not attrs.get("activation_beta")
     special = "clip" in attrs or attrs.get("input_forget", 0) or attrs.get("layout", 0)
-    return None not in constants and not peephole and usual and not special
+    return all(tensor is not None for tensor in constants) and not peephole and usual and not special
 
 
 def weight_axis(node: Node, slot: int) -> int:
