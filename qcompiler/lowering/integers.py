@@ -25,7 +25,8 @@ def _write(lw: Lowering, node: Node, kind: str, inputs: list[Tensor], attrs: dic
 
 def _shape(lw: Lowering, node: Node) -> None:
     source = node.inputs[0]
-    inner = lw.natural(source).tensor if is_float(source) else lw.integer(source)
+    is_activation = is_float(source) and id(source) not in lw.integers  # a float graph input has its shape before it has codes
+    inner = lw.natural(source).tensor if is_activation else lw.integer(source)
     _write(lw, node, "Shape", [inner], {key: int(node.attrs[key]) for key in ("start", "end") if key in node.attrs})
 
 
