@@ -1,4 +1,4 @@
-"""Shows a report to people: one short table at the end. In a pipe the same lines come without colour."""
+"""Shows a report to people: one short table at the end. In a pipe the same lines come plain and unbroken."""
 
 from __future__ import annotations
 
@@ -52,13 +52,17 @@ def decibels(value: float) -> str:
 
 
 def _print(lines: Sequence[Row], console: Console) -> None:
+    if not console.is_terminal:
+        width = max((len(label) for label, _ in lines), default=0)
+        for label, text in lines:
+            console.print(Text(f"{label:{width}}  {text}".rstrip()), soft_wrap=True)
+        return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in lines:
         table.add_row(Text(label), Text(text))
-    if lines:
-        console.print(table)
+    console.print(table)
 
 
 def _figure(report: Report, name: str) -> float | None:

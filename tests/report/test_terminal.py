@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -70,8 +71,17 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_a_narrow_terminal_loses_nothing() -> None:
+    out = io.StringIO()
     report = Report(left_float=[FloatNode("a" * 60, "If", "control flow")])
-    assert "".join(printed(report, width=40).split()).endswith("a):controlflow")
+    show(report, Console(file=out, width=40, force_terminal=True, color_system=None))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert max(map(len, plain.splitlines())) <= 40
+    assert "".join(plain.split()).endswith("a):controlflow")
+
+
+def test_a_pipe_gets_one_line_for_each_thing() -> None:
+    report = Report(left_float=[FloatNode("a" * 60, "If", "control flow")])
+    assert printed(report, width=40) == f"left float  If ({'a' * 60}): control flow\n"
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (18_800_000, "18.8 MB"), (2_345_000_000, "2.35 GB")])
