@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec
 from qcompiler.runner import Runner
 
 Array = NDArray[Any]
+
+ORT_ERRORS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.NotImplemented, ort_errors.RuntimeException)
 
 
 class Constants:
@@ -64,8 +67,11 @@ def _reads_input(node: Node) -> bool:
     return any(source.name and not isinstance(source, Constant) and producer(source) is None for source in node.inputs)
 
 
-def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Array]) -> Array:
+def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Array], known: Callable[[Tensor], Array | None] = constant_of) -> Array:
     """Value of ``result`` computed by ``nodes`` of ``graph`` in onnxruntime, given the tensors of ``feed``.
+
+    Args:
+        known: the value of a tensor that is constant, None for any other.
 
     Raises:
         UnsupportedError: onnxruntime cannot run these nodes.
@@ -76,23 +82,25 @@ def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Ar
     tensors: dict[int, Tensor] = {}
     part = Graph(opset=graph.opset, ir_version=graph.ir_version, inputs=inputs)
     part.import_domains = graph.import_domains
+    written = {id(tensor) for node in ordered for tensor in node.outputs}
     by_name = {tensor.name: tensor for tensor in inputs}
 
     def copy(tensor: Tensor) -> Tensor:
         if tensor.name in by_name:
             return by_name[tensor.name]
         if id(tensor) not in tensors:
-            tensors[id(tensor)] = tensor if isinstance(tensor, Constant) else gs.Variable(tensor.name, dtype=tensor.dtype)
+            value = known(tensor) if tensor.name and id(tensor) not in written else None
+            tensors[id(tensor)] = gs.Variable(tensor.name, dtype=tensor.dtype) if value is None else gs.Constant(tensor.name, value)
         return tensors[id(tensor)]
 
     for node in ordered:
-        sources = [gs.Constant(t.name, t.values) if isinstance(t, Constant) else copy(t) for t in node.inputs]
-        part.nodes.append(Node(node.op, node.name, dict(node.attrs), sources, [copy(t) for t in node.outputs], domain=node.domain))
+        sources, results = [copy(t) for t in node.inputs], [copy(t) for t in node.outputs]
+        part.nodes.append(Node(node.op, node.name, dict(node.attrs), sources, results, domain=node.domain))
     target = copy(result)
     part.outputs = [target]
     try:
         return Runner(part, fusions=False).run(feed)[target.name]
-    except RuntimeError as error:  # onnxruntime's own errors derive from it
+    except ORT_ERRORS as error:
         names = ", ".join(f"'{node.name}' ({node.op})" for node in ordered[:3])
         raise UnsupportedError(f"onnxruntime cannot evaluate {names} at lowering: {str(error).splitlines()[0]}") from error
 

@@ -64,7 +64,8 @@ def _pointwise(lw: Lowering, node: Node) -> bool:
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:
-    return evaluate(lw.source, chain.nodes, result, {chain.leaf.name: values.astype(chain.leaf.dtype)}).reshape(-1)
+    feed = {chain.leaf.name: values.astype(chain.leaf.dtype)}
+    return evaluate(lw.source, chain.nodes, result, feed, lw.constants.value).reshape(-1)
 
 
 def has_codes(tensor: Tensor) -> bool:

@@ -117,7 +117,7 @@ class View:
         if lead < 0:
             return None
         sizes, strides = [1] * lead + list(self.shape), [0] * lead + list(self.strides)
-        if any(not is_one(have) and not same(have, want) for have, want in zip(sizes, shape, strict=True)):
+        if not all(is_one(have) or _fits(have, want) for have, want in zip(sizes, shape, strict=True)):
             return None
         steps = tuple(0 if is_one(have) else step for have, step in zip(sizes, strides, strict=True))
         unchanged = lead == 0 and all(same(have, want) for have, want in zip(sizes, shape, strict=True))
@@ -135,6 +135,14 @@ class View:
 def is_one(size: Dim) -> bool:
     """True for a size that is 1 whatever the symbols are."""
     return isinstance(size, int) and size == 1
+
+
+def _fits(have: Dim, want: Dim) -> bool:
+    """True when an axis of size ``have`` can be read as one of size ``want``.
+
+    ``min(512, L)`` is read as ``L``: where L is larger, the model itself is in error, and binding the program refuses it.
+    """
+    return same(have, want) or (isinstance(have, sympy.Min) and want in have.args)
 
 
 def coalesce(sizes: Sequence[Dim], strides: Sequence[Sequence[Dim]]) -> tuple[list[Dim], list[list[Dim]]]:
