@@ -58,12 +58,12 @@ def cpu_features() -> frozenset[str]:
 
 @functools.cache
 def source_key() -> str:
-    """Hash of everything that decides the machine code."""
+    """Hash of everything that decides the machine code; it also names the package it belongs to (installed alone, another one)."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    for part in (numba.__version__, llvmlite.__version__, sys.version, cpu_name(), ",".join(sorted(cpu_features()))):
+    for part in (__name__, numba.__version__, llvmlite.__version__, sys.version, cpu_name(), ",".join(sorted(cpu_features()))):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 
