@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,12 +69,15 @@ class Compiled:
         graph: as the pipeline left it, usually of stage QUANTIZED.
         stage: the stage it has.
         report: what happened.
+        feeds: the feeds on which it was compared with the float model.
+        float_graph: the graph as the last exact pass left it, for comparing layer by layer.
     """
 
     graph: Graph
     stage: Stage
     report: Report
     feeds: Sequence[Feed] = field(default=(), repr=False)
+    float_graph: Graph | None = field(default=None, repr=False)
 
     @cached_property
     def integer_graph(self) -> Graph:
@@ -160,10 +163,13 @@ def compile(
     expected = [reference.run(feed) for feed in feeds]
     del reference
     ctx.data = on_data(source)
-    manager = Manager(pipeline.passes, feeds[0] if options.verify else None, on_pass)
-    stage = manager.run(graph, ctx)
+    exact = list(takewhile(lambda step: step.exact, pipeline.passes))
+    proof = feeds[0] if options.verify else None
+    Manager(exact, proof, on_pass).run(graph, ctx)
+    normalized = graph.copy()  # tensors are copied, weights are shared
+    stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, feeds)
+    result = Compiled(graph, stage, ctx.report, feeds, normalized)
     if stage != Stage.INTEGER:
         _measure(result, expected)
     return result
@@ -190,9 +196,10 @@ def describe_program(result: Compiled) -> None:
     result.report.figures["constants_bytes"] = memory.constants
 
 
-def worst_layers(model: Model, result: Compiled) -> None:
-    """Add the SQNR of every layer against the float model to the report (tensors that both graphs name alike)."""
-    result.report.layers = measure.layer_errors(load_graph(model), result.graph, result.feeds[0])
+def worst_layers(result: Compiled) -> None:
+    """Add the SQNR of every layer against the float model to the report."""
+    if result.float_graph is not None and result.stage != Stage.INTEGER:
+        result.report.layers = measure.layer_errors(result.float_graph, result.graph, result.feeds[0])
 
 
 __all__: list[Any] = ["Compiled", "Options", "check_output", "compile", "describe_program", "load", "worst_layers"]

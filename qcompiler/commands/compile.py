@@ -49,7 +49,7 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
             compiled[key] = _compile(request, errors, for_onnx=key)
     main = next(iter(compiled.values()))
     describe_program(main)
-    worst_layers(request.model, main)
+    worst_layers(main)
     pairs = [(target, compiled[target.suffix == ".onnx" and request.options.form == "qdq"]) for target in targets]
     _write_all(pairs, request.options.form, force=request.force)
     if request.report is not None:

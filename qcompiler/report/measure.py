@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, constant_of, is_float, quantized_source
+from qcompiler.ir import Graph, Node, constant_of, consumers, quantized_source
 from qcompiler.pass_base import Feed
 from qcompiler.report.record import LayerError
 from qcompiler.runner import Runner
 from qcompiler.verify import LAYERS
 
 Values = Mapping[str, NDArray[Any]]
+COMPARED = frozenset({*LAYERS, "LSTM", "GRU", "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
+"""Operators whose outputs `layer_errors` compares."""
 SAME_DB = 200.0
 """SQNR that stands for "no difference at all"."""
 _TRACE_BYTES = 256 << 20
@@ -67,13 +69,15 @@ def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], fee
 
 
 def shared_tensors(first: Graph, second: Graph) -> dict[str, Node]:
-    """Float tensors that nodes of both graphs write under one name, with the first graph's node."""
+    """Outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
+
+    What feeds a Softmax is left out: a masked score of -10000 may become -50 without harm, and Softmax's own output shows any harm.
+    """
     there = {tensor.name for node in second.nodes for tensor in node.outputs}
     return {
-        tensor.name: node
+        node.outputs[0].name: node
         for node in first.nodes
-        for tensor in node.outputs[:1]
-        if tensor.name in there and is_float(tensor) and node.op not in ("QuantizeLinear", "DequantizeLinear", "Constant")
+        if node.op in COMPARED and node.outputs[0].name in there and all(reader.op != "Softmax" for reader in consumers(node.outputs[0]))
     }
 
 

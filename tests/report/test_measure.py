@@ -47,4 +47,4 @@ def test_layer_errors_are_sorted_worst_first_and_zero_for_the_same_graph() -> No
     errors = measure.layer_errors(first, second, FEED)
     assert errors[0].op == "MatMul"
     assert errors[0].sqnr_db == pytest.approx(20 * math.log10(2), abs=1e-4)
-    assert [error.sqnr_db for error in errors[1:]] == [measure.SAME_DB] * 3
+    assert [error.sqnr_db for error in errors[1:]] == [measure.SAME_DB]
