@@ -44,8 +44,28 @@ def _with_ones(view: View, shape: tuple[Dim, ...]) -> View:
 
 
 def emit_squeeze(emitter: Emitter, node: Node) -> None:
-    """A change of the view."""
-    emitter.bind(node.outputs[0], emitter.view(node.inputs[0]).without(emitter.ints(node.inputs[1])))
+    """A change of the view. An axis of symbolic size is taken for 1, which binding the program checks."""
+    view, axes = emitter.view(node.inputs[0]), emitter.ints(node.inputs[1])
+    for axis in axes:
+        if not is_one(view.shape[axis]):
+            view = _assume_one(emitter, view, axis, node.name)
+    emitter.bind(node.outputs[0], view.without(axes))
+
+
+def _assume_one(emitter: Emitter, view: View, axis: int, node: str) -> View:
+    """``view`` with size 1 along ``axis``.
+
+    An instruction that selects nothing carries the check: it declares as many elements as there would be with the size squared,
+    which fit into the buffer only where the size is 1.
+    """
+    dense, order = emitter.anyhow_dense(view, node)
+    size = dense.shape[axis]
+    emitter.program.emit(
+        "gather", node=f"{node}: squeezes an axis of size {size}, which must be 1", x=dense.handle, indices=np.zeros(1, np.int64), count=0, inner=1,
+        y=emitter.scratch([1], dense.handle.element).handle, outer=to_nested(dense.count), axis=to_nested(size),
+    )
+    shape = tuple(1 if i == axis else other for i, other in enumerate(dense.shape))
+    return View.dense(dense.handle, shape, order)
 
 
 def emit_unsqueeze(emitter: Emitter, node: Node) -> None:
