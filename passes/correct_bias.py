@@ -62,8 +62,10 @@ def _add_to_bias(layer: Layer, shift: Array, taken: set[str]) -> None:
         layer.bias_node.inputs[layer.bias_slot] = Constant(unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32))
         return
     bias = Constant(unique_name(taken, f"{layer.output.name}_bias"), shift.astype(np.float32))
-    del layer.node.inputs[2:]
-    layer.node.inputs.append(bias)
+    if len(layer.node.inputs) > 2:
+        layer.node.inputs[2] = bias
+    else:
+        layer.node.inputs.append(bias)
 
 
 def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Array]]:

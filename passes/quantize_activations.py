@@ -1,7 +1,8 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
 Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`; what a grid covers is measured on the
-calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0.
+calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
+length only the feeds know takes int16 with headroom, since longer inputs give larger sums.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ QUANTIZED_OPERATORS = frozenset({
 })
 
 
-def uint8_grid(extent: Range) -> QuantSpec:
-    """The uint8 grid over a range."""
+HEADROOM = 8.0
+"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
+
+
+def grid_for(group: Group, extent: Range) -> QuantSpec:
+    """uint8 over the range, or int16 with headroom for sums over an axis of unknown length."""
+    if group.open_ended:
+        largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
+        return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)
 
@@ -86,7 +94,7 @@ class QuantizeActivations(Pass):
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer), strict=True):
-            spec = uint8_grid(extent)
+            spec = grid_for(group, extent)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
         graph.toposort()

@@ -53,15 +53,22 @@ _NEITHER = frozenset({"Shape", "Size", "Constant"})
 
 @dataclass
 class Group:
-    """Tensors on one grid. ``unit_range``: the grid of a probability, 0 to 1, whatever was observed."""
+    """Tensors on one grid.
+
+    Attributes:
+        tensors: in graph order.
+        unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
+        open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
+    """
 
     tensors: list[Tensor]
     unit_range: bool = False
+    open_ended: bool = False
 
     @property
     def name(self) -> str:
         """Name of its first tensor."""
-        return self.tensors[0].name
+        return str(self.tensors[0].name)
 
 
 @dataclass
@@ -149,7 +156,7 @@ def _special_refusal(node: Node) -> str | None:
         return "its weights are not constant, or an attribute has no integer form"
     if op in ("Clip", "Pow", "LayerNormalization", "InstanceNormalization", "Pad") and any(constant_of(t) is None for t in later if is_float(t)):
         return f"parameter '{next(t.name for t in later if is_float(t) and constant_of(t) is None)}' is not constant"
-    if op == "Pow" and np.size(constant_of(inputs[1])) != 1:
+    if op == "Pow" and np.prod(inputs[1].shape) != 1:
         return "its exponent is not one number"
     if op in ("Min", "Max") and len(inputs) != 2:
         return f"{len(inputs)} inputs; only two have an integer form"
@@ -203,7 +210,20 @@ def _group(graph: Graph, result: Placement) -> None:
         sources = [node for tensor in group.tensors if (node := producer(tensor)) is not None and node.op not in MOVERS]
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
+        group.open_ended = any(_sums_unknown_length(node) for node in sources)
     result.groups = list(groups.values())
+
+
+def _sums_unknown_length(node: Node) -> bool:
+    """True for a ReduceSum over an axis whose length is not a constant of the graph."""
+    if node.op != "ReduceSum":
+        return False
+    shape = node.inputs[0].shape
+    if shape is None:
+        return True
+    given = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = range(len(shape)) if given is None else [int(axis) for axis in given.reshape(-1)]
+    return any(not isinstance(shape[axis], int | np.integer) for axis in axes)
 
 
 def _share(graph: Graph, nodes: Iterable[Node], tensors: dict[int, Tensor]) -> UnionFind:

@@ -1,24 +1,29 @@
 """How much output noise one grid alone causes: a model in which every Q/DQ pair can be switched off.
 
 Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input, so one session answers for
-every set of active grids.
+many units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import numpy as np
-from onnx_graphsurgeon import Node, Variable
+from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, consumers, producer, read_spec, replace_uses
+from qcompiler.ir import Constant, Graph, Node, Variable, consumers, read_spec, replace_uses
 from qcompiler.pass_base import Feed
 from qcompiler.placement import MOVERS, UnionFind
 from qcompiler.runner import Runner
 
-__all__ = ["Pair", "SwitchedModel", "activation_units", "find_pairs"]
+__all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]
+
+BATCH = 24
+"""Units with a switch in one session: switches cost time even when they are off."""
+
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,55 +74,81 @@ def activation_units(graph: Graph, pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(units.values())
 
 
-class SwitchedModel:
-    """Output noise of any set of active units, against the same model with all of them off.
+@dataclass(frozen=True)
+class Noise:
+    """Output noise power relative to signal power: of each unit alone, and of all weight grids together."""
+
+    units: list[float]
+    weights: float
+
+
+def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[Feed], feeds: int) -> Noise:
+    """Switch each unit on alone, and then the weights.
 
     Args:
         graph: with Q/DQ pairs; it is not changed.
-        units: names of the quantized float tensors, unit by unit.
-        data: feeds; the first ``feeds`` of them are held.
+        units: as `activation_units` gives them.
+        data: feeds; ``feeds`` of them, evenly spread, are held.
+        feeds: how many to measure on.
     """
+    chosen = _spread(data, feeds)
+    names = [{pair.name for pair in unit} for unit in units]
+    weights = {pair.name for pair in find_pairs(graph) if pair.is_weight}
+    first = _SwitchedModel(graph, [weights])
+    reference = [first.outputs(feed, None) for feed in chosen]
+    by_weights = first.noise(chosen, reference, 0)
+    del first
+    found: list[float] = []
+    for start in range(0, len(names), BATCH):
+        batch = names[start:start + BATCH]
+        model = _SwitchedModel(graph, batch)
+        found += [model.noise(chosen, reference, index) for index in range(len(batch))]
+    return Noise(found, by_weights)
 
-    def __init__(self, graph: Graph, units: Sequence[Collection[str]], data: Iterable[Feed], feeds: int) -> None:
-        self._units = len(units)
-        self._runner = Runner(_switched(graph, units), threads=2)
-        self._feeds = list(islice(data, feeds))
-        self._reference = [self._outputs(feed, ()) for feed in self._feeds]
 
-    def noise(self, active: Collection[int]) -> float:
-        """Noise power relative to signal power, averaged over feeds and float outputs, with the units ``active`` on their grids."""
-        return float(np.mean([_relative(self._outputs(feed, active), ref) for feed, ref in zip(self._feeds, self._reference, strict=True)]))
+def _spread(data: Iterable[Feed], count: int) -> list[Feed]:
+    """``count`` feeds evenly spread over ``data``, read in two passes so that only these are held."""
+    total = sum(1 for _ in data)
+    wanted = {int(index) for index in np.linspace(0, total - 1, min(count, total)).round()}
+    return [feed for index, feed in enumerate(data) if index in wanted]
 
-    def _outputs(self, feed: Feed, active: Collection[int]) -> list[np.ndarray]:
-        switches = {_switch(index): np.array(index in active) for index in range(self._units)}
+
+class _SwitchedModel:
+    """The float model in which the pairs of some units can be switched on, one unit at a time."""
+
+    def __init__(self, graph: Graph, units: Sequence[Collection[str]]) -> None:
+        self._switches = [f"switch//{index}" for index in range(len(units))]
+        self._runner = Runner(_switched(graph, units, self._switches))
+
+    def noise(self, feeds: Sequence[Feed], reference: Sequence[list[Values]], active: int) -> float:
+        """Noise over signal, averaged over feeds and float outputs."""
+        return float(np.mean([_relative(self.outputs(feed, active), ref) for feed, ref in zip(feeds, reference, strict=True)]))
+
+    def outputs(self, feed: Feed, active: int | None) -> list[Values]:
+        """The float outputs, with unit ``active`` on its grid."""
+        switches = {name: np.array(index == active) for index, name in enumerate(self._switches)}
         values = self._runner.run({**feed, **switches}).values()
         return [value.astype(np.float64) for value in values if np.issubdtype(value.dtype, np.floating)]
 
 
-def _relative(values: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+def _relative(values: Sequence[Values], reference: Sequence[Values]) -> float:
     ratios = [np.square(v - r).sum() / max(np.square(r).sum(), 1e-30) for v, r in zip(values, reference, strict=True)]
     return float(np.mean(ratios)) if ratios else 0.0
 
 
-def _switch(index: int) -> str:
-    return f"switch//{index}"
-
-
-def _switched(graph: Graph, units: Sequence[Collection[str]]) -> Graph:
-    """A copy of ``graph`` with a switch behind every pair of ``units``."""
+def _switched(graph: Graph, units: Sequence[Collection[str]], names: Sequence[str]) -> Graph:
+    """A copy of ``graph`` with a switch behind every pair of ``units`` and without the other pairs."""
     copy = graph.copy()
-    unit_of = {name: index for index, names in enumerate(units) for name in names}
-    switches = [Variable(_switch(index), np.dtype(np.bool_), []) for index in range(len(units))]
+    unit_of = {name: index for index, members in enumerate(units) for name in members}
+    switches = [Variable(name, np.dtype(np.bool_), []) for name in names]
     copy.inputs = [*copy.inputs, *switches]
     for pair in find_pairs(copy):
+        source, end = pair.quantize.inputs[0], pair.dequantize.outputs[0]
         index = unit_of.get(pair.name)
         if index is None:
+            replace_uses(copy, end, source)
             continue
-        source, end = pair.quantize.inputs[0], pair.dequantize.outputs[0]
         chosen = Variable(f"{end.name}//chosen", np.dtype(np.float32), end.shape)
         replace_uses(copy, end, chosen)
         copy.nodes.append(Node("Where", chosen.name, {}, [switches[index], end, source], [chosen]))
-    return copy.toposort()
-
-
-assert producer
+    return copy.cleanup(remove_unused_graph_inputs=False).toposort()

@@ -1,0 +1,186 @@
+"""Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
+
+The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small, independent errors
+add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
+
+- between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
+- into a GEMM or convolution: they cost a slot of a budget for every layer that reads them, and are widened only where the accumulator
+  provably stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
+
+``auto`` widens until the 8-bit noise left is below `SHARE` of what the int8 weights cause (more would not show), spending at most a quarter of
+the GEMM inputs; ``off`` widens nothing; a number is the largest number of wide tensors.
+
+A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
+from ..calibration.sources import synthetic_source
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, quantized_source, read_spec, spec_of, unique_name
+from ..layers import LAYERS, Layer, bias_constant, find_layers, weight_slots
+from ..pass_base import Context, Pass
+from ..placement import operand_slots
+from ..report.record import WidthChoice
+
+SHARE = 0.1
+"""Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show."""
+
+QUIET = 1e-5
+"""Noise relative to the signal (50 dB) that is never worth a wide tensor."""
+
+GEMM_SHARE = 0.25
+"""Share of the GEMM inputs that ``auto`` may widen."""
+
+GEMMS = (*LAYERS, "LSTM", "GRU")
+CODE_LIMIT = 2.0**15
+ACCUMULATOR_LIMIT = 2.0**31
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pairs on one grid.
+
+    Attributes:
+        pairs: the pairs.
+        slots: (layer, input position) of every GEMM operand that reads one of them.
+        noise: output noise relative to the signal.
+    """
+
+    pairs: Sequence[Pair]
+    slots: Sequence[tuple[Node, int]]
+    noise: float
+
+
+def wide_spec(spec: QuantSpec, source: Node | None) -> QuantSpec:
+    """The int16 grid over the range of a uint8 one."""
+    scale, zero_point = float(spec.scale), int(spec.zero_point)
+    if source is not None and source.op == "Softmax" and spec.same_as(QuantSpec.per_tensor(1 / 255, 0, np.uint8)):
+        return QuantSpec.per_tensor(2.0**-15, 0, np.int16)
+    return QuantSpec.per_tensor(scale * max(zero_point, 255 - zero_point) / 32767, 0, np.int16)
+
+
+def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
+    """Where GEMMs read one of ``tensors`` as an operand."""
+    members = {id(tensor) for tensor in tensors}
+    readers = [node for tensor in tensors for node in consumers(tensor) if node.op in GEMMS]
+    unique = list({id(node): node for node in readers}.values())
+    return [(node, slot) for node in unique for slot in operand_slots(node) if id(node.inputs[slot]) in members]
+
+
+def weights_fit(layer: Layer, input_scale: float) -> bool:
+    """True when the layer's accumulator cannot leave int32 with int16 inputs of that scale."""
+    codes = quantized_source(layer.weight)
+    spec = spec_of(layer.weight)
+    if codes is None or spec is None:
+        return False
+    weight = np.abs(spec.quantize(layer.values).astype(np.float64)) if layer.values.dtype == np.float32 else np.abs(layer.values.astype(np.float64))
+    sums = weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != layer.axis))
+    bias = bias_constant(layer)
+    largest = 0.0 if bias is None else np.abs(np.asarray(bias.values, np.float64)).reshape(-1) / (input_scale * spec.scale.astype(np.float64).min())
+    return bool(np.all(sums.max(initial=0.0) * CODE_LIMIT + np.max(largest) < ACCUMULATOR_LIMIT))
+
+
+def products_fit(node: Node, slot: int) -> bool:
+    """True when a MatMul of two activations keeps within int32 with int16 codes at ``slot`` and uint8 ones at the other."""
+    other = spec_of(node.inputs[1 - slot])
+    shape = node.inputs[0].shape
+    if other is None or other.dtype != np.uint8 or not shape or not isinstance(shape[-1], int | np.integer):
+        return False
+    return int(shape[-1]) * CODE_LIMIT * 255 < ACCUMULATOR_LIMIT
+
+
+@dataclass(frozen=True)
+class ChooseWidths(Pass):
+    """16-bit grids where 8 bits hurt the output.
+
+    Attributes:
+        widen: ``auto``, ``off``, or the largest number of wide tensors.
+        feeds: calibration feeds to measure on.
+    """
+
+    name: ClassVar[str] = "choose-widths"
+    widen: str | int = "auto"
+    feeds: int = 2
+
+    def __post_init__(self) -> None:
+        if not (self.widen in ("auto", "off") or (isinstance(self.widen, int) and self.widen >= 0)):
+            raise ValueError(f"widen must be auto, off or a number of tensors, not {self.widen!r}")
+        if self.feeds < 1:
+            raise ValueError(f"feeds must be at least 1, not {self.feeds}")
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Widen the chosen grids; True when there was one."""
+        grids = [] if self.widen in ("off", 0) else [unit for unit in activation_units(graph, find_pairs(graph)) if _is_narrow(unit)]
+        if not grids:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        noise = measure_noise(graph, grids, data, self.feeds)
+        units = [Unit(pairs, gemm_slots([p.dequantize.outputs[0] for p in pairs]), n) for pairs, n in zip(grids, noise.units, strict=True)]
+        wide = self._choose(graph, units, max(SHARE * noise.weights, QUIET))
+        for unit in units:
+            bits = 16 if id(unit) in wide else 8
+            level = float(-10 * np.log10(max(unit.noise, 1e-30)))
+            ctx.report.widths += [WidthChoice(pair.name, bits, level, bool(unit.slots)) for pair in unit.pairs]
+        return bool(wide)
+
+    def _choose(self, graph: Graph, units: Sequence[Unit], target: float) -> set[int]:
+        """Widen units one by one; returns their ids."""
+        layers = {id(layer.node): layer for layer in find_layers(graph)}
+        total = sum(len(unit.slots) for unit in units)
+        budget = total * GEMM_SHARE if self.widen == "auto" else total
+        tensors = len(units) if self.widen == "auto" else int(self.widen)
+        left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
+        for unit in sorted(units, key=_urgency):
+            if left <= target or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
+                continue
+            for pair in unit.pairs:
+                _widen(pair, taken)
+            wide.add(id(unit))
+            left, budget, tensors = left - unit.noise, budget - len(unit.slots), tensors - 1
+        return wide
+
+
+def _is_narrow(unit: Sequence[Pair]) -> bool:
+    spec = read_spec(unit[0].quantize)
+    return spec is not None and spec.dtype == np.uint8 and spec.axis is None
+
+
+def _urgency(unit: Unit) -> tuple[bool, float]:
+    """Tensors between GEMMs first, then by noise for each slot spent."""
+    return bool(unit.slots), -unit.noise / max(len(unit.slots), 1)
+
+
+def _provable(unit: Unit, layers: dict[int, Layer]) -> bool:
+    spec = read_spec(unit.pairs[0].quantize)
+    if spec is None:
+        return False
+    scale = float(wide_spec(spec, producer(unit.pairs[0].quantize.inputs[0])).scale)
+    return all(_slot_fits(node, slot, layers, scale) for node, slot in unit.slots)
+
+
+def _slot_fits(node: Node, slot: int, layers: dict[int, Layer], scale: float) -> bool:
+    if id(node) in layers:
+        return weights_fit(layers[id(node)], scale)
+    return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)
+
+
+def _widen(pair: Pair, taken: set[str]) -> None:
+    """Replace the grid of a pair by its int16 form."""
+    spec = read_spec(pair.quantize)
+    if spec is None:
+        return
+    wide = wide_spec(spec, producer(pair.quantize.inputs[0]))
+    parameters = [
+        Constant(unique_name(taken, f"{pair.name}_scale"), np.asarray(wide.scale)),
+        Constant(unique_name(taken, f"{pair.name}_zero_point"), np.asarray(wide.zero_point)),
+    ]
+    for node in (pair.quantize, pair.dequantize):
+        node.inputs[1], node.inputs[2] = parameters
+    pair.quantize.outputs[0].dtype = wide.dtype
