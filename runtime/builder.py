@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ProgramError
-from .expressions import Expression, evaluate
+from .expressions import Expression, check_form
 from .opcodes import BY_NAME, ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
 from .program import BufferInfo, ConstantInfo, Port, Program
 
@@ -85,6 +85,7 @@ class ProgramBuilder:
             perm: ``physical.transpose(perm)`` is in ONNX order, e.g. (0, 3, 1, 2) for NHWC.
         """
         element = _element(dtype)
+        self._check_shape(name or "a buffer", shape)
         self._buffers.append(BufferInfo(element, tuple(shape), name, None if perm is None else tuple(perm)))
         return Buffer(len(self._buffers) - 1, element, tuple(shape))
 
@@ -109,12 +110,14 @@ class ProgramBuilder:
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: float | None = None, zero_point: int = 0
     ) -> None:
         """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer."""
+        self._check_shape(name, shape)
         self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point))
 
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: float | None = None, zero_point: int = 0
     ) -> None:
         """Declare an output that is read from ``buffer`` after the last instruction."""
+        self._check_shape(name, shape)
         self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point))
 
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
@@ -196,10 +199,15 @@ class ProgramBuilder:
             raise ProgramError(f"{node}: {item.name} of {opcode.name} is {number}, admitted is {item.low} to {item.high}")
         return number, Source.LITERAL
 
+    def _check_shape(self, owner: str, shape: Sequence[Expression]) -> None:
+        for size in shape:
+            try:
+                check_form(size, self._dims)
+            except ProgramError as error:
+                raise ProgramError(f"{owner}: {error}; declare symbols with dim()") from None
+
     def _expression(self, value: Expression, node: str) -> int:
-        evaluate(value, dict.fromkeys(self._dims, 1 << 10)) if not isinstance(value, str) else None
-        if isinstance(value, str) and value not in self._dims:
-            raise ProgramError(f"{node}: the symbol '{value}' is not declared; call dim('{value}') first")
+        self._check_shape(node, [value])
         key = repr(value)
         return self._expressions.setdefault(key, (len(self._expressions), value))[0]
 

@@ -13,7 +13,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ProgramError
-from .expressions import evaluate, symbols
+from .expressions import check_form
 from .opcodes import ELEMENT_DTYPE, WIDTH, Element
 from .program import BufferInfo, ConstantInfo, Port, Program
 
@@ -31,7 +31,7 @@ _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
 _PORT_DTYPES = frozenset({"float16", "float32", "float64", *ELEMENT_DTYPE.values()})
-_SAFETENSORS_DTYPE = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
+_SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
 
 
 def write_program(program: Program, path: Path) -> None:
@@ -45,7 +45,7 @@ def write_program(program: Program, path: Path) -> None:
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
     header = _header(parts, description)
     try:
-        _write_atomically(path, [struct.pack("<Q", len(header)), header, *(memoryview(a.reshape(-1).view(np.uint8)) for a in parts.values())])
+        _write_atomically(path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())])
     except OSError as error:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -87,7 +87,7 @@ def _describe_port(port: Port) -> list[Any]:
 def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
     crc = zlib.crc32(description.encode())
     for part in parts:
-        crc = zlib.crc32(memoryview(part.reshape(-1).view(np.uint8)), crc)
+        crc = zlib.crc32(part.reshape(-1).view(np.uint8).data, crc)
     return f"{crc:08x}"
 
 
@@ -192,25 +192,12 @@ def _names(values: list[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _expressions(values: Any, dims: Iterable[str]) -> tuple[Any, ...]:
-    """Check the form of expressions (not their values, which depend on the sizes)."""
+def _expressions(values: Any, dims: Collection[str]) -> tuple[Any, ...]:
     if not isinstance(values, list):
         raise ProgramError("damaged: a shape is not a list")
-    trial = dict.fromkeys(dims, 1)
     for value in values:
-        if isinstance(value, list) or isinstance(value, str):
-            evaluate_form(value, trial)
-        elif not isinstance(value, int) or isinstance(value, bool):
-            raise ProgramError(f"damaged: a dimension is {value!r}")
+        check_form(value, dims)
     return tuple(values)
-
-
-def evaluate_form(expression: Any, trial: Mapping[str, int]) -> None:
-    """Refuse an expression that no sizes could make sense of."""
-    unknown = symbols(expression) - set(trial)
-    if unknown:
-        raise ProgramError(f"damaged: the dimension '{sorted(unknown)[0]}' is not declared")
-    evaluate(expression, trial)
 
 
 def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:

@@ -1,11 +1,11 @@
 """Dimension expressions: an int, a symbol's name, or a nested list such as ``["add", ["floordiv", "W", 2], 1]``.
 
-They are JSON as they stand. `evaluate` is total: it never runs code from a file, it refuses what it does not know.
+They are JSON as they stand. `check_form` refuses whatever is not one, before `evaluate` sees it; neither runs code from a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from .errors import ProgramError
@@ -31,29 +31,44 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def evaluate(expression: Expression, dims: Mapping[str, int], depth: int = 0) -> int:
-    """Value of ``expression`` where symbols have the sizes ``dims``.
+def check_form(expression: Expression, dims: Collection[str], depth: int = 0) -> None:
+    """Refuse an expression that no sizes of ``dims`` could give a value.
 
     Raises:
-        ProgramError: unknown symbol or operator, malformed list, nesting beyond 64, or a value beyond 2^62.
+        ProgramError: unknown symbol or operator, malformed list, or nesting beyond 64.
     """
     if isinstance(expression, bool) or not isinstance(expression, int | str | list):
         raise ProgramError(f"a dimension expression holds {expression!r}; only integers, symbols and [operator, a, b] are allowed")
+    if isinstance(expression, str) and expression not in dims:
+        raise ProgramError(f"the dimension '{expression}' is not declared")
+    if not isinstance(expression, list):
+        return
+    operator = expression[0] if expression else None
+    if not isinstance(operator, str) or operator not in _OPERATORS or len(expression) < 3:
+        raise ProgramError(f"a dimension expression starts with {operator!r}; expected [operator, a, b], operator one of {sorted(_OPERATORS)}")
+    if depth >= _MAX_DEPTH:
+        raise ProgramError(f"a dimension expression is nested deeper than {_MAX_DEPTH} levels")
+    for item in expression[1:]:
+        check_form(item, dims, depth + 1)
+
+
+def evaluate(expression: Expression, dims: Mapping[str, int]) -> int:
+    """Value of ``expression``, which has passed `check_form`, where symbols have the sizes ``dims``.
+
+    Raises:
+        ProgramError: a symbol without a size, a divisor that is not positive, or a value beyond 2^62.
+    """
     if isinstance(expression, int):
         return _bounded(expression)
     if isinstance(expression, str):
         if expression not in dims:
             raise ProgramError(f"dimension '{expression}' has no value; give it to bind()")
         return dims[expression]
-    if depth >= _MAX_DEPTH:
-        raise ProgramError(f"a dimension expression is nested deeper than {_MAX_DEPTH} levels")
-    operator = expression[0] if expression else None
-    if not isinstance(operator, str) or operator not in _OPERATORS or len(expression) < 3:
-        raise ProgramError(f"a dimension expression starts with {operator!r}; expected [operator, a, b], operator one of {sorted(_OPERATORS)}")
-    values = [evaluate(item, dims, depth + 1) for item in expression[1:]]
+    operator = _OPERATORS[str(expression[0])]
+    values = [evaluate(item, dims) for item in expression[1:]]
     result = values[0]
     for value in values[1:]:
-        result = _bounded(_OPERATORS[operator](result, value))
+        result = _bounded(operator(result, value))
     return result
 
 
@@ -61,15 +76,6 @@ def _bounded(value: int) -> int:
     if abs(value) >= _MAX_VALUE:
         raise ProgramError(f"a dimension expression has the value {value}, beyond 2^62")
     return value
-
-
-def symbols(expression: Expression) -> set[str]:
-    """Names of all symbols in ``expression``."""
-    if isinstance(expression, str):
-        return {expression}
-    if isinstance(expression, list):
-        return set().union(*(symbols(item) for item in expression[1:]))
-    return set()
 
 
 def add(a: Expression, b: Expression) -> Expression:

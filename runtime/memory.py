@@ -7,6 +7,7 @@ run the same kernels as plain Python on loads and stores that do check.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -19,7 +20,7 @@ def _pointer(builder: Any, width: int, base: Any, index: Any) -> Any:
     return builder.gep(typed, [index])
 
 
-def _loader(width: int, signed: bool) -> Any:
+def _loader(width: int, signed: bool) -> Callable[[int, int], int]:
     def load(typingctx: Any, base: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             value = builder.load(_pointer(builder, width, *args), align=width // 8)
@@ -29,10 +30,10 @@ def _loader(width: int, signed: bool) -> Any:
 
         return types.int64(types.int64, types.int64), codegen
 
-    return intrinsic(load)
+    return intrinsic(load)  # type: ignore[no-any-return]
 
 
-def _storer(width: int) -> Any:
+def _storer(width: int) -> Callable[[int, int, int], None]:
     def store(typingctx: Any, base: Any, index: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             address, position, number = args
@@ -43,7 +44,7 @@ def _storer(width: int) -> Any:
 
         return types.void(types.int64, types.int64, types.int64), codegen
 
-    return intrinsic(store)
+    return intrinsic(store)  # type: ignore[no-any-return]
 
 
 load_u8, load_i8 = _loader(8, False), _loader(8, True)

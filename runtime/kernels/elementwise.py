@@ -6,7 +6,17 @@ from ..jit import jit
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import Binary, Comparison, Element, Logic, columns
 from .common import (
-    BLOCK, BLOCK_BYTES, at, clamp, code_block, fetch, load_block, outer_count, outer_offset, requant_block, rounding, store_block,
+    BLOCK,
+    BLOCK_BYTES,
+    at,
+    clamp,
+    code_block,
+    fetch,
+    load_block,
+    outer_count,
+    outer_offset,
+    requant_block,
+    store_block,
 )
 
 _BINARY, _WHERE, _COMPARE, _LOGIC = columns("binary"), columns("where"), columns("compare"), columns("logic")

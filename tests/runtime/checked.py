@@ -1,0 +1,142 @@
+"""Runs single instructions three ways: compiled, and as plain Python with every load and store checked against the proof.
+
+The kernels' own source runs as Python: their globals are replaced by interpreted functions and by loads and stores that
+refuse an address outside what `Opcode.accesses` declared for the instruction. So a kernel that touches more than the
+loader proved fails here, and a difference between unbounded and 64-bit arithmetic shows as different results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dis
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from numpy.typing import NDArray
+from qcompiler.runtime.builder import Buffer, ProgramBuilder
+from qcompiler.runtime.kernels.common import BLOCK_BYTES, BLOCKS
+from qcompiler.runtime.opcodes import BY_NUMBER, WIDTH, Source
+from qcompiler.runtime.program import Program
+from qcompiler.runtime.session import Session, _Arena
+
+from qcompiler.runtime import machine, memory
+
+Array = NDArray[Any]
+
+
+class AccessError(Exception):
+    """A kernel left what it declared."""
+
+
+class CheckedMemory:
+    """Loads and stores that know which bytes may be touched."""
+
+    def __init__(self) -> None:
+        self.readable: list[tuple[int, int]] = []
+        self.writable: list[tuple[int, int]] = []
+
+    def loader(self, width: int, signed: bool) -> Callable[[int, int], int]:
+        size = width // 8
+
+        def load(base: int, index: int) -> int:
+            address = base + index * size
+            if not any(first <= address and address + size <= end for first, end in self.readable):
+                raise AccessError(f"read of {size} bytes at {address}, allowed {self.readable}")
+            return int.from_bytes(ctypes.string_at(address, size), "little", signed=signed)
+
+        return load
+
+    def storer(self, width: int) -> Callable[[int, int, int], None]:
+        size = width // 8
+
+        def store(base: int, index: int, value: int) -> None:
+            address = base + index * size
+            if not any(first <= address and address + size <= end for first, end in self.writable):
+                raise AccessError(f"write of {size} bytes at {address}, allowed {self.writable}")
+            if width == 64 and not -(1 << 63) <= value < 1 << 63:
+                raise OverflowError(f"{value} does not fit into 64 bits")
+            ctypes.memmove(address, (value & ((1 << width) - 1)).to_bytes(size, "little"), size)
+
+        return store
+
+
+def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
+    """The Python function behind a compiled one, on checked memory, with everything it calls."""
+    replaced: dict[int, Any] = {}
+    for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
+        replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
+    for width in (8, 16, 32, 64):
+        replaced[id(getattr(memory, f"store_{width}"))] = checked.storer(width)
+
+    def convert(value: Any) -> Any:
+        if id(value) in replaced:
+            return replaced[id(value)]
+        if not isinstance(value, Dispatcher):
+            return value
+        source = value.py_func
+        used = {str(step.argval) for step in dis.get_instructions(source) if step.opname == "LOAD_GLOBAL"}
+        names = {name: convert(source.__globals__[name]) for name in used if name in source.__globals__}
+        replaced[id(value)] = FunctionType(source.__code__, {**source.__globals__, **names})
+        return replaced[id(value)]
+
+    return convert(function)  # type: ignore[no-any-return]
+
+
+def run_interpreted(program: Program, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs of a program without symbols, with every access checked."""
+    session = Session(program)
+    bound = program.bind()
+    arena = session._prepare(feeds)
+    checked = CheckedMemory()
+    execute = interpreted(machine.execute, checked)
+    for index in range(len(program.code)):
+        _allow(checked, arena, program, bound.code[index], index)
+        status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch)
+        session._check(status)
+    return {port.name: session._port_view(arena, port.name).copy() for port in program.outputs}
+
+
+def _allow(checked: CheckedMemory, arena: _Arena, program: Program, numbers: Array, index: int) -> None:
+    opcode = BY_NUMBER[int(numbers[0])]
+    values = opcode.row(numbers.tolist())
+    row = arena.code.ctypes.data + index * 8 * WIDTH
+    scratch = (arena.scratch, arena.scratch + BLOCKS * BLOCK_BYTES + opcode.scratch(values))
+    checked.readable, checked.writable = [(row, row + 8 * WIDTH), scratch], [scratch]
+    for access in opcode.accesses(values):
+        base = int(arena.code[index, opcode.position(access.field)])
+        target = [checked.readable, checked.writable] if access.write else [checked.readable]
+        for regions in target:
+            regions.append((base + access.first, base + access.end))
+    assert Source.BUFFER in arena.bound.kinds[index]
+
+
+Outputs = Mapping[str, tuple[tuple[int, ...], Any]]
+
+
+def build_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any) -> tuple[Program, dict[str, Array]]:
+    """A program of one instruction; ``inputs`` become buffers fed from outside, an output of the same name is updated in place."""
+    b = ProgramBuilder()
+    handles: dict[str, Buffer] = {}
+    for name, array in inputs.items():
+        handles[name] = b.buffer(array.shape, array.dtype, name)
+        b.input(name, handles[name], array.dtype, array.shape)
+    for name, (shape, dtype) in outputs.items():
+        if name not in handles:
+            handles[name] = b.buffer(shape, dtype, name)
+    b.emit(opcode, node="node", **{**handles, **fields})
+    for name, (shape, dtype) in outputs.items():
+        b.output(name, handles[name], dtype, shape)
+    return b.program(), dict(inputs)
+
+
+def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any) -> dict[str, Array]:
+    """Outputs of one instruction, compiled; the checked interpretation has given the same."""
+    program, feeds = build_one(opcode, inputs, outputs, **fields)
+    compiled = Session(program).raw(feeds)
+    plain = run_interpreted(program, feeds)
+    for name, value in plain.items():
+        np.testing.assert_array_equal(compiled[name], value, err_msg=f"{opcode}: compiled and interpreted results differ")
+    return compiled
