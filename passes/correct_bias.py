@@ -45,9 +45,9 @@ def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
     """
     node = layer.node
     if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
-        return mean @ error
+        return np.asarray(mean @ error)
     if node.op == "Gemm":
-        return error @ mean
+        return np.asarray(error @ mean)
     taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
     groups = int(node.attrs.get("group", 1))
     if node.op == "Conv":

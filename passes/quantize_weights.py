@@ -29,7 +29,8 @@ Array = NDArray[Any]
 def absmax_scale(weight: Array, axis: int) -> Array:
     """float64 scales [C] under which the largest weight of each channel along ``axis`` is code 127."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    return np.abs(weight.astype(np.float64)).max(axis=others, initial=0.0) / LARGEST_CODE
+    largest: Array = np.abs(weight.astype(np.float64)).max(axis=others, initial=0.0)
+    return largest / LARGEST_CODE
 
 
 def bias_floor(bias: Array | None, input_scale: float, channels: int) -> Array:

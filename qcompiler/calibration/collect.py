@@ -83,10 +83,10 @@ def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]
     proto = gs.export_onnx(graph, do_type_check=False)
     wanted: list[str] = []
     for op in ("ReduceMin", "ReduceMax", "Size"):
-        attrs = {} if op == "Size" else {"keepdims": 0}
         for name in names:
             wanted.append(f"{name}//{op}")
-            proto.graph.node.append(helper.make_node(op, [name], [wanted[-1]], **attrs))
+            node = helper.make_node(op, [name], [wanted[-1]]) if op == "Size" else helper.make_node(op, [name], [wanted[-1]], keepdims=0)
+            proto.graph.node.append(node)
     for name, axis in axes.items():
         wanted.append(f"{name}//rows")
         constant = onnx.numpy_helper.from_array(np.array([axis], np.int64), f"{name}//axis")
