@@ -34,7 +34,7 @@ def reshape_form(x: Shape, target: Sequence[Any]) -> list[int] | None:
     for index, size in enumerate(target):
         if isinstance(size, int) and size != 0:
             result.append(size)
-        elif x is not None and index < len(x) and same(x[index], size):
+        elif x is not None and index < len(x) and (size == 0 or same(x[index], size)):
             result.append(0)
         else:
             result.append(-1)

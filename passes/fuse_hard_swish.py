@@ -91,10 +91,11 @@ def _fuse(graph: Graph, node: Node) -> bool:
             return True
     if node.op != "Clip" or not ramps:
         return False
-    y = _unit(graph, node, ramps[0])
+    ramp = ramps[-1]  # the one furthest back takes in the most
+    y = _unit(graph, node, ramp)
     if y is None:
         return False
-    _replace(graph, y, "HardSigmoid", ramps[0], {"alpha": ramps[0].alpha, "beta": ramps[0].beta})
+    _replace(graph, y, "HardSigmoid", ramp, {"alpha": ramp.alpha, "beta": ramp.beta})
     return True
 
 

@@ -102,7 +102,8 @@ def _converted(light: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """The model at opset 13, by onnx's own converter."""
     domains = [entry for entry in light.opset_import if entry.domain not in ("", "ai.onnx")]
     try:
-        result = onnx.version_converter.convert_version(light, opset.OLDEST)
+        typed = onnx.shape_inference.infer_shapes(light, data_prop=True)  # the converter of Softmax wants ranks
+        result = onnx.version_converter.convert_version(typed, opset.OLDEST)
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"opset {version} cannot be converted to {opset.OLDEST} ({_one_line(error)}); export the model again with opset 13 or later"

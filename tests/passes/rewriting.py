@@ -1,0 +1,35 @@
+"""The idiom of the tests of exact passes: graph in, graph out, run before = run after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.ir import Graph
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context, Pass
+from qcompiler.runner import Runner
+
+
+def random(*shape: int, seed: int = 0, low: float = -3.0, high: float = 3.0) -> NDArray[Any]:
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+def rewrite(graph: Graph, *passes: Pass, tolerance: float = 1e-5, **feed: NDArray[Any]) -> Context:
+    """Run ``passes`` through the manager and compare all outputs with those of before on onnxruntime."""
+    names = [tensor.name for tensor in graph.outputs]
+    before = Runner(graph, fusions=False).run(feed)
+    ctx = Context()
+    Manager(passes).run(graph, ctx)
+    assert [tensor.name for tensor in graph.outputs] == names
+    after = Runner(graph, fusions=False).run(feed)
+    for name in names:
+        assert after[name].dtype == before[name].dtype
+        np.testing.assert_allclose(after[name], before[name], rtol=tolerance, atol=tolerance * float(np.abs(before[name]).max(initial=1e-6)))
+    return ctx
+
+
+def reasons(ctx: Context) -> list[str]:
+    return [declined.reason for declined in ctx.report.declined]
