@@ -1,29 +1,29 @@
-"""The integer machine: `Session("model.qprog").run({"x": array})`.
+"""The integer machine: loads ``.qprog`` programs and runs them on integers alone.
 
-Imports numpy, numba and safetensors, nothing else; and those only when a name is first used.
+from qcompiler.runtime import Session
+outputs = Session("net.qprog").run({"x": array})
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .builder import ProgramBuilder
-    from .errors import FeedError, MachineError, ProgramError
     from .program import Program
     from .session import Session
 
+from .errors import FeedError, MachineError, ProgramError
+
 __all__ = ["FeedError", "MachineError", "Program", "ProgramBuilder", "ProgramError", "Session"]
 
-_HOME = {
-    "FeedError": ".errors", "MachineError": ".errors", "Program": ".program", "ProgramBuilder": ".builder", "ProgramError": ".errors",
-    "Session": ".session",
-}
+_HOME = {"Session": "session", "Program": "program", "ProgramBuilder": "builder"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
+    """Import a public name at its first use: the compiler needs the arithmetic, but not the compiled kernels."""
     if name not in _HOME:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name], __name__), name)
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,66 @@
+"""What the runtime promises about itself: no floats inside, no heavy imports, movable, cached."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+from numba import types
+
+import qcompiler.runtime
+from qcompiler.runtime import machine
+
+ROOT = Path(qcompiler.runtime.__file__).parent
+
+
+def test_no_float_type_occurs_in_the_machine_code() -> None:
+    """The LLVM IR of the interpreter with every kernel linked in knows no float or double."""
+    address = types.int64
+    fresh = numba.njit(nogil=True, error_model="numpy")(machine.execute.py_func)  # type: ignore[attr-defined]
+    fresh.compile((address, address, address, address))
+    text = fresh.inspect_llvm((address, address, address, address))
+    assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
+    found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
+    assert not found, found[:3]
+
+
+def python(code: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_runtime_loads_nothing_of_the_compiler() -> None:
+    code = "import sys, qcompiler.runtime.session; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    loaded = set(python(code, ROOT.parent).split())
+    assert "numba" in loaded  # which itself loads scipy where that is installed
+    assert not loaded & {"onnx", "onnxruntime", "onnx_graphsurgeon", "networkx", "sympy", "typer", "rich", "torch", "pandas"}
+
+
+def test_a_copy_under_another_name_runs_alone(tmp_path: Path) -> None:
+    shutil.copytree(ROOT, tmp_path / "machine_copy", ignore=shutil.ignore_patterns("__pycache__"))
+    from tests.runtime.programs import two_layers
+
+    two_layers().save(tmp_path / "net.qprog")
+    code = (
+        "import sys, numpy as np; from machine_copy import Session; "
+        "y = Session('net.qprog').run({'x': np.zeros((2, 40), np.float32)}); "
+        "print(y['y'].shape, any(n.startswith('qcompiler') for n in sys.modules))"
+    )
+    assert python(code, tmp_path).strip() == "(2, 10) False"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: p.name)
+def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
+    allowed = set(sys.stdlib_module_names) | {"numpy", "numba", "llvmlite", "safetensors"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        assert {name.split(".")[0] for name in names} <= allowed

@@ -1,0 +1,135 @@
+"""Sessions: borders, dimensions, feeds, threads, traces, memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from qcompiler.runtime.builder import ProgramBuilder
+from qcompiler.runtime.errors import FeedError, ProgramError
+from qcompiler.runtime.session import Session
+
+from tests.runtime.programs import HIDDEN, two_layers
+
+X = np.random.default_rng(1).normal(size=(5, 40)).astype(np.float32)
+
+
+def test_the_border_rounds_half_to_even_and_saturates() -> None:
+    b = ProgramBuilder()
+    x, y = b.buffer((6,), np.uint8), b.buffer((6,), np.uint8)
+    b.input("x", x, np.float32, (6,), scale=0.5, zero_point=10)
+    b.emit("move", x=x, y=y, dims=[6], x_strides=[1], y_strides=[1])
+    b.output("y", y, np.float32, (6,), scale=0.5, zero_point=10)
+    session = Session(b.program())
+    feed = {"x": np.array([0.25, 0.75, -0.25, -0.75, 1e9, -1e9], np.float32)}
+    assert session.raw(feed)["y"].tolist() == [10, 12, 10, 8, 255, 0]
+    assert session.run(feed)["y"].tolist() == [0.0, 1.0, 0.0, -1.0, 122.5, -5.0]
+
+
+def test_a_batch_is_its_rows() -> None:
+    session = Session(two_layers())
+    whole = session.run({"x": X})
+    for i in range(len(X)):
+        for name, value in session.run({"x": X[i : i + 1]}).items():
+            np.testing.assert_array_equal(value[0], whole[name][i])
+
+
+@pytest.mark.parametrize(("feeds", "message"), [
+    ({}, r"input 'x' is missing; it is float32\['batch', 40\]"),
+    ({"x": X, "z": X}, r"unknown input 'z'; the program has \['x'\]"),
+    ({"x": X.astype(np.float64)}, "input 'x' is float64; it must be float32"),
+    ({"x": X[0]}, "has 1 dimensions; it must have 2"),
+    ({"x": X[:, :39]}, "axis 1 must be 40"),
+    ({"x": X[:0]}, "empty along axis 0"),
+    ({"x": np.full_like(X, np.nan)}, "holds NaN or infinity"),
+    ({"x": np.full_like(X, -np.inf)}, "holds NaN or infinity"),
+])
+def test_wrong_feeds(feeds: dict[str, Any], message: str) -> None:
+    with pytest.raises(FeedError, match=message) as caught:
+        Session(two_layers()).run(feeds)
+    assert "\n" not in str(caught.value)
+
+
+def test_dimensions_must_agree() -> None:
+    b = ProgramBuilder()
+    n = b.dim("n")
+    x, z, y = (b.buffer((n,), np.uint8) for _ in range(3))
+    b.input("x", x, np.uint8, (n,))
+    b.input("z", z, np.uint8, (n,))
+    b.emit("binary", kind=4, a=x, b=z, y=y, dims=[n], a_strides=[1], b_strides=[1])
+    b.output("y", y, np.uint8, (n,))
+    session = Session(b.program())
+    assert session.run({"x": np.array([1, 9], np.uint8), "z": np.array([5, 6], np.uint8)})["y"].tolist() == [5, 9]
+    with pytest.raises(FeedError, match="'n' is 3, but another input says 2"):
+        session.run({"x": np.zeros(2, np.uint8), "z": np.zeros(3, np.uint8)})
+
+
+def test_binding_refuses_dimensions() -> None:
+    program = two_layers()
+    for dims, message in (({}, "has no value"), ({"batch": 0}, "must be between 1"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
+        with pytest.raises(ProgramError, match=message):
+            program.bind(**dims)
+    assert program.bind(batch=2) is program.bind(batch=2)
+
+
+def test_memory_is_known_before_running() -> None:
+    memory = Session(two_layers()).memory(batch=8)
+    assert memory.peak_lower_bound <= memory.arena
+    assert memory.peak_lower_bound == 8 * 40 + 8 * HIDDEN  # x and h, each a multiple of 64 bytes
+    assert memory.constants > 40 * HIDDEN
+
+
+def test_trace_gives_every_named_buffer() -> None:
+    session = Session(two_layers())
+    codes = session.trace({"x": X})
+    assert set(codes) == {"x_codes", "h", "t", "y_codes"}
+    np.testing.assert_array_equal(codes["t"], 255 - codes["h"])
+    np.testing.assert_array_equal(codes["y_codes"], session.raw({"x": X})["y"])
+
+
+def test_trace_is_in_the_order_of_onnx_axes() -> None:
+    b = ProgramBuilder()
+    x, y = b.buffer((1, 2, 3, 4), np.uint8, "x"), b.buffer((1, 3, 4, 2), np.uint8, "y", perm=(0, 3, 1, 2))
+    b.input("x", x, np.uint8, (1, 2, 3, 4))
+    b.emit("move", x=x, y=y, dims=[3, 4, 2], x_strides=[4, 1, 12], y_strides=[8, 2, 1])
+    b.output("y", y, np.uint8, (1, 3, 4, 2))
+    feed = np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
+    codes = Session(b.program()).trace({"x": feed})
+    np.testing.assert_array_equal(codes["y"], feed)
+
+
+def test_profile_lists_every_instruction() -> None:
+    lines = Session(two_layers()).profile({"x": X})
+    assert [line[:2] for line in lines] == [("gemm", "first"), ("table", "act"), ("gemm", "second")]
+    assert all(line[2] > 0 for line in lines)
+
+
+def test_many_threads_share_a_session() -> None:
+    session = Session(two_layers())
+    feeds = [{"x": np.random.default_rng(i).normal(size=(1 + i % 3, 40)).astype(np.float32)} for i in range(8)]
+    expected = [session.raw(feed) for feed in feeds]
+    failures: list[str] = []
+
+    def work(which: int) -> None:
+        for _ in range(100):
+            result = session.raw(feeds[which])
+            if any(not np.array_equal(result[name], expected[which][name]) for name in result):
+                failures.append(f"thread {which} got another result")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_results_stay_when_the_session_runs_again() -> None:
+    session = Session(two_layers())
+    first = session.run({"x": X})
+    kept = {name: value.copy() for name, value in first.items()}
+    session.run({"x": -X})
+    for name, value in kept.items():
+        np.testing.assert_array_equal(first[name], value)
