@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcompiler import shapes
+from qcompiler.dims import Dim
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Graph, Node, Tensor, Variable, is_float, producer, read_spec
 from qcompiler.lowering.builder import IntegerBuilder, Shape
@@ -57,13 +59,16 @@ class Lowering:
         constants: values known at lowering.
         out: the integer graph under construction.
         integers: tensor of the integer graph for each integer or bool tensor of the source, by id.
+        shared: codes of all outputs of a node that writes them at once, by a key of its rule.
     """
 
     def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule]) -> None:
         self.source = source
         self.constants = Constants(source)
+        self._shapes = shapes.infer_shapes(source)
         self.out = IntegerBuilder(source)
         self.integers: dict[int, Tensor] = {}
+        self.shared: dict[str, list[Coded]] = {}
         self._rules, self._integer_rules = rules, integer_rules
         self._memo: dict[tuple[int, Grid, int, int], Coded] = {}
         self._stored: dict[int, Coded | None] = {}
@@ -135,6 +140,17 @@ class Lowering:
         result = Variable(tensor.name, dtype=inner.dtype, shape=tensor.shape)
         self.out.append("Identity", [inner], {}, [result])
         return result
+
+    def shape_of(self, tensor: Tensor) -> tuple[Dim, ...]:
+        """The symbolic shape of a tensor of the source.
+
+        Raises:
+            UnsupportedError: it is unknown.
+        """
+        shape = self._shapes.get(tensor.name)
+        if shape is None:
+            raise UnsupportedError(f"the shape of '{tensor.name}' is unknown; run shape inference on the model first")
+        return shape
 
     # ------------------------------------------------------------------ float values
     def value(self, tensor: Tensor, target: Target) -> Coded:

@@ -93,6 +93,10 @@ class Emitter:
             raise UnsupportedError(f"the shape of '{tensor.name}' depends on values; the machine needs it when the program is bound")
         return shape
 
+    def declare(self, tensor: Tensor, shape: tuple[Dim, ...]) -> None:
+        """Say what shape a tensor has that shape inference knows nothing of."""
+        self.known.shapes[tensor.name] = shape
+
     def ints(self, tensor: Tensor) -> list[Any]:
         """Elements of an integer tensor: ints or symbolic expressions."""
         if isinstance(tensor, Constant):

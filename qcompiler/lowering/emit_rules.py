@@ -6,7 +6,9 @@ from qcompiler.lowering import emit_elementwise as elementwise
 from qcompiler.lowering import emit_layers as layers
 from qcompiler.lowering import emit_movers as movers
 from qcompiler.lowering import emit_reductions as reductions
+from qcompiler.lowering import emit_resize as resize
 from qcompiler.lowering.emit import Emit
+from qcompiler.lowering.emit_recurrent import emit_recurrent
 
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,
@@ -24,5 +26,7 @@ EMIT_RULES: dict[str, Emit] = {
     **dict.fromkeys(("Reshape", "Flatten"), movers.emit_reshape),
     "Expand": movers.emit_expand, "Tile": movers.emit_tile, "Concat": movers.emit_concat, "Gather": movers.emit_gather, "Pad": movers.emit_pad,
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), movers.emit_depth_to_space),
+    **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
+    "Repeat": resize.emit_repeat, "ResizeLinear": resize.emit_resize_linear,
     **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod", "IntegerRange", "IntegerConstantOfShape"), movers.emit_shape),
 }

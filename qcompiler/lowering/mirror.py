@@ -38,6 +38,10 @@ def _standard(node: Node) -> tuple[str, dict[str, Any]]:
     if node.op == "Reduce":
         _keep_inputs(node, 1)
         return "ReduceMax", {"axes": attrs["axes"], "keepdims": attrs["keepdims"]}
+    if node.op in ("LSTM", "GRU"):
+        return "Recurrent", attrs  # its outputs carry their shapes
+    if node.op == "Repeat":
+        return "Tile", {}
     if node.op in ("AveragePool", "Conv", "ConvTranspose"):
         _keep_inputs(node, 1 if node.op == "AveragePool" else 2)
     return node.op, attrs
