@@ -25,6 +25,7 @@ class Task:
         feeds: inputs to score on.
         calibration: inputs to compile with; none of them is among ``feeds``.
         score: figures by name for the answers to ``feeds``, the first being the one that matters most.
+        classifies: the last axis of an answer are classes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Task:
     feeds: Sequence[Feed]
     calibration: Sequence[Feed]
     score: Callable[[Answers], dict[str, float]]
+    classifies: bool = True
 
 
 def sqnr_db(reference: Answers, answers: Answers) -> float:

@@ -129,7 +129,7 @@ def task(folder: Path) -> Task:
         unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         return {"Pearson": float(np.corrcoef((unit @ unit.T)[pairs], judged[pairs])[0, 1])}
 
-    return Task("minilm", build(folder), feeds(documents), feeds(reviews), score)
+    return Task("minilm", build(folder), feeds(documents), feeds(reviews), score, classifies=False)
 
 
 def _feed(encoding: Any) -> Feed:
