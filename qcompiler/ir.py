@@ -16,12 +16,16 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon import Constant, Graph, Node, Tensor, Variable
+from onnx_graphsurgeon.logger import G_LOGGER
 
 __all__ = [
     "INTEGER_DOMAIN", "STANDARD_DOMAINS", "Constant", "Graph", "Node", "QuantSpec", "Stage", "Tensor", "Variable",
     "consumers", "constant_of", "dequantize_constant", "insert_qdq", "is_float", "names_in", "producer", "quantized_source", "read_spec",
     "replace_uses", "spec_of", "subgraphs", "to_networkx", "unique_name",
 ]
+
+G_LOGGER.severity = G_LOGGER.ERROR
+"""graphsurgeon's warnings are about files; `importer.py` says what a user needs to know of those."""
 
 INTEGER_DOMAIN = "qcompiler.integer"
 """Domain of the operators of stage INTEGER; docs/integer-operators.md defines each one exactly."""

@@ -12,8 +12,13 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from qcompiler.errors import ModelError
 from qcompiler.ir import Graph
+
+ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+"""What onnxruntime raises; its errors share no base class of their own."""
 
 _PROTO_LIMIT = 1_800_000_000
 """Bytes from which a model travels by external data; protobuf itself ends at 2 GiB."""
@@ -27,6 +32,9 @@ class Runner:
         outputs: names of the tensors to return; any tensor of the graph may be asked for. Default: its outputs.
         fusions: False runs every operator as written, without onnxruntime's optimizer.
         threads: 1 by default, so that two runs of a program give the same bits.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
     """
 
     def __init__(
@@ -47,12 +55,30 @@ class Runner:
             proto.graph.output.pop()
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Values of the wanted tensors for one feed."""
-        values = self._session.run(self._wanted, dict(feed))
+        """Values of the wanted tensors for one feed.
+
+        Raises:
+            ModelError: onnxruntime cannot run the model on this feed.
+        """
+        try:
+            values = self._session.run(self._wanted, dict(feed))
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
         return dict(zip(self._wanted, (np.asarray(value) for value in values), strict=True))
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
 def _session(proto: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return _open(proto, options)
+    except ORT_ERRORS as error:
+        raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+
+
+def _open(proto: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
     providers = ["CPUExecutionProvider"]
     if proto.ByteSize() < _PROTO_LIMIT:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
