@@ -36,6 +36,7 @@ class Emitter:
         self.known = shapes.infer(mirror(graph))
         self._rules = rules
         self._views: dict[str, View] = {}
+        self._required: set[tuple[Dim, Dim]] = set()
 
     def run(self) -> Program:
         """The finished program.
@@ -169,6 +170,30 @@ class Emitter:
             return view, view.order
         copy = self.in_order(view, None, node)
         return copy, tuple(range(view.rank))
+
+    def broadcast(self, view: View, shape: Sequence[Dim], node: str) -> View:
+        """``view`` repeated to ``shape``. Where symbolic sizes must be equal for that, binding the program checks it.
+
+        Raises:
+            UnsupportedError: the shapes cannot fit.
+        """
+        for have, want in view.misfits(shape):
+            if isinstance(have, int) and isinstance(want, int):
+                raise UnsupportedError(f"its operands do not fit: a size is {have} in one and {want} in another")
+            self.require_equal(have, want, node)
+        return view.broadcast(shape)
+
+    def require_equal(self, a: Dim, b: Dim, node: str) -> None:
+        """Let binding refuse sizes for which ``a`` and ``b`` differ.
+
+        The check is an instruction that fills ``a`` bytes of a buffer of ``b``, and the other way round.
+        """
+        if (a, b) in self._required:
+            return
+        self._required |= {(a, b), (b, a)}
+        for size, room in ((a, b), (b, a)):
+            room_for = self.scratch([room], np.uint8).handle
+            self.program.emit("fill", node=f"{node}: the sizes {a} and {b} must be equal", y=room_for, count=to_nested(size), value=0)
 
     # ------------------------------------------------------------------ instructions
     def move(self, source: View, target: View, node: str, order: Order | None = None) -> None:

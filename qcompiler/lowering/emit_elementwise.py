@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from qcompiler.dims import to_nested
-from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node
 from qcompiler.lowering.emit import Emitter, output_fields
 from qcompiler.lowering.layout import Order, View
@@ -114,11 +113,7 @@ def _joint_of(emitter: Emitter, node: Node, operands: Sequence[View], opcode: st
     """An instruction on broadcast operands; the result lies like its largest operand."""
     shape = emitter.shape(node.outputs[0])
     dense = [view if view.offset == 0 else emitter.in_order(view, None, node.name) for view in operands]
-    spread = [view.broadcast(shape) for view in dense]
-    fitting = [view for view in spread if view is not None]
-    if len(fitting) != len(spread):
-        sizes = [list(map(str, view.shape)) for view in operands]
-        raise UnsupportedError(f"its operands of shapes {sizes} are not known to fit each other; fix the dimensions in the model")
+    fitting = [emitter.broadcast(view, shape, node.name) for view in dense]
     y = emitter.new(node.outputs[0], _common_order(fitting))
     dims, walks = emitter.walk(fitting, y, node.name)
     strides = {f"{name}_strides": walk for name, walk in zip(names, walks, strict=True)}

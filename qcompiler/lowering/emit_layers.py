@@ -120,10 +120,12 @@ def emit_matmul(emitter: Emitter, node: Node) -> None:
     if len(batch) > _MATMUL_BATCH:
         raise UnsupportedError(f"it has {len(batch)} batch axes; the machine takes {_MATMUL_BATCH}")
     a, b = (emitter.view(tensor) for tensor in node.inputs)
+    if not same(a.shape[-1], b.shape[-2]):
+        emitter.require_equal(a.shape[-1], b.shape[-2], node.name)
     y = emitter.new(node.outputs[0], _wanted_order(node.outputs[0], len(shape)))
     fields: dict[str, Any] = {}
     for name, view in (("a", a), ("b", b), ("y", y)):
-        fields |= {name: view.handle, **_matrix_fields(emitter, name, view, batch)}
+        fields |= {name: view.handle, **_matrix_fields(emitter, node, name, view, batch)}
     emitter.program.emit(
         "matmul", node=node.name, batch=emitter.nested(batch) if batch else [1], rows=to_nested(shape[-2]), k=to_nested(a.shape[-1]),
         cols=to_nested(shape[-1]), a_zp=int(node.attrs["a_zp"]), b_zp=int(node.attrs["b_zp"]), m=int(node.attrs["m"]), n=int(node.attrs["n"]),
@@ -131,11 +133,8 @@ def emit_matmul(emitter: Emitter, node: Node) -> None:
     )
 
 
-def _matrix_fields(emitter: Emitter, name: str, view: View, batch: list[Dim]) -> dict[str, Any]:
-    spread = view.broadcast([*batch, *view.shape[-2:]])
-    if spread is None:
-        raise UnsupportedError("its batch sizes are not known to fit each other")
-    strides = emitter.nested(spread.strides)
+def _matrix_fields(emitter: Emitter, node: Node, name: str, view: View, batch: list[Dim]) -> dict[str, Any]:
+    strides = emitter.nested(emitter.broadcast(view, [*batch, *view.shape[-2:]], node.name).strides)
     return {f"{name}_strides": strides[:-2] or [0], f"{name}_row": strides[-2], f"{name}_col": strides[-1], f"{name}_offset": to_nested(view.offset)}
 
 

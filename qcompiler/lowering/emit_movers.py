@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,19 +54,10 @@ def emit_squeeze(emitter: Emitter, node: Node) -> None:
 
 
 def _assume_one(emitter: Emitter, view: View, axis: int, node: str) -> View:
-    """``view`` with size 1 along ``axis``.
-
-    An instruction that selects nothing carries the check: it declares as many elements as there would be with the size squared,
-    which fit into the buffer only where the size is 1.
-    """
-    dense, order = emitter.anyhow_dense(view, node)
-    size = dense.shape[axis]
-    emitter.program.emit(
-        "gather", node=f"{node}: squeezes an axis of size {size}, which must be 1", x=dense.handle, indices=np.zeros(1, np.int64), count=0, inner=1,
-        y=emitter.scratch([1], dense.handle.element).handle, outer=to_nested(dense.count), axis=to_nested(size),
-    )
-    shape = tuple(1 if i == axis else other for i, other in enumerate(dense.shape))
-    return View.dense(dense.handle, shape, order)
+    """``view`` with size 1 along ``axis``."""
+    emitter.require_equal(view.shape[axis], 1, node)
+    shape = tuple(1 if i == axis else other for i, other in enumerate(view.shape))
+    return replace(view, shape=shape) if view.order is None else View.dense(view.handle, shape, view.order)
 
 
 def emit_unsqueeze(emitter: Emitter, node: Node) -> None:
@@ -94,10 +86,7 @@ def _first(start: Any, size: Dim, step: int) -> Dim:
 
 def emit_expand(emitter: Emitter, node: Node) -> None:
     """Stride 0."""
-    view = emitter.view(node.inputs[0]).broadcast(emitter.shape(node.outputs[0]))
-    if view is None:
-        raise UnsupportedError("its shapes are not known to fit each other; fix the dimensions in the model")
-    emitter.bind(node.outputs[0], view)
+    emitter.bind(node.outputs[0], emitter.broadcast(emitter.view(node.inputs[0]), emitter.shape(node.outputs[0]), node.name))
 
 
 def emit_tile(emitter: Emitter, node: Node) -> None:
@@ -109,10 +98,7 @@ def emit_tile(emitter: Emitter, node: Node) -> None:
     shape = list(wide.shape)
     for axis, place in zip(spots, inserted, strict=True):
         shape[place] = repeats[axis]
-    repeated = wide.broadcast(shape)
-    if repeated is None:
-        raise UnsupportedError("its repeats do not fit its rank")
-    emitter.bind(node.outputs[0], reshaped(emitter, repeated, emitter.shape(node.outputs[0]), node.name))
+    emitter.bind(node.outputs[0], reshaped(emitter, wide.broadcast(shape), emitter.shape(node.outputs[0]), node.name))
 
 
 def emit_concat(emitter: Emitter, node: Node) -> None:

@@ -51,7 +51,5 @@ def _state(emitter: Emitter, node: Node, tensor: Tensor, shape: tuple[Any, ...],
     """A state buffer that holds ``initial``, broadcast to ``shape``."""
     emitter.declare(tensor, shape)
     state = emitter.new(tensor)
-    start = emitter.view(initial)
-    spread = start.broadcast(shape)
-    emitter.move(start if spread is None else spread, state, node.name)
+    emitter.move(emitter.broadcast(emitter.view(initial), shape, node.name), state, node.name)
     return state

@@ -111,17 +111,19 @@ class View:
         shape[axis], strides[axis] = size, as_dim(strides[axis] * step)
         return replace(self, shape=tuple(shape), strides=tuple(strides), offset=offset, order=None)
 
-    def broadcast(self, shape: Sequence[Dim]) -> View | None:
-        """The view with the axes of ``shape``, repeated along axes of size 1; None where the sizes cannot be proven to fit."""
+    def misfits(self, shape: Sequence[Dim]) -> list[tuple[Dim, Dim]]:
+        """Pairs of sizes (of the view, of ``shape``) that must be equal for `broadcast` and are not known to be."""
+        sizes = self.shape[max(self.rank - len(shape), 0) :]
+        pairs = zip(sizes, shape[len(shape) - len(sizes) :], strict=True)
+        return [(have, want) for have, want in pairs if not is_one(have) and not same(have, want)]
+
+    def broadcast(self, shape: Sequence[Dim]) -> View:
+        """The view with the axes of ``shape``, repeated along its axes of size 1; other sizes are taken to fit."""
         lead = len(shape) - self.rank
-        if lead < 0:
-            return None
         sizes, strides = [1] * lead + list(self.shape), [0] * lead + list(self.strides)
-        if not all(is_one(have) or _fits(have, want) for have, want in zip(sizes, shape, strict=True)):
-            return None
         steps = tuple(0 if is_one(have) else step for have, step in zip(sizes, strides, strict=True))
-        unchanged = lead == 0 and all(same(have, want) for have, want in zip(sizes, shape, strict=True))
-        return replace(self, shape=tuple(shape), strides=steps, order=self.order if unchanged else None)
+        repeated = any(is_one(have) and not is_one(want) for have, want in zip(sizes, shape, strict=True))
+        return replace(self, shape=tuple(shape), strides=steps, order=None if lead or repeated else self.order)
 
     def merged(self, first: int, last: int) -> tuple[Dim, Dim] | None:
         """Axes ``first`` to ``last`` (exclusive) as one: (size, stride); None when one stride does not reach all elements."""
@@ -135,14 +137,6 @@ class View:
 def is_one(size: Dim) -> bool:
     """True for a size that is 1 whatever the symbols are."""
     return isinstance(size, int) and size == 1
-
-
-def _fits(have: Dim, want: Dim) -> bool:
-    """True when an axis of size ``have`` can be read as one of size ``want``.
-
-    ``min(512, L)`` is read as ``L``: where L is larger, the model itself is in error, and binding the program refuses it.
-    """
-    return same(have, want) or (isinstance(have, sympy.Min) and want in have.args)
 
 
 def coalesce(sizes: Sequence[Dim], strides: Sequence[Sequence[Dim]]) -> tuple[list[Dim], list[list[Dim]]]:
