@@ -29,9 +29,10 @@ assert importlib.util.find_spec("passes") is None and importlib.util.find_spec("
 
 
 def python(code: str, folder: Path, *search: Path) -> None:
-    """Run ``code`` in ``folder`` with ``search`` before everything that is installed."""
-    prelude = "".join(f"import site, sys; site.addsitedir({str(path)!r}); sys.path.insert(0, {str(path)!r})\n" for path in search)
-    done = subprocess.run([sys.executable, "-c", prelude + code], cwd=folder, capture_output=True, text=True, check=False)
+    """Run ``code`` in ``folder``, with the packages of ``search`` and, of this environment's, those that are not editable (-S)."""
+    prelude = "import site, sys\n" + "".join(f"site.addsitedir({str(path)!r})\n" for path in search)
+    prelude += f"sys.path += {[sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]!r}\n"
+    done = subprocess.run([sys.executable, "-S", "-c", prelude + code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
