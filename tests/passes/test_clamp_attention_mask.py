@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.graphs import graph_of, ops
-from tests.passes.rewriting import random, reasons, rewrite
+from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 
 from qcompiler.ir import Constant
-from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 from qcompiler.runner import Runner
+from tests.graphs import graph_of, ops
+from tests.passes.rewriting import random, reasons, rewrite
 
 LIMIT = -168.0
 MASK = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0]], np.int64)
@@ -54,9 +54,8 @@ def test_choice_between_scores_and_constant():
 
 
 def test_only_the_reader_that_is_harmless_gets_the_new_constant():
-    graph = graph_of(
-        "g (float[N, 5] x) => (float[] y, float[] z) { h = Add(x, low)  y = Softmax(h)  z = Add(x, low) }", low=np.array([0, 0, 0, 0, -1e4], np.float32)
-    )
+    low = np.array([0, 0, 0, 0, -1e4], np.float32)
+    graph = graph_of("g (float[N, 5] x) => (float[] y, float[] z) { h = Add(x, low)  y = Softmax(h)  z = Add(x, low) }", low=low)
     rewrite(graph, ClampAttentionMask(), tolerance=0, x=random(2, 5))
     assert [node.inputs[1].values.min() for node in graph.nodes if node.op == "Add"] == [LIMIT, -1e4]
 
@@ -71,7 +70,8 @@ def test_only_the_reader_that_is_harmless_gets_the_new_constant():
     ],
 )
 def test_keeps_constants_that_reach_anything_else(rest):
-    graph = graph_of(f"g (float[N, 5] x) => (float[] y) {{ h = Add(x, low)  {rest} }}", low=np.array([0, 0, 0, 0, -1e4], np.float32), half=np.float32(0.5))
+    low = np.array([0, 0, 0, 0, -1e4], np.float32)
+    graph = graph_of(f"g (float[N, 5] x) => (float[] y) {{ h = Add(x, low)  {rest} }}", low=low, half=np.float32(0.5))
     rewrite(graph, ClampAttentionMask(), tolerance=0, x=random(2, 5))
     assert smallest_constant(graph) == -1e4
 

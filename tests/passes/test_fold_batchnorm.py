@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fold_batchnorm import FoldBatchNorm
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.fold_batchnorm import FoldBatchNorm
 
 
 def statistics(channels: int) -> dict[str, np.ndarray]:
@@ -15,13 +15,14 @@ def statistics(channels: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+IMAGE = "float[N, 4, 5, 5] x"
 NORM = "y = BatchNormalization <epsilon = 0.001> (h, gamma, beta, mean, var)"
 LAYERS = {
-    "conv": ("float[N, 4, 5, 5] x", "h = Conv <pads = [1, 1, 1, 1]> (x, w)", {"w": random(6, 4, 3, 3)}, random(2, 4, 5, 5)),
-    "conv with bias": ("float[N, 4, 5, 5] x", "h = Conv <group = 2> (x, w, b)", {"w": random(6, 2, 3, 3), "b": random(6, seed=9)}, random(2, 4, 5, 5)),
+    "conv": (IMAGE, "h = Conv <pads = [1, 1, 1, 1]> (x, w)", {"w": random(6, 4, 3, 3)}, random(2, 4, 5, 5)),
+    "conv with bias": (IMAGE, "h = Conv <group = 2> (x, w, b)", {"w": random(6, 2, 3, 3), "b": random(6, seed=9)}, random(2, 4, 5, 5)),
     "conv 1d": ("float[N, 4, 9] x", "h = Conv (x, w)", {"w": random(6, 4, 3)}, random(2, 4, 9)),
-    "transposed": ("float[N, 4, 5, 5] x", "h = ConvTranspose <strides = [2, 2]> (x, w, b)", {"w": random(4, 6, 3, 3), "b": random(6, seed=9)}, random(2, 4, 5, 5)),
-    "transposed in groups": ("float[N, 4, 5, 5] x", "h = ConvTranspose <group = 2> (x, w)", {"w": random(4, 3, 3, 3)}, random(2, 4, 5, 5)),
+    "transposed": (IMAGE, "h = ConvTranspose <strides = [2, 2]> (x, w, b)", {"w": random(4, 6, 3, 3), "b": random(6, seed=9)}, random(2, 4, 5, 5)),
+    "transposed in groups": (IMAGE, "h = ConvTranspose <group = 2> (x, w)", {"w": random(4, 3, 3, 3)}, random(2, 4, 5, 5)),
     "gemm": ("float[N, 4] x", "h = Gemm <alpha = 0.5, beta = 2.0> (x, w, b)", {"w": random(4, 6), "b": random(1, 6, seed=9)}, random(3, 4)),
     "gemm transposed": ("float[N, 4] x", "h = Gemm <transB = 1> (x, w)", {"w": random(6, 4)}, random(3, 4)),
     "gemm with one number": ("float[N, 4] x", "h = Gemm (x, w, b)", {"w": random(4, 6), "b": np.float32(0.3)}, random(3, 4)),
@@ -46,7 +47,8 @@ def test_statistics_describe_the_output_on_data_like_the_training_data():
     known = {**statistics(5), "mean": h.mean((0, 2, 3)), "var": h.var((0, 2, 3))}
     graph = graph_of(f"g (float[N, 3, 4, 4] x) => (float[] y) {{ h = Conv(x, w)  {NORM} }}", w=w, **known)
     ctx = rewrite(graph, FoldBatchNorm(), x=x[:4])
-    y = known["gamma"].reshape(-1, 1, 1) * (h - known["mean"].reshape(-1, 1, 1)) / np.sqrt(known["var"].reshape(-1, 1, 1)) + known["beta"].reshape(-1, 1, 1)
+    gamma, beta, mean, var = (known[name].reshape(-1, 1, 1) for name in ("gamma", "beta", "mean", "var"))
+    y = gamma * (h - mean) / np.sqrt(var) + beta
     np.testing.assert_allclose(ctx.batchnorm["y"].mean, y.mean((0, 2, 3)), atol=1e-4)
     np.testing.assert_allclose(ctx.batchnorm["y"].variance, y.var((0, 2, 3)), rtol=1e-4)
 
@@ -66,13 +68,13 @@ def test_alone(shape, expected):
 
 
 def test_stands_alone_when_the_layer_is_read_by_others():
-    graph = graph_of(f"g (float[N, 4, 5, 5] x) => (float[] y, float[] z) {{ h = Conv(x, w)  {NORM}  z = Relu(h) }}", w=random(6, 4, 3, 3), **statistics(6))
+    graph = graph_of(f"g ({IMAGE}) => (float[] y, float[] z) {{ h = Conv(x, w)  {NORM}  z = Relu(h) }}", w=random(6, 4, 3, 3), **statistics(6))
     rewrite(graph, FoldBatchNorm(), x=random(2, 4, 5, 5))
     assert sorted(ops(graph)) == ["Conv", "Conv", "Relu"]
 
 
 def test_weights_of_two_layers_are_told_apart():
-    graph = graph_of(f"g (float[N, 4, 5, 5] x) => (float[] y, float[] z) {{ h = Conv(x, w)  {NORM}  z = Conv(x, w) }}", w=random(6, 4, 3, 3), **statistics(6))
+    graph = graph_of(f"g ({IMAGE}) => (float[] y, float[] z) {{ h = Conv(x, w)  {NORM}  z = Conv(x, w) }}", w=random(6, 4, 3, 3), **statistics(6))
     rewrite(graph, FoldBatchNorm(), x=random(2, 4, 5, 5))
     assert ops(graph) == ["Conv", "Conv"]
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.graphs import graph_of, ops
-from tests.passes.rewriting import random, reasons, rewrite
+from qcompiler.passes.fold_constants import FoldConstants
 
 from qcompiler.ir import Constant
-from qcompiler.passes.fold_constants import FoldConstants
+from tests.graphs import graph_of, ops
+from tests.passes.rewriting import random, reasons, rewrite
 
 
 def test_folds_a_subgraph_with_two_readers():

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.graphs import graph_of, ops
-from tests.passes.rewriting import random, reasons, rewrite
+from qcompiler.passes.fold_scale import FoldScale
 
 from qcompiler.pass_base import BatchNormStatistics, Context
-from qcompiler.passes.fold_scale import FoldScale
+from tests.graphs import graph_of, ops
+from tests.passes.rewriting import random, reasons, rewrite
 
 CONV = "float[N, 4, 5, 5] x", "h = Conv <pads = [1, 1, 1, 1]> (x, w)", random(6, 4, 3, 3), random(2, 4, 5, 5)
 CASES = {
@@ -16,7 +16,7 @@ CASES = {
     "conv plus": (*CONV, "y = Add(c, h)", random(6, 1, 1)),
     "conv minus": (*CONV, "y = Sub(h, c)", random(6, 1, 1)),
     "minus conv": (*CONV, "y = Sub(c, h)", random(6, 1, 1)),
-    "transposed": ("float[N, 4, 5, 5] x", "h = ConvTranspose <group = 2> (x, w)", random(4, 3, 3, 3), random(2, 4, 5, 5), "y = Mul(h, c)", random(6, 1, 1)),
+    "transposed": (CONV[0], "h = ConvTranspose <group = 2> (x, w)", random(4, 3, 3, 3), CONV[3], "y = Mul(h, c)", random(6, 1, 1)),
     "gemm": ("float[N, 4] x", "h = Gemm(x, w)", random(4, 6), random(3, 4), "y = Add(h, c)", random(6)),
     "matmul": ("float[N, L, 4] x", "h = MatMul(x, w)", random(4, 6), random(2, 3, 4), "y = Mul(h, c)", random(6)),
 }  # fmt: skip
@@ -31,7 +31,8 @@ def test_folds(case):
 
 
 def test_folds_a_chain_and_moves_statistics_along():
-    graph = graph_of("g (float[N, 4] x) => (float[] y) { h = Gemm(x, w)  a = Mul(h, c)  y = Add(a, d) }", w=random(4, 6), c=random(6), d=random(6, seed=5))
+    constants = {"w": random(4, 6), "c": random(6), "d": random(6, seed=5)}
+    graph = graph_of("g (float[N, 4] x) => (float[] y) { h = Gemm(x, w)  a = Mul(h, c)  y = Add(a, d) }", **constants)
     ctx = Context(batchnorm={"h": BatchNormStatistics(np.ones(6), np.full(6, 4.0))})
     assert FoldScale().run(graph, ctx)
     graph.cleanup()
@@ -74,6 +75,7 @@ def test_declines_a_layer_that_others_read():
 
 
 def test_leaves_division_by_the_layer():
-    graph = graph_of("g (float[N, 4] x) => (float[] y) { h = Gemm(x, w, b)  y = Div(c, h) }", w=random(4, 6), b=np.full(6, 50, np.float32), c=random(6))
+    constants = {"w": random(4, 6), "b": np.full(6, 50, np.float32), "c": random(6)}
+    graph = graph_of("g (float[N, 4] x) => (float[] y) { h = Gemm(x, w, b)  y = Div(c, h) }", **constants)
     rewrite(graph, FoldScale(), x=random(3, 4))
     assert ops(graph) == ["Gemm", "Div"]

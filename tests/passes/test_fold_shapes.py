@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fold_shapes import FoldShapes, reshape_form
+
+from qcompiler.shapes import symbol
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.fold_shapes import FoldShapes, reshape_form
-from qcompiler.shapes import symbol
 
 N, L = symbol("N"), symbol("L")
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fuse_gelu import FuseGelu
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.fuse_gelu import FuseGelu
 
 CONSTANTS = {
     "root": np.float32(np.sqrt(2)), "iroot": np.float32(np.sqrt(0.5)), "one": np.float32(1), "half": np.float32(0.5), "two": np.float32(2),

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fuse_hard_swish import FuseHardSwish
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
-from qcompiler.passes.fuse_hard_swish import FuseHardSwish
-
-CONSTANTS = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6), "sixth": np.float32(1 / 6), "half": np.float32(0.5), "one": np.float32(1)}
+CONSTANTS = {name: np.float32(value) for name, value in {"zero": 0, "sixth": 1 / 6, "half": 0.5, "one": 1, "three": 3, "six": 6}.items()}
 SWISH = {
     "paddle": "a = Add(h, three)  c = Clip(a, zero, six)  m = Mul(h, c)  y = Div(m, six)",
     "torch": "a = Add(three, h)  c = Clip(a, zero, six)  d = Div(c, six)  y = Mul(d, h)",
@@ -43,10 +43,10 @@ def test_fuses_hard_sigmoid(form):
 
 @pytest.mark.parametrize(
     ("form", "changed"),
-    [("paddle", {"six": np.float32(5)}), ("paddle", {"three": np.float32(2)}), ("torch", {"zero": np.float32(-1)}), ("unit", {"sixth": np.float32(0.2)})],
+    [("paddle", {"six": 5}), ("paddle", {"three": 2}), ("torch", {"zero": -1}), ("unit", {"sixth": 0.2})],
 )
 def test_leaves_other_numbers(form, changed):
-    graph = graph_with(SWISH[form], **changed)
+    graph = graph_with(SWISH[form], **{name: np.float32(value) for name, value in changed.items()})
     rewrite(graph, FuseHardSwish(), x=random(4, 8, low=-6, high=6))
     assert "HardSwish" not in ops(graph)
 

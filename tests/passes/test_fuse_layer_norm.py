@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
 
 CENTRED = "m = ReduceMean(x, ax)  d = Sub(x, m)  "
 VARIANCE = "q = Pow(d, two)  v = ReduceMean(q, ax)  e = Add(v, eps)  "

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
-
-from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
 
 
 @pytest.mark.parametrize("bias", [random(6), random(1, 6)])

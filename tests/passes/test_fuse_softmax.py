@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.fuse_softmax import FuseSoftmax
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.fuse_softmax import FuseSoftmax
 
 
 @pytest.mark.parametrize(("dims", "axis", "result"), [("N, L, 7", 2, 2), ("N, 7, 1, 1", 1, 1), ("N, 2, 7", -1, 2)])
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 def test_undoes_flattening(op, dims, axis, result):
-    graph = graph_of(f"g (float[{dims}] x) => (float[] y) {{ s = Shape(x)  f = Flatten <axis = {axis}> (x)  h = {op} <axis = -1> (f)  y = Reshape(h, s) }}")
+    body = f"s = Shape(x)  f = Flatten <axis = {axis}> (x)  h = {op} <axis = -1> (f)  y = Reshape(h, s)"
+    graph = graph_of(f"g (float[{dims}] x) => (float[] y) {{ {body} }}")
     rewrite(graph, FuseSoftmax(), x=random(*(size if isinstance(size, int) else 2 for size in graph.inputs[0].shape)))
     assert ops(graph) == [op]
     assert graph.nodes[0].attrs["axis"] == result

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from qcompiler.passes.plain_gemm import PlainGemm
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.plain_gemm import PlainGemm
 
 
 def test_factors_go_into_the_constants_and_transposition_out():

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.remove_identity import RemoveIdentity
+
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
-
-from qcompiler.passes.remove_identity import RemoveIdentity
 
 NOTHING = {
     "Identity(h)": {},
