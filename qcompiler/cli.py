@@ -37,25 +37,26 @@ def _one_line_errors() -> Iterator[None]:
     raise typer.Exit(BAD_INPUT)
 
 
-def _run(command: Callable[..., None]) -> None:
+def application(command: Callable[..., None]) -> typer.Typer:
+    """The command-line application of one command."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
-    app()
+    return app
 
 
 def qcompile() -> None:
     """Entry point of the command `qcompile`."""
-    _run(compile_command)
+    application(compile_command)()
 
 
 def qrun() -> None:
     """Entry point of the command `qrun`."""
-    _run(run_command)
+    application(run_command)()
 
 
 def qdiff() -> None:
     """Entry point of the command `qdiff`."""
-    _run(diff_command)
+    application(diff_command)()
 
 
 def compile_command(

@@ -85,6 +85,8 @@ def _check_array(feed: Mapping[str, Any], spec: InputSpec, where: str) -> NDArra
         raise DataError(f"{where}: input '{spec.name}' is {array.dtype}; expected {spec}")
     if not spec.admits(array.shape):
         raise DataError(f"{where}: input '{spec.name}' has shape {list(array.shape)}; expected {spec}")
+    if array.size == 0:
+        raise DataError(f"{where}: input '{spec.name}' has shape {list(array.shape)}, which holds no element; expected {spec}")
     if np.issubdtype(array.dtype, np.floating) and not np.all(np.isfinite(array)):
         raise DataError(f"{where}: input '{spec.name}' holds NaN or infinity")
     return array

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner, Result
+
+from qcompiler.cli import application, compile_command, diff_command, run_command
+
+MODELS = Path(__file__).parent.parent / "models"
+MODEL = MODELS / "digits" / "model.onnx"
+CALIBRATION = MODELS / "digits" / "calibration.npz"
+
+
+def call(command: Callable[..., None], *arguments: object) -> Result:
+    return CliRunner().invoke(application(command), [str(argument) for argument in arguments])
+
+
+def refused(result: Result, *parts: str) -> None:
+    """Status 2, one line on stderr that holds all parts, no traceback."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert all(part in lines[0] for part in parts), lines[0]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled")
+    outputs = ["-o", folder / "out.onnx", "-o", folder / "out.qprog", "--report", folder / "report.json"]
+    result = call(compile_command, MODEL, *outputs, "--calib", CALIBRATION)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_one_command_gives_model_program_and_report(compiled: Path) -> None:
+    onnx.checker.check_model(str(compiled / "out.onnx"), full_check=True)
+    report = json.loads((compiled / "report.json").read_text())
+    assert report["figures"]["integer_mac_share"] == 1.0
+    assert report["output_sqnr_db"]["logits"] > 20
+    assert (compiled / "out.onnx").stat().st_size < 0.4 * MODEL.stat().st_size
+    assert sorted(path.name for path in compiled.iterdir()) == ["out.onnx", "out.qprog", "report.json"]
+
+
+def test_two_runs_give_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
+    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "-o", tmp_path / "out.qprog", "--calib", CALIBRATION)
+    assert result.exit_code == 0, result.output
+    for name in ("out.onnx", "out.qprog"):
+        assert (tmp_path / name).read_bytes() == (compiled / name).read_bytes()
+
+
+def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: Path) -> None:
+    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning") == 1
+    assert "--calib" in result.stderr
+
+
+def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path, tmp_path: Path) -> None:
+    outputs = []
+    for name, on in (("out.onnx", "onnxruntime"), ("out.onnx", "machine"), ("out.qprog", "machine")):
+        target = tmp_path / f"{name}-{on}.npz"
+        result = call(run_command, compiled / name, "--on", on, "--feeds", MODELS / "digits" / "test.npz", "--save", target, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["median_ms"] > 0
+        outputs.append(np.load(target)["logits"])
+    assert np.array_equal(outputs[0].argmax(-1), outputs[1].argmax(-1))
+    assert np.abs(outputs[0] - outputs[1]).max() <= 0.05 * np.abs(outputs[0]).max()
+
+
+def test_diff_of_a_model_with_itself_finds_no_difference(compiled: Path) -> None:
+    result = call(diff_command, compiled / "out.onnx", compiled / "out.onnx", "--json", "--feeds", CALIBRATION)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert set(found["outputs_sqnr_db"].values()) == {200.0}
+    assert set(found["share_of_codes_off_by_more_than_one"].values()) == {0.0}
+
+
+def test_diff_with_the_float_model_shows_the_worst_layers_first(compiled: Path) -> None:
+    result = call(diff_command, MODEL, compiled / "out.onnx", "--json", "--feeds", CALIBRATION)
+    layers = list(json.loads(result.stdout)["worst_layers_sqnr_db"].values())
+    assert layers == sorted(layers)
+    assert 5 < layers[0] < 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["missing.onnx"], ["missing.onnx", "no such file"]),
+        ([MODEL, "--calib", "missing.npz"], ["missing.npz"]),
+        ([MODEL, "--calib", "no_module:feeds"], ["no_module"]),
+        ([MODEL, "--passes", "normalize,sparkle"], ["unknown pass 'sparkle'"]),
+        ([MODEL, "--passes", "normalize,quantize-activations(observer=magic)"], ["quantize-activations", "observer"]),
+        ([MODEL, "--format", "float"], ["--format float", "qdq or integer"]),
+        ([MODEL, "--widen", "lots"], ["--widen lots"]),
+        ([MODEL, "--print-after", "nothing"], ["--print-after nothing", "quantize-weights"]),
+        ([MODEL, "--passes", "store-codes,normalize"], ["requires stage FLOAT, but the graph is at QUANTIZED"]),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(arguments: list[object], parts: list[str], tmp_path: Path) -> None:
+    refused(call(compile_command, *arguments, "-o", tmp_path / "out.onnx"), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "part"), [("out.txt", "must end in .onnx"), ("folder", "is a folder"), ("no/such/out.onnx", "does not exist")])
+def test_bad_output_paths(name: str, part: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    refused(call(compile_command, MODEL, "-o", tmp_path / name), part)
+
+
+def test_an_existing_output_needs_force_and_survives_a_failure(tmp_path: Path) -> None:
+    target = tmp_path / "out.onnx"
+    target.write_bytes(b"precious")
+    refused(call(compile_command, MODEL, "-o", target, "--calib", CALIBRATION), "exists; add --force")
+    refused(call(compile_command, MODEL, "-o", target, "--calib", "missing.npz", "--force"), "missing.npz")
+    assert target.read_bytes() == b"precious"
+    assert call(compile_command, MODEL, "-o", target, "--calib", CALIBRATION, "--force").exit_code == 0
+    assert target.read_bytes() != b"precious"
+
+
+def test_the_model_itself_is_never_overwritten(tmp_path: Path) -> None:
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(MODEL.read_bytes())
+    refused(call(compile_command, copy, "-o", copy, "--force"), "is the model itself")
+    assert copy.read_bytes() == MODEL.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a\x12\x04abcd"])
+def test_files_that_are_no_model(content: bytes, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(content)
+    refused(call(compile_command, model, "-o", tmp_path / "out.onnx"), "model.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_truncated_model(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(MODEL.read_bytes()[:-5000])
+    refused(call(compile_command, model, "-o", tmp_path / "out.onnx"), "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("feed", "part"),
+    [
+        ({"picture": np.zeros((4, 1, 28, 28), np.float32)}, "picture"),
+        ({"image": np.zeros((4, 1, 28, 28), np.complex64)}, "image"),
+        ({"image": np.zeros((28, 28), np.float32)}, "image"),
+        ({"image": np.full((4, 1, 28, 28), np.nan, np.float32)}, "NaN"),
+        ({"image": np.zeros((0, 1, 28, 28), np.float32)}, "image"),
+        ({}, ""),
+    ],
+)
+def test_bad_calibration_feeds(feed: dict[str, np.ndarray], part: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "feeds.npz", **feed)
+    refused(call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", tmp_path / "feeds.npz"), part)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_empty_calibration_folder(tmp_path: Path) -> None:
+    (tmp_path / "feeds").mkdir()
+    refused(call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", tmp_path / "feeds"), "feeds")
+
+
+def test_damaged_programs(compiled: Path, tmp_path: Path) -> None:
+    whole = (compiled / "out.qprog").read_bytes()
+    program = tmp_path / "bad.qprog"
+    for content in (b"", whole[:100], whole[:-1000], whole.replace(b"qprog", b"qprig", 1)):
+        program.write_bytes(content)
+        refused(call(run_command, program), "bad.qprog")
+
+
+def test_a_float_model_does_not_run_on_the_machine() -> None:
+    refused(call(run_command, MODEL), "no integer form")
+    refused(call(run_command, MODEL, "--on", "moon"), "--on moon")
