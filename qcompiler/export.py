@@ -23,7 +23,7 @@ import qcompiler
 from qcompiler import opset, schema, shapes
 from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable
-from qcompiler.model_file import detach
+from qcompiler.model_file import check, detach
 
 EXTERNAL_FROM = 1_800_000_000
 """Bytes from which weights go to a file beside the model; protobuf itself ends at 2 GiB."""
@@ -46,7 +46,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     for version in sorted({lowest, graph.opset}):
         model = _at_opset(graph, version)
         try:
-            onnx.checker.check_model(detach(model, None).model, full_check=True)
+            check(detach(model, None).model, full=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             refusal = error
             continue

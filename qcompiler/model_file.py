@@ -175,6 +175,26 @@ def _add_weight(light: onnx.GraphProto, name: str, array: Array, data_type: int)
     light.input.append(onnx.helper.make_tensor_value_info(name, data_type, list(array.shape)))
 
 
+def check(light: onnx.ModelProto, *, full: bool = False) -> None:
+    """Run onnx's checker, which wants shapes at the border where onnxruntime does not: they are filled in while it looks.
+
+    Raises:
+        onnx.checker.ValidationError: the model breaks a rule of ONNX.
+        onnx.shape_inference.InferenceError: with ``full``, types or shapes contradict each other.
+    """
+    border = [value.type.tensor_type for value in (*light.graph.input, *light.graph.output) if value.type.HasField("tensor_type")]
+    bare = [kind for kind in border if not kind.HasField("shape")]
+    for kind in bare:
+        kind.shape.SetInParent()
+    try:
+        onnx.checker.check_model(light)
+    finally:
+        for kind in bare:
+            kind.ClearField("shape")
+    if full:
+        onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
+
+
 def detach(model: onnx.ModelProto, folder: Path | None) -> Detached:
     """Set the weights of ``model`` (initializers and Constant nodes) apart; ``model`` itself is not changed.
 
