@@ -14,6 +14,8 @@ from typing import Any, get_type_hints
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
+from qcompiler.passes.avoid_saturation import AvoidSaturation
+from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.correct_bias import CorrectBias
 from qcompiler.passes.fold_batchnorm import FoldBatchNorm
@@ -24,6 +26,8 @@ from qcompiler.passes.fuse_gelu import FuseGelu
 from qcompiler.passes.fuse_hard_swish import FuseHardSwish
 from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
+from qcompiler.passes.fuse_softmax import FuseSoftmax
+from qcompiler.passes.lower import Lower
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
@@ -35,18 +39,18 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias,
-    PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum, StoreCodes,
+    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldShapes, FuseGelu, FuseHardSwish,
+    FuseLayerNorm, FuseMatMulBias, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum, StoreCodes,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FoldShapes(), FoldConstants(), RemoveIdentity(),
-    FuseLayerNorm(), FuseGelu(), FuseHardSwish(), FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+    FuseLayerNorm(), FuseSoftmax(), FuseGelu(), FuseHardSwish(), FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
 )
 
-QUANTIZE: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), CorrectBias(), StoreCodes())
+ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
 
-GROUPS: dict[str, tuple[Pass, ...]] = {"normalize": NORMALIZE, "quantize": QUANTIZE}
+GROUPS: dict[str, tuple[Pass, ...]] = {"normalize": NORMALIZE, "quantize": ROUND_TO_NEAREST}
 """Names that stand for several passes in a pipeline text."""
 
 _ITEM = re.compile(r"\s*(?P<name>[\w.:-]+)\s*(?:\((?P<options>[^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
@@ -77,8 +81,15 @@ class Pipeline:
 
 
 def preset(level: int, *, widen: str | int, avoid_saturation: bool) -> Pipeline:
-    """The pipeline of ``-O<level>``."""
-    return Pipeline((*NORMALIZE, *QUANTIZE))
+    """The pipeline of ``-O<level>``.
+
+    0 rounds to nearest; 1 corrects biases; 2 also chooses widths; 3 chooses them on more feeds.
+    """
+    if level == 0:
+        return Pipeline((*NORMALIZE, *ROUND_TO_NEAREST))
+    widths = () if level == 1 else (ChooseWidths(widen=widen, feeds=2 if level == 2 else 8),)
+    exact_products = (AvoidSaturation(),) if avoid_saturation else ()
+    return Pipeline((*NORMALIZE, QuantizeActivations(), QuantizeWeights(), *widths, *exact_products, CorrectBias(), StoreCodes()))
 
 
 def find_pass(name: str) -> type[Pass]:
