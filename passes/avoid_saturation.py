@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..calibration.sensitivity import measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, names_in, producer, quantized_source, read_spec, spec_of, unique_name
-from ..layers import Layer, find_layers, is_depthwise
+from ..ir import Constant, Graph, QuantSpec, names_in, quantized_source, spec_of
+from ..layers import Layer, find_layers, is_depthwise, set_weight_scale
 from ..pass_base import Context, Pass
 
 PAIR_LIMIT = 128
@@ -60,17 +60,15 @@ def exact_scale(weight: Array, spec: QuantSpec) -> Array:
         start = np.where(broken, start * GROWTH, start)
 
 
-def _eligible(graph: Graph) -> Iterator[tuple[Layer, Node, QuantSpec]]:
-    """Layers with uint8 input and a weight that is still float, with the weight's QuantizeLinear and grid."""
+def _eligible(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
+    """Layers with uint8 input and a weight that is still float, with the weight's grid."""
     for layer in find_layers(graph):
         codes, inputs = quantized_source(layer.weight), spec_of(layer.node.inputs[0])
         if codes is None or isinstance(codes, Constant) or inputs is None or inputs.dtype != np.uint8:
             continue
-        quantize = producer(codes)
-        spec = None if quantize is None else read_spec(quantize)
-        if quantize is None or spec is None or spec.dtype != np.int8 or layer.node.op == "ConvTranspose" or is_depthwise(layer.node):
-            continue
-        yield layer, quantize, spec
+        spec = spec_of(layer.weight)
+        if spec is not None and spec.dtype == np.int8 and layer.node.op != "ConvTranspose" and not is_depthwise(layer.node):
+            yield layer, spec
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,15 @@ class AvoidSaturation(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Enlarge scales; True when a channel needed it."""
-        found = [(layer, node, spec, exact_scale(layer.values, spec)) for layer, node, spec in _eligible(graph)]
-        needed = [item for item in found if not np.array_equal(item[3], item[2].scale.reshape(-1))]
+        found = [(layer, spec, exact_scale(layer.values, spec)) for layer, spec in _eligible(graph)]
+        needed = [item for item in found if not np.array_equal(item[2], item[1].scale.reshape(-1))]
         if not needed:
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         before = measure_noise(graph, [], data, FEEDS).weights
         taken = names_in(graph)
-        for layer, quantize, spec, scale in needed:
-            constant = Constant(unique_name(taken, f"{layer.node.name}_exact_scale"), scale.reshape(spec.scale.shape))
-            for node in (quantize, producer(layer.weight)):
-                if node is not None:
-                    node.inputs[1] = constant
+        for layer, spec, scale in needed:
+            set_weight_scale(layer, scale.reshape(spec.scale.shape), taken)
         after = measure_noise(graph, [], data, FEEDS).weights
         ctx.report.figures["avoid_saturation_layers"] = len(needed)
         ctx.report.figures["avoid_saturation_cost_db"] = round(float(10 * np.log10(max(after, 1e-30) / max(before, 1e-30))), 2)

@@ -16,18 +16,20 @@ A wide grid is int16 with zero point 0 over the same range; a probability (outpu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, quantized_source, read_spec, spec_of, unique_name
-from ..layers import LAYERS, Layer, bias_constant, find_layers, weight_slots
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, read_spec, spec_of, unique_name
+from ..layers import LAYERS, Layer, bias_constant, find_layers, set_weight_scale, weight_slots
 from ..pass_base import Context, Pass
 from ..placement import operand_slots
 from ..report.record import WidthChoice
+from .quantize_weights import bias_floor
 
 SHARE = 0.1
 """Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show."""
@@ -74,17 +76,36 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
     return [(node, slot) for node in unique for slot in operand_slots(node) if id(node.inputs[slot]) in members]
 
 
+def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
+    """The weight's grid, every channel's scale large enough to keep the bias within `quantize_weights.BIAS_LIMIT` steps of a finer accumulator.
+
+    Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
+    """
+    spec, bias = spec_of(layer.weight), bias_constant(layer)
+    if spec is None or layer.values.dtype != np.float32:
+        return None
+    floor = bias_floor(None if bias is None else np.asarray(bias.values), input_scale, spec.scale.size)
+    return replace(spec, scale=np.maximum(spec.scale, floor.reshape(spec.scale.shape)).astype(np.float32))
+
+
 def weights_fit(layer: Layer, input_scale: float) -> bool:
     """True when the layer's accumulator cannot leave int32 with int16 inputs of that scale."""
-    codes = quantized_source(layer.weight)
-    spec = spec_of(layer.weight)
-    if codes is None or spec is None:
+    spec = raised_scale(layer, input_scale)
+    if spec is None:
         return False
-    weight = np.abs(spec.quantize(layer.values).astype(np.float64)) if layer.values.dtype == np.float32 else np.abs(layer.values.astype(np.float64))
-    sums = weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != layer.axis))
+    codes = np.abs(spec.quantize(layer.values).astype(np.float64))
+    sums = codes.sum(axis=tuple(axis for axis in range(codes.ndim) if axis != layer.axis))
+    return bool(np.all(sums * CODE_LIMIT + bias_steps(layer, spec, input_scale) < ACCUMULATOR_LIMIT))
+
+
+def bias_steps(layer: Layer, spec: QuantSpec, input_scale: float) -> NDArray[np.float64]:
+    """Magnitude of the bias in steps of the accumulator: [C], or the largest one [1] where several outputs share a channel's scale."""
     bias = bias_constant(layer)
-    largest = 0.0 if bias is None else np.abs(np.asarray(bias.values, np.float64)).reshape(-1) / (input_scale * spec.scale.astype(np.float64).min())
-    return bool(np.all(sums.max(initial=0.0) * CODE_LIMIT + np.max(largest) < ACCUMULATOR_LIMIT))
+    if bias is None:
+        return np.zeros(1)
+    values = np.abs(np.asarray(bias.values, np.float64)).reshape(-1)
+    scale = spec.scale.reshape(-1).astype(np.float64)
+    return values / (input_scale * scale) if values.size == scale.size else np.array([values.max() / (input_scale * scale.min())])
 
 
 def products_fit(node: Node, slot: int) -> bool:
@@ -140,8 +161,7 @@ class ChooseWidths(Pass):
         for unit in sorted(units, key=_urgency):
             if left <= target or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
                 continue
-            for pair in unit.pairs:
-                _widen(pair, taken)
+            _widen(unit, layers, taken)
             wide.add(id(unit))
             left, budget, tensors = left - unit.noise, budget - len(unit.slots), tensors - 1
         return wide
@@ -171,16 +191,19 @@ def _slot_fits(node: Node, slot: int, layers: dict[int, Layer], scale: float) ->
     return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)
 
 
-def _widen(pair: Pair, taken: set[str]) -> None:
-    """Replace the grid of a pair by its int16 form."""
-    spec = read_spec(pair.quantize)
+def _widen(unit: Unit, layers: dict[int, Layer], taken: set[str]) -> None:
+    """Replace the grids of a unit by their int16 form, and raise the weight scales that a finer accumulator asks for."""
+    spec = read_spec(unit.pairs[0].quantize)
     if spec is None:
         return
-    wide = wide_spec(spec, producer(pair.quantize.inputs[0]))
-    parameters = [
-        Constant(unique_name(taken, f"{pair.name}_scale"), np.asarray(wide.scale)),
-        Constant(unique_name(taken, f"{pair.name}_zero_point"), np.asarray(wide.zero_point)),
-    ]
-    for node in (pair.quantize, pair.dequantize):
-        node.inputs[1], node.inputs[2] = parameters
-    pair.quantize.outputs[0].dtype = wide.dtype
+    wide = wide_spec(spec, producer(unit.pairs[0].quantize.inputs[0]))
+    for pair in unit.pairs:
+        scale = Constant(unique_name(taken, f"{pair.name}_scale"), np.asarray(wide.scale))
+        zero_point = Constant(unique_name(taken, f"{pair.name}_zero_point"), np.asarray(wide.zero_point))
+        for node in (pair.quantize, pair.dequantize):
+            node.inputs[1], node.inputs[2] = scale, zero_point
+        pair.quantize.outputs[0].dtype = wide.dtype
+    for layer in (layers[id(node)] for node, _ in unit.slots if id(node) in layers):
+        raised = raised_scale(layer, float(wide.scale))
+        if raised is not None:
+            set_weight_scale(layer, raised.scale, taken)

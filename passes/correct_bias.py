@@ -50,9 +50,10 @@ def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
         return np.asarray(error @ mean)
     taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
     groups = int(node.attrs.get("group", 1))
+    grouped, by_group = taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)
     if node.op == "Conv":
-        return np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)).reshape(-1)
-    return np.einsum("gio,gi->go", taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)).reshape(-1)
+        return np.asarray(np.einsum("goi,gi->go", grouped, by_group)).reshape(-1)
+    return np.asarray(np.einsum("gio,gi->go", grouped, by_group)).reshape(-1)
 
 
 def _add_to_bias(layer: Layer, shift: Array, taken: set[str]) -> None:

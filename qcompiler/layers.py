@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, producer
+from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, producer, unique_name
 
 __all__ = [
     "LAYERS", "Layer", "bias_constant", "find_layers", "fused_activation", "fused_bias", "is_depthwise", "underlying_constant", "weight_axis",
@@ -169,8 +169,11 @@ def find_layers(graph: Graph) -> Iterator[Layer]:
         yield Layer(node, node.inputs[1], weight_axis(node, 1), bias_node, slot, last.outputs[0])
 
 
-def per_channel(values: NDArray[Any], rank: int, axis: int) -> NDArray[Any]:
-    """``values`` of shape [C] shaped to broadcast along ``axis`` of a tensor of that rank."""
-    shape = [1] * rank
-    shape[axis] = -1
-    return values.reshape(shape)
+def set_weight_scale(layer: Layer, scale: NDArray[np.float32], taken: set[str]) -> None:
+    """Give the Q/DQ pair of a layer's weight other scales, of the shape it has."""
+    dequantize = producer(layer.weight)
+    quantize = None if dequantize is None else producer(dequantize.inputs[0])
+    constant = Constant(unique_name(taken, f"{layer.node.name}_weight_scale"), scale)
+    for node in (quantize, dequantize):
+        if node is not None:
+            node.inputs[1] = constant
