@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from .jit import cached, jit
 from .kernels.convolution import conv, conv_transpose
+from .kernels.depthwise import depthwise_conv, is_depthwise
 from .kernels.elementwise import binary, cast, compare, logic, requantize, table, where
 from .kernels.movement import fill, gather, move, resize_linear
 from .kernels.normalization import layernorm, softmax
+from .kernels.packed import packed_conv, packed_gemm
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
 from .memory import load_i64
-from .opcodes import BY_NAME, WIDTH
+from .opcodes import BY_NAME, ISA_COLUMN, PACKED_COLUMN, WIDTH
+from .simd import Isa
 
 _ROW_BYTES = 8 * WIDTH
+_PLAIN = int(Isa.PLAIN)
 (
     _CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST, _MAX_POOL, _AVERAGE_POOL, _REDUCE,
     _SOFTMAX, _LAYERNORM, _MOVE, _FILL, _GATHER, _RESIZE, _LSTM, _GRU, _ARGMAX,
@@ -27,11 +31,25 @@ _ROW_BYTES = 8 * WIDTH
 
 
 @jit
-def _product(opcode: int, row: int, scratch: int) -> None:
-    if opcode == _CONV:
+def _convolve(packed: bool, row: int, scratch: int) -> None:
+    if packed:
+        packed_conv(row, scratch)
+    elif load_i64(row, ISA_COLUMN) != _PLAIN and is_depthwise(row):
+        depthwise_conv(row, scratch)
+    else:
         conv(row, scratch)
+
+
+@jit
+def _product(opcode: int, row: int, scratch: int) -> None:
+    packed = load_i64(row, PACKED_COLUMN) != 0
+    if opcode == _CONV:
+        _convolve(packed, row, scratch)
     elif opcode == _GEMM:
-        gemm(row, scratch)
+        if packed:
+            packed_gemm(row, scratch)
+        else:
+            gemm(row, scratch)
     elif opcode == _MATMUL:
         matmul(row, scratch)
     elif opcode == _CONV_TRANSPOSE:

@@ -22,6 +22,15 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
+PACKED_COLUMN, ISA_COLUMN = WIDTH - 2, WIDTH - 1
+"""In a linked table: address of the weights packed for this CPU (0: none) and the instruction set that packed them."""
+
+BLOCK_ROWS = 48
+"""Rows of a matrix product that are gathered in scratch memory at a time."""
+
+TILE_BYTES = 6 * 64 * 4
+"""int32 results of one register tile."""
+
 _BIG = (1 << 31) - 1
 _FAR = 1 << 40
 _HUGE = 1 << 40
@@ -424,6 +433,15 @@ def _rounded(count: int, size: int) -> int:
     return -(-count * size // 64) * 64
 
 
+def _product_scratch(k: int, cols: int) -> int:
+    """A block of rows of up to two bytes an element, padded to whole steps, and a tile's results; or plain accumulators."""
+    return max(TILE_BYTES + _rounded(BLOCK_ROWS * (k + 4), 2), _rounded(cols, 4))
+
+
+def _conv_scratch(f: Values) -> int:
+    return _product_scratch(f["kernel_h"] * f["kernel_w"] * (f["in_c"] // f["groups"]), f["out_c"])
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 _PRODUCT = [*_constants(I8, "w"), *_constants(I32, "bias", "m", "n")]
@@ -439,14 +457,14 @@ def _build() -> tuple[Opcode, ...]:
     table: list[Opcode] = []
 
     def define(name: str, fields: list[Field], accesses: Callable[[Values], list[Access]], **more: Any) -> None:
-        if 1 + len(fields) > WIDTH:
+        if 1 + len(fields) > PACKED_COLUMN:
             raise ValueError(f"opcode {name} has {len(fields)} fields")
         table.append(Opcode(name, len(table) + 1, tuple(fields), accesses, **more))
 
     # x [batch, in_h, in_w, in_c], w [kernel_h, kernel_w, in_c/groups, out_c], y [batch, out_h, out_w, out_c]; bias has -x_zp*sum(w) in it.
     define(
         "conv", [*_read("x"), *_PRODUCT, *_write("y"), *_GEOMETRY, *_dims("out_c"), *_dims("groups", low=1, default=1), *_zero_points("x_zp"), *_OUT],
-        _conv_accesses, limits=_shift_limits("n"), rules=_group_rules, scratch=lambda f: _rounded(f["out_c"], 4),
+        _conv_accesses, limits=_shift_limits("n"), rules=_group_rules, scratch=_conv_scratch,
     )
     # w [kernel_h, kernel_w, in_c, out_c/groups]; the zero point is NOT in the bias here: (x - x_zp) is multiplied.
     define(
@@ -461,7 +479,7 @@ def _build() -> tuple[Opcode, ...]:
             *_read("x"), *_PRODUCT, *_write("y"), *_dims("rows", "k", "cols"), *_strides("x_row", default="k"), *_strides("y_row", default="cols"),
             *_strides("x_offset", "y_offset", default=0), *_OUT,
         ],
-        _gemm_accesses, limits=_shift_limits("n"), scratch=lambda f: _rounded(f["cols"], 4),
+        _gemm_accesses, limits=_shift_limits("n"), scratch=lambda f: _product_scratch(f["k"], f["cols"]),
     )
     # a [b0..b3, rows, k], b [b0..b3, k, cols], y [b0..b3, rows, cols], all with element strides and an offset.
     define(

@@ -77,6 +77,7 @@ class Program:
         blob: uint8, all constants.
         nodes: name of the node each instruction came from.
         source: free JSON about the model.
+        packed: weights packed for this CPU, filled by `packing.py`.
     """
 
     dims: tuple[str, ...]
@@ -91,6 +92,7 @@ class Program:
     nodes: tuple[str, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
     _bindings: dict[tuple[int, ...], Bound] = field(default_factory=dict, repr=False)
+    packed: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .border import dequantize, load_input, solve_dimensions
-from .errors import FeedError
+from .errors import FeedError, MachineError
 from .kernels.common import BLOCK_BYTES, BLOCKS
 from .machine import execute
-from .opcodes import ELEMENT_DTYPE, Source
+from .opcodes import ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
+from .packing import pack_program
 from .plan import ALIGNMENT, Bound
 from .program import Program
+from .simd import Isa, best_isa
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -31,20 +33,22 @@ class Memory:
     Attributes:
         arena: all activations, by the plan.
         scratch: working memory of the kernels.
-        constants: weights and tables of the program.
+        constants: weights and tables of the program, mapped from its file.
+        packed: weights in the order in which this CPU's kernels read them.
         peak_lower_bound: no plan of the arena could be smaller than this.
     """
 
     arena: int
     scratch: int
     constants: int
+    packed: int
     peak_lower_bound: int
 
 
 class _Arena:
     """Memory of one thread for one binding, and the instruction table with the addresses in it."""
 
-    def __init__(self, program: Program, bound: Bound) -> None:
+    def __init__(self, program: Program, bound: Bound, isa: Isa) -> None:
         scratch = BLOCKS * BLOCK_BYTES + bound.scratch_bytes
         raw = np.zeros(bound.arena_bytes + scratch + 2 * ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
@@ -54,6 +58,10 @@ class _Arena:
         self.code = bound.code.copy()
         self.code[bound.kinds == Source.BUFFER] += base
         self.code[bound.kinds == Source.CONSTANT] += program.blob.ctypes.data
+        self.code[:, ISA_COLUMN] = isa
+        self.packed = pack_program(program, bound, isa)
+        for index, weights in self.packed.items():
+            self.code[index, PACKED_COLUMN] = weights.ctypes.data
 
     def run(self, first: int, last: int) -> int:
         return int(execute(self.code.ctypes.data, first, last, self.scratch))
@@ -70,13 +78,17 @@ class Session:
 
     Args:
         program: path of a ``.qprog`` file, or a `Program`.
+        isa: instruction set of the kernels; default: the best of this CPU. All give the same results.
 
     Raises:
         ProgramError: the file is not a sound program.
     """
 
-    def __init__(self, program: str | Path | Program) -> None:
+    def __init__(self, program: str | Path | Program, isa: Isa | None = None) -> None:
         self.program = program if isinstance(program, Program) else Program.load(program)
+        self.isa = best_isa() if isa is None else isa
+        if not self.isa.supported:
+            raise MachineError(f"this CPU has no {self.isa.name.lower()}; the best it can do is {best_isa().name.lower()}")
         self._local = threading.local()
         if not self.program.dims:
             self.program.bind()
@@ -123,7 +135,8 @@ class Session:
     def memory(self, **dims: int) -> Memory:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
         bound = self.program.bind(**dims)
-        return Memory(bound.arena_bytes, bound.scratch_bytes + BLOCKS * BLOCK_BYTES, self.program.blob.nbytes, bound.peak_lower_bound)
+        packed = sum(weights.nbytes for weights in {id(w): w for w in pack_program(self.program, bound, self.isa).values()}.values())
+        return Memory(bound.arena_bytes, bound.scratch_bytes + BLOCKS * BLOCK_BYTES, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 
     def memory_for(self, feeds: Feeds) -> Memory:
         """`memory` for the sizes that these feeds have."""
@@ -151,7 +164,7 @@ class Session:
         for arena in kept:
             if arena.bound is bound:
                 return arena
-        arena = _Arena(self.program, bound)
+        arena = _Arena(self.program, bound, self.isa)
         kept.append(arena)
         del kept[:-_KEPT_ARENAS]
         return arena

@@ -18,9 +18,11 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
 from qcompiler.runtime.kernels.common import BLOCK_BYTES, BLOCKS
+from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.opcodes import BY_NUMBER, WIDTH, Source
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session, _Arena
+from qcompiler.runtime.simd import Isa, best_isa
 
 from qcompiler.runtime import machine, memory
 
@@ -63,9 +65,30 @@ class CheckedMemory:
         return store
 
 
+def tile_reference(checked: CheckedMemory, layout: str, tile_rows: int, panels: int) -> Callable[..., None]:
+    """What a register tile computes, on checked memory."""
+    load_a = checked.loader(8, False) if layout == "quad" else checked.loader(16, True)
+    load_b = checked.loader(16, True) if layout == "wide" else checked.loader(8, True)
+    load_bias, store = checked.loader(32, True), checked.storer(32)
+    group, step_bytes = (4 if layout == "quad" else 2), (32 if layout == "pair" else 64)
+
+    def tile(a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+        assert 1 <= rows <= tile_rows
+        for r in range(tile_rows):
+            source = a + min(r, rows - 1) * a_stride
+            left = [load_a(source + 4 * s, g) for s in range(steps) for g in range(group)]
+            for column in range(16 * panels):
+                panel, lane = b + column // 16 * panel_bytes, column % 16
+                right = [load_b(panel + s * step_bytes, lane * group + g) for s in range(steps) for g in range(group)]
+                total = sum(x * y for x, y in zip(left, right, strict=True))
+                store(acc, r * 16 * panels + column, load_bias(bias, column) + total)
+
+    return tile
+
+
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
-    replaced: dict[int, Any] = {}
+    replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
     for width in (8, 16, 32, 64):
@@ -85,9 +108,9 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     return convert(function)  # type: ignore[no-any-return]
 
 
-def run_interpreted(program: Program, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa.PLAIN) -> dict[str, Array]:
     """Outputs of a program without symbols, with every access checked."""
-    session = Session(program)
+    session = Session(program, isa)
     bound = program.bind()
     arena = session._prepare(feeds)
     checked = CheckedMemory()
@@ -105,6 +128,9 @@ def _allow(checked: CheckedMemory, arena: _Arena, program: Program, numbers: Arr
     row = arena.code.ctypes.data + index * 8 * WIDTH
     scratch = (arena.scratch, arena.scratch + BLOCKS * BLOCK_BYTES + opcode.scratch(values))
     checked.readable, checked.writable = [(row, row + 8 * WIDTH), scratch], [scratch]
+    packed = arena.packed.get(index)
+    if packed is not None:
+        checked.readable.append((packed.ctypes.data, packed.ctypes.data + packed.nbytes))
     for access in opcode.accesses(values):
         base = int(arena.code[index, opcode.position(access.field)])
         target = [checked.readable, checked.writable] if access.write else [checked.readable]
@@ -133,10 +159,14 @@ def build_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **f
 
 
 def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any) -> dict[str, Array]:
-    """Outputs of one instruction, compiled; the checked interpretation has given the same."""
+    """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
-    compiled = Session(program).raw(feeds)
     plain = run_interpreted(program, feeds)
-    for name, value in plain.items():
-        np.testing.assert_array_equal(compiled[name], value, err_msg=f"{opcode}: compiled and interpreted results differ")
-    return compiled
+    has_tiles = opcode in ("gemm", "conv", "matmul")
+    results = {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
+    if has_tiles:
+        results |= {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in {Isa.PORTABLE, best_isa()}}
+    for what, result in results.items():
+        for name, value in plain.items():
+            np.testing.assert_array_equal(result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted")
+    return plain

@@ -1,0 +1,181 @@
+"""Register tiles by instruction set, and the products of whole blocks of rows that are made of them."""
+
+from __future__ import annotations
+
+from ..jit import jit
+from ..memory import load_i32, store_8, store_16
+from ..opcodes import Element
+from ..simd import (
+    LANES,
+    PAIR_256,
+    PAIR_512,
+    PAIR_ANY,
+    QUAD_256,
+    QUAD_512,
+    TILE_ROWS,
+    WIDE_256,
+    WIDE_512,
+    WIDE_ANY,
+    Flavour,
+    Isa,
+    Tile,
+    make_tile,
+)
+from .common import clamp, rounding
+
+TILES: dict[Tile, tuple[Flavour, int, int]] = {}
+"""Every tile with its flavour, rows and panels."""
+
+
+def _tile(flavour: Flavour, rows: int, panels: int) -> Tile:
+    tile = make_tile(flavour, rows, panels)
+    TILES[tile] = (flavour, rows, panels)
+    return tile
+
+
+_quad512_6x1, _quad512_6x2, _quad512_6x4 = (_tile(QUAD_512, TILE_ROWS, p) for p in (1, 2, 4))
+_quad512_1x1, _quad512_1x2, _quad512_1x4 = (_tile(QUAD_512, 1, p) for p in (1, 2, 4))
+_pair512_6x1, _pair512_6x2, _pair512_6x4 = (_tile(PAIR_512, TILE_ROWS, p) for p in (1, 2, 4))
+_pair512_1x1, _pair512_1x2, _pair512_1x4 = (_tile(PAIR_512, 1, p) for p in (1, 2, 4))
+_wide512_6x1, _wide512_6x2, _wide512_6x4 = (_tile(WIDE_512, TILE_ROWS, p) for p in (1, 2, 4))
+_quad256_6, _quad256_1 = (_tile(QUAD_256, rows, 1) for rows in (TILE_ROWS, 1))
+_pair256_6, _pair256_1 = (_tile(PAIR_256, rows, 1) for rows in (TILE_ROWS, 1))
+_pairany_6, _pairany_1 = (_tile(PAIR_ANY, rows, 1) for rows in (TILE_ROWS, 1))
+_wide256_6, _wideany_6 = _tile(WIDE_256, TILE_ROWS, 1), _tile(WIDE_ANY, TILE_ROWS, 1)
+
+QUAD, PAIR, WIDE = 0, 1, 2
+_AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
+_I16 = int(Element.I16)
+
+
+@jit
+def group_size(isa: int, left: int) -> int:
+    """Panels that the next tile takes when ``left`` remain."""
+    if isa != _AVX512 or left == 1:
+        return 1
+    return 4 if left >= 4 else 2
+
+
+@jit
+def _tile_quad512(panels: int, a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    if rows == 1:
+        if panels == 4:
+            _quad512_1x4(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        elif panels == 2:
+            _quad512_1x2(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        else:
+            _quad512_1x1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif panels == 4:
+        _quad512_6x4(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif panels == 2:
+        _quad512_6x2(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    else:
+        _quad512_6x1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+
+
+@jit
+def _tile_pair512(panels: int, a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    if rows == 1:
+        if panels == 4:
+            _pair512_1x4(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        elif panels == 2:
+            _pair512_1x2(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        else:
+            _pair512_1x1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif panels == 4:
+        _pair512_6x4(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif panels == 2:
+        _pair512_6x2(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    else:
+        _pair512_6x1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+
+
+@jit
+def _tile_wide(isa: int, panels: int, a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    if isa == _AVX512:
+        if panels == 4:
+            _wide512_6x4(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        elif panels == 2:
+            _wide512_6x2(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        else:
+            _wide512_6x1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif isa in (_AVX2, _AVX_VNNI):
+        _wide256_6(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    else:
+        _wideany_6(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+
+
+@jit
+def _tile_narrow(isa: int, layout: int, a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    """One panel, without 512-bit vectors."""
+    single = rows == 1
+    if layout == QUAD:
+        if single:
+            _quad256_1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        else:
+            _quad256_6(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif isa in (_AVX2, _AVX_VNNI):
+        if single:
+            _pair256_1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+        else:
+            _pair256_6(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif single:
+        _pairany_1(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    else:
+        _pairany_6(a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+
+
+@jit
+def run_tile(
+    isa: int, layout: int, panels: int, a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int
+) -> None:
+    """One tile of up to six rows and ``panels`` (as `group_size` chose) panels; results int32 [6, 16 * panels] at ``acc``."""
+    if layout == WIDE:
+        _tile_wide(isa, panels, a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif isa != _AVX512:
+        _tile_narrow(isa, layout, a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    elif layout == QUAD:
+        _tile_quad512(panels, a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+    else:
+        _tile_pair512(panels, a, a_stride, rows, b, panel_bytes, steps, bias, acc)
+
+
+@jit
+def requant_codes(y: int, element: int, acc: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int) -> None:
+    """Codes of ``count`` int32 accumulators, each with its multiplier, dense at ``y``."""
+    if element == _I16:
+        for j in range(count):
+            shift = load_i32(n, j)
+            store_16(y, j, clamp(((load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift) + y_zp, lo, hi))
+    else:
+        for j in range(count):
+            shift = load_i32(n, j)
+            store_8(y, j, clamp(((load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift) + y_zp, lo, hi))
+
+
+@jit
+def multiply_block(
+    isa: int, layout: int, a: int, a_stride: int, rows: int, packed: int, cols: int, steps: int, out: tuple[int, int, int, int, int, int], acc: int
+) -> None:
+    """``rows`` rows of activations times all columns of packed weights.
+
+    ``out`` is the address of the first code, bytes between rows, element type, zero point, lo, hi.
+    """
+    y, y_stride, element, y_zp, lo, hi = out
+    panels = (cols + LANES - 1) // LANES
+    head = panels * LANES * 4
+    panel_bytes = steps * LANES * (4 if layout == QUAD else 2)
+    size = 2 if element == _I16 else 1
+    first = 0
+    while first < panels:
+        group = group_size(isa, panels - first)
+        width = min(group * LANES, cols - first * LANES)
+        column = packed + first * LANES * 4
+        weights = packed + 3 * head + first * panel_bytes
+        for top in range(0, rows, TILE_ROWS):
+            count = min(TILE_ROWS, rows - top)
+            run_tile(isa, layout, group, a + top * a_stride, a_stride, count, weights, panel_bytes, steps, column, acc)
+            for r in range(count):
+                target = y + (top + r) * y_stride + first * LANES * size
+                requant_codes(target, element, acc + r * group * LANES * 4, column + head, column + 2 * head, width, y_zp, lo, hi)
+        first += group
