@@ -40,7 +40,7 @@ OPERANDS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(MOVERS | UNARIES, _FIRST),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu"), _BOTH),
     **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"), _BOTH),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Softmax", "ArgMax"), _FIRST),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "LRN", "ReduceMean", "ReduceSum", "Softmax", "ArgMax"), _FIRST),
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization"), _FIRST),
     **dict.fromkeys(("Conv", "ConvTranspose"), _FIRST),
     "Gemm": _FIRST, "MatMul": _BOTH, "Where": (1, 2), "Cast": (), "LSTM": (0, 5, 6), "GRU": (0, 5),

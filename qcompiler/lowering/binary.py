@@ -52,19 +52,19 @@ def _extreme(lw: Lowering, node: Node, target: Target) -> Coded:
     return _scaled_terms(lw, node.op, node, (node.inputs[0], node.inputs[1]), target)
 
 
-def _multiply(lw: Lowering, name: str, pair: tuple[tuple[Coded, float], tuple[Coded, float]], node: Node, target: Target) -> Coded:
+def multiply(lw: Lowering, pair: tuple[tuple[Coded, float], tuple[Coded, float]], node: Node, target: Target) -> Coded:
+    """Mul of two code tensors, each with a real factor; the result has the shape of ``node``'s output."""
     (a, a_factor), (b, b_factor) = pair
     if a.magnitude * b.magnitude >= 2**31:
         raise UnsupportedError("the product of its codes exceeds int32; use 8-bit codes for one operand")
     m, n = fixed_point(a_factor * b_factor * a.grid.scale * b.grid.scale / target.grid.scale)
     attrs = {"a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "m": m, "n": n}
-    named = Target(target.grid, target.lo, target.hi, name)
-    return lw.emit("Mul", [a.tensor, b.tensor], attrs, named, node.outputs[0].shape)
+    return lw.emit("Mul", [a.tensor, b.tensor], attrs, target, node.outputs[0].shape)
 
 
 def _mul(lw: Lowering, node: Node, target: Target) -> Coded:
     pair = operand(lw, node.inputs[0]), operand(lw, node.inputs[1])
-    return _multiply(lw, target.name, pair, node, target)
+    return multiply(lw, pair, node, target)
 
 
 def _div(lw: Lowering, node: Node, target: Target) -> Coded:
@@ -72,7 +72,7 @@ def _div(lw: Lowering, node: Node, target: Target) -> Coded:
     if divisor is not None:
         if np.any(divisor == 0.0):
             raise UnsupportedError(f"it divides by zeros in the constant '{node.inputs[1].name}'")
-        return _multiply(lw, target.name, (operand(lw, node.inputs[0]), (_fine_constant(lw, node, 1.0 / divisor), 1.0)), node, target)
+        return multiply(lw, (operand(lw, node.inputs[0]), (_fine_constant(lw, node, 1.0 / divisor), 1.0)), node, target)
     (a, a_factor), (b, b_factor) = (operand(lw, tensor) for tensor in node.inputs)
     (m,), n = common_factors([a_factor * a.grid.scale / (b_factor * b.grid.scale * target.grid.scale)])
     attrs = {"a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "m": m, "n": n}
@@ -114,7 +114,7 @@ def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
         halves.append(lw.emit("Requantize", [x.tensor], attrs, Target(x.grid, lo, hi, f"{target.name}_{name}"), shape))
     largest = float(np.abs(slope).max(initial=0.0)) * max(abs(v) for v in x.bounds)
     grid = Grid.covering(-largest, largest)
-    steep = _multiply(lw, f"{target.name}_slope", ((halves[1], 1.0), (_fine_constant(lw, node, slope), 1.0)), node, Target.whole(grid, ""))
+    steep = multiply(lw, ((halves[1], 1.0), (_fine_constant(lw, node, slope), 1.0)), node, Target.whole(grid, f"{target.name}_slope"))
     step = target.grid.scale
     (a_m, b_m), n = common_factors([x.grid.scale / step, grid.scale / step])
     attrs = {"a_zp": zero, "b_zp": 0, "a_m": a_m, "b_m": b_m, "n": n}

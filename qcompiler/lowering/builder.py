@@ -40,7 +40,7 @@ class IntegerBuilder:
 
     def constant(self, name: str, values: Array) -> Constant:
         """A constant; equal arrays are stored once."""
-        array = np.ascontiguousarray(values)
+        array = np.asarray(values, order="C")  # ascontiguousarray would make a vector of a scalar
         key = (array.dtype.str, array.tobytes(), array.shape)
         if key not in self._constants:
             self._constants[key] = Constant(unique_name(self._taken, name), array)

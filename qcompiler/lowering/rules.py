@@ -5,6 +5,7 @@ from __future__ import annotations
 from qcompiler.lowering.core import Rule
 from qcompiler.lowering.elementwise import ELEMENTWISE, elementwise_bounds, elementwise_grid, lower_elementwise
 from qcompiler.lowering.layers import LAYERS, layer_bounds, lower_layer_node
+from qcompiler.lowering.lrn import lower_lrn, lrn_bounds
 from qcompiler.lowering.movers import MOVERS, concat_grid, hull, lower_concat, lower_mover, mover_grid
 from qcompiler.lowering.recurrent import RECURRENT, lower_recurrent, recurrent_bounds, recurrent_grid
 from qcompiler.lowering.reductions import (
@@ -23,6 +24,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(RECURRENT, Rule(lower_recurrent, recurrent_bounds, recurrent_grid)),
     "Concat": Rule(lower_concat, hull, concat_grid),
     "AveragePool": Rule(lower_average_pool, average_bounds),
+    "LRN": Rule(lower_lrn, lrn_bounds),
     "Resize": Rule(lower_resize, average_bounds, mover_grid),
     "Softmax": Rule(lower_softmax, softmax_bounds),
     "LayerNormalization": _NORM,
