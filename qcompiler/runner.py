@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,21 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from qcompiler.errors import ModelError
-from qcompiler.ir import Graph
+from qcompiler.ir import Constant, Graph
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
 
-_PROTO_LIMIT = 1_800_000_000
-"""Bytes from which a model travels by external data; protobuf itself ends at 2 GiB."""
+_SHARED_FROM = 1 << 16
+"""Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
 
 
 class Runner:
-    """An onnxruntime session over a graph.
+    """An onnxruntime session over a graph. Large weights of a graph are shared with it, not copied.
 
     Args:
         model: a graph or a model.
@@ -40,19 +40,25 @@ class Runner:
     def __init__(
         self, model: Graph | onnx.ModelProto, outputs: Sequence[str] | None = None, *, fusions: bool = True, threads: int = 1
     ) -> None:
-        proto = model if isinstance(model, onnx.ModelProto) else gs.export_onnx(model, do_type_check=False)
-        known = {out.name for out in proto.graph.output}
-        self._wanted = list(outputs) if outputs is not None else [out.name for out in proto.graph.output]
-        extra = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known]
-        proto.graph.output.extend(extra)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if fusions else level.ORT_DISABLE_ALL
-        self._session = _session(proto, options)
-        for _ in extra:
-            proto.graph.output.pop()
+        if isinstance(model, onnx.ModelProto):
+            proto, self._shared = onnx.ModelProto(), dict[str, NDArray[Any]]()
+            proto.CopyFrom(model)
+        else:
+            proto, self._shared = _light_model(model)
+        known = {out.name for out in proto.graph.output}
+        self._wanted = list(outputs) if outputs is not None else [out.name for out in proto.graph.output]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._shared.values()]
+        options.add_external_initializers(list(self._shared), values)
+        try:
+            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Values of the wanted tensors for one feed.
@@ -71,18 +77,34 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400]
 
 
-def _session(proto: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
+def _light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model without its large weights, and those by name."""
+    large = {}
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, Constant) and tensor.values.nbytes >= _SHARED_FROM and tensor.values.dtype != np.object_:
+                large[tensor.name] = tensor
+    with _stubs(list(large.values())) as arrays:
+        return gs.export_onnx(graph, do_type_check=False), arrays
+
+
+@contextmanager
+def _stubs(constants: Sequence[Constant]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Lets the constants export as references to external data; gives their values by name."""
+    arrays = {constant.name: np.ascontiguousarray(constant.values) for constant in constants}
+    kept = [constant._values for constant in constants]
     try:
-        return _open(proto, options)
-    except ORT_ERRORS as error:
-        raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+        for constant in constants:
+            constant._values = LazyValues(_reference(constant.name, arrays[constant.name]))
+        yield arrays
+    finally:
+        for constant, values in zip(constants, kept, strict=True):
+            constant._values = values
 
 
-def _open(proto: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
-    providers = ["CPUExecutionProvider"]
-    if proto.ByteSize() < _PROTO_LIMIT:
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(proto, path, save_as_external_data=True, location="weights.bin")
-        return ort.InferenceSession(str(path), options, providers=providers)
+def _reference(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", "in_memory"), ("offset", 0), ("length", array.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
