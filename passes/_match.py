@@ -55,7 +55,7 @@ def constant_operand(node: Node) -> tuple[Tensor, Array] | None:
 
 def new_constant(graph: Graph, base: str, values: Array) -> Constant:
     """A constant with a name of its own."""
-    return Constant(unique_name(names_in(graph), base), np.ascontiguousarray(values))
+    return Constant(unique_name(names_in(graph), base), np.asarray(values, order="C"))
 
 
 def new_variable(graph: Graph, base: str, like: Tensor) -> Variable:

@@ -219,7 +219,7 @@ def insert_qdq(
 
 def dequantize_constant(graph: Graph, name: str, codes: Array, spec: QuantSpec, taken: set[str]) -> Variable:
     """An integer initializer with its DequantizeLinear node; returns the float tensor behind it."""
-    stored = Constant(unique_name(taken, f"{name}_codes"), np.ascontiguousarray(codes.astype(spec.dtype)))
+    stored = Constant(unique_name(taken, f"{name}_codes"), codes.astype(spec.dtype, order="C"))
     result = Variable(unique_name(taken, f"{name}_dq"), dtype=np.float32, shape=list(codes.shape))
     attrs = {} if spec.axis is None else {"axis": spec.axis}
     node_name = unique_name(taken, f"{name}_DequantizeLinear")
