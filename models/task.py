@@ -52,3 +52,13 @@ def agreement(reference: Answers, answers: Answers) -> float:
 def accuracy(answers: Answers, labels: NDArray[Any]) -> float:
     """Share of samples whose largest logit is that of their class; answers [n, classes] each, labels [N]."""
     return float((np.concatenate(list(answers)).argmax(-1) == labels).mean())
+
+def edit_distance(first: str, second: str) -> int:
+    """Insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
+    previous = list(range(len(second) + 1))
+    for row, left in enumerate(first, 1):
+        current = [row]
+        for column, right in enumerate(second, 1):
+            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right)))
+        previous = current
+    return previous[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from models.data import ALPHABET, TEXT_LENGTH, encode
 from models.small import HOME, SMALL_TASKS, manifest
-from models.task import agreement, sqnr_db
+from models.task import agreement, edit_distance, sqnr_db
 from qcompiler.runner import Runner
 
 NAMES = sorted(manifest())
@@ -78,3 +78,7 @@ def test_agreement_and_sqnr() -> None:
     assert agreement(real, got) == 0.5
     assert sqnr_db(real, got) == pytest.approx(10 * np.log10(30 / 2))
     assert sqnr_db(real, real) == float("inf")
+
+
+def test_edit_distance() -> None:
+    assert [edit_distance(*pair) for pair in (("", "abc"), ("kitten", "sitting"), ("same", "same"))] == [3, 3, 0]

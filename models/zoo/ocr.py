@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from models.fetch import FetchError, pip_package
-from models.task import Answers, Feed, Task, accuracy
+from models.task import Answers, Feed, Task, accuracy, edit_distance
 
 HEIGHT = 48
 RECOGNITION_WIDTH, CLASSIFIER_WIDTH = 640, 192
@@ -121,14 +121,3 @@ def _decode(codes: NDArray[Any], characters: Sequence[str]) -> str:
     """Best path of a CTC head: repetitions once, blanks (0) left out."""
     kept = [code for index, code in enumerate(codes) if code and (index == 0 or code != codes[index - 1])]
     return "".join(characters[code] for code in kept)
-
-
-def edit_distance(first: str, second: str) -> int:
-    """Insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
-    previous = list(range(len(second) + 1))
-    for row, left in enumerate(first, 1):
-        current = [row]
-        for column, right in enumerate(second, 1):
-            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right)))
-        previous = current
-    return previous[-1]

@@ -97,11 +97,6 @@ def test_a_missing_command_is_one_clear_line(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_edit_distance() -> None:
-    ocr = pytest.importorskip("models.zoo.ocr", reason="needs pillow")
-    assert [ocr.edit_distance(*pair) for pair in (("", "abc"), ("kitten", "sitting"), ("same", "same"))] == [3, 3, 0]
-
-
 def test_every_task_has_its_function() -> None:
     for path in TASKS.values():
         module, _, function = path.partition(":")
