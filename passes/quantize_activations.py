@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..calibration.collect import collect_ranges, observe
+from ..calibration.collect import HUGE, collect_ranges, observe
 from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import synthetic_source
@@ -46,10 +46,9 @@ def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
 
 
 def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
-    values = np.asarray(tensor.values)
-    finite = values[np.isfinite(values)]
-    extent = Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
-    return extent.clamp(floors.get(tensor.name, -np.inf))
+    values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
+    finite = values[np.abs(values) < HUGE]
+    return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
 
 
 def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
@@ -57,10 +56,12 @@ def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, f
     return reduce(Range.join, ranges)
 
 
-def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName) -> list[Range]:
+def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
     """What each group's grid should cover."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
     statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(placement.quantized))
+    if statistics.nan:
+        ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
     floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
     seen = observe(graph, statistics, data, observer, floors)
     return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
@@ -93,7 +94,7 @@ class QuantizeActivations(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer), strict=True):
+        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):
             spec = grid_for(group, extent)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])

@@ -122,7 +122,7 @@ def constant_of(tensor: Tensor | None) -> Array | None:
 
 def is_float(tensor: Tensor) -> bool:
     """True for tensors of a float type."""
-    return tensor.dtype is not None and np.issubdtype(np.dtype(tensor.dtype), np.floating)
+    return isinstance(tensor.dtype, np.dtype | type) and np.issubdtype(np.dtype(tensor.dtype), np.floating)
 
 
 def names_in(graph: Graph) -> set[str]:

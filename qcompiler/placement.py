@@ -164,6 +164,8 @@ def _special_refusal(node: Node) -> str | None:
         return "converts a float tensor"
     if op in ("LayerNormalization", "MaxPool") and any(out.name and (out.outputs) for out in node.outputs[1:]):
         return f"its second output '{node.outputs[1].name}' is used"
+    if op == "AveragePool" and any(step != 1 for step in node.attrs.get("dilations", ())):
+        return "dilations, which onnxruntime's integer pooling cannot load"
     if op == "Resize" and node.attrs.get("mode", "nearest") not in ("nearest", "linear"):
         return f"mode '{node.attrs['mode']}'"
     if op == "Pad" and node.attrs.get("mode", "constant") == "wrap":

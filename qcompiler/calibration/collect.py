@@ -6,7 +6,7 @@ Ranges are reduced inside the graph itself; histograms take a second look at the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,44 +38,45 @@ class Statistics:
     """What was seen.
 
     Attributes:
-        ranges: by tensor name.
+        ranges: by tensor name; infinite where a value was infinite or NaN.
         row_maxima: by name of a Softmax input, its smallest row maximum (rows that are masked altogether left out).
         elements: by tensor name, its largest number of elements.
+        nan: names of tensors that held NaN.
     """
 
     ranges: dict[str, Range]
     row_maxima: dict[str, float]
     elements: dict[str, int]
+    nan: list[str] = field(default_factory=list)
 
 
 def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None) -> Statistics:
     """Ranges of ``names`` over all feeds; ``softmax_axes`` maps the inputs of Softmax nodes to their axes.
 
     Raises:
-        DataError: no feed at all, or a tensor becomes NaN.
+        DataError: no feed at all.
     """
     axes = dict(softmax_axes or {})
     proto, outputs = _with_reductions(graph, names, axes)
     runner = Runner(proto, outputs)
     lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
     rows = dict.fromkeys(axes, (np.inf, np.inf))
-    huge: set[str] = set()
+    nan: set[str] = set()
     count = 0
     for count, feed in enumerate(data, 1):
         values = list(runner.run(feed).values())
         low, high, size = (np.array(values[k * len(names):(k + 1) * len(names)], np.float64).reshape(-1) for k in range(3))
-        _refuse_nan(names, low, high, count)
-        huge.update(name for name, a, b in zip(names, low, high, strict=True) if a <= b and max(-a, b) >= HUGE)
-        lows, highs, sizes = np.minimum(lows, low), np.maximum(highs, high), np.maximum(sizes, size.astype(np.int64))
+        undefined = np.isnan(low) | np.isnan(high)
+        nan.update(names[index] for index in np.flatnonzero(undefined))
+        lows = np.minimum(lows, np.where(undefined, -np.inf, low))
+        highs, sizes = np.maximum(highs, np.where(undefined, np.inf, high)), np.maximum(sizes, size.astype(np.int64))
         for name, maxima in zip(axes, values[3 * len(names):], strict=True):
             rows[name] = _smallest(rows[name], maxima)
     if count == 0:
         raise DataError("the calibration set is empty; give at least one feed")
     ranges = {name: Range(float(a), float(b)) if a <= b else Range(0.0, 0.0) for name, a, b in zip(names, lows, highs, strict=True)}
-    if huge:
-        ranges.update(_finite_ranges(graph, sorted(huge), data))
     row_maxima = {name: live if np.isfinite(live) else every for name, (live, every) in rows.items()}
-    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)))
+    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)), sorted(nan))
 
 
 def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> tuple[onnx.ModelProto, list[str]]:
@@ -95,12 +96,6 @@ def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]
     return proto, wanted
 
 
-def _refuse_nan(names: Sequence[str], low: NDArray[Any], high: NDArray[Any], count: int) -> None:
-    bad = np.flatnonzero(np.isnan(low) | np.isnan(high))
-    if bad.size:
-        raise DataError(f"calibration feed {count - 1} makes the tensor '{names[bad[0]]}' NaN; check the feed and the model on onnxruntime")
-
-
 def _smallest(known: tuple[float, float], maxima: NDArray[Any]) -> tuple[float, float]:
     """Smallest row maximum among rows that are not masked altogether, and among all finite ones."""
     finite = maxima[np.isfinite(maxima)]
@@ -109,15 +104,18 @@ def _smallest(known: tuple[float, float], maxima: NDArray[Any]) -> tuple[float, 
 
 
 def _finite_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed]) -> dict[str, Range]:
-    """Ranges over the values below `HUGE` in magnitude: an infinite mask has no place on a grid."""
+    """Ranges over the values below `HUGE` in magnitude: infinity has no place on a grid."""
+    if not names:
+        return {}
     runner = Runner(graph, names)
-    found = dict.fromkeys(names, Range(0.0, 0.0))
+    found: dict[str, Range] = {}
     for feed in data:
         for name, values in runner.run(feed).items():
             finite = values[np.abs(values) < HUGE]
             if finite.size:
-                found[name] = found[name].join(Range(float(finite.min()), float(finite.max())))
-    return found
+                seen = Range(float(finite.min()), float(finite.max()))
+                found[name] = found[name].join(seen) if name in found else seen
+    return {name: found.get(name, Range(0.0, 0.0)) for name in names}
 
 
 def observe(
@@ -134,6 +132,7 @@ def observe(
     """
     floors = floors or {}
     ranges = {name: extent.clamp(floors.get(name, -np.inf)) for name, extent in statistics.ranges.items()}
+    ranges.update(_finite_ranges(graph, [name for name, extent in ranges.items() if max(-extent.lo, extent.hi) >= HUGE], data))
     if observer == "minmax":
         return ranges
     choose, found = OBSERVERS[observer], dict(ranges)

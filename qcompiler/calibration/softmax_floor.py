@@ -60,7 +60,7 @@ def _floor_through(
         return below
     if node.op == "Add":
         other = _largest(node.inputs[1 - slot], ranges)
-        return None if other is None else below - other
+        return below - other if other is not None and np.isfinite(other) else None
     factor = _positive_scalar(node.inputs[1 - slot]) if len(node.inputs) == 2 else None
     if node.op == "Mul" and factor:
         return below / factor

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -191,18 +193,19 @@ def _call(text: str, function: Callable[[], Iterable[Any]]) -> Iterable[Any]:
 
 def _spool(feeds: Iterable[Any], specs: tuple[InputSpec, ...]) -> Source:
     """Write the feeds of a one-shot iterator to a temporary folder that lives as long as the source."""
-    folder = tempfile.TemporaryDirectory(prefix="qcompiler-feeds-")
+    folder = Path(tempfile.mkdtemp(prefix="qcompiler-feeds-"))
     count = 0
-    for count, (where, feed) in enumerate(_numbered("feed", feeds), 1):
-        checked = check_feed(feed, specs, where)
-        with (Path(folder.name) / f"{count:09}.npz").open("wb") as file:
-            np.savez(file, *checked.values())
 
     def read() -> Iterator[tuple[str, Any]]:
         for index in range(count):
-            with np.load(Path(folder.name) / f"{index + 1:09}.npz") as arrays:
+            with np.load(folder / f"{index + 1:09}.npz") as arrays:
                 yield f"feed {index}", {spec.name: arrays[f"arr_{i}"] for i, spec in enumerate(specs)}
 
+    weakref.finalize(read, shutil.rmtree, folder, ignore_errors=True)
+    for count, (where, feed) in enumerate(_numbered("feed", feeds), 1):
+        checked = check_feed(feed, specs, where)
+        with (folder / f"{count:09}.npz").open("wb") as file:
+            np.savez(file, *checked.values())
     return Source("calibration data", specs, read, count)
 
 
