@@ -30,7 +30,8 @@ EXTERNAL_FROM = 1_800_000_000
 _INLINE = 1024
 """Bytes up to which a weight stays in the model all the same."""
 
-_RUNTIME_ERRORS = (EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
+RUNTIME_ERRORS = (EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
+"""What onnxruntime raises; it has no common base class."""
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -41,17 +42,24 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     Raises:
         ExportError: onnx's checker refuses it.
     """
-    lowest = min(schema.needed_opset(graph), graph.opset) if graph.opset >= opset.OLDEST else graph.opset
-    refusal: Exception | None = None
+    lowest = min(schema.needed_opset(graph), graph.opset)
     for version in sorted({lowest, graph.opset}):
         model = _at_opset(graph, version)
-        try:
-            check(detach(model, None).model, full=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            refusal = error
-            continue
-        return model
-    raise ExportError(f"the compiled graph is not a valid model: {_one_line(refusal)}")
+        if _refusal(model, full=True) is None:
+            return model
+    model = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
+    refusal = _refusal(model, full=False)
+    if refusal is not None:
+        raise ExportError(f"the compiled graph is not a valid model: {_one_line(refusal)}")
+    return model
+
+
+def _refusal(model: onnx.ModelProto, *, full: bool) -> Exception | None:
+    try:
+        check(detach(model, None).model, full=full)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return error
+    return None
 
 
 def _one_line(error: object) -> str:
@@ -59,7 +67,7 @@ def _one_line(error: object) -> str:
 
 
 def _at_opset(graph: Graph, version: int) -> onnx.ModelProto:
-    copy = graph.copy()
+    copy = _copy(graph)
     if version != copy.opset:
         opset.convert(copy, version)
     for body in (copy, *copy.subgraphs(recursive=True)):
@@ -72,6 +80,22 @@ def _at_opset(graph: Graph, version: int) -> onnx.ModelProto:
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
+
+
+def _copy(graph: Graph) -> Graph:
+    """A copy that shares the constants; graphsurgeon's own forgets which tensors are sequences."""
+    kinds = {name: tensor.type for name, tensor in _variables(graph)}
+    copy = graph.copy()
+    for name, tensor in _variables(copy):
+        tensor.type = kinds[name]
+    return copy
+
+
+def _variables(graph: Graph) -> Iterator[tuple[str, Variable]]:
+    for body in (graph, *graph.subgraphs(recursive=True)):
+        border = [tensor for tensor in (*body.inputs, *body.outputs) if isinstance(tensor, Variable)]
+        inside = [tensor for node in body.nodes for tensor in (*node.inputs, *node.outputs) if isinstance(tensor, Variable)]
+        yield from ((tensor.name, tensor) for tensor in (*border, *inside))
 
 
 def _drop_defaults(graph: Graph, version: int) -> None:
@@ -190,7 +214,7 @@ def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ..
             return
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, dict(feed)), strict=True))
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {_one_line(error)}") from error
     for name, result in results.items():
         if isinstance(result, np.ndarray) and result.dtype.kind == "f" and not np.isfinite(result).all():

@@ -73,6 +73,13 @@ def _default_opset(model: onnx.ModelProto) -> int:
     return int(versions[0]) if versions else (1 if model.ir_version < 3 else opset.INTERNAL_OPSET)
 
 
+def _refuse_types(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type", "sequence_type"):
+            raise ModelError(f"tensor '{value.name}' has the type {kind}, which is not supported; only tensors and sequences are")
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -80,6 +87,7 @@ def _one_line(error: Exception) -> str:
 def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     """Functions inlined, checked, of opset 13 or later, types of all tensors inferred."""
     version = _default_opset(light)
+    _refuse_types(light.graph)
     if version < _OLDEST_OPSET:
         raise ModelError(f"opset {version} is too old; export the model again with opset {_OLDEST_OPSET} or later (best: 17 to 21)")
     if version > _NEWEST_OPSET:
@@ -104,6 +112,8 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
 
 def _converted(light: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """The model at opset 13, by onnx's own converter."""
+    if any(node.op_type == "Scan" for node in light.graph.node) and version < 9:
+        raise ModelError(f"Scan of opset {version} has another meaning than today's; export the model again with opset 13 or later")
     domains = [entry for entry in light.opset_import if entry.domain not in ("", "ai.onnx")]
     try:
         typed = onnx.shape_inference.infer_shapes(light, data_prop=True)  # the converter of Softmax wants ranks

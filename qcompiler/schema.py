@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -10,16 +10,26 @@ import numpy as np
 import onnx
 import onnx.defs
 
-from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable
+from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable, is_float
 from qcompiler.opset import CHANGES, OLDEST, NotConvertibleError, plan_node
 
-NEW_VALUES: dict[tuple[str, int], dict[str, tuple[Any, ...]]] = {
-    ("Pad", 19): {"mode": ("wrap",)},
-    ("Resize", 19): {"coordinate_transformation_mode": ("half_pixel_symmetric",)},
-    ("ScatterElements", 18): {"reduction": ("max", "min")},
-    ("ScatterND", 18): {"reduction": ("max", "min")},
+
+def _has(attribute: str, *values: str) -> Callable[[Node], bool]:
+    return lambda node: node.attrs.get(attribute) in values
+
+
+def _is_float_remainder(node: Node) -> bool:
+    return not node.attrs.get("fmod", 0) and is_float(node.inputs[0])
+
+
+NEW_MEANINGS: dict[tuple[str, int], Callable[[Node], bool]] = {
+    ("Pad", 19): _has("mode", "wrap"),
+    ("Resize", 19): _has("coordinate_transformation_mode", "half_pixel_symmetric"),
+    ("ScatterElements", 18): _has("reduction", "max", "min"),
+    ("ScatterND", 18): _has("reduction", "max", "min"),
+    ("Mod", 28): _is_float_remainder,
 }
-"""Values of attributes that a version added, which its schema does not tell."""
+"""(operator, version) -> whether a node uses what that version allowed without its schema telling."""
 
 
 @cache
@@ -86,7 +96,7 @@ def _fits(node: Node, schema: onnx.defs.OpSchema, newer: list[onnx.defs.OpSchema
     handled = {name for version in crossed for name in _changed_attributes(node.op, version)}
     if any(name not in handled for name in unknown_attributes(node, schema)):
         return False
-    if any(node.attrs.get(name) in values for v in crossed for name, values in NEW_VALUES.get((node.op, v), {}).items()):
+    if any((node.op, version) in NEW_MEANINGS and NEW_MEANINGS[node.op, version](node) for version in crossed):
         return False
     rewritten = any((node.op, version) in CHANGES for version in crossed)
     if not rewritten and (len(node.inputs) > schema.max_input or len(node.outputs) > schema.max_output):

@@ -312,6 +312,20 @@ def test_damaged_weights(value, word):
         load_graph(model_of("g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, w) }", w=weight))
 
 
+def test_optional_values_and_the_old_scan_are_refused():
+    model = model_of("g (optional(float[N]) x) => (bool y) { y = OptionalHasElement(x) }", 18)
+    with pytest.raises(ModelError, match="'x' has the type optional_type"):
+        load_graph(model)
+    body = "y = Scan <num_scan_inputs = 1, body = b (float[2] i) => (float[2] o) { o = Relu(i) }> (, x)"
+    with pytest.raises(ModelError, match="Scan of opset 8"):
+        load_graph(model_of(f"g (float[1, 3, 2] x) => (float[1, 3, 2] y) {{ {body} }}", 8, ir=7))
+
+
+def test_sequences_go_through():
+    model = model_of("g (float[4] x) => (float[4] y) { s = SequenceConstruct(x, x)  y = SequenceAt(s, i) }", i=np.int64(1))
+    check_same(model, {"x": random(4)})
+
+
 def test_infinite_masks_are_fine():
     model = model_of("g (float[N, 4] x) => (float[N, 4] y) { h = Add(x, m)  y = Softmax(h) }", m=np.array([0, 0, -np.inf, 0], np.float32))
     check_same(model, {"x": random(2, 4)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import onnx
 import onnx.defs
 import pytest
@@ -28,7 +30,7 @@ def changes_of(op: str) -> list[int]:
     """Versions in which an operator's older nodes would read differently: a lost attribute or default, or other inputs."""
     schemas = history(op)
     found = []
-    for old, new in zip(schemas, schemas[1:], strict=False):
+    for old, new in pairwise(schemas):
         (before, inputs, _), (after, now, _) = form(old), form(new)
         lost = {name for name, value in before.items() if after.get(name) != value}
         if lost or now[: len(inputs)] != inputs or any(onnx.defs.OpSchema.FormalParameterOption.Single == option for option in now[len(inputs) :]):
