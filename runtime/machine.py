@@ -12,6 +12,7 @@ from .kernels.packed import packed_conv, packed_gemm
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
+from .kernels.wide import is_wide, wide_matmul
 from .memory import load_i64
 from .opcodes import BY_NAME, ISA_COLUMN, PACKED_COLUMN, WIDTH
 from .simd import Isa
@@ -51,7 +52,10 @@ def _product(opcode: int, row: int, scratch: int) -> None:
         else:
             gemm(row, scratch)
     elif opcode == _MATMUL:
-        matmul(row, scratch)
+        if is_wide(row):
+            wide_matmul(row, scratch)
+        else:
+            matmul(row, scratch)
     elif opcode == _CONV_TRANSPOSE:
         conv_transpose(row, scratch)
     elif opcode == _LSTM:

@@ -28,6 +28,12 @@ PACKED_COLUMN, ISA_COLUMN = WIDTH - 2, WIDTH - 1
 BLOCK_ROWS = 48
 """Rows of a matrix product that are gathered in scratch memory at a time."""
 
+BLOCK_COLUMNS = 256
+"""Columns of a product of two activations that are packed in scratch memory at a time."""
+
+ZERO_BYTES = 256
+"""Zeros that such a product starts its sums from."""
+
 TILE_BYTES = 6 * 64 * 4
 """int32 results of one register tile."""
 
@@ -438,6 +444,13 @@ def _product_scratch(k: int, cols: int) -> int:
     return max(TILE_BYTES + _rounded(BLOCK_ROWS * (k + 4), 2), _rounded(cols, 4))
 
 
+def _matmul_scratch(f: Values) -> int:
+    """Zeros, a tile's results, a block of rows and a block of columns as int16; or plain accumulators."""
+    columns_at_once = -(-min(f["cols"], BLOCK_COLUMNS) // 16) * 16
+    packed = TILE_BYTES + ZERO_BYTES + _rounded((BLOCK_ROWS + columns_at_once) * (f["k"] + 2), 2)
+    return max(packed, _rounded(f["cols"], 8))
+
+
 def _conv_scratch(f: Values) -> int:
     return _product_scratch(f["kernel_h"] * f["kernel_w"] * (f["in_c"] // f["groups"]), f["out_c"])
 
@@ -489,7 +502,7 @@ def _build() -> tuple[Opcode, ...]:
             *(f for s in "aby" for f in (*_strides(*(f"{s}_s{i}" for i in range(4)), f"{s}_offset", default=0), *_strides(f"{s}_row", f"{s}_col"))),
             *_zero_points("a_zp", "b_zp"), *_multipliers("m"), *_SHIFT, *_OUT, *_flag("acc64"),
         ],
-        _matmul_accesses, rules=_matmul_rules, scratch=lambda f: _rounded(f["cols"], 8) + _rounded(f["k"], 8),
+        _matmul_accesses, rules=_matmul_rules, scratch=_matmul_scratch,
     )
     # Dimensions d0..d5; y is dense. mul and div use a_m as their m.
     define(

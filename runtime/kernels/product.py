@@ -50,7 +50,8 @@ def gemm(row: int, scratch: int) -> None:
 
 
 @jit
-def _batch_offset(row: int, strides: int, index: int) -> int:
+def batch_offset(row: int, strides: int, index: int) -> int:
+    """Element offset of a matrix in a batch of up to four dimensions."""
     offset = 0
     for k in range(3, -1, -1):
         size = at(row, _MATMUL.b0 + k)
@@ -82,9 +83,9 @@ def matmul(row: int, scratch: int) -> None:
     m, n, half = at(row, _MATMUL.m), at(row, _MATMUL.n), rounding(at(row, _MATMUL.n))
     y_zp, lo, hi = at(row, _MATMUL.y_zp), at(row, _MATMUL.lo), at(row, _MATMUL.hi)
     for batch in range(batches):
-        a_start = at(row, _MATMUL.a_offset) + _batch_offset(row, _MATMUL.a_s0, batch)
-        b_start = at(row, _MATMUL.b_offset) + _batch_offset(row, _MATMUL.b_s0, batch)
-        y_start = at(row, _MATMUL.y_offset) + _batch_offset(row, _MATMUL.y_s0, batch)
+        a_start = at(row, _MATMUL.a_offset) + batch_offset(row, _MATMUL.a_s0, batch)
+        b_start = at(row, _MATMUL.b_offset) + batch_offset(row, _MATMUL.b_s0, batch)
+        y_start = at(row, _MATMUL.y_offset) + batch_offset(row, _MATMUL.y_s0, batch)
         for i in range(at(row, _MATMUL.rows)):
             _matmul_row(row, acc, a_start + i * at(row, _MATMUL.a_row), b_start)
             for j in range(at(row, _MATMUL.cols)):

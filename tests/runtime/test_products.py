@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qcompiler.runtime.session import Session
+from qcompiler.runtime.simd import Isa
 
 from qcompiler.runtime import requant as spec
-from tests.runtime.checked import run_one
+from tests.runtime.checked import build_one, run_one
 
 FEW = settings(max_examples=12, deadline=None)
 codes = st.sampled_from([np.uint8, np.int16])
@@ -70,10 +72,15 @@ def test_gemm(x_type: Any, rows: int, k: int, cols: int, seed: int) -> None:
     assert k == 0 or not y[:, :2].any()  # with k = 0 the plan may put y over x, which is never read
 
 
-@FEW
-@given(a_type=codes, b_type=codes, rows=st.integers(1, 5), k=st.integers(1, 20), cols=st.integers(1, 18), seed=seeds, n=st.integers(1, 40),
-       flip=st.booleans())
-def test_matmul_batched_with_strides(a_type: Any, b_type: Any, rows: int, k: int, cols: int, seed: int, n: int, flip: bool) -> None:
+@settings(max_examples=25, deadline=None)
+@given(a_type=codes, b_type=codes, rows=st.integers(1, 9), k=st.integers(1, 20), cols=st.integers(1, 40), seed=seeds, n=st.integers(1, 40),
+       flip=st.booleans(), acc64=st.booleans())
+def test_matmul(a_type: Any, b_type: Any, rows: int, k: int, cols: int, seed: int, n: int, flip: bool, acc64: bool) -> None:
+    acc64 = acc64 or (a_type is np.int16 and b_type is np.int16)
+    check_matmul(a_type, b_type, rows, k, cols, seed, n, flip, acc64)
+
+
+def check_matmul(a_type: Any, b_type: Any, rows: int, k: int, cols: int, seed: int, n: int, flip: bool, acc64: bool) -> None:
     """Two batch dimensions, b shared over the first one; b may be stored transposed; y's rows and batches are interleaved."""
     rng = np.random.default_rng(seed)
     a, b = draw(rng, a_type, (2, 3, rows, k)), draw(rng, b_type, (3, cols, k) if flip else (3, k, cols))
@@ -83,12 +90,31 @@ def test_matmul_batched_with_strides(a_type: Any, b_type: Any, rows: int, k: int
     y = run_one(
         "matmul", {"a": a, "b": b}, {"y": ((2, rows, 3, cols), dtype)}, batch=[2, 3], a_strides=[3 * rows * k, rows * k], b_strides=[0, cols * k],
         y_strides=[3 * rows * cols, cols], a_row=k, a_col=1, b_row=1 if flip else cols, b_col=k if flip else 1, y_row=3 * cols, y_col=1,
-        rows=rows, k=k, cols=cols, a_zp=a_zp, b_zp=b_zp, m=m, n=n, y_zp=out.zero_point, lo=out.lo, hi=out.hi, acc64=1,
+        rows=rows, k=k, cols=cols, a_zp=a_zp, b_zp=b_zp, m=m, n=n, y_zp=out.zero_point, lo=out.lo, hi=out.hi, acc64=int(acc64),
     )["y"]
     right = b.swapaxes(-1, -2) if flip else b
     acc = np.matmul(a.astype(np.int64) - a_zp, right.astype(np.int64) - b_zp)
     expected = np.vectorize(lambda v: out.code(spec.requant(int(v), m, n)), otypes=[object])(acc).transpose(0, 2, 1, 3)
     assert y.tolist() == expected.tolist()
+
+
+def test_products_larger_than_their_blocks() -> None:
+    """More rows than a block of rows, more columns than a block of columns; compiled only, the checks would take minutes."""
+    rng = np.random.default_rng(8)
+    a, b = draw(rng, np.uint8, (101, 7)), draw(rng, np.int16, (7, 531))
+    program, feeds = build_one(
+        "matmul", {"a": a, "b": b}, {"y": ((101, 531), np.int16)}, a_row=7, a_col=1, b_row=531, b_col=1, y_row=531, y_col=1, rows=101, k=7, cols=531,
+        a_zp=100, m=1 << 10, n=20,
+    )
+    acc = (a.astype(np.int64) - 100) @ b.astype(np.int64)
+    for isa in Isa:
+        if isa.supported:
+            np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], np.clip((acc * 1024 + (1 << 19)) >> 20, -32768, 32767))
+
+
+def test_wide_products_of_extreme_codes() -> None:
+    check_matmul(np.uint8, np.int16, 7, 33, 40, 3, 20, True, False)
+    check_matmul(np.int16, np.uint8, 13, 32, 70, 4, 20, False, False)
 
 
 GEOMETRIES = [
