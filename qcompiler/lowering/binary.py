@@ -10,7 +10,7 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor
 from qcompiler.lowering.core import Bounds, Lowering
 from qcompiler.lowering.elementwise import operand
-from qcompiler.lowering.factors import fixed_point
+from qcompiler.lowering.factors import wide_fixed_point
 from qcompiler.lowering.grid import Coded, Grid, Target, common_factors
 from qcompiler.lowering.layers import bounds_of, emit_layer, with_bias
 
@@ -55,9 +55,8 @@ def _extreme(lw: Lowering, node: Node, target: Target) -> Coded:
 def multiply(lw: Lowering, pair: tuple[tuple[Coded, float], tuple[Coded, float]], node: Node, target: Target) -> Coded:
     """Mul of two code tensors, each with a real factor; the result has the shape of ``node``'s output."""
     (a, a_factor), (b, b_factor) = pair
-    if a.magnitude * b.magnitude >= 2**31:
-        raise UnsupportedError("the product of its codes exceeds int32; use 8-bit codes for one operand")
-    m, n = fixed_point(a_factor * b_factor * a.grid.scale * b.grid.scale / target.grid.scale)
+    factor = a_factor * b_factor * a.grid.scale * b.grid.scale / target.grid.scale
+    m, n = wide_fixed_point(factor, a.magnitude * b.magnitude)
     attrs = {"a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "m": m, "n": n}
     return lw.emit("Mul", [a.tensor, b.tensor], attrs, target, node.outputs[0].shape)
 

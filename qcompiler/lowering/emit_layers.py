@@ -139,10 +139,11 @@ def _matrix_fields(emitter: Emitter, node: Node, name: str, view: View, batch: l
 
 
 def _wanted_order(result: Tensor, rank: int) -> Order | None:
-    """The order a lone Transpose behind ``result`` would put its axes in, so that it costs nothing."""
+    """The order a lone Transpose behind ``result`` (and behind operators that keep the order) would put its axes in, so that it costs nothing."""
     readers = consumers(result)
+    while len(readers) == 1 and readers[0].op in ("Requantize", "Table"):
+        readers = consumers(readers[0].outputs[0])
     if len(readers) != 1 or readers[0].op != "Transpose":
         return None
     perm = tuple(int(axis) for axis in readers[0].attrs["perm"])
     return perm if len(perm) == rank else None
-

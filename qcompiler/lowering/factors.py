@@ -36,7 +36,7 @@ def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
     Raises:
         UnsupportedError: fewer than 15 bits are left for m.
     """
-    bits = min(31, 62 - largest.bit_length())
+    bits = min(31, 62 - int(largest).bit_length())
     if bits < 15:
         raise UnsupportedError(f"its sum may reach {largest:.3g}, which leaves too few bits for the factor; reduce fewer elements")
     return fixed_point(factor, bits)

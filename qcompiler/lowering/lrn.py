@@ -5,8 +5,6 @@ The squares are int16 codes; their window sum is a 1x1 convolution with a band o
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +23,16 @@ def lower_lrn(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     if channels is None or rank_of(node.inputs[0]) not in (3, 4):
         raise UnsupportedError("it needs an image with a known number of channels")
     largest = max(abs(value) for value in x.bounds) ** 2
-    squares = multiply(lw, ((x, 1.0), (x, 1.0)), node, Target.whole(Grid.covering(0.0, largest), f"{target.name}_squares"))
-    squares = replace(squares, lo=0)
+    squares = multiply(lw, ((x, 1.0), (x, 1.0)), node, Target.whole(_unsigned(largest), f"{target.name}_squares"))
     band = _band(channels, int(node.attrs["size"]))
-    sums = _window_sums(lw, node, squares, band, Target.whole(Grid.covering(0.0, largest * int(band.sum(axis=1).max())), f"{target.name}_sums"))
+    sums = _window_sums(lw, node, squares, band, Target.whole(_unsigned(largest * int(band.sum(axis=1).max())), f"{target.name}_sums"))
     factor = _power_table(lw, node, sums, f"{target.name}_factor")
     return multiply(lw, ((x, 1.0), (factor, 1.0)), node, target)
+
+
+def _unsigned(high: float) -> Grid:
+    """An int16 grid over [0, high]."""
+    return Grid(float(np.float32(max(high, 1e-30) / 65535)), -32768, "int16")
 
 
 def _band(channels: int, size: int) -> NDArray[np.int8]:
@@ -52,7 +54,7 @@ def _window_sums(lw: Lowering, node: Node, squares: Coded, band: NDArray[np.int8
         squares.tensor, lw.out.constant(f"{target.name}_band", band.reshape(channels, channels, *ones)), lw.out.constant(f"{target.name}_bias", bias),
         lw.out.int64(f"{target.name}_m", m), lw.out.int64(f"{target.name}_n", n),
     ]
-    return lw.emit("Conv", operands, attrs, replace(target, lo=0), node.inputs[0].shape)
+    return lw.emit("Conv", operands, attrs, target, node.inputs[0].shape)
 
 
 def _power_table(lw: Lowering, node: Node, sums: Coded, name: str) -> Coded:
@@ -62,7 +64,7 @@ def _power_table(lw: Lowering, node: Node, sums: Coded, name: str) -> Coded:
         power = (attrs.get("bias", 1.0) + attrs.get("alpha", 1e-4) / int(attrs["size"]) * real) ** -attrs.get("beta", 0.75)
     if not np.all(np.isfinite(power)):
         raise UnsupportedError("its bias is 0, so that it divides by 0 where the channels are 0")
-    grid = Grid.covering(0.0, float(power.max()))
+    grid = _unsigned(float(power.max()))
     entries = grid.quantize(power)
     codes = lw.out.op("Table", name, [sums.tensor, lw.out.constant(f"{name}_table", entries)], {"dtype": grid.dtype}, grid.dtype, node.inputs[0].shape)
     return Coded(codes, grid, int(entries.min()), int(entries.max()))

@@ -6,7 +6,7 @@ from typing import Any
 
 from qcompiler.ir import Graph, Node
 
-_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "Requantize", "Softmax", "LayerNorm", "InstanceNorm", "ResizeLinear")
+_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
 
 
 def mirror(graph: Graph) -> Graph:
@@ -39,7 +39,7 @@ def _standard(node: Node) -> tuple[str, dict[str, Any]]:
         _keep_inputs(node, 1)
         return "ReduceMax", {"axes": attrs["axes"], "keepdims": attrs["keepdims"]}
     if node.op in ("LSTM", "GRU"):
-        return "Recurrent", attrs  # its outputs carry their shapes
+        return "Recurrent", attrs  # unknown to shape inference: its outputs carry their shapes
     if node.op == "Repeat":
         return "Tile", {}
     if node.op in ("AveragePool", "Conv", "ConvTranspose"):

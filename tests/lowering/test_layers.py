@@ -1,0 +1,197 @@
+"""Conv, ConvTranspose, Gemm, MatMul, BatchNormalization, LSTM and GRU against onnxruntime and integer ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qcompiler.errors import UnsupportedError
+from qcompiler.ir import QuantSpec, insert_qdq, names_in
+from qcompiler.lowering import lower_graph, to_program
+from qcompiler.runtime import Session
+from tests.graphs import graph_of
+from tests.lowering.checked import check, quantize
+
+RNG = np.random.default_rng(11)
+WIDTHS = [np.uint8, np.int8, np.int16, np.uint16]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+CONVS = {
+    "plain": ((2, 3, 8, 7), (4, 3, 3, 3), ""),
+    "strided": ((2, 3, 9, 7), (4, 3, 3, 2), "strides=[2,3], pads=[1,0,2,1]"),
+    "dilated": ((1, 2, 9, 9), (3, 2, 3, 3), "dilations=[2,3], pads=[2,2,2,2]"),
+    "grouped": ((2, 4, 6, 6), (6, 2, 3, 3), "group=2, pads=[1,1,1,1]"),
+    "depthwise": ((2, 5, 6, 6), (5, 1, 3, 3), "group=5, pads=[1,1,1,1]"),
+    "pointwise": ((2, 5, 4, 6), (7, 5, 1, 1), ""),
+    "same": ((1, 2, 7, 6), (3, 2, 3, 3), 'auto_pad="SAME_UPPER", strides=[2,2]'),
+    "sequence": ((2, 3, 9), (4, 3, 3), "strides=[2], pads=[1,1]"),
+}
+
+
+@pytest.mark.parametrize("dtype", WIDTHS, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("case", CONVS)
+def test_conv(case: str, dtype: Any) -> None:
+    shape, weight, attrs = CONVS[case]
+    feed = {"x": normal(*shape)}
+    text = f"g (float{list(shape)} x) => (float[] y) {{ _c = Conv<{attrs}>(x, w_0, b) y = Relu(_c) }}".replace("<>", "")
+    result = check(quantize(graph_of(text, w_0=normal(*weight), b=normal(weight[0])), feed, dtype), feed)
+    assert result.ops == ["Conv"]
+
+
+TRANSPOSED = {
+    "plain": ((2, 3, 4, 5), (3, 4, 3, 3), ""),
+    "strided": ((2, 3, 4, 5), (3, 4, 2, 3), "strides=[2,3], pads=[1,0,0,2], output_padding=[1,0]"),
+    "grouped": ((1, 4, 4, 3), (4, 3, 3, 3), "group=2, strides=[2,2]"),
+    "dilated": ((1, 2, 4, 3), (2, 3, 2, 2), "dilations=[2,2], strides=[1,2]"),
+    "to a shape": ((1, 2, 4, 3), (2, 3, 3, 3), "strides=[2,2], output_shape=[8,7]"),
+    "sequence": ((2, 3, 5), (3, 4, 3), "strides=[2]"),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_conv_transpose(case: str, dtype: Any) -> None:
+    shape, weight, attrs = TRANSPOSED[case]
+    feed = {"x": normal(*shape)}
+    text = f"g (float{list(shape)} x) => (float[] y) {{ y = ConvTranspose<{attrs}>(x, w, b) }}".replace("<>", "")
+    groups = 2 if "group" in attrs else 1
+    check(quantize(graph_of(text, w=normal(*weight), b=normal(weight[1] * groups)), feed, dtype), feed)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS, ids=lambda dtype: np.dtype(dtype).name)
+def test_matmul_with_bias_is_one_gemm(dtype: Any) -> None:
+    feed = {"x": normal(2, 5, 16)}
+    text = "g (float[2,5,16] x) => (float[] y) { _m = MatMul(x, w_1) _b = Add(b, _m) y = Relu(_b) }"
+    result = check(quantize(graph_of(text, w_1=normal(16, 9), b=normal(9)), feed, dtype), feed)
+    assert result.ops == ["Gemm"]
+
+
+@pytest.mark.parametrize("attrs", ["transB=1, alpha=0.5, beta=2.0", "transA=1, transB=1", "beta=0.5"])
+def test_gemm(attrs: str) -> None:
+    feed = {"x": normal(16, 5) if "transA" in attrs else normal(5, 16)}
+    weight = normal(9, 16) if "transB" in attrs else normal(16, 9)
+    text = f"g (float{list(feed['x'].shape)} x) => (float[] y) {{ y = Gemm<{attrs}>(x, w, b) }}"
+    check(quantize(graph_of(text, w=weight, b=normal(1, 9)), feed), feed)
+
+
+@pytest.mark.parametrize("dtypes", [np.uint8, np.int16])
+def test_attention_moves_nothing(dtypes: Any) -> None:
+    feed = {"q": normal(2, 6, 8), "k": normal(2, 6, 8), "v": normal(2, 6, 8)}
+    text = """g (float[2,6,8] q, float[2,6,8] k, float[2,6,8] v) => (float[] y) {
+        h = Constant<value_ints=[2,6,2,4]>() _q = Reshape(q, h) _k = Reshape(k, h) _v = Reshape(v, h)
+        _a = Transpose<perm=[0,2,1,3]>(_q) _b = Transpose<perm=[0,2,3,1]>(_k) _c = Transpose<perm=[0,2,1,3]>(_v)
+        s = MatMul(_a, _b) p = Softmax<axis=-1>(s) o = MatMul(p, _c) _t = Transpose<perm=[0,2,1,3]>(o)
+        m = Constant<value_ints=[2,6,8]>() _r = Reshape(_t, m) y = Relu(_r) }"""
+    graph = quantize(graph_of(text), feed, dtypes)
+    check(graph, feed)
+    program = to_program(lower_graph(graph))
+    assert "move" not in {program.opcode(i).name for i in range(len(program.nodes))}
+
+
+def test_batch_normalization_is_exact_to_one_rounding() -> None:
+    feed = {"x": normal(2, 4, 5, 6)}
+    text = "g (float[2,4,5,6] x) => (float[] y) { y = BatchNormalization(x, gamma, beta, mean, var) }"
+    values = {"gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32), "beta": normal(4), "mean": normal(4), "var": np.abs(normal(4)) + 0.1}
+    assert check(quantize(graph_of(text, **values), feed, np.int16), feed, within=1.0).ops == ["Conv"]
+
+
+def test_layer_without_grid_behind_it_gets_one() -> None:
+    """MatMul -> Sigmoid -> Add, as quantizers that only look at MatMul leave it."""
+    feed = {"x": normal(4, 8), "z": normal(4, 6)}
+    text = "g (float[4,8] x, float[4,6] z) => (float[] y) { _m = MatMul(x, w_1) _s = Sigmoid(_m) _a = Add(_s, z) y = Identity(_a) }"
+    result = check(quantize(graph_of(text, w_1=normal(8, 6)), feed), feed)
+    assert result.ops == ["Gemm", "Table", "Add"]
+
+
+def test_output_without_grid_gets_one() -> None:
+    feed = {"x": normal(4, 8)}
+    graph = graph_of("g (float[4,8] x) => (float[] _y) { z = MatMul(x, w) _y = Softmax(z) }", w=normal(8, 6))
+    result = check(quantize(graph, feed), feed)
+    assert np.abs(result.outputs["_y"] - result.expected["_y"]).max() < 2e-4
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_lstm(direction: str, dtype: Any) -> None:
+    """Steps feed back into each other: a Q11 gate and a Q15 activation are finer than 8 bits, not finer than 16."""
+    count = 2 if direction == "bidirectional" else 1
+    feed = {"x": normal(7, 3, 5)}
+    text = f"""g (float[7,3,5] x) => (float[] y, float[] h, float[] c) {{
+        y, h, c = LSTM<hidden_size=4, direction="{direction}">(x, w_1, w2_1, b) }}"""
+    values = {"w_1": normal(count, 16, 5), "w2_1": normal(count, 16, 4), "b": normal(count, 32)}
+    result = check(quantize(graph_of(text, **values), feed, dtype), feed, steps=2 if dtype == np.uint8 else 80, integer_onnx=False)
+    for name, value in result.outputs.items():
+        assert np.abs(value - result.expected[name]).max() < 0.03
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_gru(before: int) -> None:
+    feed = {"x": normal(7, 3, 5)}
+    text = f"g (float[7,3,5] x) => (float[] y, float[] h) {{ y, h = GRU<hidden_size=4, linear_before_reset={before}>(x, w_1, w2_1, b) }}"
+    values = {"w_1": normal(1, 12, 5), "w2_1": normal(1, 12, 4), "b": normal(1, 24)}
+    check(quantize(graph_of(text, **values), feed), feed, steps=2, integer_onnx=False)
+
+
+def test_lstm_with_initial_state_and_lengths() -> None:
+    feed = {"x": normal(6, 3, 5), "h0": 0.5 * normal(1, 3, 4), "c0": normal(1, 3, 4), "n": np.array([6, 2, 4], np.int32)}
+    text = """g (float[6,3,5] x, float[1,3,4] h0, float[1,3,4] c0, int32[3] n) => (float[] y, float[] h, float[] c) {
+        y, h, c = LSTM<hidden_size=4>(x, w_1, w2_1, b, n, h0, c0) }"""
+    values = {"w_1": normal(1, 16, 5), "w2_1": normal(1, 16, 4), "b": normal(1, 32)}
+    result = check(quantize(graph_of(text, **values), feed), feed, steps=12, integer_onnx=False)  # h has a finer grid than y, which is the state's
+    for name, value in result.outputs.items():
+        assert np.abs(value - result.expected[name]).max() < 0.03
+
+
+def _with_scale(scale: float, weight: np.ndarray, dtype: Any) -> Any:
+    graph = graph_of("g (float[1,60000] x) => (float[1,1] y) { y = MatMul(x, w) }", w=weight)
+    taken = names_in(graph)
+    for tensor in (graph.inputs[0], graph.outputs[0]):
+        insert_qdq(graph, tensor, QuantSpec.per_tensor(scale, 0, dtype), taken)
+    return graph.toposort()
+
+
+def test_accumulator_that_could_overflow_is_refused() -> None:
+    graph = _with_scale(1.0, np.ones((60000, 1), np.float32), np.int16)
+    with pytest.raises(UnsupportedError, match=r"'MatMul_0' \(MatMul\): its accumulator may reach \d+, beyond int32"):
+        lower_graph(graph)
+
+
+def test_the_same_sum_of_8_bit_codes_is_proven() -> None:
+    graph = _with_scale(1.0, np.ones((60000, 1), np.float32), np.uint8)
+    assert [node.op for node in lower_graph(graph).nodes] == ["Quantize", "Gemm", "Dequantize"]
+
+
+def test_every_node_without_an_integer_form_is_listed() -> None:
+    feed = {"x": normal(2, 6)}
+    graph = graph_of("g (float[2,6] x) => (float[] y) { a = CumSum(x, one) b = Relu(a) y = Hardmax(b) }", one=np.int64(1))
+    with pytest.raises(UnsupportedError) as caught:
+        lower_graph(quantize(graph, feed))
+    text = str(caught.value)
+    assert "2 node(s)" in text and "'CumSum_0' (CumSum)" in text and "'Hardmax_2' (Hardmax)" in text and "\n" not in text
+
+
+def test_symbolic_sizes_share_one_program() -> None:
+    feed = {"x": normal(2, 6, 8)}
+    text = """g (float[B,L,8] x) => (float[] y) {
+        _q = MatMul(x, w) _k = Transpose<perm=[0,2,1]>(x) s = MatMul(_q, _k) p = Softmax<axis=-1>(s) y = MatMul(p, x) }""".replace("_q", "q")
+    graph = quantize(graph_of(text, w=normal(8, 8)), feed)
+    session = Session(to_program(lower_graph(graph)))
+    for batch, length in ((1, 1), (3, 5), (2, 6)):
+        x = normal(batch, length, 8)
+        assert session.run({"x": x})["y"].shape == (batch, length, 8)
+    check(graph, {"x": normal(3, 5, 8)})
+
+
+def test_sizes_that_must_be_equal_are_checked_at_binding() -> None:
+    feed = {"a": normal(1, 4), "b": normal(1, 4)}
+    graph = quantize(graph_of("g (float[1,N] a, float[1,M] b) => (float[] y) { y = Add(a, b) }"), feed)
+    session = Session(to_program(lower_graph(graph)))
+    session.run(feed)
+    with pytest.raises(Exception, match="must be equal"):
+        session.run({"a": normal(1, 4), "b": normal(1, 3)})
