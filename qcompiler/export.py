@@ -14,24 +14,20 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException
 
 import qcompiler
 from qcompiler import opset, schema, shapes
 from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable
 from qcompiler.model_file import check, detach
+from qcompiler.runner import ORT_ERRORS, light_model
 
 EXTERNAL_FROM = 1_800_000_000
 """Bytes from which weights go to a file beside the model; protobuf itself ends at 2 GiB."""
 _INLINE = 1024
 """Bytes up to which a weight stays in the model all the same."""
-
-RUNTIME_ERRORS = (EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
-"""What onnxruntime raises; it has no common base class."""
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -44,29 +40,47 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     """
     lowest = min(schema.needed_opset(graph), graph.opset)
     for version in sorted({lowest, graph.opset}):
-        model = _at_opset(graph, version)
+        model, weights = _at_opset(graph, version)
         if _refusal(model, full=True) is None:
-            return model
-    model = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
+            return _filled(model, weights)
+    model, weights = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
     refusal = _refusal(model, full=False)
     if refusal is not None:
         raise ExportError(f"the compiled graph is not a valid model: {_one_line(refusal)}")
-    return model
+    return _filled(model, weights)
 
 
-def _refusal(model: onnx.ModelProto, *, full: bool) -> Exception | None:
+def _refusal(light: onnx.ModelProto, *, full: bool) -> Exception | None:
+    """What onnx's checker says of a model whose large weights are elsewhere: to it they are inputs."""
+    model = onnx.ModelProto()
+    model.CopyFrom(light)
+    elsewhere = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in elsewhere:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        model.graph.initializer.remove(tensor)
     try:
-        check(detach(model, None).model, full=full)
+        check(model, full=full)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return error
     return None
+
+
+def _filled(light: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """The model with its weights in it."""
+    for tensor in light.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = weights[tensor.name].tobytes()
+    return light
 
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _at_opset(graph: Graph, version: int) -> onnx.ModelProto:
+def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model without its large weights, and those by name."""
     copy = _copy(graph)
     if version != copy.opset:
         opset.convert(copy, version)
@@ -74,12 +88,14 @@ def _at_opset(graph: Graph, version: int) -> onnx.ModelProto:
         _drop_defaults(body, version)
     shapes.annotate(copy)
     domains = _domains(copy, version)
-    model: onnx.ModelProto = gs.export_onnx(copy, do_type_check=False, opset_imports=domains)
+    model, weights = light_model(copy)
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
     model.producer_name, model.producer_version = "qcompiler", qcompiler.__version__
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
-    return model
+    return model, weights
 
 
 def _copy(graph: Graph) -> Graph:
@@ -132,12 +148,11 @@ def save(
     """
     target = Path(path)
     _check_target(target, force=force)
-    proto = model if isinstance(model, onnx.ModelProto) else to_model(model)
     shapes_of = _expected_shapes(model, reference_feed) if isinstance(model, Graph) and reference_feed is not None else {}
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             draft = Path(folder) / target.name
-            _write(proto, draft)
+            _write(model if isinstance(model, onnx.ModelProto) else to_model(model), draft)  # gone before onnxruntime loads its own
             _execute(draft, reference_feed, shapes_of)
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the model that names them
                 file.replace(target.parent / file.name)
@@ -208,13 +223,14 @@ def _evaluated(graph: Graph, sizes: dict[str, int]) -> Iterator[tuple[str, tuple
 def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ...]]) -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_prepacking", "1")  # one run: not worth a second copy of the weights
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if feed is None:
             return
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, dict(feed)), strict=True))
-    except RUNTIME_ERRORS as error:
+    except ORT_ERRORS as error:
         raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {_one_line(error)}") from error
     for name, result in results.items():
         if isinstance(result, np.ndarray) and result.dtype.kind == "f" and not np.isfinite(result).all():

@@ -49,7 +49,7 @@ class Runner:
             proto, self._shared = onnx.ModelProto(), dict[str, NDArray[Any]]()
             proto.CopyFrom(model)
         else:
-            proto, self._shared = _light_model(model)
+            proto, self._shared = light_model(model)
         known = {out.name for out in proto.graph.output}
         self._wanted = list(outputs) if outputs is not None else [out.name for out in proto.graph.output]
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
@@ -77,7 +77,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400]
 
 
-def _light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model without its large weights, and those by name."""
     large = {}
     for node in graph.nodes:
