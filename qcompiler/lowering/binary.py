@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor
+from qcompiler.lowering.constants import Array
 from qcompiler.lowering.core import Bounds, Lowering
 from qcompiler.lowering.elementwise import operand
 from qcompiler.lowering.factors import wide_fixed_point
@@ -78,7 +79,7 @@ def _div(lw: Lowering, node: Node, target: Target) -> Coded:
     return lw.emit("Div", [a.tensor, b.tensor], attrs, target, node.outputs[0].shape)
 
 
-def _fine_constant(lw: Lowering, node: Node, values: np.ndarray) -> Coded:  # type: ignore[type-arg]
+def _fine_constant(lw: Lowering, node: Node, values: Array) -> Coded:
     grid = Grid.covering(float(values.min()), float(values.max()))
     return lw.constant(values, Target.whole(grid, f"{node.name or node.outputs[0].name}_constant"))
 

@@ -71,6 +71,10 @@ def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Ar
     """Value of ``result`` computed by ``nodes`` of ``graph`` in onnxruntime, given the tensors of ``feed``.
 
     Args:
+        graph: gives the opset.
+        nodes: in any order.
+        result: the wanted tensor.
+        feed: values of the tensors that ``nodes`` read and do not write, by name.
         known: the value of a tensor that is constant, None for any other.
 
     Raises:

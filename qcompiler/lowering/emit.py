@@ -65,7 +65,7 @@ class Emitter:
             kind = np.dtype(tensor.dtype)
             idle = np.issubdtype(kind, np.floating)
             view = self.new(tensor, dtype=np.uint8 if idle else kind)
-            self.program.input(tensor.name, view.handle, kind, self.nested(view.shape), 1.0 if idle else None)
+            self.program.input(tensor.name, self.buffer_of(view), kind, self.nested(view.shape), 1.0 if idle else None)
 
     def _emit(self, node: Node) -> None:
         rule = self._rules.get(node.op)
@@ -159,6 +159,12 @@ class Emitter:
         copy = self.scratch(view.shape, view.handle.element)
         self.move(view, copy, node)
         return copy
+
+    def buffer_of(self, view: View) -> Buffer:
+        """The buffer of a view that is no constant."""
+        if not isinstance(view.handle, Buffer):
+            raise UnsupportedError("a constant is read where a buffer is needed")
+        return view.handle
 
     def is_buffer(self, view: View) -> bool:
         """False for a constant."""

@@ -24,7 +24,7 @@ def emit_quantize(emitter: Emitter, node: Node) -> None:
     """A float input, quantized at the border."""
     view = emitter.new(node.outputs[0])
     scale, zero = float(node.attrs["scale"]), int(node.attrs["zp"])
-    emitter.program.input(node.inputs[0].name, view.handle, np.float32, emitter.nested(view.shape), scale, zero)
+    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), np.float32, emitter.nested(view.shape), scale, zero)
 
 
 def emit_dequantize(emitter: Emitter, node: Node) -> None:
@@ -42,7 +42,7 @@ def _emit_output(emitter: Emitter, node: Node, dtype: Any, scale: float | None, 
     source = emitter.view(node.inputs[0])
     view = source if emitter.is_buffer(source) else emitter.copied(source, node.name)
     view = emitter.in_order(view, None, node.name)
-    emitter.program.output(node.outputs[0].name, view.handle, dtype, emitter.nested(view.shape), scale, zero)
+    emitter.program.output(node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero)
     emitter.bind(node.outputs[0], view)
 
 

@@ -20,7 +20,8 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _folded(bias: Tensor, weight: NDArray[Any], zero: int) -> NDArray[np.int32]:
-    return (_array(bias).astype(np.int64) - zero * weight.astype(np.int64).sum(axis=0)).astype(np.int32)
+    folded: NDArray[np.int32] = (_array(bias).astype(np.int64) - zero * weight.astype(np.int64).sum(axis=0)).astype(np.int32)
+    return folded
 
 
 def emit_recurrent(emitter: Emitter, node: Node) -> None:

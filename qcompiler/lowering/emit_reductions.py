@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.dims import to_nested
 from qcompiler.ir import Node
 from qcompiler.lowering.emit import Emitter, output_fields
 from qcompiler.lowering.emit_layers import geometry

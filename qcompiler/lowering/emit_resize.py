@@ -30,7 +30,7 @@ def _split(size: object, inner: object, view: View, axis: int, count: int, outer
     """``view`` with ``axis`` as two: ``size`` elements ``outer`` apart, each ``count`` times ``inner`` apart."""
     shape = (*view.shape[:axis], size, count, *view.shape[axis + 1 :])
     strides = (*view.strides[:axis], outer, inner, *view.strides[axis + 1 :])
-    return replace(view, shape=shape, strides=strides, order=None)  # type: ignore[arg-type]
+    return replace(view, shape=shape, strides=strides, order=None)
 
 
 def _places(axis: int, split: list[int]) -> list[int]:

@@ -56,10 +56,12 @@ class Grid:
 
     @property
     def qmin(self) -> int:
+        """Smallest code of the type."""
         return int(np.iinfo(self.dtype).min)
 
     @property
     def qmax(self) -> int:
+        """Largest code of the type."""
         return int(np.iinfo(self.dtype).max)
 
     def code(self, real: float) -> int:
@@ -73,7 +75,8 @@ class Grid:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             steps = np.rint(np.asarray(real, np.float32) / np.float32(self.scale)).astype(np.float64)
         steps = np.nan_to_num(steps, nan=0.0, posinf=1e9, neginf=-1e9)
-        return np.clip(steps + self.zero_point, self.qmin, self.qmax).astype(self.dtype)
+        codes: Array = np.clip(steps + self.zero_point, self.qmin, self.qmax).astype(self.dtype)
+        return codes
 
     def dequantize(self, codes: Array) -> Array:
         """float32 values of codes."""
@@ -127,6 +130,7 @@ class Target:
 
     @property
     def key(self) -> tuple[Grid, int, int]:
+        """What decides the codes: all but the name."""
         return self.grid, self.lo, self.hi
 
     def attributes(self) -> dict[str, int | str]:

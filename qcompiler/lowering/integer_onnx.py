@@ -105,7 +105,7 @@ def write_conv_transpose(writer: OnnxWriter, node: Node) -> None:
     weight, zero, attrs = np.asarray(node.inputs[1].values), int(node.attrs["x_zp"]), node.attrs
     spatial, groups = weight.ndim - 2, int(attrs["group"])
     inputs, part = weight.shape[:2]
-    flipped = weight[(..., *([slice(None, None, -1)] * spatial))].reshape(groups, inputs // groups, part, *weight.shape[2:])
+    flipped = np.flip(weight, tuple(range(2, 2 + spatial))).reshape(groups, inputs // groups, part, *weight.shape[2:])
     kernel = flipped.swapaxes(1, 2).reshape(groups * part, inputs // groups, *weight.shape[2:])
     parts = []
     for piece, piece_zero, factor in split_bytes(writer, writer.tensor(node.inputs[0]), zero):

@@ -168,7 +168,7 @@ def write_max_pool(writer: OnnxWriter, node: Node) -> None:
     for tap in np.ndindex(*attrs["kernel_shape"]):
         piece = _tap(writer, padded, attrs, tap)
         best = piece if best is None else writer.emit("Max", [best, piece])
-    writer.finish(result, writer.cast(best, np.int16))  # type: ignore[arg-type]
+    writer.finish(result, writer.cast(best, np.int16))
 
 
 def _tap(writer: OnnxWriter, padded: Tensor, attrs: dict[str, Any], tap: tuple[int, ...]) -> Tensor:

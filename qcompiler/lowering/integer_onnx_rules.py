@@ -9,8 +9,8 @@ from qcompiler.lowering import integer_onnx_resize as resize
 from qcompiler.lowering.integer_onnx import Write
 
 _SAME = (
-    "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Gather", "Expand", "Tile", "Shape", "Not", "And",
-    "Or", "Xor",
+    "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Gather", "Expand", "Tile", "Shape", "Not",
+    "And", "Or", "Xor",
 )
 
 WRITE_RULES: dict[str, Write] = {

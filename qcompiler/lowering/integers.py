@@ -15,7 +15,10 @@ from qcompiler.lowering.movers import MOVERS, mover_operands
 from qcompiler.lowering.shapes import rank_of
 
 _COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}
-_PLAIN = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
+_PLAIN = (
+    "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceSum", "ReduceMax", "ReduceMin",
+    "ReduceProd",
+)
 
 
 def _write(lw: Lowering, node: Node, kind: str, inputs: list[Tensor], attrs: dict[str, Any]) -> None:

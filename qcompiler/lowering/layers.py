@@ -52,7 +52,8 @@ class Layer:
 
     @property
     def outputs(self) -> int:
-        return self.rows.shape[0]
+        """Number of output channels."""
+        return int(self.rows.shape[0])
 
 
 def read_layer(lw: Lowering, node: Node) -> Layer | None:

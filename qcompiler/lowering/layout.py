@@ -6,12 +6,10 @@ elements in another order. Images are dense in the order (N, spatial axes, C); a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeAlias
-
-import sympy
 
 from qcompiler.dims import Dim, as_dim, same
 from qcompiler.runtime.builder import Buffer, Constant
@@ -22,7 +20,10 @@ Order = tuple[int, ...]
 
 def product(sizes: Sequence[Dim]) -> Dim:
     """Product of sizes."""
-    return as_dim(math.prod(sizes, start=sympy.Integer(1)) if any(not isinstance(size, int) for size in sizes) else math.prod(sizes))  # type: ignore[call-overload]
+    total: Dim = 1
+    for size in sizes:
+        total = as_dim(total * size)
+    return total
 
 
 def contiguous(sizes: Sequence[Dim]) -> list[Dim]:
@@ -65,10 +66,12 @@ class View:
 
     @property
     def rank(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def count(self) -> Dim:
+        """Number of elements."""
         return product(self.shape)
 
     def lies_in(self, order: Order) -> bool:
@@ -98,7 +101,7 @@ class View:
         kept = [axis for axis in range(rank) if axis not in axes]
         shape, strides = [1] * rank, [0] * rank
         for old, new in enumerate(kept):
-            shape[new], strides[new] = self.shape[old], self.strides[old]  # type: ignore[call-overload]
+            shape[new], strides[new] = self.shape[old], self.strides[old]
         order = None if self.order is None else (*axes, *(kept[axis] for axis in self.order))
         return replace(self, shape=tuple(shape), strides=tuple(strides), order=order)
 
@@ -128,7 +131,7 @@ class View:
     def merged(self, first: int, last: int) -> tuple[Dim, Dim] | None:
         """Axes ``first`` to ``last`` (exclusive) as one: (size, stride); None when one stride does not reach all elements."""
         axes = [axis for axis in range(first, last) if not is_one(self.shape[axis])]
-        for outer, inner in zip(axes, axes[1:], strict=False):
+        for outer, inner in pairwise(axes):
             if not same(self.strides[outer], as_dim(self.strides[inner] * self.shape[inner])):
                 return None
         return product([self.shape[axis] for axis in axes]), (self.strides[axes[-1]] if axes else 0)

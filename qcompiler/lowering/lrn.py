@@ -66,7 +66,8 @@ def _power_table(lw: Lowering, node: Node, sums: Coded, name: str) -> Coded:
         raise UnsupportedError("its bias is 0, so that it divides by 0 where the channels are 0")
     grid = _unsigned(float(power.max()))
     entries = grid.quantize(power)
-    codes = lw.out.op("Table", name, [sums.tensor, lw.out.constant(f"{name}_table", entries)], {"dtype": grid.dtype}, grid.dtype, node.inputs[0].shape)
+    table = lw.out.constant(f"{name}_table", entries)
+    codes = lw.out.op("Table", name, [sums.tensor, table], {"dtype": grid.dtype}, grid.dtype, node.inputs[0].shape)
     return Coded(codes, grid, int(entries.min()), int(entries.max()))
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, names_in, unique_name
 
 Array = NDArray[Any]
-Number = "Tensor | int | Array"
 
 _ONNX_TYPE = {
     name: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32")
@@ -80,19 +79,19 @@ class OnnxWriter:
     def add(self, a: Any, b: Any) -> Tensor:
         """``a + b``; adding the number 0 costs nothing."""
         if isinstance(b, int) and b == 0:
-            return a  # type: ignore[no-any-return]
+            return a
         return self.emit("Add", [a, b])
 
     def sub(self, a: Any, b: Any) -> Tensor:
         """``a - b``; subtracting the number 0 costs nothing."""
         if isinstance(b, int) and b == 0:
-            return a  # type: ignore[no-any-return]
+            return a
         return self.emit("Sub", [a, b])
 
     def mul(self, a: Any, b: Any) -> Tensor:
         """``a * b``; by the number 1 costs nothing."""
         if isinstance(b, int) and b == 1:
-            return a  # type: ignore[no-any-return]
+            return a
         return self.emit("Mul", [a, b])
 
     def floor_div(self, a: Any, b: Any) -> Tensor:

@@ -103,7 +103,7 @@ def _lower_direction(lw: Lowering, node: Node, direction: int, x: Coded, grid: G
     state = Coded(node.outputs[0], grid, grid.qmin, grid.qmax)
     bias = _biases(lw, node, direction, _GATES[node.op] * hidden)
     products = [_matrix(lw, node, slot, direction, source, bias[slot - 1]) for slot, source in ((1, x), (2, state))]
-    steps, batch = (x.tensor.shape[0], x.tensor.shape[1]) if x.tensor.shape is not None else (None, None)
+    steps, batch = node.inputs[0].shape[:2]
     tables = [lw.out.constant(f"{node.name}_{name}", table) for name, table in (("sigmoid", _sigmoid_table()), ("tanh", _tanh_table()))]
     initial = _initial_state(lw, node, direction, grid)
     inputs: list[Tensor] = [x.tensor, initial, *(_constants(lw, node, products)), *tables]
@@ -128,7 +128,7 @@ def _factor(name: str, factor: float) -> dict[str, int]:
 
 def _constants(lw: Lowering, node: Node, products: list[_Matrix]) -> list[Tensor]:
     w, r = products
-    arrays = (w.codes, w.bias, w.m, w.n, r.codes, r.bias, r.m, r.n)
+    arrays: list[NDArray[Any]] = [w.codes, w.bias, w.m, w.n, r.codes, r.bias, r.m, r.n]
     names = ("w", "bias_w", "m_w", "n_w", "r", "bias_r", "m_r", "n_r")
     return [lw.out.constant(f"{node.name}_{name}", array) for name, array in zip(names, arrays, strict=True)]
 

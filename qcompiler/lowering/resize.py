@@ -49,13 +49,19 @@ def _scales(lw: Lowering, node: Node) -> list[Any]:
     rank = rank_of(node.inputs[0])
     axes = [int(axis) % rank for axis in node.attrs.get("axes", range(rank))]
     result: list[Any] = [1.0] * rank
-    scales = lw.constants.value(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scales is not None and scales.size:
+    scales = _given_scales(lw, node)
+    if scales is not None:
         for axis, scale in zip(axes, scales, strict=True):
             result[axis] = float(scale)
         return result
     before, after = lw.shape_of(node.inputs[0]), lw.shape_of(node.outputs[0])
     return [_ratio(big, small) for big, small in zip(after, before, strict=True)]
+
+
+def _given_scales(lw: Lowering, node: Node) -> NDArray[Any] | None:
+    """The constant scales; None where sizes are given."""
+    scales = lw.constants.value(node.inputs[2]) if len(node.inputs) > 2 else None
+    return scales if scales is not None and scales.size else None
 
 
 def _ratio(big: Any, small: Any) -> Any:
@@ -91,7 +97,7 @@ def _indices(node: Node, size: int, scale: float | None, result: int | None) -> 
 
 def _gather_axes(lw: Lowering, node: Node, moved: Coded, target: Target) -> Coded:
     before, after, scales = lw.shape_of(node.inputs[0]), lw.shape_of(node.outputs[0]), _scales(lw, node)
-    given = len(node.inputs) > 2 and lw.constants.value(node.inputs[2]) is not None and np.size(lw.constants.value(node.inputs[2])) > 0
+    given = _given_scales(lw, node) is not None
     tensor, shape = moved.tensor, list(node.inputs[0].shape)
     axes = [axis for axis, (a, b) in enumerate(zip(before, after, strict=True)) if scales[axis] != 1.0 or not dims.same(a, b)]
     for axis in axes:

@@ -9,7 +9,15 @@ from qcompiler.lowering.lrn import lower_lrn, lrn_bounds
 from qcompiler.lowering.movers import MOVERS, concat_grid, hull, lower_concat, lower_mover, mover_grid
 from qcompiler.lowering.recurrent import RECURRENT, lower_recurrent, recurrent_bounds, recurrent_grid
 from qcompiler.lowering.reductions import (
-    REDUCTIONS, average_bounds, lower_average_pool, lower_norm, lower_reduction, lower_softmax, norm_bounds, reduction_bounds, reduction_grid,
+    REDUCTIONS,
+    average_bounds,
+    lower_average_pool,
+    lower_norm,
+    lower_reduction,
+    lower_softmax,
+    norm_bounds,
+    reduction_bounds,
+    reduction_grid,
     softmax_bounds,
 )
 from qcompiler.lowering.resize import lower_resize
