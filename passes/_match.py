@@ -17,9 +17,9 @@ MOVEMENT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", 
 
 
 def standard(graph: Graph, *ops: str) -> Iterator[Node]:
-    """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile."""
+    """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile, replaced nodes are left out."""
     for node in list(graph.nodes):
-        if node.op in ops and node.domain in STANDARD_DOMAINS:
+        if node.op in ops and node.domain in STANDARD_DOMAINS and node.outputs:
             yield node
 
 
@@ -69,10 +69,11 @@ def insert_before(graph: Graph, node: Node, new: Node) -> None:
 
 
 def take_over(graph: Graph, node: Node, new: Node, output: Tensor) -> None:
-    """Let ``new`` write ``output`` (and its name) from now on, in the place of ``node``, whose outputs are cut off."""
+    """Let ``new`` write ``output`` (and its name) from now on, in the place of ``node``, which is cut off."""
     insert_before(graph, node, new)
     output.inputs.clear()
     new.outputs = [output]
+    node.inputs.clear()
 
 
 def bypass(graph: Graph, node: Node, source: Tensor) -> bool:
@@ -84,11 +85,13 @@ def bypass(graph: Graph, node: Node, source: Tensor) -> bool:
     if not is_output(graph, output):
         replace_uses(graph, output, source)
         node.outputs.clear()
+        node.inputs.clear()
         return True
     writer = producer(source)
     if writer is None or is_output(graph, source) or not any(writer is other for other in graph.nodes):
         return False
     node.outputs.clear()
+    node.inputs.clear()
     replace_uses(graph, source, output)
     writer.outputs[next(index for index, tensor in enumerate(writer.outputs) if tensor is source)] = output
     return True
