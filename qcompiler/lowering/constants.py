@@ -114,7 +114,7 @@ class Weight:
     """An integer weight: ``real = scale * codes`` with zero point 0.
 
     Attributes:
-        codes: int8 array of the ONNX weight's shape.
+        codes: int8 array of the ONNX weight's shape; int16 where codes less their zero point do not fit.
         scale: float64 vector along ``axis``, or of length 1.
         axis: the axis of ``scale``; None when it has length 1.
     """
@@ -136,7 +136,7 @@ def read_weight(constants: Constants, tensor: Tensor, channel_axis: int) -> Weig
     to int8 per channel of ``channel_axis``.
 
     Raises:
-        UnsupportedError: the codes do not fit int8, or their scales are per block.
+        UnsupportedError: the scales are per block, or not constant.
     """
     value = constants.value(tensor)
     if value is None:
@@ -169,9 +169,8 @@ def _stored_weight(constants: Constants, node: Node, rank: int) -> Weight:
     if axis is not None:
         shape[axis] = -1
     wide = codes.astype(np.int64) - spec.zero_point.astype(np.int64).reshape(shape)
-    if wide.size and (wide.min() < -128 or wide.max() > 127):
-        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically")
-    return Weight(wide.astype(np.int8), spec.scale.astype(np.float64).reshape(-1), axis)
+    narrow = not wide.size or (wide.min() >= -128 and wide.max() <= 127)
+    return Weight(wide.astype(np.int8 if narrow else np.int16), spec.scale.astype(np.float64).reshape(-1), axis)
 
 
 def _rounded_weight(value: NDArray[np.float64], channel_axis: int) -> Weight:

@@ -144,6 +144,8 @@ def _matrix(lw: Lowering, node: Node, slot: int, direction: int, source: Coded, 
     weight = read_weight(lw.constants, node.inputs[slot], 1)
     if weight is None:
         raise UnsupportedError(f"its weight '{node.inputs[slot].name}' is not constant")
+    if weight.codes.dtype != np.dtype(np.int8):
+        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically")
     codes = np.ascontiguousarray(weight.codes[direction].T)
     step = source.grid.scale * _scales(weight, direction)
     whole = np.rint(bias / step)

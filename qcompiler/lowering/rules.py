@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qcompiler.lowering.core import Rule
 from qcompiler.lowering.elementwise import ELEMENTWISE, elementwise_bounds, elementwise_grid, lower_elementwise
-from qcompiler.lowering.layers import LAYERS, layer_bounds, lower_layer_node
+from qcompiler.lowering.layers import layer_bounds, lower_layer_node
+from qcompiler.lowering.linear import LAYERS
 from qcompiler.lowering.lrn import lower_lrn, lrn_bounds
 from qcompiler.lowering.movers import MOVERS, concat_grid, hull, lower_concat, lower_mover, mover_grid
 from qcompiler.lowering.recurrent import RECURRENT, lower_recurrent, recurrent_bounds, recurrent_grid

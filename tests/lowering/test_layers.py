@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.ir import QuantSpec, insert_qdq, names_in
+from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in
 from qcompiler.lowering import lower_graph, to_program
 from qcompiler.runtime import Session
 from tests.graphs import graph_of
@@ -146,6 +146,23 @@ def test_lstm_with_initial_state_and_lengths() -> None:
     result = check(quantize(graph_of(text, **values), feed), feed, steps=12, integer_onnx=False)  # h has a finer grid than y, which is the state's
     for name, value in result.outputs.items():
         assert np.abs(value - result.expected[name]).max() < 0.03
+
+
+@pytest.mark.parametrize("zero", [0, 3, 128, 250])
+@pytest.mark.parametrize("body", ["Conv<group=2>(x, v)", "MatMul(x, v)"])
+def test_uint8_weights_with_any_zero_point(body: str, zero: int) -> None:
+    """What other quantizers store; codes less the zero point reach 255."""
+    conv = body.startswith("Conv")
+    feed = {"x": normal(2, 6, 5, 4) if conv else normal(7, 20)}
+    shape = (4, 3, 3, 2) if conv else (20, 6)
+    spec = QuantSpec.per_tensor(0.01, zero, np.uint8)
+    codes = RNG.integers(0, 256, shape)
+    codes.flat[:2] = (0, 255)
+    text = f"g (float{list(feed['x'].shape)} x) => (float[] y) {{ y = {body} }}"
+    graph = quantize(graph_of(text, v=spec.dequantize(codes)), feed)
+    layer = next(node for node in graph.nodes if node.op in ("Conv", "MatMul"))
+    layer.inputs[1] = dequantize_constant(graph, "v", codes, spec, names_in(graph))
+    check(graph.toposort(), feed)
 
 
 def _with_scale(scale: float, weight: np.ndarray, dtype: Any) -> Any:
