@@ -61,15 +61,17 @@ def _per_channel(values: Array, shape: Shape, layers: list[Node]) -> Array | Non
 
 def _weighted(node: Node, factor: Array) -> Array:
     """The weight with every input channel multiplied by its factor, float64."""
-    weight = np.asarray(constant_of(node.inputs[1]), np.float64)
-    factors = np.broadcast_to(factor, (_input_channels(node),))
+    weight: Array = np.asarray(constant_of(node.inputs[1]), np.float64)
+    factors: Array = np.broadcast_to(factor, (_input_channels(node),))
     if node.op == "Conv":
         groups = int(node.attrs.get("group", 1))
         parts = weight.reshape(groups, -1, *weight.shape[1:])
-        return (parts * factors.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
-    if node.op == "Gemm" and node.attrs.get("transB", 0):
-        return weight * factors
-    return weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
+        weight = (parts * factors.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+    elif node.op == "Gemm" and node.attrs.get("transB", 0):
+        weight = weight * factors
+    else:
+        weight = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
+    return weight
 
 
 def _is_padded(node: Node) -> bool:
@@ -80,8 +82,8 @@ def _shift_of(node: Node, offset: Array) -> Array:
     """What adding ``offset`` to a layer's input adds to its output, per output channel, float64."""
     moved = _weighted(node, offset)
     if node.op == "Gemm":
-        return node.attrs.get("alpha", 1.0) * moved.sum(axis=1 if node.attrs.get("transB", 0) else 0)
-    return moved.reshape(moved.shape[0], -1).sum(axis=1)
+        return np.asarray(node.attrs.get("alpha", 1.0) * moved.sum(axis=1 if node.attrs.get("transB", 0) else 0))
+    return np.asarray(moved.reshape(moved.shape[0], -1).sum(axis=1))
 
 
 def _scale_weights(graph: Graph, layers: list[Node], factor: Array) -> None:
@@ -147,7 +149,7 @@ def _swap(graph: Graph, node: Node, x: Tensor, offset: Array, layers: list[Node]
     """Let the addition take place before the multiplication, which then goes into the weights."""
     product = made_by(x, "Mul", "Div")
     found = constant_operand(product) if product is not None else None
-    if product is None or found is None or sole_user(graph, x) is not node or (node.op == "Sub" and node.inputs[0] is not x):
+    if product is None or found is None or sole_user(graph, x) is None or (node.op == "Sub" and node.inputs[0] is not x):
         return False
     factor = _factor(product, found[0], _per_channel(found[1], shapes.get(x.name), layers))
     if factor is None or found[1].ndim > len(shapes.get(found[0].name) or ()) or not np.all(factor):
