@@ -34,10 +34,12 @@ def absmax_scale(weight: Array, axis: int) -> Array:
 
 
 def bias_floor(bias: Array | None, input_scale: float, channels: int) -> Array:
-    """Smallest scales [C] that keep the bias within `BIAS_LIMIT` steps."""
+    """Smallest scales [C] that keep the bias within `BIAS_LIMIT` steps; the groups of a ConvTranspose share them."""
     if bias is None:
         return np.zeros(channels)
-    return np.broadcast_to(np.abs(np.asarray(bias, np.float64)).reshape(-1), (channels,)) / (input_scale * BIAS_LIMIT)
+    values = np.abs(np.asarray(bias, np.float64)).reshape(-1)
+    by_scale = values.reshape(-1, channels).max(axis=0) if values.size > 1 else np.broadcast_to(values, (channels,))
+    return np.asarray(by_scale / (input_scale * BIAS_LIMIT))
 
 
 def weight_spec(scale: Array, axis: int) -> QuantSpec:

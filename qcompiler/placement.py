@@ -229,12 +229,14 @@ def _sums_unknown_length(node: Node) -> bool:
 
 
 def _share(graph: Graph, nodes: Iterable[Node], tensors: dict[int, Tensor]) -> UnionFind:
-    """Sets of tensors on one grid: through movers, through a recurrent state, and into a Concat that alone reads them."""
+    """Sets of tensors on one grid: through movers, at an Equal, through a recurrent state, and into a Concat that alone reads them."""
     sharing = UnionFind()
     for node in nodes:
         if node.op in MOVERS:
             for out in node.outputs:
                 sharing.union(id(node.inputs[0]), id(out))
+        elif node.op == "Equal" and is_float(node.inputs[0]):
+            sharing.union(id(node.inputs[0]), id(node.inputs[1]))
         elif node.op in ("LSTM", "GRU") and len(node.outputs) > 1:
             sharing.union(id(node.outputs[0]), id(node.outputs[1]))
     outputs = {id(tensor) for tensor in graph.outputs}

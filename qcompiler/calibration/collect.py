@@ -62,17 +62,18 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
     rows = dict.fromkeys(axes, (np.inf, np.inf))
     nan: set[str] = set()
-    count = 0
-    for count, feed in enumerate(data, 1):
+    empty = True
+    for feed in data:
+        empty = False
         values = list(runner.run(feed).values())
         low, high, size = (np.array(values[k * len(names):(k + 1) * len(names)], np.float64).reshape(-1) for k in range(3))
         undefined = np.isnan(low) | np.isnan(high)
-        nan.update(names[index] for index in np.flatnonzero(undefined))
+        nan.update(name for name, bad in zip(names, undefined, strict=True) if bad)
         lows = np.minimum(lows, np.where(undefined, -np.inf, low))
         highs, sizes = np.maximum(highs, np.where(undefined, np.inf, high)), np.maximum(sizes, size.astype(np.int64))
         for name, maxima in zip(axes, values[3 * len(names):], strict=True):
             rows[name] = _smallest(rows[name], maxima)
-    if count == 0:
+    if empty:
         raise DataError("the calibration set is empty; give at least one feed")
     ranges = {name: Range(float(a), float(b)) if a <= b else Range(0.0, 0.0) for name, a, b in zip(names, lows, highs, strict=True)}
     row_maxima = {name: live if np.isfinite(live) else every for name, (live, every) in rows.items()}

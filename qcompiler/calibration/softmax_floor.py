@@ -2,7 +2,8 @@
 
 Softmax gives ``exp(x - max)``: a logit `MARGIN` below the smallest row maximum is worth less than e^-MARGIN of its row, so a grid need not
 reach further down, however negative a mask constant is. The bound moves backwards through what adds, picks or rearranges logits:
-with ``s = a + b``, ``b`` below ``floor(s) - max(a)`` puts ``s`` below its floor. A tensor has a floor only when every reader grants one.
+with ``s = a + b``, ``b`` below ``floor(s) - max(a)`` puts ``s`` below its floor. A tensor has a floor only when every reader grants one; for
+a tensor that holds minus infinity, which no grid can reach, one reader is enough.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def softmax_floors(graph: Graph, ranges: Mapping[str, Range], row_maxima: Mappin
             if not is_float(tensor):
                 continue
             floor = None if id(tensor) in outputs else _floor_through(node, slot, floors, ranges, row_maxima)
+            if floor is None and _is_infinite(tensor, ranges):
+                continue
             if floor is None:
                 refused.add(tensor.name)
                 floors.pop(tensor.name, None)
@@ -67,6 +70,13 @@ def _floor_through(
     if node.op == "Div" and slot == 0 and factor:
         return below * factor
     return None
+
+
+def _is_infinite(tensor: Tensor, ranges: Mapping[str, Range]) -> bool:
+    value = constant_of(tensor)
+    if value is not None:
+        return bool(np.isneginf(value).any())
+    return tensor.name in ranges and ranges[tensor.name].lo == -np.inf
 
 
 def _largest(tensor: Tensor, ranges: Mapping[str, Range]) -> float | None:

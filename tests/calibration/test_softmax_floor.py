@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.graphs import graph_of
 
 from qcompiler.calibration.collect import collect_ranges
 from qcompiler.calibration.softmax_floor import MARGIN, softmax_floors
 from qcompiler.runner import Runner
+from tests.graphs import graph_of
 
 
 def floors_of(text: str, feed: dict[str, np.ndarray], **initializers: np.ndarray):
@@ -59,3 +59,10 @@ def test_a_negative_factor_passes_no_floor_on():
     text = "g (float[3, 5] x) => (float[3, 5] y) { s = Mul(x, c)  y = Softmax(s) }"
     _, _, floors = floors_of(text, {"x": X}, c=np.float32(-3))
     assert set(floors) == {"s"}
+
+
+def test_one_reader_is_enough_for_minus_infinity():
+    text = """g (float[3, 5] x, bool[3, 5] c) => (float[3, 5] y, float[3] z) {
+        s = Where(c, x, inf)  y = Softmax(s)  z = ReduceMax <keepdims = 0> (s, a) }"""
+    _, seen, floors = floors_of(text, {"x": X, "c": MASK > 0}, inf=np.float32(-np.inf), a=np.array([1]))
+    assert floors["inf"] == floors["s"] == pytest.approx(seen.row_maxima["s"] - MARGIN)

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.graphs import graph_of
 
 from qcompiler.calibration.sources import SYNTHETIC_WARNING, open_source, synthetic_source
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Context
+from tests.graphs import graph_of
 
 
 def two_inputs() -> Graph:
-    return graph_of("g (float[N, 4] x, int64[N] ids) => (float[N, 4] y) { f = Cast <to = 1> (ids)  u = Unsqueeze(f, a)  y = Add(x, u) }", a=np.array([1]))
+    return graph_of(
+        "g (float[N, 4] x, int64[N] ids) => (float[N, 4] y) { f = Cast <to = 1> (ids)  u = Unsqueeze(f, a)  y = Add(x, u) }", a=np.array([1])
+    )
 
 
 def one_input() -> Graph:
@@ -78,7 +80,8 @@ def test_npy_files_serve_a_model_of_one_input(tmp_path: Path):
 
 
 def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "my_feeds.py").write_text("import numpy as np\ndef feeds():\n    for i in range(3):\n        yield {'x': np.full((2, 4), i, np.float32)}\n")
+    code = "import numpy as np\ndef feeds():\n    for i in range(3):\n        yield {'x': np.full((2, 4), i, np.float32)}\n"
+    (tmp_path / "my_feeds.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
     source = open_source("my_feeds:feeds", one_input())

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.graphs import graph_of
-from tests.passes.rewriting import random
 
 from qcompiler.calibration.synthetic import IMAGE, SEQUENCE, SyntheticFeeds
 from qcompiler.pass_base import BatchNormStatistics, Context
+from tests.graphs import graph_of
+from tests.passes.rewriting import random
 
 
 def test_token_ids_stay_within_the_smallest_table_and_masks_are_one():
