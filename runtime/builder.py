@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from .errors import ProgramError
 from .expressions import Expression, check_form
-from .opcodes import BY_NAME, ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
+from .instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
+from .opcodes import BY_NAME
 from .program import BufferInfo, ConstantInfo, Port, Program
 
 _ALIGNMENT = 64

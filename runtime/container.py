@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import ProgramError
 from .expressions import check_form
-from .opcodes import ELEMENT_DTYPE, WIDTH, Element
+from .instruction import ELEMENT_DTYPE, WIDTH, Element
 from .program import BufferInfo, ConstantInfo, Port, Program
 
 FORMAT = "qprog"

@@ -2,8 +2,8 @@
 
 `jit` compiles a function without Python objects, without the GIL, without fast-math. `cached` does the same for the one
 entry point and keeps its machine code (all kernels linked in) in the user's cache folder. Numba's own cache watches only
-the file of the function itself; this one is keyed by the sources of the whole runtime, the versions of Numba and
-llvmlite, and the CPU. Nothing of Numba's global configuration is touched.
+the file of the function itself; this one is keyed by the sources of everything that is compiled, the versions of
+Numba and llvmlite, and the CPU. Nothing of Numba's global configuration is touched.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ import numba
 from llvmlite import binding
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+WITHOUT_MACHINE_CODE = frozenset({
+    "__init__", "border", "builder", "container", "expressions", "packing", "plan", "program", "requant", "session", "warm",
+})
+"""Modules that no compiled function reads: a change in them does not cost a compilation. A test holds this list to be true."""
 
 _LOG = logging.getLogger("qcompiler.runtime")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,7 +66,9 @@ def source_key() -> str:
     """Hash of everything that decides the machine code; it also names the package it belongs to (installed alone, another one)."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted((*root.glob("*.py"), *root.glob("kernels/*.py"))):
+        if path.stem in WITHOUT_MACHINE_CODE:
+            continue
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for part in (__name__, numba.__version__, llvmlite.__version__, sys.version, cpu_name(), ",".join(sorted(cpu_features()))):
         digest.update(part.encode() + b"\0")

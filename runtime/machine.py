@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .instruction import ISA_COLUMN, PACKED_COLUMN, WIDTH
 from .jit import cached, jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
@@ -14,7 +15,7 @@ from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
 from .kernels.wide import is_wide, wide_matmul
 from .memory import load_i64
-from .opcodes import BY_NAME, ISA_COLUMN, PACKED_COLUMN, WIDTH
+from .opcodes import BY_NAME
 from .simd import Isa
 
 _ROW_BYTES = 8 * WIDTH

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .opcodes import BY_NUMBER, Element
+from .instruction import Element
+from .opcodes import BY_NUMBER
 from .plan import Bound
 from .program import Program
 from .simd import LANES, Isa

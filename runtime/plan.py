@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from .errors import ProgramError
 from .expressions import evaluate
-from .opcodes import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Field, Kind, Opcode, Source, check_numbers
+from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Field, Kind, Opcode, Source
+from .opcodes import check_numbers
 
 if TYPE_CHECKING:
     from .program import Port, Program

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import ProgramError
 from .expressions import Expression, evaluate
-from .opcodes import BY_NUMBER, ELEMENT_DTYPE, ELEMENT_SIZE, Element, Opcode, Source
+from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Element, Opcode, Source
+from .opcodes import BY_NUMBER
 from .plan import Bound, bind_program
 
 MAX_DIMENSION = (1 << 31) - 1

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from .border import dequantize, load_input, solve_dimensions
 from .errors import FeedError, MachineError
+from .instruction import ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
 from .kernels.common import BLOCK_BYTES, BLOCKS
 from .machine import execute
-from .opcodes import ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
 from .packing import pack_program
 from .plan import ALIGNMENT, Bound
 from .program import Program

@@ -6,9 +6,9 @@ row are addresses by then (`machine.py` adds the bases of arena and blob).
 
 from __future__ import annotations
 
+from ..instruction import MAX_RANK
 from ..jit import jit
 from ..memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from ..opcodes import MAX_RANK
 
 BLOCK = 512
 """Elements that are processed at a time; each block is int64 in scratch memory."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import Element
 from ..jit import jit
 from ..memory import load_i8, load_i16, load_i32, load_u8, store_32
-from ..opcodes import Element, columns
+from ..opcodes import columns
 from .common import BLOCK_BYTES, BLOCKS, at, size_of
 from .product import copy_i32
 from .tiles import requant_codes

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import Binary, Comparison, Element, Logic
 from ..jit import jit
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
-from ..opcodes import Binary, Comparison, Element, Logic, columns
+from ..opcodes import columns
 from .common import (
     BLOCK,
     BLOCK_BYTES,

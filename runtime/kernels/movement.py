@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from ..opcodes import Element, columns
+from ..opcodes import columns
 from .common import at, clamp, fetch, outer_count, outer_offset, put, rounding, size_of
 
 _MOVE, _FILL, _GATHER, _RESIZE = columns("move"), columns("fill"), columns("gather"), columns("resize_linear")

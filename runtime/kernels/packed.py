@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES, Element
 from ..jit import jit
 from ..memory import load_i16, load_u8, store_8, store_16
-from ..opcodes import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES, Element, columns
+from ..opcodes import columns
 from ..simd import Isa
 from .common import BLOCK_BYTES, BLOCKS, at, size_of
 from .tiles import PAIR, QUAD, multiply_block

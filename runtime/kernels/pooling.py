@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import Element, Reduction
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_64
-from ..opcodes import Element, Reduction, columns
+from ..opcodes import columns
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
 
 _MAX, _AVERAGE, _REDUCE, _ARGMAX = columns("max_pool"), columns("average_pool"), columns("reduce"), columns("argmax")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..instruction import Element
 from ..jit import jit
 from ..memory import load_i32, store_8, store_16
-from ..opcodes import Element
 from ..simd import (
     LANES,
     PAIR_256,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..instruction import BLOCK_COLUMNS, BLOCK_ROWS, ISA_COLUMN, TILE_BYTES, ZERO_BYTES, Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_u8, store_8, store_16, store_32
-from ..opcodes import BLOCK_COLUMNS, BLOCK_ROWS, ISA_COLUMN, TILE_BYTES, ZERO_BYTES, Element, columns
+from ..opcodes import columns
 from ..simd import LANES, TILE_ROWS
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import batch_offset

@@ -17,9 +17,10 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
+from qcompiler.runtime.instruction import WIDTH, Source
 from qcompiler.runtime.kernels.common import BLOCK_BYTES, BLOCKS
 from qcompiler.runtime.kernels.tiles import TILES
-from qcompiler.runtime.opcodes import BY_NUMBER, WIDTH, Source
+from qcompiler.runtime.opcodes import BY_NUMBER
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session, _Arena
 from qcompiler.runtime.simd import Isa, best_isa

@@ -12,6 +12,7 @@ from pathlib import Path
 import numba
 import pytest
 from numba import types
+from qcompiler.runtime.jit import WITHOUT_MACHINE_CODE
 
 import qcompiler.runtime
 from qcompiler.runtime import machine
@@ -64,3 +65,11 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or ""]
         assert {name.split(".")[0] for name in names} <= allowed
+
+
+def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
+    """What `machine.py` imports, directly or not, is hashed, except modules that are known to have no part in machine code."""
+    code = "import sys, qcompiler.runtime.machine; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
+    loaded = {name.split(".")[-1] for name in python(code, ROOT.parent).split()}
+    assert {"machine", "memory", "simd", "opcodes", "extents", "tiles"} <= loaded
+    assert not loaded & (WITHOUT_MACHINE_CODE - {"__init__"})

@@ -1,0 +1,29 @@
+"""``python -m qcompiler.runtime.warm``: compile the machine for this CPU now, so that no later run has to wait for it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from numba import types
+
+from .jit import cache_folder, cpu_name
+from .machine import execute
+from .simd import best_isa
+
+
+def warm() -> float:
+    """Compile the machine, or load it from the cache; the seconds that took."""
+    start = perf_counter()
+    execute.compile((types.int64,) * 4)  # type: ignore[attr-defined]
+    return perf_counter() - start
+
+
+def main() -> None:
+    """Compile, and say where the machine code is kept."""
+    seconds = warm()
+    where = cache_folder() or "nowhere: the user's cache folder cannot be written"
+    print(f"machine for {cpu_name()} ({best_isa().name.lower()}) ready after {seconds:.1f} s, kept in {where}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
