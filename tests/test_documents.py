@@ -1,0 +1,49 @@
+"""What the documents say must be true: links lead somewhere, the README's first example in Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+
+from qcompiler.cli import qcompile
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith((".", "build", "dist")) for part in path.relative_to(ROOT).parts))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf8"))
+    assert [link for link in links if not link.startswith("https://") and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_exist(document: str) -> None:
+    folders = "qcompiler|passes|runtime|tests|models|benchmarks|examples|docs"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", (ROOT / document).read_text(encoding="utf8"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(import numpy.*?)```", (ROOT / "README.md").read_text(encoding="utf8"), re.DOTALL)
+    exec(example, {})
+    assert "'logits'" in capsys.readouterr().out
+    onnx.checker.check_model(onnx.load("out.onnx"), full_check=True)
+
+
+def test_the_readmes_options_exist(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["qcompile", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        qcompile()
+    offered = capsys.readouterr().out
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    used = {option for line in re.findall(r"qcompile .*", text) for option in re.findall(r"(?<![\w-])--?[a-z-]+", line)} | {"--no-avoid-saturation"}
+    assert used >= {"-o", "--calib", "--verify", "--passes"}
+    assert [option for option in sorted(used) if option not in offered] == []
