@@ -63,6 +63,11 @@ def new_variable(graph: Graph, base: str, like: Tensor) -> Variable:
     return Variable(unique_name(names_in(graph), base), dtype=like.dtype, shape=like.shape)
 
 
+def rename(graph: Graph, tensor: Tensor, suffix: str) -> None:
+    """Give an inner tensor a new name, as it holds other values from now on: reports compare tensors by name."""
+    tensor.name = unique_name(names_in(graph), f"{tensor.name}_{suffix}")
+
+
 def insert_before(graph: Graph, node: Node, new: Node) -> None:
     """Add ``new`` to the graph, in front of ``node``."""
     graph.nodes.insert(next(index for index, other in enumerate(graph.nodes) if other is node), new)

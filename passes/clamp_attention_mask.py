@@ -23,7 +23,7 @@ import numpy as np
 
 from ..ir import Graph, Node, Tensor, constant_of, consumers, is_float
 from ..pass_base import Context, Pass
-from ._match import MOVEMENT, is_output, made_by, new_constant, standard
+from ._match import MOVEMENT, is_output, made_by, new_constant, rename, standard
 
 UNDERFLOW = 104.0
 """exp(-104) is 0.0 in float32."""
@@ -68,6 +68,15 @@ def _is_harmless(graph: Graph, node: Node, tensor: Tensor, depth: int) -> bool:
     return allowed and all(reaches_only_softmax(graph, output, depth - 1) for output in node.outputs)
 
 
+def _rename_up_to_softmax(graph: Graph, node: Node) -> None:
+    if node.op != "Softmax":
+        for tensor in node.outputs:
+            if not tensor.name.endswith("_clamped"):
+                rename(graph, tensor, "clamped")
+            for user in consumers(tensor):
+                _rename_up_to_softmax(graph, user)
+
+
 def _is_mask_product(node: Node, slot: int) -> bool:
     return node.op == "Mul" and is_integral(node.inputs[1 - slot])
 
@@ -110,4 +119,5 @@ class ClampAttentionMask(Pass):
             return False
         name = f"{tensor.name}_clamped"
         node.inputs[slot] = new_constant(graph, name, np.maximum(value, np.asarray(self.limit, value.dtype)))
+        _rename_up_to_softmax(graph, node)
         return True

@@ -20,7 +20,7 @@ from ..ir import Graph, Node, constant_of
 from ..pass_base import BatchNormStatistics, Context, Pass
 from ..shapes import Shape, infer_shapes
 from ._affine import LAYERS, fold, why_not
-from ._match import Array, insert_before, made_by, new_constant, new_variable, sole_user, standard, take_over
+from ._match import Array, insert_before, made_by, new_constant, new_variable, rename, sole_user, standard, take_over
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def _into_layer(graph: Graph, node: Node, layer: Node, parameters: _BatchNorm) -
     dtype = constant_of(layer.inputs[1])
     fold(graph, layer, parameters.scale, np.zeros(1))
     bias = new_constant(graph, f"{node.name}_bias", parameters.shift.astype(np.asarray(dtype).dtype))
-    take_over(graph, node, Node("Add", node.name, {}, [node.inputs[0], bias]), node.outputs[0])
+    rename(graph, layer.outputs[0], "normalised")
+    take_over(graph, node, Node("Add", node.name, {}, [layer.outputs[0], bias]), node.outputs[0])
 
 
 def _depthwise(graph: Graph, node: Node, rank: int, parameters: _BatchNorm) -> None:

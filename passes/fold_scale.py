@@ -18,7 +18,7 @@ from ..ir import Graph, Node, Tensor, constant_of, is_float
 from ..pass_base import BatchNormStatistics, Context, Pass
 from ..shapes import Shape, infer_shapes
 from ._affine import LAYERS, channel_axis, channels_of, fold, why_not
-from ._match import Array, bypass, constant_operand, made_by, new_constant, sole_user, standard
+from ._match import Array, bypass, constant_operand, made_by, new_constant, rename, sole_user, standard
 
 _MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
 _DEPTH = 8
@@ -112,22 +112,28 @@ def _fold_back(graph: Graph, node: Node, y: Tensor, values: Array, ctx: Context)
     if step is None or node.op not in ("Mul", "Div"):
         return False
     place = _place_for(graph, y, node, _DEPTH)
+    result = node.outputs[0].name
     if place is None or not bypass(graph, node, y):
         return False
-    factor = step.scale.reshape(1)
-    for layer in place:
-        _scale(graph, layer, factor)
-    for tensor in [tensor.name for layer in place for tensor in layer.outputs]:
-        known = ctx.batchnorm.pop(tensor, None)
-        if known is not None:
-            ctx.batchnorm[tensor] = BatchNormStatistics(known.mean * factor, known.variance * factor**2)
+    for inner in place[:-1]:
+        _scale(graph, inner, step.scale.reshape(1), None, ctx)
+    _scale(graph, place[-1], step.scale.reshape(1), result, ctx)
     return True
 
 
-def _scale(graph: Graph, node: Node, factor: Array) -> None:
-    """Multiply the output of a layer, or the constant of a bias Add."""
-    if node.op in LAYERS:
+def _scale(graph: Graph, node: Node, factor: Array, name: str | None, ctx: Context) -> None:
+    """Multiply the output of a node by the factor: in its weights, in the constant of its bias Add, or before it; rename the output."""
+    output = node.outputs[0]
+    known = ctx.batchnorm.pop(output.name, None)
+    if name is None:
+        rename(graph, output, "scaled")
+    else:
+        output.name = name
+    if known is not None:
+        ctx.batchnorm[output.name] = BatchNormStatistics(known.mean * factor, known.variance * factor**2)
+    if node.op in LAYERS and constant_of(node.inputs[1]) is not None:
         fold(graph, node, factor, np.zeros(1))
+    if node.op != "Add":
         return
     slot = 0 if constant_of(node.inputs[0]) is not None else 1
     values = np.asarray(constant_of(node.inputs[slot]))
@@ -135,20 +141,27 @@ def _scale(graph: Graph, node: Node, factor: Array) -> None:
 
 
 def _place_for(graph: Graph, tensor: Tensor, user: Node, depth: int) -> list[Node] | None:
-    """The layer (and the Add of its bias) that can take a scalar factor of ``tensor``, which ``user`` alone reads."""
+    """The nodes from the layer that can take a scalar factor of ``tensor`` to the one that writes it; ``user`` alone reads it."""
     if depth == 0 or sole_user(graph, tensor) is not user:
         return None
     node = made_by(tensor, *LAYERS, *_MOVERS, "Add")
     if node is None:
         return None
-    if node.op in _MOVERS:
-        return _place_for(graph, node.inputs[0], node, depth - 1)
-    if node.op == "Add":
-        found = constant_operand(node)
-        place = _place_for(graph, found[0], node, depth - 1) if found is not None and made_by(found[0], "MatMul") is not None else None
-        return None if place is None or place[0].op != "MatMul" or constant_of(place[0].inputs[1]) is None else [*place, node]
-    if constant_of(node.inputs[1]) is not None:
+    if node.op in LAYERS and constant_of(node.inputs[1]) is not None:
         return [node] if why_not(node, shift=False) is None else None
-    if node.op != "MatMul":
-        return None
-    return _place_for(graph, node.inputs[0], node, depth - 1) or _place_for(graph, node.inputs[1], node, depth - 1)
+    for source in _scalable_inputs(node):
+        place = _place_for(graph, source, node, depth - 1)
+        if place is not None:
+            return [*place, node]
+    return None
+
+
+def _scalable_inputs(node: Node) -> list[Tensor]:
+    """The inputs of which a factor of the output may come from one."""
+    if node.op in _MOVERS:
+        return [node.inputs[0]]
+    if node.op == "MatMul":
+        return list(node.inputs)
+    found = constant_operand(node) if node.op == "Add" else None
+    layer = made_by(found[0], "MatMul") if found is not None else None
+    return [found[0]] if found is not None and layer is not None and constant_of(layer.inputs[1]) is not None else []

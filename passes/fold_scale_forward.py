@@ -19,7 +19,7 @@ from ..ir import Graph, Node, Tensor, constant_of, consumers, is_float
 from ..pass_base import Context, Pass
 from ..shapes import Shape, infer_shapes
 from ._affine import LAYERS, fold, why_not
-from ._match import Array, bypass, constant_operand, is_output, made_by, new_constant, sole_user, standard
+from ._match import Array, bypass, constant_operand, is_output, made_by, new_constant, rename, sole_user, standard
 
 _RATIO = 1e4
 """Largest |c / a| for which an addition may change places with a multiplication: beyond, float32 loses digits."""
@@ -163,5 +163,6 @@ def _swap(graph: Graph, node: Node, x: Tensor, offset: Array, layers: list[Node]
     values = moved.reshape(shape) if moved.size > 1 else np.reshape(moved, (1,) * rank)
     slot = 0 if constant_of(node.inputs[0]) is not None else 1
     node.inputs[slot] = new_constant(graph, f"{node.inputs[slot].name}_swapped", values.astype(offset.dtype))
+    rename(graph, node.outputs[0], "swapped")
     _scale_weights(graph, layers, factor)
     return True
