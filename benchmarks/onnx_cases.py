@@ -159,7 +159,7 @@ def main() -> None:
             verdict = judge(model, feed, expected, machine=options.machine)
         except Hang:
             verdict = "hang"
-        except Exception as error:  # noqa: BLE001  a crash is a result here
+        except Exception as error:
             verdict = f"crash: {type(error).__name__}: {error}"
             if options.list and verdict.startswith(options.list):
                 traceback.print_exc()

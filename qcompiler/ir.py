@@ -19,9 +19,29 @@ from onnx_graphsurgeon import Constant, Graph, Node, Tensor, Variable
 from onnx_graphsurgeon.logger import G_LOGGER
 
 __all__ = [
-    "INTEGER_DOMAIN", "STANDARD_DOMAINS", "Constant", "Graph", "Node", "QuantSpec", "Stage", "Tensor", "Variable",
-    "consumers", "constant_of", "dequantize_constant", "insert_qdq", "is_float", "names_in", "producer", "quantized_source", "read_spec",
-    "replace_uses", "spec_of", "subgraphs", "to_networkx", "unique_name",
+    "INTEGER_DOMAIN",
+    "STANDARD_DOMAINS",
+    "Constant",
+    "Graph",
+    "Node",
+    "QuantSpec",
+    "Stage",
+    "Tensor",
+    "Variable",
+    "constant_of",
+    "consumers",
+    "dequantize_constant",
+    "insert_qdq",
+    "is_float",
+    "names_in",
+    "producer",
+    "quantized_source",
+    "read_spec",
+    "replace_uses",
+    "spec_of",
+    "subgraphs",
+    "to_networkx",
+    "unique_name",
 ]
 
 G_LOGGER.severity = G_LOGGER.ERROR
@@ -67,10 +87,12 @@ class QuantSpec:
 
     @property
     def qmin(self) -> int:
+        """Smallest code."""
         return int(np.iinfo(self.dtype).min)
 
     @property
     def qmax(self) -> int:
+        """Largest code."""
         return int(np.iinfo(self.dtype).max)
 
     def _along(self, values: Array, rank: int) -> Array:

@@ -45,7 +45,8 @@ BUILT_IN: tuple[type[Pass], ...] = (
 
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FoldShapes(), FoldConstants(), RemoveIdentity(),
-    FuseLayerNorm(), FuseSoftmax(), FuseGelu(), FuseHardSwish(), FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+    FuseLayerNorm(), FuseSoftmax(), FuseGelu(), FuseHardSwish(),
+    FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())

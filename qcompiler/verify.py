@@ -11,7 +11,19 @@ import numpy as np
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir import (
-    INTEGER_DOMAIN, Constant, Graph, Node, Stage, Tensor, Variable, constant_of, is_float, producer, read_spec, spec_of, subgraphs,
+    INTEGER_DOMAIN,
+    Constant,
+    Graph,
+    Node,
+    Stage,
+    Tensor,
+    Variable,
+    constant_of,
+    is_float,
+    producer,
+    read_spec,
+    spec_of,
+    subgraphs,
 )
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

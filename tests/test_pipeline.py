@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import pytest
@@ -88,4 +89,4 @@ def test_names_are_unique_and_kebab_case() -> None:
 def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
     for passes in (*GROUPS.values(), *(preset(level, widen="auto", avoid_saturation=True).passes for level in range(4))):
         assert all(type(step) in BUILT_IN for step in passes)
-        assert all(later.requires == earlier.ensures for earlier, later in zip(passes, passes[1:], strict=False))
+        assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))

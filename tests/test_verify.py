@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.graphs import graph_of
 
 from qcompiler import verify
 from qcompiler.errors import VerifyError
 from qcompiler.ir import INTEGER_DOMAIN, Constant, Graph, Node, QuantSpec, Stage, Variable, dequantize_constant, insert_qdq, names_in
+from tests.graphs import graph_of
 
 GEMM = "g (float[2, 4] x) => (float[2, 3] y) { y = MatMul(x, w) }"
 WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
@@ -66,7 +66,7 @@ def test_a_tensor_is_written_once_and_before_it_is_read() -> None:
 def test_an_output_needs_a_producer() -> None:
     graph = graph_of(GEMM, w=WEIGHT)
     graph.outputs.append(Variable("phantom", np.float32))
-    with pytest.raises(VerifyError, match="output 'phantom'.*nothing writes it"):
+    with pytest.raises(VerifyError, match=r"output 'phantom'.*nothing writes it"):
         verify.check(graph, Stage.FLOAT)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +105,7 @@ def _write_all(pairs: list[tuple[Path, Compiled]], form: Form, *, force: bool) -
             compiled.save(place, form=form, force=force)
         for place, (target, _) in zip(staged, pairs, strict=True):
             for part in sorted(place.parent.iterdir()):
-                os.replace(part, target.parent / part.name)
+                part.replace(target.parent / part.name)
 
 
 def _check_report(path: Path | None, *, force: bool) -> None:
@@ -121,4 +120,4 @@ def _check_report(path: Path | None, *, force: bool) -> None:
 def _write_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from itertools import chain
@@ -57,5 +56,5 @@ def _save(path: Path, outputs: list[Values]) -> None:
     if uneven:
         raise OptionError(f"--save {path}: output '{uneven[0]}' differs in shape between feeds and cannot be stacked; run those feeds apart")
     part = path.with_name(f".{path.stem}.part.npz")
-    np.savez(part, **{name: np.stack([value[name] for value in outputs]) for name in outputs[0]})
-    os.replace(part, path)
+    np.savez(part, allow_pickle=False, **{name: np.stack([value[name] for value in outputs]) for name in outputs[0]})
+    part.replace(path)

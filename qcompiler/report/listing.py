@@ -16,7 +16,8 @@ def listing(graph: Graph, indent: str = "") -> Iterator[str]:
         yield f"inputs  {', '.join(_typed(tensor) for tensor in graph.inputs)}"
     for node in graph.nodes:
         targets = ", ".join(_typed(tensor) for tensor in node.outputs)
-        yield f"{indent}{targets} = {node.domain + '::' if node.domain else ''}{node.op}({', '.join(_operand(t) for t in node.inputs)}){_attributes(node)}"
+        operands = ", ".join(_operand(tensor) for tensor in node.inputs)
+        yield f"{indent}{targets} = {node.domain + '::' if node.domain else ''}{node.op}({operands}){_attributes(node)}"
         for body in subgraphs(node):
             yield from listing(body, indent + "    ")
     if not indent:
