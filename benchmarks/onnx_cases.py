@@ -46,10 +46,15 @@ def cases() -> Iterator[tuple[str, onnx.ModelProto, list[NDArray[Any]], list[NDA
         model = case.model
         if model is None or not case.data_sets:
             continue
-        inputs, outputs = ([np.asarray(v) if isinstance(v, np.generic) else v for v in values] for values in case.data_sets[0])
+        inputs, outputs = ([_plain(value) for value in values] for values in case.data_sets[0])
         floats = [value for value in inputs if isinstance(value, np.ndarray) and value.dtype == np.float32]
         if floats and all(isinstance(value, np.ndarray) for value in (*inputs, *outputs)):
             yield case.name, model, inputs, outputs
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as an array."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def freeze(model: onnx.ModelProto, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
