@@ -26,6 +26,7 @@ from qcompiler.model_file import Detached, check, detach, is_plain, read_proto
 _OLDEST_OPSET = 7
 _NEWEST_OPSET = int(onnx.defs.onnx_opset_version())
 _IR_VERSION = 10
+_RESIZE_WITH_MODES = 11
 _TOLERATED = "GroupNormalization is deprecated"
 """The checker's word on the form of opsets 18 to 20, which exporters wrote and onnxruntime runs; opset 21 has another."""
 _PARAMETERS = {
@@ -122,9 +123,28 @@ def _converted(light: onnx.ModelProto, version: int) -> onnx.ModelProto:
         raise ModelError(
             f"opset {version} cannot be converted to {opset.OLDEST} ({_one_line(error)}); export the model again with opset 13 or later"
         ) from error
+    if version < _RESIZE_WITH_MODES:
+        _restore_resizing(light.graph, result.graph)
     known = {entry.domain for entry in result.opset_import}
     result.opset_import.extend(entry for entry in domains if entry.domain not in known)
     return result
+
+
+def _restore_resizing(old: onnx.GraphProto, new: onnx.GraphProto) -> None:
+    """Say what Upsample and the first Resize meant, which onnx's converter leaves to other defaults.
+
+    They scale by ``x_in = x_out / scale``, rounded down (up where the image shrinks).
+    """
+    scaled = {node.output[0] for node in old.node if node.op_type in ("Upsample", "Resize")}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in new.initializer}
+    stored = [node for node in new.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    constants |= {node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t) for node in stored}
+    for node in new.node:
+        if node.op_type == "Resize" and node.output[0] in scaled:
+            scales = constants.get(node.input[2]) if len(node.input) > 2 else None
+            shrinks = scales is not None and bool(np.any(scales < 1))
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            node.attribute.append(onnx.helper.make_attribute("nearest_mode", "ceil" if shrinks else "floor"))
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

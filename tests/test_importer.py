@@ -59,6 +59,11 @@ SINCE_7: dict[str, tuple[int, int, str]] = {
     "attributes of Squeeze": (7, 12, "u = Unsqueeze <axes = [0, 3]> (x)  y = Squeeze <axes = [3]> (u)"),
     "attributes of TopK": (7, 9, "y, i = TopK <axis = 3, k = 2> (x)"),
     "Upsample by attribute": (7, 8, "y = Upsample <mode = \"nearest\", scales = [1.0, 1.0, 2.0, 3.0]> (x)"),
+    "linear Upsample": (7, 8, "y = Upsample <mode = \"linear\", scales = [1.0, 1.0, 1.5, 2.0]> (x)"),
+    "linear Resize of opset 10": (10, 10, "y = Resize <mode = \"linear\"> (x, up)"),
+    "Resize that shrinks": (10, 10, "y = Resize <mode = \"nearest\"> (x, down)"),
+    "Resize that grows": (10, 10, "y = Resize <mode = \"nearest\"> (x, up)"),
+    "Resize with modes": (11, 12, "y = Resize <mode = \"cubic\"> (x, , up)"),
     "equal parts": (13, 17, "y, z = Split <axis = 1> (x)"),
 }  # fmt: skip
 OPSETS = [(name, version) for name, (low, high, _) in SINCE_7.items() for version in sorted({low, (low + high) // 2, high})]
@@ -68,7 +73,8 @@ OPSETS = [(name, version) for name, (low, high, _) in SINCE_7.items() for versio
 def test_models_of_every_opset_compute_the_same(name, version):
     body = SINCE_7[name][2]
     outputs = "float[] y, float[] z" if "z =" in body else "float[] y"
-    used = {key: value for key, value in WEIGHTS.items() if name == "convolution"}
+    scales = {"up": np.array([1, 1, 1.7, 2], np.float32), "down": np.array([1, 1, 0.6, 0.5], np.float32)}
+    used = WEIGHTS if name == "convolution" else {key: value for key, value in scales.items() if f" {key})" in body}
     model = model_of(f"g ({IMAGE}) => ({outputs}) {{ {body} }}", version, ir=7, **used)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
