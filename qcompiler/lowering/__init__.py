@@ -21,8 +21,9 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.integers import INTEGER_RULES
     from qcompiler.lowering.prepare import prepared
     from qcompiler.lowering.rules import RULES
+    from qcompiler.lowering.simplify import simplify
 
-    return Lowering(prepared(graph), RULES, INTEGER_RULES).run()
+    return simplify(Lowering(prepared(graph), RULES, INTEGER_RULES).run())
 
 
 def to_program(graph: Graph) -> Program:
