@@ -63,7 +63,7 @@ SINCE_7: dict[str, tuple[int, int, str]] = {
     "linear Resize of opset 10": (10, 10, "y = Resize <mode = \"linear\"> (x, up)"),
     "Resize that shrinks": (10, 10, "y = Resize <mode = \"nearest\"> (x, down)"),
     "Resize that grows": (10, 10, "y = Resize <mode = \"nearest\"> (x, up)"),
-    "Resize with modes": (11, 12, "y = Resize <mode = \"cubic\"> (x, , up)"),
+    "Resize with modes": (11, 12, "y = Resize <mode = \"cubic\"> (x, roi, up)"),
     "equal parts": (13, 17, "y, z = Split <axis = 1> (x)"),
 }  # fmt: skip
 OPSETS = [(name, version) for name, (low, high, _) in SINCE_7.items() for version in sorted({low, (low + high) // 2, high})]
@@ -73,8 +73,8 @@ OPSETS = [(name, version) for name, (low, high, _) in SINCE_7.items() for versio
 def test_models_of_every_opset_compute_the_same(name, version):
     body = SINCE_7[name][2]
     outputs = "float[] y, float[] z" if "z =" in body else "float[] y"
-    scales = {"up": np.array([1, 1, 1.7, 2], np.float32), "down": np.array([1, 1, 0.6, 0.5], np.float32)}
-    used = WEIGHTS if name == "convolution" else {key: value for key, value in scales.items() if f" {key})" in body}
+    scales = {"roi": np.zeros(0, np.float32), "up": np.array([1, 1, 1.7, 2], np.float32), "down": np.array([1, 1, 0.6, 0.5], np.float32)}
+    used = WEIGHTS if name == "convolution" else {key: value for key, value in scales.items() if f" {key})" in body or f"{key}, up" in body}
     model = model_of(f"g ({IMAGE}) => ({outputs}) {{ {body} }}", version, ir=7, **used)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
