@@ -73,7 +73,7 @@ def perturbed(feed: Feed, draw: int) -> Feed:
         moved[name] = array
         if array.dtype == np.float32 and array.size:
             low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
-            moved[name] = (array + rng.uniform(-1, 1, array.shape) * (high - low) / 255).astype(np.float32)
+            moved[name] = np.asarray(array + rng.uniform(-1, 1, array.shape) * (high - low) / 255, np.float32)
     return moved
 
 
