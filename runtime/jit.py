@@ -24,7 +24,7 @@ from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 WITHOUT_MACHINE_CODE = frozenset({
-    "__init__", "border", "builder", "container", "expressions", "packing", "plan", "program", "requant", "session", "warm",
+    "__init__", "border", "builder", "container", "expressions", "packing", "plan", "program", "requant", "session", "walks", "warm",
 })
 """Modules that no compiled function reads: a change in them does not cost a compilation. A test holds this list to be true."""
 

@@ -17,6 +17,7 @@ from .errors import ProgramError
 from .expressions import evaluate
 from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Field, Kind, Opcode, Source
 from .opcodes import check_numbers
+from .walks import simplified
 
 if TYPE_CHECKING:
     from .program import Port, Program
@@ -113,6 +114,7 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
     try:
         values = {item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)}
         check_numbers(opcode, values)
+        values = simplified(opcode.name, values)
         accesses = opcode.accesses(values)
         _check_operands(program, index, opcode, values)
         for access in accesses:
