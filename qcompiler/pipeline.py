@@ -21,6 +21,7 @@ from qcompiler.passes.correct_bias import CorrectBias
 from qcompiler.passes.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.fold_constants import FoldConstants
 from qcompiler.passes.fold_scale import FoldScale
+from qcompiler.passes.fold_scale_forward import FoldScaleForward
 from qcompiler.passes.fold_shapes import FoldShapes
 from qcompiler.passes.fuse_gelu import FuseGelu
 from qcompiler.passes.fuse_hard_swish import FuseHardSwish
@@ -39,14 +40,15 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldShapes, FuseGelu, FuseHardSwish,
-    FuseLayerNorm, FuseMatMulBias, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum, StoreCodes,
+    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu,
+    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum,
+    StoreCodes,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
-    FoldConstants(), RemoveIdentity(), FoldShapes(), FoldConstants(), RemoveIdentity(),
-    FuseLayerNorm(), FuseSoftmax(), FuseGelu(), FuseHardSwish(),
-    FoldBatchNorm(), FoldScale(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+    FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), FoldConstants(), RemoveIdentity(),
+    FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
+    FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
