@@ -47,7 +47,13 @@ def lower_concat(lw: Lowering, node: Node, _index: int, target: Target) -> Coded
 
 
 def _optional(lw: Lowering, node: Node, index: int) -> Any:
-    return lw.constants.value(node.inputs[index]) if len(node.inputs) > index else None
+    """The constant at a position; None where there is no input."""
+    if not _present(node, index):
+        return None
+    value = lw.constants.value(node.inputs[index])
+    if value is None:
+        raise UnsupportedError(f"'{node.inputs[index].name}' is computed while the model runs; it must be constant")
+    return value
 
 
 def _present(node: Node, index: int) -> bool:
@@ -71,6 +77,8 @@ def _flatten(_lw: Lowering, node: Node, _index: int) -> Operands:
 def _squeeze(lw: Lowering, node: Node, _index: int) -> Operands:
     rank = rank_of(node.inputs[0])
     axes = _optional(lw, node, 1)
+    if _present(node, 1) and axes is None:
+        raise UnsupportedError("its axes are computed while the model runs")
     if axes is None:
         axes = [axis for axis in range(rank) if node.inputs[0].shape[axis] == 1]
     return "Squeeze", [lw.out.int64("axes", sorted(int(axis) % rank for axis in np.reshape(axes, -1)))], {}
@@ -79,7 +87,7 @@ def _squeeze(lw: Lowering, node: Node, _index: int) -> Operands:
 def _unsqueeze(lw: Lowering, node: Node, _index: int) -> Operands:
     axes = _optional(lw, node, 1)
     if axes is None:
-        raise UnsupportedError("its axes are computed while the model runs")
+        raise UnsupportedError("it has no axes")
     rank = rank_of(node.inputs[0]) + axes.size
     return "Unsqueeze", [lw.out.int64("axes", sorted(int(axis) % rank for axis in axes.reshape(-1)))], {}
 
@@ -88,11 +96,11 @@ def _slice(lw: Lowering, node: Node, _index: int) -> Operands:
     rank = rank_of(node.inputs[0])
     starts, ends = lw.integer(node.inputs[1]), lw.integer(node.inputs[2])
     axes = _optional(lw, node, 3)
+    if _present(node, 3) and axes is None:
+        raise UnsupportedError("its axes are computed while the model runs")
     if axes is None:
         axes = np.arange(size_along(node.inputs[1], 0) or rank)
     steps = _optional(lw, node, 4)
-    if _present(node, 4) and steps is None:
-        raise UnsupportedError("its steps are computed while the model runs")
     steps = np.ones(axes.size, np.int64) if steps is None else steps
     return "Slice", [starts, ends, lw.out.int64("axes", axes.reshape(-1) % rank), lw.out.int64("steps", steps)], {}
 
@@ -101,6 +109,8 @@ def _split(lw: Lowering, node: Node, index: int) -> Operands:
     """One output of a Split is a Slice."""
     axis = int(node.attrs.get("axis", 0)) % rank_of(node.inputs[0])
     sizes = _optional(lw, node, 1)
+    if _present(node, 1) and sizes is None:
+        raise UnsupportedError("its sizes are computed while the model runs")
     if sizes is None:
         size, parts = size_along(node.inputs[0], axis), len(node.outputs)
         if size is None:
@@ -117,10 +127,8 @@ def _pad(lw: Lowering, node: Node, target: Target | None) -> Operands:
     if mode not in ("constant", "reflect", "edge"):
         raise UnsupportedError(f"pad mode '{mode}' has no integer form")
     pads, axes, fill = _optional(lw, node, 1), _optional(lw, node, 3), _optional(lw, node, 2)
-    if _present(node, 2) and fill is None:
-        raise UnsupportedError("its pad value is computed while the model runs")
-    if pads is None or (_present(node, 3) and axes is None):
-        raise UnsupportedError("its pads are computed while the model runs")
+    if pads is None:
+        raise UnsupportedError("it has no pads")
     whole = np.zeros(2 * rank, np.int64)
     places = range(rank) if axes is None else [int(axis) % rank for axis in axes]
     for i, axis in enumerate(places):
@@ -148,9 +156,7 @@ def _depth_to_space(_lw: Lowering, node: Node, _index: int) -> Operands:
     return node.op, [], attrs | ({"mode": node.attrs.get("mode", "DCR")} if node.op == "DepthToSpace" else {})
 
 
-def _max_pool(_lw: Lowering, node: Node, index: int) -> Operands:
-    if index != 0:
-        raise UnsupportedError("the positions of the largest values (its second output) have no integer form")
+def _max_pool(_lw: Lowering, node: Node, _index: int) -> Operands:
     return "MaxPool", [], window(node)
 
 

@@ -1,7 +1,8 @@
 """LSTM and GRU: one integer node a direction; runtime/kernels/recurrent.py defines its roundings.
 
-Gate pre-activations are Q11, activations Q15 (tables of 65536 entries), the cell state Q16. The hidden state lives on one
-grid: that of the output Y, or of Y_h where Y is not read.
+Gate pre-activations are Q11, activations Q15 (tables of 65536 entries), the cell state Q16. The hidden state is int16 over [-1, 1]: its
+error goes through every later step. Where the recurrent weights are so large that their products with 16 bits might leave int32, it
+lives on the grid of the output Y, or of Y_h where Y is not read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from qcompiler.lowering.grid import Coded, Grid, Target
 
 RECURRENT = ("LSTM", "GRU")
 _GATE_BITS, _CELL_BITS = 11, 16
+_WIDE_LIMIT = 2**30 // 2**15
+"""Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32 accumulator."""
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 _GATES = {"LSTM": 4, "GRU": 3}
 
@@ -54,6 +57,9 @@ def recurrent_bounds(_lw: Lowering, _node: Node) -> Bounds:
 
 def recurrent_grid(lw: Lowering, node: Node) -> Grid:
     """The grid of the hidden state."""
+    weight = read_weight(lw.constants, node.inputs[2], 1)
+    if weight is None or np.abs(weight.codes.astype(np.int64)).sum(axis=2).max(initial=0) < _WIDE_LIMIT:
+        return Grid.covering(-1.0, 1.0)
     for output in node.outputs[:2]:
         for reader in consumers(output) if output.name else []:
             spec = read_spec(reader) if reader.op == "QuantizeLinear" else None
