@@ -25,6 +25,8 @@ from qcompiler.lowering.constants import Array, Constants
 from qcompiler.lowering.factors import emit_requantize, fixed_point
 from qcompiler.lowering.grid import Coded, Grid, Target
 
+_SEVERAL_OUTPUTS = ("Split", "LSTM", "GRU")
+
 Bounds = tuple[float, float]
 
 
@@ -49,6 +51,13 @@ IntegerRule = Callable[["Lowering", Node], None]
 
 class _Follows(UnsupportedError):
     """A value is missing because of a problem that has been recorded already."""
+
+
+def _checked_index(node: Node, index: int) -> int:
+    """``index``, if that output has an integer form."""
+    if index > 0 and node.op not in _SEVERAL_OUTPUTS:
+        raise UnsupportedError(f"its output '{node.outputs[index].name}' (number {index + 1}) has no integer form")
+    return index
 
 
 class Lowering:
@@ -176,7 +185,7 @@ class Lowering:
         rule = self._rule(node)
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         try:
-            return rule.lower(self, node, index, target)
+            return rule.lower(self, node, _checked_index(node, index), target)
         except _Follows:
             raise
         except UnsupportedError as error:
@@ -251,11 +260,19 @@ class Lowering:
         """The grid a float tensor has, or gets where no QuantizeLinear node follows it."""
         node = producer(tensor)
         if self.constants.value(tensor) is not None or node is None:
-            return Grid.covering(*self.bounds(tensor))
+            return self._constant_grid(node) or Grid.covering(*self.bounds(tensor))
         if node.op == "DequantizeLinear":
             return self.codes_behind(node).grid
         rule = self._rule(node)
         return rule.grid(self, node) if rule.grid is not None else Grid.covering(*self.bounds(tensor))
+
+    @staticmethod
+    def _constant_grid(node: Node | None) -> Grid | None:
+        """The grid of a constant that is stored as activation codes."""
+        spec = read_spec(node) if node is not None and node.op == "DequantizeLinear" else None
+        if spec is None or spec.scale.size > 1 or spec.dtype.itemsize > 2 or spec.dtype.kind not in "iu":
+            return None
+        return Grid.from_spec(spec)
 
     def bounds(self, tensor: Tensor) -> Bounds:
         """Smallest and largest real value of a float tensor."""

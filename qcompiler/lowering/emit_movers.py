@@ -90,15 +90,16 @@ def emit_expand(emitter: Emitter, node: Node) -> None:
 
 
 def emit_tile(emitter: Emitter, node: Node) -> None:
-    """An axis of stride 0 before each repeated axis, then one copy."""
-    view, repeats = emitter.view(node.inputs[0]), emitter.ints(node.inputs[1])
-    spots = [axis for axis, count in enumerate(repeats) if not is_one(count)]
-    inserted = [axis + i for i, axis in enumerate(spots)]
-    wide = view.with_ones(inserted)
-    shape = list(wide.shape)
-    for axis, place in zip(spots, inserted, strict=True):
-        shape[place] = repeats[axis]
-    emitter.bind(node.outputs[0], reshaped(emitter, wide.broadcast(shape), emitter.shape(node.outputs[0]), node.name))
+    """For every repeated axis one of stride 0 before it, and a copy."""
+    view = emitter.view(node.inputs[0])
+    for axis, count in enumerate(emitter.ints(node.inputs[1])):
+        if is_one(count):
+            continue
+        wide = view.with_ones([axis])
+        repeated = wide.broadcast((*wide.shape[:axis], count, *wide.shape[axis + 1 :]))
+        shape = (*view.shape[:axis], as_dim(view.shape[axis] * count), *view.shape[axis + 1 :])
+        view = View.dense(emitter.in_order(repeated, None, node.name).handle, shape)
+    emitter.bind(node.outputs[0], view)
 
 
 def emit_concat(emitter: Emitter, node: Node) -> None:

@@ -128,15 +128,29 @@ def _lower_product(lw: Lowering, node: Node, target: Target) -> Coded:
     """MatMul of two code tensors, or of a batched constant."""
     if node.op != "MatMul":
         raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant; write it as Transpose, MatMul and Add")
-    if min(rank_of(node.inputs[0]), rank_of(node.inputs[1])) < 2:
-        raise UnsupportedError("it multiplies a vector; reshape the vector to a matrix")
-    a, b = lw.natural(node.inputs[0]), lw.natural(node.inputs[1])
-    depth = size_along(node.inputs[0], -1) or size_along(node.inputs[1], -2) or DYNAMIC_LIMIT
+    a, b = (_as_matrix(lw, tensor, axis) for tensor, axis in zip(node.inputs, (0, 1), strict=True))
+    depth = size_along(node.inputs[0], -1) or _rows_of(node.inputs[1]) or DYNAMIC_LIMIT
     largest, factor = depth * a.magnitude * b.magnitude, a.grid.scale * b.grid.scale / target.grid.scale
     wide = largest >= ACCUMULATOR_LIMIT
     m, n = wide_fixed_point(factor, largest) if wide else fixed_point(factor)
     attrs = {"a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "m": m, "n": n, "acc_bits": 64 if wide else 32}
-    return lw.emit("MatMul", [a.tensor, b.tensor], attrs, target, node.outputs[0].shape)
+    dropped = [axis for axis, tensor in zip((-2, -1), node.inputs, strict=True) if rank_of(tensor) == 1]
+    shape = node.outputs[0].shape
+    if not dropped:
+        return lw.emit("MatMul", [a.tensor, b.tensor], attrs, target, shape)
+    rank = len(shape) + len(dropped)
+    product = lw.emit("MatMul", [a.tensor, b.tensor], attrs, replace(target, name=f"{target.name}_matrix"), None)
+    axes = lw.out.int64("axes", sorted(axis + rank for axis in dropped))
+    return replace(product, tensor=lw.out.op("Squeeze", target.name, [product.tensor, axes], {}, target.grid.dtype, shape))
+
+
+def _as_matrix(lw: Lowering, tensor: Tensor, axis: int) -> Coded:
+    """Codes of an operand of MatMul; a vector becomes a matrix of one row (axis 0) or one column (axis 1)."""
+    codes = lw.natural(tensor)
+    if rank_of(tensor) > 1:
+        return codes
+    shape, axes = [*tensor.shape[:axis], 1, *tensor.shape[axis:]], lw.out.int64("axes", [axis])
+    return replace(codes, tensor=lw.out.op("Unsqueeze", f"{tensor.name}_matrix", [codes.tensor, axes], {}, codes.grid.dtype, shape))
 
 
 def layer_bounds(lw: Lowering, node: Node) -> Bounds:
@@ -160,8 +174,13 @@ def bounds_of(lw: Lowering, layer: Layer) -> Bounds:
 
 
 def _product_bounds(lw: Lowering, node: Node) -> Bounds:
-    depth = size_along(node.inputs[0], -1) or size_along(node.inputs[1], -2)
+    depth = size_along(node.inputs[0], -1) or _rows_of(node.inputs[1])
     if depth is None:
         raise UnsupportedError("the range of its result is unknown; put a QuantizeLinear/DequantizeLinear pair behind it")
     a, b = (max(abs(v) for v in lw.bounds(tensor)) for tensor in node.inputs[:2])
     return -depth * a * b, depth * a * b
+
+
+def _rows_of(tensor: Tensor) -> int | None:
+    """The size over which MatMul sums in its second operand; None when it is symbolic."""
+    return size_along(tensor, -2 if rank_of(tensor) > 1 else 0)

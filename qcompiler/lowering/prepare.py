@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from qcompiler import shapes
-from qcompiler.ir import Graph
+from qcompiler.ir import Graph, Node
 
 
 def prepared(graph: Graph) -> Graph:
@@ -15,6 +16,16 @@ def prepared(graph: Graph) -> Graph:
     if any(tensor.dtype is None for node in result.nodes for tensor in node.outputs if tensor.name):
         proto = gs.export_onnx(result, do_type_check=False)
         result = gs.import_onnx(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    for node in result.nodes:
+        if node.op == "CastLike":
+            _plain_cast(node)
     result.toposort()
     shapes.annotate(result)
     return result
+
+
+def _plain_cast(node: Node) -> None:
+    """CastLike as a Cast to the type of its second input."""
+    node.op = "Cast"
+    node.attrs = {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(node.inputs[1].dtype)))}
+    node.inputs = [node.inputs[0]]

@@ -59,8 +59,14 @@ def _scales(lw: Lowering, node: Node) -> list[Any]:
 
 
 def _given_scales(lw: Lowering, node: Node) -> NDArray[Any] | None:
-    """The constant scales; None where sizes are given."""
+    """The constant scales; None where sizes are given.
+
+    Raises:
+        UnsupportedError: the scales are not constant.
+    """
     scales = lw.constants.value(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is None and len(node.inputs) > 2 and node.inputs[2].name:
+        raise UnsupportedError("its scales are computed while the model runs")
     return scales if scales is not None and scales.size else None
 
 

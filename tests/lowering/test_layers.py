@@ -72,6 +72,14 @@ def test_matmul_with_bias_is_one_gemm(dtype: Any) -> None:
     assert result.ops == ["Gemm"]
 
 
+@pytest.mark.parametrize(("a", "b"), [((5,), (5, 3)), ((2, 4, 5), (5,)), ((5,), (5,)), ((5,), (2, 5, 3))])
+def test_matmul_of_vectors(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    feed = {"a": normal(*a), "b": normal(*b)}
+    text = f"g (float{list(a)} a, float{list(b)} b) => (float[] y) {{ y = MatMul(a, b) }}"
+    result = check(quantize(graph_of(text), feed), feed)
+    assert result.outputs["y"].shape == result.expected["y"].shape
+
+
 @pytest.mark.parametrize("attrs", ["transB=1, alpha=0.5, beta=2.0", "transA=1, transB=1", "beta=0.5"])
 def test_gemm(attrs: str) -> None:
     feed = {"x": normal(16, 5) if "transA" in attrs else normal(5, 16)}
@@ -193,6 +201,13 @@ def test_every_node_without_an_integer_form_is_listed() -> None:
     assert "\n" not in text
     for part in ("2 node(s)", "'CumSum_0' (CumSum)", "'Hardmax_2' (Hardmax)"):
         assert part in text
+
+
+def test_second_outputs_are_refused() -> None:
+    feed = {"x": normal(2, 6)}
+    graph = graph_of("g (float[2,6] x) => (float[] y, float[] m) { y, m = LayerNormalization(x, g0) }", g0=normal(6))
+    with pytest.raises(UnsupportedError, match=r"its output 'm\w*' \(number 2\) has no integer form"):
+        lower_graph(quantize(graph, feed))
 
 
 def test_symbolic_sizes_share_one_program() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
 from tests.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
@@ -93,8 +94,6 @@ def test_division(dtype: Any) -> None:
 def test_division_by_zero_saturates() -> None:
     feed = {"a": np.array([1.0, -1.0, 0.5], np.float32), "b": np.array([0.0, 0.0, 2.0], np.float32)}
     graph = graph_of("g (float[3] a, float[3] b) => (float[3] y) { y = Div(a, b) }")
-    from qcompiler.ir import QuantSpec, insert_qdq, names_in
-
     taken = names_in(graph)
     for tensor in (*graph.inputs, graph.outputs[0]):
         insert_qdq(graph, tensor, QuantSpec.per_tensor(1 / 64, 128, np.uint8), taken)
@@ -119,6 +118,7 @@ MOVERS = {
     "gather one": "i = Constant<value_int=2>() y = Gather<axis=1>(x, i)",
     "expand": "s = Constant<value_ints=[3,2,4,6]>() y = Expand(x, s)",
     "tile": "s = Constant<value_ints=[1,3,2]>() y = Tile(x, s)",
+    "tile all": "s = Constant<value_ints=[2,3,2]>() y = Tile(x, s)",
     "transpose twice": "_t = Transpose<perm=[1,2,0]>(x) _u = Transpose<perm=[2,0,1]>(_t) y = Relu(_u)",
     "sum of slices": "s = Constant<value_ints=[0]>() m = Constant<value_ints=[2]>() e = Constant<value_ints=[4]>() a = Constant<value_ints=[1]>() "
                      "_f = Slice(x, s, m, a) _g = Slice(x, m, e, a) y = Add(_f, _g)",
@@ -182,6 +182,17 @@ def test_argmax_and_shape_leave_as_integers() -> None:
     graph = quantize(graph_of(text), feed)
     result = check(graph, feed)
     assert np.array_equal(result.outputs["i"], result.expected["i"])
+
+
+def test_comparison_with_a_constant_on_the_same_grid_keeps_ties() -> None:
+    feed = {"x": np.arange(-8, 8, dtype=np.float32).reshape(4, 4)}
+    text = "g (float[4,4] x) => (bool[4,4] b, float[] y) { b = GreaterOrEqual(x, k) y = Relu(x) }"
+    graph = quantize(graph_of(text, k=np.zeros(1, np.float32)), feed)
+    node = next(node for node in graph.nodes if node.op == "GreaterOrEqual")
+    spec = spec_of(node.inputs[0])
+    assert spec is not None
+    node.inputs[1] = dequantize_constant(graph, "k", spec.quantize(feed["x"]), spec, names_in(graph))
+    assert check(graph.toposort(), feed).outputs["b"].all()
 
 
 def test_ids_and_mask() -> None:
