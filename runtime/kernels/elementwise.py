@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..instruction import Binary, Comparison, Element, Logic
+from ..instruction import ISA_COLUMN, Binary, Comparison, Element, Logic
 from ..jit import jit
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import columns
+from ..simd import Isa
+from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
 from .common import (
     BLOCK,
     BLOCK_BYTES,
@@ -26,6 +28,7 @@ _ADD, _MUL, _DIV, _MIN = int(Binary.ADD), int(Binary.MUL), int(Binary.DIV), int(
 _LESS, _LESS_EQUAL, _GREATER, _GREATER_EQUAL = (int(Comparison(i)) for i in range(4))
 _NOT, _AND, _OR = int(Logic.NOT), int(Logic.AND), int(Logic.OR)
 _U8, _I16, _BOOL = int(Element.U8), int(Element.I16), int(Element.BOOL)
+_AVX512 = int(Isa.AVX512_VNNI)
 _INT32_MAX = (1 << 31) - 1
 
 
@@ -194,7 +197,9 @@ def table(row: int, scratch: int) -> None:
         for i in range(count):
             store_16(y, i, load_i16(entries, load_u8(x, i)))
     else:
-        for i in range(count):
+        whole = count // LOOKUP_BYTES if HAS_BYTE_LOOKUP and at(row, ISA_COLUMN) == _AVX512 else 0
+        lookup_bytes(y, x, entries, whole)
+        for i in range(whole * LOOKUP_BYTES, count):
             store_8(y, i, load_u8(entries, load_u8(x, i)))
 
 

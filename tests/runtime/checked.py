@@ -24,6 +24,7 @@ from qcompiler.runtime.opcodes import BY_NUMBER
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session, _Arena
 from qcompiler.runtime.simd import Isa, best_isa
+from qcompiler.runtime.vectors import CHANNEL_TILES, lookup_bytes
 
 from qcompiler.runtime import machine, memory
 
@@ -87,9 +88,35 @@ def tile_reference(checked: CheckedMemory, layout: str, tile_rows: int, panels: 
     return tile
 
 
+def channel_reference(checked: CheckedMemory, wide: bool, vectors: int) -> Callable[..., None]:
+    """What a channel tile computes, on checked memory."""
+    load_x = checked.loader(16, True) if wide else checked.loader(8, False)
+    load_pointer, load_w, load_bias, store = checked.loader(64, True), checked.loader(8, True), checked.loader(32, True), checked.storer(32)
+
+    def tile(pointers: int, taps: int, offset: int, w: int, w_stride: int, bias: int, acc: int) -> None:
+        for c in range(16 * vectors):
+            products = (load_x(load_pointer(pointers, t) + offset, c) * load_w(w + t * w_stride, c) for t in range(taps))
+            store(acc, c, load_bias(bias, c) + sum(products))
+
+    return tile
+
+
+def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `lookup_bytes` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def lookup(y: int, x: int, table: int, blocks: int) -> None:
+        for i in range(64 * blocks):
+            store(y, i, load(table, load(x, i)))
+
+    return lookup
+
+
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
     replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
+    replaced |= {id(tile): channel_reference(checked, wide, vectors) for tile, (wide, vectors) in CHANNEL_TILES.items()}
+    replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
     for width in (8, 16, 32, 64):
@@ -163,10 +190,10 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul")
-    results = {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
-    if has_tiles:
-        results |= {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in {Isa.PORTABLE, best_isa()}}
+    has_tiles = opcode in ("gemm", "conv", "matmul", "table")
+    others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
+    results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
+    results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
     for what, result in results.items():
         for name, value in plain.items():
             np.testing.assert_array_equal(result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted")

@@ -133,8 +133,8 @@ def test_table(x_type: Any, y_type: Any) -> None:
     rng = np.random.default_rng(1)
     info = np.iinfo(x_type)
     entries = draw(rng, y_type, (info.max - info.min + 1,))
-    x = draw(rng, x_type, (50,))
-    y = run_one("table", {"x": x}, {"y": ((50,), y_type)}, table=entries, count=50)["y"]
+    x = draw(rng, x_type, (150,))
+    y = run_one("table", {"x": x}, {"y": ((150,), y_type)}, table=entries, count=150)["y"]
     np.testing.assert_array_equal(y, entries[x.astype(int) - info.min])
 
 
