@@ -217,6 +217,19 @@ def _constants_for_nodes(graph: Graph) -> None:
             output.to_constant(np.asarray(value.values))
 
 
+class StoredConstant(Constant):  # type: ignore[misc]
+    """A constant of a type that numpy cannot write back (strings, 4-bit integers): exported as it was read."""
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """A copy of the elements."""
+        return np.asarray(self._values.load())
+
+    def copy(self) -> StoredConstant:
+        """A constant of the same elements, for a copy of the graph."""
+        return StoredConstant(self.name, self._values, export_dtype=self.export_dtype)
+
+
 def _attach(tensor: Tensor, weights: dict[str, NDArray[Any]], plain: set[str]) -> None:
     array = weights.get(tensor.name)
     if isinstance(tensor, Variable) and array is not None and not tensor.inputs:
@@ -225,6 +238,8 @@ def _attach(tensor: Tensor, weights: dict[str, NDArray[Any]], plain: set[str]) -
         tensor.values = array
     elif isinstance(tensor, Constant) and tensor.name in plain:
         tensor.values = np.asarray(tensor.values)  # made by the converter
+    elif isinstance(tensor, Constant) and not isinstance(tensor.dtype, int):
+        tensor.__class__ = StoredConstant
 
 
 def _sort(graph: Graph) -> None:

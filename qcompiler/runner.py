@@ -82,7 +82,8 @@ def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]
     large = {}
     for node in graph.nodes:
         for tensor in node.inputs:
-            if isinstance(tensor, Constant) and tensor.values.nbytes >= _SHARED_FROM and tensor.values.dtype != np.object_:
+            stored = isinstance(tensor, Constant) and isinstance(tensor._values, LazyValues)  # strings, 4-bit integers: as they came
+            if isinstance(tensor, Constant) and not stored and tensor.values.nbytes >= _SHARED_FROM:
                 large[tensor.name] = tensor
     with _stubs(list(large.values())) as arrays:
         return gs.export_onnx(graph, do_type_check=False), arrays

@@ -10,9 +10,13 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 
+from qcompiler import export
 from qcompiler.errors import ModelError
 from qcompiler.importer import load_graph
 from qcompiler.ir import Constant, Graph, subgraphs
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context
+from qcompiler.pipeline import NORMALIZE
 from qcompiler.runner import Runner
 from tests.graphs import ops
 from tests.passes.rewriting import random
@@ -330,6 +334,24 @@ def test_optional_values_and_the_old_scan_are_refused():
 def test_sequences_go_through():
     model = model_of("g (float[4] x) => (float[4] y) { s = SequenceConstruct(x, x)  y = SequenceAt(s, i) }", i=np.int64(1))
     check_same(model, {"x": random(4)})
+
+
+@pytest.mark.parametrize(("kind", "values"), [("INT4", range(-8, 8)), ("UINT4", range(16)), ("FLOAT8E4M3FN", [0.5, 1.0, -2.0, 3.0] * 4)])
+def test_weights_of_types_that_numpy_lacks(kind, values):
+    model = model_of("g (float[N, 4] x) => (float[N, 4] y) { w = DequantizeLinear(q, s)  y = MatMul(x, w) }", s=np.float32(0.1))
+    model.graph.initializer.append(onnx.helper.make_tensor("q", getattr(onnx.TensorProto, kind), [4, 4], list(values)))
+    graph = check_same(model, {"x": random(2, 4)})
+    Manager(NORMALIZE).run(graph, Context())
+    expected = reference(model, {"x": random(2, 4)})[0]
+    np.testing.assert_array_equal(reference(export.to_model(graph), {"x": random(2, 4)})[0], expected)
+
+
+def test_strings_go_through():
+    model = model_of("g (float[N, 2] x) => (string[2] y, float[N, 2] z) { y = Identity(q)  z = Relu(x) }")
+    model.graph.initializer.append(onnx.helper.make_tensor("q", onnx.TensorProto.STRING, [2], [b"a", b"b"]))
+    graph = load_graph(model)
+    Manager(NORMALIZE).run(graph, Context())
+    assert reference(export.to_model(graph), {"x": random(2, 2)})[0].tolist() == ["a", "b"]
 
 
 def test_infinite_masks_are_fine():
