@@ -2,7 +2,8 @@
 
 Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`; what a grid covers is measured on the
 calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
-length only the feeds know takes int16 with headroom, since longer inputs give larger sums.
+length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
+since clipped logits tie.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from ..calibration.collect import HUGE, collect_ranges, observe
 from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.softmax_floor import softmax_floors
-from ..calibration.sources import synthetic_source
+from ..calibration.sources import Source, synthetic_source
 from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
 from ..pass_base import Context, Feed, Pass
 from ..placement import Group, Placement, place
@@ -31,9 +32,9 @@ HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
 
 
-def grid_for(group: Group, extent: Range) -> QuantSpec:
-    """uint8 over the range, or int16 with headroom for sums over an axis of unknown length."""
-    if group.open_ended:
+def grid_for(extent: Range, *, open_ended: bool) -> QuantSpec:
+    """uint8 over the range, or int16 with headroom."""
+    if open_ended:
         largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
         return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
@@ -54,6 +55,10 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
 def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
     ranges = [_constant_range(t, floors) if isinstance(t, Constant) else seen[t.name] for t in group.tensors]
     return reduce(Range.join, ranges)
+
+
+def _has_output(group: Group, graph: Graph) -> bool:
+    return any(tensor is output for tensor in group.tensors for output in graph.outputs)
 
 
 def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
@@ -93,9 +98,10 @@ class QuantizeActivations(Pass):
         if not placement.groups:
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):
-            spec = grid_for(group, extent)
+            spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
         graph.toposort()

@@ -103,12 +103,14 @@ class Source:
         specs: the inputs every feed is checked against.
         read: opens a fresh iterator over (name of a feed, feed).
         length: number of feeds where it is known.
+        made_up: the feeds are not the user's.
     """
 
     name: str
     specs: tuple[InputSpec, ...]
     read: Callable[[], Iterator[tuple[str, Any]]] = field(repr=False)
     length: int | None = None
+    made_up: bool = False
 
     def __iter__(self) -> Iterator[Feed]:
         """Checked feeds. Raises DataError for one that does not fit, and when there is none."""
@@ -145,7 +147,7 @@ def synthetic_source(graph: Graph, ctx: Context) -> Source:
     """Feeds made up from the graph alone, the same for the same seed; warns once."""
     ctx.warn(SYNTHETIC_WARNING)
     feeds = SyntheticFeeds(graph, ctx, SYNTHETIC_FEEDS)
-    return Source("synthetic feeds", input_specs(graph), lambda: _numbered("synthetic feed", feeds), SYNTHETIC_FEEDS)
+    return Source("synthetic feeds", input_specs(graph), lambda: _numbered("synthetic feed", feeds), SYNTHETIC_FEEDS, made_up=True)
 
 
 def _numbered(label: str, feeds: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Feeds made up from what the graph says about its inputs.
 
-- A float input is drawn from N(0, 1). Where BatchNorm statistics of the first layers behind it are known, its offset and spread are then
+- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. Where BatchNorm statistics of the first layers behind it are known, its offset and spread are then
   set so that these layers' outputs have the mean variance that was seen in training.
 - An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any other.
@@ -27,6 +27,9 @@ SEQUENCE = 32
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
+SMALLEST = 4
+"""Patches a side at the coarsest scale of a made-up picture."""
+
 _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
@@ -48,11 +51,23 @@ class SyntheticFeeds:
 def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:
     dtype, shape = np.dtype(tensor.dtype), _shape(tensor, ctx)
     if np.issubdtype(dtype, np.floating):
-        return (spread * rng.standard_normal(shape)).astype(dtype)
+        values = _image(shape, rng) if len(shape) == 4 and min(shape[2:]) >= 2 * SMALLEST else rng.standard_normal(shape)
+        return (spread * values).astype(dtype)
     if dtype == np.bool_ or _is_mask(tensor):
         return np.ones(shape, dtype)
     high = _table_rows(tensor)
     return rng.integers(0, high, shape).astype(dtype) if high else np.zeros(shape, dtype)
+
+
+def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large things."""
+    height, width = shape[2:]
+    total, size = rng.standard_normal(shape), SMALLEST
+    while size < min(height, width):
+        rows, columns = (np.minimum(np.arange(length) * size // length, size - 1) for length in (height, width))
+        total += rng.standard_normal((*shape[:2], size, size))[:, :, rows][:, :, :, columns]
+        size *= 2
+    return np.asarray((total - total.mean()) / total.std())
 
 
 def _shape(tensor: Tensor, ctx: Context) -> tuple[int, ...]:

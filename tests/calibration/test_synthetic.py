@@ -39,3 +39,11 @@ def test_spread_follows_the_batchnorm_statistics_of_the_first_layer():
     statistics = BatchNormStatistics(np.zeros(3), spread**2 * np.square(weight).sum(axis=1))
     feed = next(iter(SyntheticFeeds(graph, Context(batchnorm={"y": statistics}), 1)))
     assert abs(feed["x"].std() / spread - 1) < 0.1
+
+
+def test_pictures_have_large_structures():
+    graph = graph_of("g (float[4, 3, 64, 64] x) => (float[4, 3, 64, 64] y) { y = Relu(x) }")
+    x = next(iter(SyntheticFeeds(graph, Context(), 1)))["x"]
+    blocks = x.reshape(4, 3, 4, 16, 4, 16).mean(axis=(3, 5))
+    assert abs(x.std() - 1) < 1e-3
+    assert blocks.std() > 0.3  # white noise: 1/16

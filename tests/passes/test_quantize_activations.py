@@ -210,3 +210,11 @@ def test_observers_differ_on_outliers_only():
         return grid(graph, "x")[0]
 
     assert scale("percentile") < scale("mse") < scale("minmax")
+
+
+def test_outputs_have_headroom_when_the_feeds_are_made_up():
+    graph, ctx = graph_of("g (float[N, 4] x) => (float[N, 3] y) { y = MatMul(x, w) }", w=random(4, 3)), Context()
+    QuantizeActivations().run(graph, ctx)
+    assert grid(graph, "y_float")[1:] == (0, "int16")
+    x = np.full((1, 4), 9, np.float32)
+    np.testing.assert_allclose(Runner(graph, ["y_float"]).run({"x": x})["y_float"], Runner(graph).run({"x": x})["y"], atol=1e-2)
