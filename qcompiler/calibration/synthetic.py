@@ -1,7 +1,7 @@
 """Feeds made up from what the graph says about its inputs.
 
-- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. Where BatchNorm statistics of the first layers behind it are known, its offset and spread are then
-  set so that these layers' outputs have the mean variance that was seen in training.
+- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. Where BatchNorm statistics of the first layers behind
+  it are known, its spread is then set so that these layers' outputs have the mean variance that was seen in training.
 - An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any other.
 """
