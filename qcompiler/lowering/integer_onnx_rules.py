@@ -7,6 +7,7 @@ from qcompiler.lowering import integer_onnx_elementwise as elementwise
 from qcompiler.lowering import integer_onnx_reductions as reductions
 from qcompiler.lowering import integer_onnx_resize as resize
 from qcompiler.lowering.integer_onnx import Write
+from qcompiler.lowering.integer_onnx_recurrent import write_recurrent
 
 _SAME = (
     "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Gather", "Expand", "Tile", "Shape", "Not",
@@ -23,6 +24,7 @@ WRITE_RULES: dict[str, Write] = {
     "Conv": products.write_conv, "ConvTranspose": products.write_conv_transpose, "Gemm": products.write_gemm, "MatMul": products.write_matmul,
     "Reduce": reductions.write_reduce, "Softmax": reductions.write_softmax, "MaxPool": reductions.write_max_pool,
     "AveragePool": reductions.write_average_pool,
+    **dict.fromkeys(("LSTM", "GRU"), write_recurrent),
     "Repeat": resize.write_repeat, "ResizeLinear": resize.write_resize_linear,
     **dict.fromkeys(("LayerNorm", "InstanceNorm"), reductions.write_norm),
 }

@@ -20,9 +20,15 @@ _ONNX_TYPE = {
 
 
 class OnnxWriter:
-    """A standard graph under construction; `emit` and the verbs below append nodes and return their result."""
+    """A standard graph under construction; `emit` and the verbs below append nodes and return their result.
 
-    def __init__(self, source: Graph) -> None:
+    Args:
+        source: its names are not used again.
+        prefix: of every new name; bodies of control flow need names that no outer graph has.
+    """
+
+    def __init__(self, source: Graph, prefix: str = "") -> None:
+        self._prefix = prefix
         self.graph = Graph(name=source.name, opset=source.opset, ir_version=source.ir_version)
         self._taken = names_in(source)
         self._tensors: dict[str, Tensor] = {}
@@ -48,15 +54,23 @@ class OnnxWriter:
         array = array.reshape(np.shape(values))
         key = (array.dtype.str, array.tobytes(), array.shape)
         if key not in self._constants:
-            self._constants[key] = Constant(unique_name(self._taken, "constant"), array)
+            self._constants[key] = Constant(unique_name(self._taken, f"{self._prefix}constant"), array)
         return self._constants[key]
 
     def emit(self, op: str, inputs: Sequence[Any], dtype: Any = np.int64, **attrs: Any) -> Variable:
         """One standard node with one output; numbers and arrays among its inputs become constants."""
         sources = [item if isinstance(item, gs.Tensor) else self.constant(item) for item in inputs]
-        result = Variable(unique_name(self._taken, op.lower()), dtype=np.dtype(dtype))
-        self.graph.nodes.append(Node(op, unique_name(self._taken, f"{op}_node"), attrs, sources, [result]))
+        result = Variable(unique_name(self._taken, f"{self._prefix}{op.lower()}"), dtype=np.dtype(dtype))
+        self.graph.nodes.append(Node(op, unique_name(self._taken, f"{self._prefix}{op}_node"), attrs, sources, [result]))
         return result
+
+    def variable(self, name: str, dtype: Any) -> Variable:
+        """A new tensor that no node writes yet."""
+        return Variable(unique_name(self._taken, name), dtype=np.dtype(dtype))
+
+    def type_of(self, dtype: Any) -> int:
+        """ONNX's number of a type."""
+        return int(_ONNX_TYPE[np.dtype(dtype).name])
 
     def finish(self, source: Tensor, result: Tensor) -> None:
         """Let ``result``, which was just written, take the name of ``source`` and stand for it."""
@@ -68,7 +82,7 @@ class OnnxWriter:
     def cast(self, x: Tensor, dtype: Any) -> Tensor:
         """``x`` in another type."""
         kind = np.dtype(dtype)
-        return x if x.dtype is not None and np.dtype(x.dtype) == kind else self.emit("Cast", [x], kind, to=int(_ONNX_TYPE[kind.name]))
+        return x if x.dtype is not None and np.dtype(x.dtype) == kind else self.emit("Cast", [x], kind, to=self.type_of(kind))
 
     def wide(self, x: Tensor) -> Tensor:
         """``x`` as int64."""

@@ -133,7 +133,7 @@ def test_lstm(direction: str, dtype: Any) -> None:
     text = f"""g (float[7,3,5] x) => (float[] y, float[] h, float[] c) {{
         y, h, c = LSTM<hidden_size=4, direction="{direction}">(x, w_1, w2_1, b) }}"""
     values = {"w_1": normal(count, 16, 5), "w2_1": normal(count, 16, 4), "b": normal(count, 32)}
-    result = check(quantize(graph_of(text, **values), feed, dtype), feed, steps=2 if dtype == np.uint8 else 80, integer_onnx=False)
+    result = check(quantize(graph_of(text, **values), feed, dtype), feed, steps=2 if dtype == np.uint8 else 80)
     for name, value in result.outputs.items():
         assert np.abs(value - result.expected[name]).max() < 0.03
 
@@ -143,7 +143,7 @@ def test_gru(before: int) -> None:
     feed = {"x": normal(7, 3, 5)}
     text = f"g (float[7,3,5] x) => (float[] y, float[] h) {{ y, h = GRU<hidden_size=4, linear_before_reset={before}>(x, w_1, w2_1, b) }}"
     values = {"w_1": normal(1, 12, 5), "w2_1": normal(1, 12, 4), "b": normal(1, 24)}
-    check(quantize(graph_of(text, **values), feed), feed, steps=2, integer_onnx=False)
+    check(quantize(graph_of(text, **values), feed), feed, steps=2)
 
 
 def test_lstm_with_initial_state_and_lengths() -> None:
@@ -151,7 +151,7 @@ def test_lstm_with_initial_state_and_lengths() -> None:
     text = """g (float[6,3,5] x, float[1,3,4] h0, float[1,3,4] c0, int32[3] n) => (float[] y, float[] h, float[] c) {
         y, h, c = LSTM<hidden_size=4>(x, w_1, w2_1, b, n, h0, c0) }"""
     values = {"w_1": normal(1, 16, 5), "w2_1": normal(1, 16, 4), "b": normal(1, 32)}
-    result = check(quantize(graph_of(text, **values), feed), feed, steps=12, integer_onnx=False)  # h has a finer grid than y, which is the state's
+    result = check(quantize(graph_of(text, **values), feed), feed, steps=12)  # h has a finer grid than y, which is the state's
     for name, value in result.outputs.items():
         assert np.abs(value - result.expected[name]).max() < 0.03
 
