@@ -48,16 +48,12 @@ def lower_concat(lw: Lowering, node: Node, _index: int, target: Target) -> Coded
 
 def _optional(lw: Lowering, node: Node, index: int) -> Any:
     """The constant at a position; None where there is no input."""
-    if not _present(node, index):
+    if len(node.inputs) <= index or not node.inputs[index].name:
         return None
     value = lw.constants.value(node.inputs[index])
     if value is None:
         raise UnsupportedError(f"'{node.inputs[index].name}' is computed while the model runs; it must be constant")
     return value
-
-
-def _present(node: Node, index: int) -> bool:
-    return len(node.inputs) > index and bool(node.inputs[index].name)
 
 
 def _transpose(_lw: Lowering, node: Node, _index: int) -> Operands:
@@ -77,8 +73,6 @@ def _flatten(_lw: Lowering, node: Node, _index: int) -> Operands:
 def _squeeze(lw: Lowering, node: Node, _index: int) -> Operands:
     rank = rank_of(node.inputs[0])
     axes = _optional(lw, node, 1)
-    if _present(node, 1) and axes is None:
-        raise UnsupportedError("its axes are computed while the model runs")
     if axes is None:
         axes = [axis for axis in range(rank) if node.inputs[0].shape[axis] == 1]
     return "Squeeze", [lw.out.int64("axes", sorted(int(axis) % rank for axis in np.reshape(axes, -1)))], {}
@@ -96,8 +90,6 @@ def _slice(lw: Lowering, node: Node, _index: int) -> Operands:
     rank = rank_of(node.inputs[0])
     starts, ends = lw.integer(node.inputs[1]), lw.integer(node.inputs[2])
     axes = _optional(lw, node, 3)
-    if _present(node, 3) and axes is None:
-        raise UnsupportedError("its axes are computed while the model runs")
     if axes is None:
         axes = np.arange(size_along(node.inputs[1], 0) or rank)
     steps = _optional(lw, node, 4)
@@ -109,8 +101,6 @@ def _split(lw: Lowering, node: Node, index: int) -> Operands:
     """One output of a Split is a Slice."""
     axis = int(node.attrs.get("axis", 0)) % rank_of(node.inputs[0])
     sizes = _optional(lw, node, 1)
-    if _present(node, 1) and sizes is None:
-        raise UnsupportedError("its sizes are computed while the model runs")
     if sizes is None:
         size, parts = size_along(node.inputs[0], axis), len(node.outputs)
         if size is None:

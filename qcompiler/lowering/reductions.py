@@ -126,10 +126,8 @@ def softmax_bounds(_lw: Lowering, _node: Node) -> Bounds:
     return 0.0, 1.0
 
 
-def lower_norm(lw: Lowering, node: Node, index: int, target: Target) -> Coded:
+def lower_norm(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     """Rule of LayerNormalization and InstanceNormalization."""
-    if index > 0:
-        raise UnsupportedError(f"its output '{node.outputs[index].name}' has no integer form; only the normalized values have")
     x, rank = lw.natural(node.inputs[0]), rank_of(node.inputs[0])
     axis = int(node.attrs.get("axis", -1)) % rank if node.op == "LayerNormalization" else 2
     axes = list(range(axis, rank))
