@@ -81,10 +81,13 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
     ports = {port.name: _port_shape(program, port, dims, sizes) for port in (*program.inputs, *program.outputs)}
     lives = liveness(program, rows)
     offsets, arena_bytes = place(sizes, lives)
+    scratch = max((row.opcode.scratch(row.values) for row in rows), default=0)
+    if arena_bytes + scratch > MAX_ARENA:
+        raise ProgramError(f"a run would need {arena_bytes + scratch} bytes")
     code, kinds = _link(program, rows, offsets)
     return Bound(
         dims=dict(dims), code=code, kinds=kinds, offsets=offsets, sizes=sizes, shapes=shapes, arena_bytes=arena_bytes,
-        scratch_bytes=max((row.opcode.scratch(row.values) for row in rows), default=0),
+        scratch_bytes=scratch,
         peak_lower_bound=_peak(sizes, lives, len(rows)), last_writers=_last_writers(program, rows),
         input_shapes={port.name: ports[port.name] for port in program.inputs},
         output_shapes={port.name: ports[port.name] for port in program.outputs},

@@ -50,7 +50,10 @@ class _Arena:
 
     def __init__(self, program: Program, bound: Bound, isa: Isa) -> None:
         scratch = BLOCKS * BLOCK_BYTES + bound.scratch_bytes
-        raw = np.zeros(bound.arena_bytes + scratch + 2 * ALIGNMENT, np.uint8)
+        try:
+            raw = np.zeros(bound.arena_bytes + scratch + 2 * ALIGNMENT, np.uint8)
+        except MemoryError:
+            raise MachineError(f"a run with {dict(bound.dims)} needs {bound.arena_bytes + scratch} bytes, which this machine does not have") from None
         start = -raw.ctypes.data % ALIGNMENT
         self.bound, self.memory = bound, raw[start:]
         base = self.memory.ctypes.data

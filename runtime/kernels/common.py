@@ -114,6 +114,16 @@ def store_block(base: int, element: int, start: int, block: int, count: int) -> 
 
 
 @jit
+def store_strided(base: int, element: int, start: int, stride: int, block: int, count: int) -> None:
+    """The low bits of ``count`` int64 of ``block``, ``stride`` elements apart from ``start`` on."""
+    if stride == 1:
+        store_block(base, element, start, block, count)
+        return
+    for i in range(count):
+        put(base, element, start + i * stride, load_i64(block, i))
+
+
+@jit
 def code_block(block: int, count: int, zero_point: int, lo: int, hi: int) -> None:
     """Turn int64 results into codes, in place."""
     for i in range(count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..jit import jit
 from ..memory import load_i64, store_64
 from ..opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, load_block, put, rounding
+from .common import BLOCK_BYTES, BLOCKS, at, code_block, load_block, requant_block, rounding, store_strided
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")
 
@@ -31,19 +31,25 @@ def _exponentials(values: int, count: int, table_hi: int, table_lo: int) -> int:
 
 
 @jit
+def _shares(values: int, count: int, inverse: int) -> None:
+    """Replace Q30 terms by their share of the sum, Q31."""
+    for j in range(count):
+        store_64(values, j, (load_i64(values, j) * inverse) >> 30)
+
+
+@jit
 def softmax(row: int, scratch: int) -> None:
     """Softmax over the middle axis of [outer, k, inner]."""
     values = scratch + BLOCKS * BLOCK_BYTES
     k, inner, m, n = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner), at(row, _SOFTMAX.m), at(row, _SOFTMAX.n)
-    half, y_zp, lo, hi = rounding(n), at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi)
     for line in range(at(row, _SOFTMAX.outer) * inner):
         start = line // inner * k * inner + line % inner
         load_block(values, at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type), start, inner, k)
         total = _exponentials(values, k, at(row, _SOFTMAX.table_hi), at(row, _SOFTMAX.table_lo))
-        inverse = (1 << 61) // total if total > 0 else 0
-        for j in range(k):
-            share = (load_i64(values, j) * inverse) >> 30
-            put(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start + j * inner, clamp(((share * m + half) >> n) + y_zp, lo, hi))
+        _shares(values, k, (1 << 61) // total if total > 0 else 0)
+        requant_block(values, k, m, n)
+        code_block(values, k, at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi))
+        store_strided(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start, inner, values, k)
 
 
 @jit
@@ -76,13 +82,14 @@ def _variance(values: int, count: int, total: int, epsilon: int) -> int:
 
 
 @jit
-def _norm_line(row: int, values: int, start: int, parameter: int) -> None:
-    """Normalize one line; ``parameter`` >= 0 is the one gamma and beta of the line, else each element has its own."""
-    k, inner, n = at(row, _NORM.k), at(row, _NORM.inner), at(row, _NORM.n)
-    half, y_zp, lo, hi = rounding(n), at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi)
+def _epsilon_term(row: int, k: int) -> int:
     epsilon = at(row, _NORM.epsilon)
-    if epsilon == 0:
-        epsilon = max(1, (at(row, _NORM.epsilon_q) * k * k) >> 16)
+    return epsilon if epsilon > 0 else max(1, (at(row, _NORM.epsilon_q) * k * k) >> 16)
+
+
+@jit
+def _normalize(values: int, k: int, epsilon: int) -> None:
+    """Replace codes by their normalized values, Q20."""
     total = 0
     for j in range(k):
         total += load_i64(values, j)
@@ -90,10 +97,21 @@ def _norm_line(row: int, values: int, start: int, parameter: int) -> None:
     t = normalizing_shift(variance)
     inverse = (1 << 61) // integer_sqrt(variance << (2 * t))
     for j in range(k):
-        z = ((k * load_i64(values, j) - total) * inverse) >> (41 - t)
-        which = parameter if parameter >= 0 else j
-        value = (z * load_i64(at(row, _NORM.gamma), which) + load_i64(at(row, _NORM.beta), which) + half) >> n
-        put(at(row, _NORM.y), at(row, _NORM.y_type), start + j * inner, clamp(value + y_zp, lo, hi))
+        store_64(values, j, ((k * load_i64(values, j) - total) * inverse) >> (41 - t))
+
+
+@jit
+def _scale_line(row: int, values: int, k: int, parameter: int) -> None:
+    """Apply gamma and beta; ``parameter`` >= 0 is the one pair of the whole line, else each element has its own."""
+    n, gamma, beta = at(row, _NORM.n), at(row, _NORM.gamma), at(row, _NORM.beta)
+    half = rounding(n)
+    if parameter >= 0:
+        factor, offset = load_i64(gamma, parameter), load_i64(beta, parameter) + half
+        for j in range(k):
+            store_64(values, j, (load_i64(values, j) * factor + offset) >> n)
+    else:
+        for j in range(k):
+            store_64(values, j, (load_i64(values, j) * load_i64(gamma, j) + load_i64(beta, j) + half) >> n)
 
 
 @jit
@@ -101,8 +119,11 @@ def layernorm(row: int, scratch: int) -> None:
     """Layer (or instance) normalization over the middle axis of [outer, k, inner]."""
     values = scratch + BLOCKS * BLOCK_BYTES
     k, inner, channels = at(row, _NORM.k), at(row, _NORM.inner), max(at(row, _NORM.channels), 1)
-    per_row = at(row, _NORM.per_row) != 0
+    per_row, epsilon = at(row, _NORM.per_row) != 0, _epsilon_term(row, k)
     for line in range(at(row, _NORM.outer) * inner):
         start = line // inner * k * inner + line % inner
         load_block(values, at(row, _NORM.x), at(row, _NORM.x_type), start, inner, k)
-        _norm_line(row, values, start, line % channels if per_row else -1)
+        _normalize(values, k, epsilon)
+        _scale_line(row, values, k, line % channels if per_row else -1)
+        code_block(values, k, at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi))
+        store_strided(at(row, _NORM.y), at(row, _NORM.y_type), start, inner, values, k)
