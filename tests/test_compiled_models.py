@@ -58,7 +58,7 @@ def test_the_machine_answers_as_the_float_model_does(name: str) -> None:
     check_answers(name, [session.run(feed)["logits"] for feed in task_of(name).feeds])
 
 
-@pytest.mark.parametrize("name", ["digits", "languages"])  # standard integer operators cannot express an LSTM
+@pytest.mark.parametrize("name", NAMES)
 def test_the_machine_equals_the_integer_onnx_to_the_bit(name: str) -> None:
     compiled = compiled_for(name, False)
     session, runner = compiled.session(), Runner(lowering.to_integer_onnx(compiled.integer_graph), fusions=False)
