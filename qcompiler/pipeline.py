@@ -27,6 +27,7 @@ from qcompiler.passes.fuse_gelu import FuseGelu
 from qcompiler.passes.fuse_hard_swish import FuseHardSwish
 from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
+from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.plain_gemm import PlainGemm
@@ -41,14 +42,14 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu,
-    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity, SplitSum,
-    StoreCodes,
+    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity,
+    SplitSum, StoreCodes,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
