@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import sympy
 
 from qcompiler import shapes
-from qcompiler.dims import Dim, to_nested
+from qcompiler.dims import Dim, as_dim, floor_div, maximum, minimum, to_nested
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Constant, Graph, Node, Tensor
 from qcompiler.lowering.layout import Order, View, coalesce, contiguous
@@ -36,7 +37,7 @@ class Emitter:
         self.known = shapes.infer(mirror(graph))
         self._rules = rules
         self._views: dict[str, View] = {}
-        self._required: set[tuple[Dim, Dim]] = set()
+        self._required: set[str] = set()
 
     def run(self) -> Program:
         """The finished program.
@@ -190,16 +191,22 @@ class Emitter:
         return view.broadcast(shape)
 
     def require_equal(self, a: Dim, b: Dim, node: str) -> None:
-        """Let binding refuse sizes for which ``a`` and ``b`` differ.
+        """Let binding refuse sizes for which ``a`` and ``b`` differ."""
+        self._require_zero(maximum(a, b) - sympy.sympify(minimum(a, b)), f"{node}: the sizes {a} and {b} must be equal")
 
-        The check is an instruction that fills ``a`` bytes of a buffer of ``b``, and the other way round.
+    def require_at_most(self, size: Dim, limit: int, node: str) -> None:
+        """Let binding refuse a symbolic ``size`` beyond ``limit``, up to which the sums of ``node`` are proven."""
+        if not isinstance(size, int):
+            self._require_zero(floor_div(as_dim(size - 1), limit), f"{node}: the size {size} must be at most {limit}")
+
+    def _require_zero(self, excess: Dim, rule: str) -> None:
+        """Let binding refuse sizes for which ``excess``, a number >= 0, is not 0.
+
+        The check is an instruction that fills twice ``excess`` bytes of a buffer of one byte.
         """
-        if (a, b) in self._required:
-            return
-        self._required |= {(a, b), (b, a)}
-        for size, room in ((a, b), (b, a)):
-            room_for = self.scratch([room], np.uint8).handle
-            self.program.emit("fill", node=f"{node}: the sizes {a} and {b} must be equal", y=room_for, count=to_nested(size), value=0)
+        if rule not in self._required:
+            self._required.add(rule)
+            self.program.emit("fill", node=rule, y=self.scratch([1], np.uint8).handle, count=to_nested(as_dim(2 * excess)), value=0)
 
     # ------------------------------------------------------------------ instructions
     def move(self, source: View, target: View, node: str, order: Order | None = None) -> None:

@@ -11,6 +11,7 @@ from qcompiler.dims import Dim, same, to_nested
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor, consumers
 from qcompiler.lowering.emit import Emitter, output_fields
+from qcompiler.lowering.factors import DYNAMIC_LIMIT
 from qcompiler.lowering.layout import Order, View, channels_last, product
 
 _MATMUL_BATCH = 4
@@ -122,6 +123,7 @@ def emit_matmul(emitter: Emitter, node: Node) -> None:
     a, b = (emitter.view(tensor) for tensor in node.inputs)
     if not same(a.shape[-1], b.shape[-2]):
         emitter.require_equal(a.shape[-1], b.shape[-2], node.name)
+    emitter.require_at_most(a.shape[-1], DYNAMIC_LIMIT, node.name)
     y = emitter.new(node.outputs[0], _wanted_order(node.outputs[0], len(shape)))
     fields: dict[str, Any] = {}
     for name, view in (("a", a), ("b", b), ("y", y)):

@@ -9,6 +9,7 @@ import numpy as np
 from qcompiler.ir import Node
 from qcompiler.lowering.emit import Emitter, output_fields
 from qcompiler.lowering.emit_layers import geometry
+from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT
 from qcompiler.lowering.layout import Order, View, channels_last, is_one, product
 from qcompiler.runtime.opcodes import Reduction
 
@@ -48,6 +49,7 @@ def emit_reduce(emitter: Emitter, node: Node) -> None:
     """Reduce."""
     axes = [int(axis) for axis in node.attrs["axes"]]
     x, order, sizes = _as_three(emitter, emitter.view(node.inputs[0]), axes, node.name)
+    emitter.require_at_most(product([x.shape[axis] for axis in axes]), DYNAMIC_COUNT, node.name)
     y = _reduced_result(emitter, node, axes, order)
     kind = int(Reduction[str(node.attrs["kind"]).upper()])
     fields = {key: int(node.attrs[key]) for key in ("x_zp", "m", "n", "divide")}
@@ -85,6 +87,7 @@ def emit_norm(emitter: Emitter, node: Node) -> None:
         if rest != (0, 1):  # rows must count the channels fastest
             view = emitter.in_order(view, channels_last(view.rank), node.name)
     x, order, sizes = _as_three(emitter, view, axes, node.name)
+    emitter.require_at_most(product([x.shape[axis] for axis in axes]), NORM_LIMIT, node.name)
     y = emitter.new(node.outputs[0], order)
     for key in ("epsilon", "epsilon_q", "n"):
         fields[key] = int(node.attrs[key])

@@ -17,6 +17,12 @@ ACCUMULATOR_LIMIT = 2**31
 DYNAMIC_LIMIT = 2**15
 """The largest size of a symbolic dimension over which a MatMul may sum."""
 
+DYNAMIC_COUNT = 2**24
+"""The most elements over which a reduction of symbolic size may run."""
+
+NORM_LIMIT = 2**15
+"""The most elements that one normalization may span."""
+
 
 def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
     """``(m, n)`` of ``requant``: ``factor ~ m / 2^n`` with ``|m| < 2^bits`` and ``1 <= n <= 62``.

@@ -12,19 +12,15 @@ from numpy.typing import NDArray
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor
 from qcompiler.lowering.core import Bounds, Lowering
-from qcompiler.lowering.factors import fixed_point, fixed_points, wide_fixed_point
+from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT, fixed_point, fixed_points, wide_fixed_point
 from qcompiler.lowering.grid import Coded, Grid, Target
 from qcompiler.lowering.movers import window
 from qcompiler.lowering.shapes import count_along, rank_of
-
-DYNAMIC_COUNT = 2**24
-"""The most elements over which a reduction of symbolic size may run."""
 
 _KINDS = {
     "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "GlobalAveragePool": "mean", "GlobalMaxPool": "max",
 }
 REDUCTIONS = tuple(_KINDS)
-_NORM_LIMIT = 2**15
 
 
 def reduced_axes(lw: Lowering, node: Node) -> list[int]:
@@ -132,8 +128,8 @@ def lower_norm(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     axis = int(node.attrs.get("axis", -1)) % rank if node.op == "LayerNormalization" else 2
     axes = list(range(axis, rank))
     count = count_along(node.inputs[0], axes)
-    if count is not None and count > _NORM_LIMIT:
-        raise UnsupportedError(f"it normalizes {count} elements at once; at most {_NORM_LIMIT} are supported")
+    if count is not None and count > NORM_LIMIT:
+        raise UnsupportedError(f"it normalizes {count} elements at once; at most {NORM_LIMIT} are supported")
     gamma, beta = (_affine(lw, node, index, fill) for index, fill in ((1, 1.0), (2, 0.0)))
     gamma, beta = np.broadcast_arrays(gamma, beta)
     if node.op == "LayerNormalization" and gamma.size > 1 and gamma.size != count:
@@ -143,7 +139,7 @@ def lower_norm(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
             raise UnsupportedError("it normalizes a symbolic number of elements; fix that dimension in the model")
         gamma, beta = np.broadcast_to(gamma, (count,)), np.broadcast_to(beta, (count,))
     step = target.grid.scale
-    n = _norm_shift(gamma / step, beta / step, count or _NORM_LIMIT)
+    n = _norm_shift(gamma / step, beta / step, count or NORM_LIMIT)
     whole = [np.rint(gamma / step * 2.0 ** (n - 20)).astype(np.int64), np.rint(beta / step * 2.0**n).astype(np.int64)]
     attrs = {"axis": axis, "n": n, **_epsilon(float(node.attrs.get("epsilon", 1e-5)), x, count)}
     tensors = [x.tensor, lw.out.int64(f"{target.name}_gamma", whole[0]), lw.out.int64(f"{target.name}_beta", whole[1])]
@@ -181,7 +177,7 @@ def norm_bounds(lw: Lowering, node: Node) -> Bounds:
     """A normalized value is at most ``sqrt(N)`` away from 0."""
     rank = rank_of(node.inputs[0])
     axis = int(node.attrs.get("axis", -1)) % rank if node.op == "LayerNormalization" else 2
-    count = count_along(node.inputs[0], list(range(axis, rank))) or _NORM_LIMIT
+    count = count_along(node.inputs[0], list(range(axis, rank))) or NORM_LIMIT
     gamma, beta = (_affine(lw, node, index, fill) for index, fill in ((1, 1.0), (2, 0.0)))
     largest = float((np.abs(gamma) * math.sqrt(count) + np.abs(beta)).max())
     return -largest, largest

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qcompiler.runtime.errors import MachineError
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in
@@ -227,5 +228,15 @@ def test_sizes_that_must_be_equal_are_checked_at_binding() -> None:
     graph = quantize(graph_of("g (float[1,N] a, float[1,M] b) => (float[] y) { y = Add(a, b) }"), feed)
     session = Session(to_program(lower_graph(graph)))
     session.run(feed)
-    with pytest.raises(Exception, match="must be equal"):
-        session.run({"a": normal(1, 4), "b": normal(1, 3)})
+    for sizes in ((4, 3), (3, 4)):
+        with pytest.raises(MachineError, match="must be equal"):
+            session.run({"a": normal(1, sizes[0]), "b": normal(1, sizes[1])})
+
+
+def test_symbolic_sums_are_limited_at_binding() -> None:
+    feed = {"a": normal(1, 2, 4)}
+    graph = quantize(graph_of("g (float[1,2,N] a) => (float[] y) { t = Transpose<perm=[0,2,1]>(a) y = MatMul(a, t) }"), feed)
+    program = to_program(lower_graph(graph))
+    program.bind(N=2**15)
+    with pytest.raises(MachineError, match="N must be at most 32768"):
+        program.bind(N=2**15 + 1)
