@@ -64,7 +64,7 @@ def _has_output(group: Group, graph: Graph) -> bool:
 def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
     """What each group's grid should cover."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(placement.quantized))
+    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
     floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)

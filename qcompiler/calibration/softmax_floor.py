@@ -19,7 +19,8 @@ __all__ = ["MARGIN", "softmax_floors"]
 
 MARGIN = 20.0
 _SAME = frozenset({
-    "Concat", "Expand", "Flatten", "Identity", "Max", "Min", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Cast", "CastLike", "Concat", "Expand", "Flatten", "Identity", "Max", "Min", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze", "Where",
 })
 
 
