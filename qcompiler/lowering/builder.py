@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class IntegerBuilder:
     def constant(self, name: str, values: Array) -> Constant:
         """A constant; equal arrays are stored once."""
         array = np.asarray(values, order="C")  # ascontiguousarray would make a vector of a scalar
-        key = (array.dtype.str, array.tobytes(), array.shape)
+        key = (array.dtype.str, blake2b(array.tobytes()).digest(), array.shape)
         if key not in self._constants:
             self._constants[key] = Constant(unique_name(self._taken, name), array)
         return self._constants[key]

@@ -9,27 +9,37 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from qcompiler.errors import UnsupportedError
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec
+from qcompiler.errors import ModelError, UnsupportedError
+from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec, subgraphs
+from qcompiler.lowering.shapes import rank_of
 from qcompiler.runner import Runner
 
 Array = NDArray[Any]
 
-ORT_ERRORS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.NotImplemented, ort_errors.RuntimeException)
-
 
 class Constants:
-    """Evaluates tensors that depend on constants alone; every answer is remembered."""
+    """Evaluates tensors that depend on constants alone; every answer is remembered.
+
+    Args:
+        graph: in topological order.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._known: dict[int, Array | None] = {}
+        self._known: dict[int, Array] = {}
+        self._computed: set[int] = set()
+        for node in graph.nodes:
+            if _repeatable(node) and all(self.is_constant(tensor) for tensor in node.inputs if tensor.name):
+                self._computed.update(id(tensor) for tensor in node.outputs)
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """True when no graph input decides the value of ``tensor``."""
+        return isinstance(tensor, Constant) or id(tensor) in self._computed
 
     def value(self, tensor: Tensor | None) -> Array | None:
         """The value of ``tensor``; None when it is absent or depends on a graph input."""
-        if tensor is None or not tensor.name:
+        if tensor is None or not tensor.name or not self.is_constant(tensor):
             return None
         if id(tensor) not in self._known:
             self._known[id(tensor)] = self._evaluate(tensor)
@@ -40,14 +50,20 @@ class Constants:
         value = self.value(tensor)
         return float(value.reshape(())) if value is not None and value.size == 1 else None
 
-    def _evaluate(self, tensor: Tensor) -> Array | None:
+    def _evaluate(self, tensor: Tensor) -> Array:
         direct = constant_of(tensor)
         if direct is not None:
             return direct
-        nodes = list(_ancestors(tensor))
-        if not nodes or any(_reads_input(node) for node in nodes):
-            return None
-        return evaluate(self._graph, nodes, tensor, {})
+        node = producer(tensor)
+        if node is not None and node.op == "DequantizeLinear" and not node.attrs.get("block_size"):
+            codes, spec = self.value(node.inputs[0]), read_spec(node)
+            if codes is not None and spec is not None:
+                return np.asarray(spec.dequantize(codes))
+        return evaluate(self._graph, list(_ancestors(tensor)), tensor, {})
+
+
+def _repeatable(node: Node) -> bool:
+    return not node.op.startswith(("Random", "Multinomial", "Bernoulli")) and not subgraphs(node)
 
 
 def _ancestors(tensor: Tensor) -> Iterator[Node]:
@@ -61,10 +77,6 @@ def _ancestors(tensor: Tensor) -> Iterator[Node]:
         seen.add(id(node))
         yield node
         stack.extend(producer(source) for source in node.inputs)
-
-
-def _reads_input(node: Node) -> bool:
-    return any(source.name and not isinstance(source, Constant) and producer(source) is None for source in node.inputs)
 
 
 def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Array], known: Callable[[Tensor], Array | None] = constant_of) -> Array:
@@ -104,7 +116,7 @@ def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Ar
     part.outputs = [target]
     try:
         return Runner(part, fusions=False).run(feed)[target.name]
-    except ORT_ERRORS as error:
+    except ModelError as error:
         names = ", ".join(f"'{node.name}' ({node.op})" for node in ordered[:3])
         raise UnsupportedError(f"onnxruntime cannot evaluate {names} at lowering: {str(error).splitlines()[0]}") from error
 
@@ -138,34 +150,27 @@ def read_weight(constants: Constants, tensor: Tensor, channel_axis: int) -> Weig
     Raises:
         UnsupportedError: the scales are per block, or not constant.
     """
-    value = constants.value(tensor)
-    if value is None:
+    if not constants.is_constant(tensor):
         return None
     node = producer(tensor)
     if node is not None and node.op == "Transpose":
-        inner = read_weight(constants, node.inputs[0], _axis_before(node, value.ndim, channel_axis))
-        return None if inner is None else inner.transposed(_perm(node, value.ndim))
+        perm = [int(axis) for axis in node.attrs.get("perm", range(rank_of(tensor))[::-1])]
+        inner = read_weight(constants, node.inputs[0], perm[channel_axis])
+        return None if inner is None else inner.transposed(perm)
     if node is not None and node.op == "DequantizeLinear":
-        return _stored_weight(constants, node, value.ndim)
-    return _rounded_weight(value.astype(np.float64), channel_axis)
+        return _stored_weight(constants, node)
+    value = constants.value(tensor)
+    return None if value is None else _rounded_weight(value.astype(np.float64), channel_axis)
 
 
-def _perm(node: Node, rank: int) -> list[int]:
-    return list(node.attrs.get("perm", range(rank)[::-1]))
-
-
-def _axis_before(node: Node, rank: int, axis: int) -> int:
-    return _perm(node, rank)[axis]
-
-
-def _stored_weight(constants: Constants, node: Node, rank: int) -> Weight:
+def _stored_weight(constants: Constants, node: Node) -> Weight:
     if int(node.attrs.get("block_size", 0)):
         raise UnsupportedError("its weight has one scale per block; integer programs take one per output channel")
     codes, spec = constants.value(node.inputs[0]), read_spec(node)
     if codes is None or spec is None:
         raise UnsupportedError("its weight's scale or zero point is not constant")
-    axis = None if spec.axis is None else spec.axis % rank
-    shape = [1] * rank
+    axis = None if spec.axis is None else spec.axis % codes.ndim
+    shape = [1] * codes.ndim
     if axis is not None:
         shape[axis] = -1
     wide = codes.astype(np.int64) - spec.zero_point.astype(np.int64).reshape(shape)

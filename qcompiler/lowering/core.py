@@ -92,7 +92,7 @@ class Lowering:
         """
         self._inputs()
         for node in self.source.nodes:
-            if node.op == "QuantizeLinear" and self.constants.value(node.outputs[0]) is None:
+            if node.op == "QuantizeLinear" and not self.constants.is_constant(node.outputs[0]):
                 self._stored[id(node.outputs[0])] = self._guarded(node, self._quantized)
         outputs = [self._guarded_output(tensor) for tensor in self.source.outputs]
         if self._problems:
@@ -252,14 +252,14 @@ class Lowering:
     def natural(self, tensor: Tensor) -> Coded:
         """Codes of a float tensor on its own grid."""
         node = producer(tensor)
-        if node is not None and node.op == "DequantizeLinear" and self.constants.value(tensor) is None:
+        if node is not None and node.op == "DequantizeLinear" and not self.constants.is_constant(tensor):
             return self.codes_behind(node)
         return self.value(tensor, Target.whole(self.natural_grid(tensor), f"{tensor.name}_codes"))
 
     def natural_grid(self, tensor: Tensor) -> Grid:
         """The grid a float tensor has, or gets where no QuantizeLinear node follows it."""
         node = producer(tensor)
-        if self.constants.value(tensor) is not None or node is None:
+        if node is None or self.constants.is_constant(tensor):
             return self._constant_grid(node) or Grid.covering(*self.bounds(tensor))
         if node.op == "DequantizeLinear":
             return self.codes_behind(node).grid

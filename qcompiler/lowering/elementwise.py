@@ -50,7 +50,7 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
     while stack:
         current = stack.pop()
         node = producer(current)
-        if lw.constants.value(current) is not None or not current.name:
+        if not current.name or lw.constants.is_constant(current):
             continue
         if node is None or not _pointwise(lw, node):
             leaves[id(current)] = current
@@ -63,8 +63,10 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
 
 
 def _pointwise(lw: Lowering, node: Node) -> bool:
+    if node.op not in ELEMENTWISE or node.domain not in (None, "", "ai.onnx"):
+        return False
     values = [lw.constants.value(tensor) for tensor in node.inputs]
-    return node.op in ELEMENTWISE and node.domain in (None, "", "ai.onnx") and all(value is None or value.size == 1 for value in values)
+    return all(value is None or value.size == 1 for value in values)
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:

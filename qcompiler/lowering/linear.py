@@ -116,8 +116,7 @@ def _read_gemm(lw: Lowering, node: Node) -> Layer | None:
 
 
 def _read_matmul(lw: Lowering, node: Node) -> Layer | None:
-    value = lw.constants.value(node.inputs[1])
-    if value is None or value.ndim != 2 or lw.constants.value(node.inputs[0]) is not None:
+    if not lw.constants.is_constant(node.inputs[1]) or rank_of(node.inputs[1]) != 2 or lw.constants.is_constant(node.inputs[0]):
         return None
     weight = read_weight(lw.constants, node.inputs[1], 1)
     if weight is None or weight.axis == 0:
@@ -149,7 +148,7 @@ def with_bias(lw: Lowering, node: Node) -> Layer | None:
     """The layer of ``Add(layer, constant)`` with one constant per output channel; None when ``node`` is something else."""
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
-        if constant is None or inner is None or inner.op not in LAYERS or lw.constants.value(node.inputs[index]) is not None:
+        if constant is None or inner is None or inner.op not in LAYERS or lw.constants.is_constant(node.inputs[index]):
             continue
         layer = read_layer(lw, inner)
         if layer is not None and _along_channels(layer, constant.shape):

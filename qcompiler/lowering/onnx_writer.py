@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class OnnxWriter:
         """A constant (int64 where the value is a Python number); equal ones are stored once."""
         array = np.ascontiguousarray(np.asarray(values, dtype if dtype is not None else getattr(values, "dtype", np.int64)))
         array = array.reshape(np.shape(values))
-        key = (array.dtype.str, array.tobytes(), array.shape)
+        key = (array.dtype.str, blake2b(array.tobytes()).digest(), array.shape)
         if key not in self._constants:
             self._constants[key] = Constant(unique_name(self._taken, f"{self._prefix}constant"), array)
         return self._constants[key]
