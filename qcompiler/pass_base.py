@@ -64,8 +64,10 @@ class Context:
     running: str = ""
 
     def declined(self, node: Node, reason: str) -> None:
-        """Record that the running pass left ``node`` alone, and why."""
-        self.report.declined.append(Declined(self.running, node.name, node.op, reason))
+        """Record that the running pass left ``node`` alone, and why; once, however often the pass runs."""
+        record = Declined(self.running, node.name, node.op, reason)
+        if record not in self.report.declined:
+            self.report.declined.append(record)
 
     def left_float(self, node: Node, reason: str) -> None:
         """Record that ``node`` stays float in the result, and why."""

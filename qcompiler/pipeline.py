@@ -29,6 +29,7 @@ from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
 from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
+from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.quantize_activations import QuantizeActivations
@@ -42,12 +43,12 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu,
-    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, Lower, PlainGemm, QuantizeActivations, QuantizeWeights, RemoveIdentity,
-    SplitSum, StoreCodes,
+    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, QuantizeActivations, QuantizeWeights,
+    RemoveIdentity, SplitSum, StoreCodes,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
-    FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), FoldConstants(), RemoveIdentity(),
+    FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
     FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
 )
