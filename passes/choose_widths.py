@@ -31,8 +31,11 @@ from ..placement import operand_slots
 from ..report.record import WidthChoice
 from .quantize_weights import bias_floor
 
-SHARE = 0.1
-"""Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show."""
+SHARE = 0.03
+"""Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show (bias correction still lowers the latter)."""
+
+FAINT = 0.2
+"""A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
 
 QUIET = 1e-5
 """Noise relative to the signal (50 dB) that is never worth a wide tensor."""
@@ -158,7 +161,8 @@ class ChooseWidths(Pass):
         budget = total * GEMM_SHARE if self.widen == "auto" else total
         tensors = len(units) if self.widen == "auto" else int(self.widen)
         left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
-        for unit in sorted(units, key=_urgency):
+        loud = [unit for unit in units if unit.noise * len(units) > FAINT * target]
+        for unit in sorted(loud, key=_urgency):
             if left <= target or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
                 continue
             _widen(unit, layers, taken)
