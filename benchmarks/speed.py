@@ -84,7 +84,7 @@ def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
         feed = feeds[0]
     else:
         task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, zoo or Path())
-        model, feeds = task.model, list(task.calibration)[:8]
+        model, feeds = task.model, [dict(feed) for feed in task.calibration[:8]]
         feed = {key: array[:1] for key, array in dict(task.feeds[0]).items()}
     result, program = folder / f"{name}.onnx", folder / f"{name}.qprog"
     qcompiler.compile(model, data=feeds).save(result)
@@ -95,7 +95,7 @@ def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
         files["onnxruntime int8"] = peer
     if find_spec("openvino"):
         files |= {"openvino float": model, "openvino out.onnx": result}
-    np.savez(folder / f"{name}.npz", **feed)
+    np.savez(folder / f"{name}.npz", allow_pickle=False, **feed)
     return Case(name, files, feed)
 
 
@@ -104,7 +104,7 @@ def quantized_by_onnxruntime(model: Path, feeds: list[Feed], target: Path) -> Pa
     import onnxruntime as ort
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static, shape_inference
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._left = iter(feeds)
 
@@ -115,10 +115,11 @@ def quantized_by_onnxruntime(model: Path, feeds: list[Feed], target: Path) -> Pa
         prepared = target.with_suffix(".pre.onnx")
         shape_inference.quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         quantize_static(
-            str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+            str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )
         ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  a peer may fail in any way; the table then shows a dash
+    except Exception as error:  # a peer may fail in any way; the table then shows a dash
         print(f"{model.name}: onnxruntime's quantizer: {str(error).splitlines()[0][:150]}", file=sys.stderr)
         return None
     return target
