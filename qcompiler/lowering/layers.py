@@ -59,20 +59,9 @@ def _integer_bias(layer: Layer, x: Coded) -> tuple[Layer, NDArray[np.int64]]:
     ratio = np.maximum(1.0, np.abs(real) / _BIAS_LIMIT)
     if np.any(ratio > 1.0):
         rows = np.rint(layer.rows / ratio[:, None]).astype(np.int8)
-        weight = replace(layer.weight, codes=_like(layer, rows), scale=layer.weight.scale * ratio)
+        weight = replace(layer.weight, codes=layer.in_onnx_order(rows), scale=layer.weight.scale * ratio)
         layer = replace(layer, weight=weight, rows=rows)
     return layer, np.rint(real / ratio).astype(np.int64)
-
-
-def _like(layer: Layer, rows: NDArray[np.int8]) -> NDArray[np.int8]:
-    """``rows`` back in the order of the ONNX weight."""
-    shape = layer.weight.codes.shape
-    if layer.kind == "Conv":
-        return rows.reshape(shape)
-    if layer.kind != "ConvTranspose":
-        return np.ascontiguousarray(rows.T)
-    groups = int(layer.attrs.get("group", 1))
-    return rows.reshape(groups, shape[1], shape[0] // groups, -1).transpose(0, 2, 1, 3).reshape(shape)
 
 
 def _geometry(layer: Layer) -> dict[str, object]:

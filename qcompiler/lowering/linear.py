@@ -44,6 +44,16 @@ class Layer:
     gain: float = 1.0
     across: bool = False
 
+    def in_onnx_order(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Codes given as ``rows``, back in the order of the ONNX weight."""
+        shape = self.weight.codes.shape
+        if self.kind == "Conv":
+            return rows.reshape(shape)
+        if self.kind != "ConvTranspose":
+            return np.ascontiguousarray(rows.T)
+        groups = int(self.attrs.get("group", 1))
+        return rows.reshape(groups, shape[1], shape[0] // groups, -1).transpose(0, 2, 1, 3).reshape(shape)
+
     @property
     def outputs(self) -> int:
         """Number of output channels."""
@@ -126,15 +136,40 @@ def _read_matmul(lw: Lowering, node: Node) -> Layer | None:
 
 
 def _read_batchnorm(lw: Lowering, node: Node) -> Layer:
-    """BatchNormalization as a depthwise 1x1 convolution whose weights are +-1 with scale ``|gamma| / sqrt(var + eps)``: nothing is lost."""
+    """BatchNormalization: part of the layer before it where no grid lies between, else a depthwise 1x1 convolution.
+
+    The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``, so that its bias is that much finer than
+    its input's grid.
+    """
     gamma, beta, mean, variance = (_parameter(lw, tensor) for tensor in node.inputs[1:5])
+    slope = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+    before = _layer_behind(lw, node.inputs[0])
+    if before is not None and before.outputs == len(slope):
+        return _rescaled(before, slope, beta - mean * slope)
     spatial = rank_of(node.inputs[0]) - 2
     if spatial not in (1, 2):
         raise UnsupportedError("it normalizes a tensor of rank 2; fold it into the layer before it (pass 'normalize')")
-    slope = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
-    codes = np.where(slope < 0, -1, np.where(slope > 0, 1, 0)).astype(np.int8)
-    weight = Weight(codes.reshape(-1, 1, *([1] * spatial)), np.where(slope == 0, 1.0, np.abs(slope)), 0)
+    codes = (127 * np.sign(slope)).astype(np.int8)
+    weight = Weight(codes.reshape(-1, 1, *([1] * spatial)), np.where(slope == 0, 1.0, np.abs(slope) / 127), 0)
     return Layer("Conv", node.name, {"group": len(slope)}, node.inputs[0], weight, codes.reshape(-1, 1), beta - mean * slope)
+
+
+def _layer_behind(lw: Lowering, tensor: Tensor) -> Layer | None:
+    """The layer whose result ``tensor`` is."""
+    node = producer(tensor)
+    if node is None or lw.constants.is_constant(tensor):
+        return None
+    return with_bias(lw, node) if node.op == "Add" else read_layer(lw, node)
+
+
+def _rescaled(layer: Layer, slope: NDArray[np.float64], shift: NDArray[np.float64]) -> Layer:
+    """``slope * layer + shift``, one slope per output channel."""
+    sign = np.sign(slope).astype(np.int16)
+    rows = layer.rows * sign[:, None]
+    rows = rows.astype(np.int8) if rows.max(initial=0) <= 127 else rows
+    scale = layer.weight.scale * np.where(slope == 0, 1.0, np.abs(slope))
+    weight = replace(layer.weight, codes=layer.in_onnx_order(rows), scale=scale)
+    return replace(layer, weight=weight, rows=rows, bias=layer.bias * slope + shift)
 
 
 def _parameter(lw: Lowering, tensor: Tensor) -> NDArray[np.float64]:

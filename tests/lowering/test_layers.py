@@ -110,6 +110,15 @@ def test_batch_normalization_is_exact_to_one_rounding() -> None:
     assert check(quantize(graph_of(text, **values), feed, np.int16), feed, within=1.0).ops == ["Conv"]
 
 
+@pytest.mark.parametrize("layer", ["Conv<pads=[1,1,1,1]>(x, w_0)", "ConvTranspose(x, w2_1)"])
+def test_batch_normalization_behind_a_layer_is_part_of_it(layer: str) -> None:
+    feed = {"x": normal(2, 4, 5, 6)}
+    text = f"g (float[2,4,5,6] x) => (float[] y) {{ _c = {layer} _b = BatchNormalization(_c, gamma, beta, mean, var) y = Relu(_b) }}"
+    values = {"gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32), "beta": normal(4), "mean": normal(4), "var": np.abs(normal(4)) + 0.1}
+    weights = {"w_0": normal(4, 4, 3, 3)} if layer.startswith("Conv<") else {"w2_1": normal(4, 4, 2, 2)}
+    assert len(check(quantize(graph_of(text, **values, **weights), feed), feed).ops) == 1
+
+
 def test_layer_without_grid_behind_it_gets_one() -> None:
     """MatMul -> Sigmoid -> Add, as quantizers that only look at MatMul leave it."""
     feed = {"x": normal(4, 8), "z": normal(4, 6)}
