@@ -63,7 +63,8 @@ def load_input(array: Array, port: Port, target: Array) -> None:
         target[...] = array.reshape(-1)
         return
     limits = np.iinfo(target.dtype)
-    codes = np.rint(array.reshape(-1).astype(np.float32) / np.float32(port.scale))
+    with np.errstate(over="ignore"):  # an infinite quotient saturates like any other
+        codes = np.rint(array.reshape(-1).astype(np.float32) / np.float32(port.scale))
     codes += np.float32(port.zero_point)
     np.clip(codes, np.float32(limits.min), np.float32(limits.max), out=codes)
     target[...] = codes.astype(target.dtype)

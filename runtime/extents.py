@@ -222,6 +222,6 @@ def matmul_scratch(f: Values) -> int:
 def conv_scratch(f: Values) -> int:
     """Scratch memory of ``conv``."""
     taps = f["kernel_h"] * f["kernel_w"]
-    if f["groups"] > 1:  # sums, and if depthwise the address of every tap and a pixel of padding
-        return rounded(4 * (f["out_c"] + 1) + 8 * taps + 2 * f["in_c"], 1)
-    return product_scratch(taps * f["in_c"], f["out_c"])
+    product = product_scratch(taps * (f["in_c"] // f["groups"]), f["out_c"])
+    depthwise = rounded(4 * (f["out_c"] + 1) + 8 * taps + 2 * f["in_c"], 1)  # sums, the address of every tap, a pixel of padding
+    return max(product, depthwise) if f["groups"] > 1 else product

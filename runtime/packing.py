@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from .simd import LANES, Isa
 
 Packed = NDArray[np.uint8]
 _ALIGNMENT = 64
+_SMALLEST_GROUP = 4
+"""Output channels of a group below which a panel of 16 columns would be mostly padding."""
 
 
 def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
@@ -32,26 +34,43 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
         group = 4 if isa.has_quads and fields["x_type"] == Element.U8 else 2
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
         key = (*constants, *size, group)
-        if key not in program.packed:
-            program.packed[key] = _pack(program, constants, size, group)
+        with program.lock:
+            if key not in program.packed:
+                program.packed[key] = _pack(program, constants, size, group)
         packed[index] = program.packed[key]
     return packed
 
 
-def product_size(opcode: str, fields: Mapping[str, int]) -> tuple[int, int] | None:
-    """``(k, cols)`` of an instruction that is one matrix product with constant weights, else None."""
+class ProductSize(NamedTuple):
+    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols]."""
+
+    k: int
+    cols: int
+    groups: int
+
+
+def product_size(opcode: str, fields: Mapping[str, int]) -> ProductSize | None:
+    """What an instruction multiplies with constant weights; None where packing does not pay."""
     if opcode == "gemm" and fields["k"] > 0 and fields["cols"] > 0:
-        return fields["k"], fields["cols"]
-    if opcode == "conv" and fields["groups"] == 1 and fields["in_c"] > 0 and fields["out_c"] > 0:
-        return fields["kernel_h"] * fields["kernel_w"] * fields["in_c"], fields["out_c"]
-    return None
+        return ProductSize(fields["k"], fields["cols"], 1)
+    if opcode != "conv" or fields["in_c"] == 0:
+        return None
+    groups = fields["groups"]
+    cols = fields["out_c"] // groups
+    if cols < (1 if groups == 1 else _SMALLEST_GROUP):
+        return None
+    return ProductSize(fields["kernel_h"] * fields["kernel_w"] * (fields["in_c"] // groups), cols, groups)
 
 
-def _pack(program: Program, constants: tuple[int, ...], size: tuple[int, int], group: int) -> Packed:
-    k, cols = size
-    weights = program.constant(constants[0]).reshape(-1)[: k * cols].reshape(k, cols)
-    heads = [_padded(program.constant(c).reshape(-1)[:cols], fill) for c, fill in zip(constants[1:], (0, 0, 1), strict=True)]
-    parts = [*(head.view(np.uint8) for head in heads), pack_weights(weights, group)]
+def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group: int) -> Packed:
+    """For every group its bias, m and n, padded to whole panels, and its weights."""
+    k, cols, groups = size
+    weights = program.constant(constants[0]).reshape(-1)[: k * cols * groups].reshape(k, groups, cols)
+    parts: list[Packed] = []
+    for g in range(groups):
+        heads = (program.constant(c).reshape(-1)[g * cols : (g + 1) * cols] for c in constants[1:])
+        parts += [_padded(head, fill).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
+        parts.append(pack_weights(weights[:, g], group))
     raw = np.empty(sum(part.size for part in parts) + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     result = raw[start : start + raw.size - _ALIGNMENT]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import ProgramError
 from .expressions import evaluate
-from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Field, Kind, Opcode, Source
+from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Element, Field, Kind, Opcode, Source
 from .opcodes import check_numbers
 from .walks import simplified
 
@@ -78,6 +78,8 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
     shapes = tuple(program.shape(info.shape, dims) for info in program.buffers)
     sizes = tuple(_bytes(shape, ELEMENT_SIZE[info.element]) for shape, info in zip(shapes, program.buffers, strict=True))
     rows = [_checked_row(program, index, dims, sizes) for index in range(len(program.code))]
+    for port in program.inputs:
+        _check_input(port, program.buffers[port.buffer].element)
     ports = {port.name: _port_shape(program, port, dims, sizes) for port in (*program.inputs, *program.outputs)}
     lives = liveness(program, rows)
     offsets, arena_bytes = place(sizes, lives)
@@ -101,6 +103,13 @@ def _bytes(shape: Sequence[int], size: int) -> int:
     if total > MAX_ARENA:
         raise ProgramError(f"a buffer of shape {tuple(shape)} would need {total} bytes")
     return total
+
+
+def _check_input(port: Port, element: Element) -> None:
+    if port.scale is None and port.dtype != ELEMENT_DTYPE[element]:
+        raise ProgramError(f"input '{port.name}' is {port.dtype} without a scale, but its buffer is {ELEMENT_DTYPE[element]}")
+    if port.scale is not None and element not in (Element.U8, Element.I8, Element.I16):
+        raise ProgramError(f"input '{port.name}' is quantized, but its buffer is {ELEMENT_DTYPE[element]}; it must be uint8, int8 or int16")
 
 
 def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Sequence[int]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,7 @@ class Program:
         nodes: name of the node each instruction came from.
         source: free JSON about the model.
         packed: weights packed for this CPU, filled by `packing.py`.
+        lock: held by whoever adds to what the program keeps.
     """
 
     dims: tuple[str, ...]
@@ -93,6 +95,7 @@ class Program:
     nodes: tuple[str, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
     _bindings: dict[tuple[int, ...], Bound] = field(default_factory=dict, repr=False)
+    lock: Any = field(default_factory=threading.Lock, repr=False)
     packed: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
@@ -129,13 +132,12 @@ class Program:
             if not 1 <= size <= MAX_DIMENSION:
                 raise ProgramError(f"dimension '{name}' = {size} must be between 1 and {MAX_DIMENSION}")
         key = tuple(int(dims[name]) for name in self.dims)
-        bound = self._bindings.get(key)
-        if bound is None:
-            bound = bind_program(self, dict(zip(self.dims, key, strict=True)))
-            while len(self._bindings) >= _CACHED_BINDINGS:
-                self._bindings.pop(next(iter(self._bindings)), None)
-            self._bindings[key] = bound
-        return bound
+        with self.lock:
+            if key not in self._bindings:
+                while len(self._bindings) >= _CACHED_BINDINGS:
+                    self._bindings.pop(next(iter(self._bindings)))
+                self._bindings[key] = bind_program(self, dict(zip(self.dims, key, strict=True)))
+            return self._bindings[key]
 
     def opcode(self, index: int) -> Opcode:
         """The opcode of an instruction.

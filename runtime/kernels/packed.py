@@ -8,7 +8,7 @@ from ..memory import load_i16, load_u8, store_8, store_16
 from ..opcodes import columns
 from ..simd import Isa
 from .common import BLOCK_BYTES, BLOCKS, at, size_of
-from .tiles import PAIR, QUAD, multiply_block
+from .tiles import PAIR, QUAD, multiply_block, packed_bytes
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
 _U8, _I16 = int(Element.U8), int(Element.I16)
@@ -74,63 +74,72 @@ def packed_gemm(row: int, scratch: int) -> None:
 
 
 @jit
-def _gather_line(row: int, target: int, layout: int, line: int, left: int) -> None:
-    """One kernel row of a window: pixels ``left``, ``left + dilation`` ... of the image line ``line`` (< 0: padding)."""
+def _gather_line(row: int, target: int, layout: int, line: int, left: int, group: int) -> None:
+    """A group's channels of one kernel row of a window: pixels ``left``, ``left + dilation`` ... of the image line ``line`` (< 0: padding)."""
     channels, width, element = at(row, _CONV.in_c), at(row, _CONV.in_w), at(row, _CONV.x_type)
     taps, dilation, zero_point = at(row, _CONV.kernel_w), at(row, _CONV.dilation_w), at(row, _CONV.x_zp)
-    each = channels if layout == QUAD else 2 * channels
-    x, size = at(row, _CONV.x), size_of(element)
-    if line >= 0 and dilation == 1 and left >= 0 and left + taps <= width:
-        _gather_run(target, x + (line * width + left) * channels * size, layout, element, taps * channels)
+    run = channels // at(row, _CONV.groups)
+    each = run if layout == QUAD else 2 * run
+    size = size_of(element)
+    x, pixel_bytes = at(row, _CONV.x) + group * run * size, channels * size
+    if line >= 0 and dilation == 1 and left >= 0 and left + taps <= width and run == channels:
+        _gather_run(target, x + (line * width + left) * pixel_bytes, layout, element, taps * channels)
         return
     for kx in range(taps):
         ix = left + kx * dilation
         if line >= 0 and 0 <= ix < width:
-            _gather_run(target + kx * each, x + (line * width + ix) * channels * size, layout, element, channels)
+            _gather_run(target + kx * each, x + (line * width + ix) * pixel_bytes, layout, element, run)
         else:
-            _fill_run(target + kx * each, layout, channels, zero_point)
+            _fill_run(target + kx * each, layout, run, zero_point)
 
 
 @jit
-def _gather_window(row: int, target: int, layout: int, pixel: int) -> None:
-    """The window of one output pixel, kernel row by kernel row."""
+def _gather_window(row: int, target: int, layout: int, pixel: int, group: int) -> None:
+    """A group's channels of the window of one output pixel, kernel row by kernel row."""
     out_h, out_w, height = at(row, _CONV.out_h), at(row, _CONV.out_w), at(row, _CONV.in_h)
     image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
-    line_bytes = at(row, _CONV.kernel_w) * at(row, _CONV.in_c) * (1 if layout == QUAD else 2)
+    line_bytes = at(row, _CONV.kernel_w) * (at(row, _CONV.in_c) // at(row, _CONV.groups)) * (1 if layout == QUAD else 2)
     left = ox * at(row, _CONV.stride_w) - at(row, _CONV.pad_left)
     for ky in range(at(row, _CONV.kernel_h)):
         iy = oy * at(row, _CONV.stride_h) - at(row, _CONV.pad_top) + ky * at(row, _CONV.dilation_h)
         line = image * height + iy if 0 <= iy < height else -1
-        _gather_line(row, target + ky * line_bytes, layout, line, left)
+        _gather_line(row, target + ky * line_bytes, layout, line, left, group)
 
 
 @jit
 def _is_pointwise(row: int) -> bool:
-    """A 1x1 convolution without stride and padding: the image is the matrix."""
-    taps = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w)
+    """A 1x1 convolution without stride, padding and groups: the image is the matrix."""
+    single = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) * at(row, _CONV.groups) == 1
     strides = at(row, _CONV.stride_h) * at(row, _CONV.stride_w)
     same = at(row, _CONV.in_h) == at(row, _CONV.out_h) and at(row, _CONV.in_w) == at(row, _CONV.out_w)
-    return taps == 1 and strides == 1 and same and at(row, _CONV.pad_top) == 0 and at(row, _CONV.pad_left) == 0
+    return single and strides == 1 and same and at(row, _CONV.pad_top) == 0 and at(row, _CONV.pad_left) == 0
 
 
 @jit
 def packed_conv(row: int, scratch: int) -> None:
-    """The opcode ``conv`` with one group on packed weights."""
-    isa, packed, element, channels = at(row, ISA_COLUMN), at(row, PACKED_COLUMN), at(row, _CONV.x_type), at(row, _CONV.in_c)
-    layout, size, cols = _layout_of(isa, element), size_of(element), at(row, _CONV.out_c)
-    k = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) * channels
-    steps, acc = _steps_of(layout, k), scratch + BLOCKS * BLOCK_BYTES
-    panel, y_stride = acc + TILE_BYTES, cols * size_of(at(row, _CONV.y_type))
-    direct = _is_pointwise(row) and k * size == steps * 4
+    """The opcode ``conv`` on packed weights, group by group."""
     pixels = at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w)
-    for first in range(0, pixels, BLOCK_ROWS):
-        count = min(BLOCK_ROWS, pixels - first)
-        out = (
-            at(row, _CONV.y) + first * y_stride, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
-        )
-        if direct:
-            multiply_block(isa, layout, at(row, _CONV.x) + first * k * size, k * size, count, packed, cols, steps, out, acc)
-        else:
-            for r in range(count):
-                _gather_window(row, panel + r * steps * 4, layout, first + r)
-            multiply_block(isa, layout, panel, steps * 4, count, packed, cols, steps, out, acc)
+    for group in range(at(row, _CONV.groups)):
+        for first in range(0, pixels, BLOCK_ROWS):
+            _convolve_block(row, scratch + BLOCKS * BLOCK_BYTES, group, first, min(BLOCK_ROWS, pixels - first))
+
+
+@jit
+def _convolve_block(row: int, acc: int, group: int, first: int, count: int) -> None:
+    """``count`` output pixels from ``first`` on, the channels of one group."""
+    isa, element, groups = at(row, ISA_COLUMN), at(row, _CONV.x_type), at(row, _CONV.groups)
+    layout, size, cols = _layout_of(isa, element), size_of(element), at(row, _CONV.out_c) // groups
+    k = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) * (at(row, _CONV.in_c) // groups)
+    steps = _steps_of(layout, k)
+    packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, steps, cols)
+    y_size = size_of(at(row, _CONV.y_type))
+    y_stride = at(row, _CONV.out_c) * y_size
+    y = at(row, _CONV.y) + first * y_stride + group * cols * y_size
+    out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
+    if _is_pointwise(row) and k * size == steps * 4:
+        multiply_block(isa, layout, at(row, _CONV.x) + first * k * size, k * size, count, packed, cols, steps, out, acc)
+        return
+    panel = acc + TILE_BYTES
+    for r in range(count):
+        _gather_window(row, panel + r * steps * 4, layout, first + r, group)
+    multiply_block(isa, layout, panel, steps * 4, count, packed, cols, steps, out, acc)

@@ -154,6 +154,13 @@ def requant_codes(y: int, element: int, acc: int, m: int, n: int, count: int, y_
 
 
 @jit
+def packed_bytes(layout: int, steps: int, cols: int) -> int:
+    """Bytes of a group's packed weights with its bias, m and n."""
+    panels = (cols + LANES - 1) // LANES
+    return panels * LANES * (12 + steps * (4 if layout == QUAD else 2))
+
+
+@jit
 def multiply_block(
     isa: int, layout: int, a: int, a_stride: int, rows: int, packed: int, cols: int, steps: int, out: tuple[int, int, int, int, int, int], acc: int
 ) -> None:

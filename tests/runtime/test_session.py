@@ -23,9 +23,19 @@ def test_the_border_rounds_half_to_even_and_saturates() -> None:
     b.emit("move", x=x, y=y, dims=[6], x_strides=[1], y_strides=[1])
     b.output("y", y, np.float32, (6,), scale=0.5, zero_point=10)
     session = Session(b.program())
-    feed = {"x": np.array([0.25, 0.75, -0.25, -0.75, 1e9, -1e9], np.float32)}
+    feed = {"x": np.array([0.25, 0.75, -0.25, -0.75, 3.4e38, -3.4e38], np.float32)}
     assert session.raw(feed)["y"].tolist() == [10, 12, 10, 8, 255, 0]
     assert session.run(feed)["y"].tolist() == [0.0, 1.0, 0.0, -1.0, 122.5, -5.0]
+
+
+@pytest.mark.parametrize(("buffer", "dtype", "scale"), [(np.int32, np.int64, None), (np.int32, np.float32, 0.5), (np.uint8, np.float32, None)])
+def test_inputs_must_fit_their_buffers(buffer: Any, dtype: Any, scale: float | None) -> None:
+    b = ProgramBuilder()
+    x = b.buffer((2,), buffer)
+    b.input("x", x, dtype, (2,), scale=scale)
+    b.output("y", x, buffer, (2,))
+    with pytest.raises(ProgramError, match="input 'x' is "):
+        Session(b.program())
 
 
 def test_a_batch_is_its_rows() -> None:
