@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -166,6 +167,7 @@ def compile(
     exact = list(takewhile(lambda step: step.exact, pipeline.passes))
     proof = feeds[0] if options.verify else None
     Manager(exact, proof, on_pass).run(graph, ctx)
+    gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
     normalized = graph.copy()  # tensors are copied, weights are shared
     stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
