@@ -26,7 +26,7 @@ PAIR_LIMIT = 128
 """Largest sum of two weight codes that meet: 255 * 128 < 2^15."""
 
 GROWTH = 1 + 1 / 512
-FEEDS = 2
+FEEDS = 8
 
 Array = NDArray[Any]
 
