@@ -115,5 +115,5 @@ def _integer(graph: Graph) -> Iterator[tuple[str, str]]:
             if isinstance(tensor, Variable | Constant) and is_float(tensor) and id(tensor) not in borders:
                 yield _label(node), f"'{tensor.name}' is a float tensor inside the integer graph"
         for tensor in node.inputs:
-            if node.op != "Quantize" and is_float(tensor) and producer(tensor) is None:
+            if node.op not in ("Quantize", "Shape") and is_float(tensor) and producer(tensor) is None:
                 yield _label(node), f"reads the float tensor '{tensor.name}'"

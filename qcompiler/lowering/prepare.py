@@ -7,7 +7,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from qcompiler import shapes
-from qcompiler.ir import Graph, Node
+from qcompiler.ir import Constant, Graph, Node
+from qcompiler.lowering.constants import Constants
 
 
 def prepared(graph: Graph) -> Graph:
@@ -20,6 +21,7 @@ def prepared(graph: Graph) -> Graph:
         if node.op == "CastLike":
             _plain_cast(node)
     result.toposort()
+    _fold_parameters(result)
     shapes.annotate(result)
     return result
 
@@ -29,3 +31,14 @@ def _plain_cast(node: Node) -> None:
     node.op = "Cast"
     node.attrs = {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(node.inputs[1].dtype)))}
     node.inputs = [node.inputs[0]]
+
+
+def _fold_parameters(graph: Graph) -> None:
+    """Scales and zero points that nodes compute from constants become constants."""
+    constants = Constants(graph)
+    known: dict[str, Constant] = {}
+    for node in [node for node in graph.nodes if node.op in ("QuantizeLinear", "DequantizeLinear")]:
+        for index, tensor in enumerate(node.inputs[1:], start=1):
+            value = None if isinstance(tensor, Constant) else constants.value(tensor)
+            if value is not None:
+                node.inputs[index] = known.setdefault(tensor.name, Constant(f"{tensor.name}_value", value))

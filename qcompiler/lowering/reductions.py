@@ -168,9 +168,10 @@ def _norm_shift(gamma: NDArray[np.float64], beta: NDArray[np.float64], count: in
 def _epsilon(epsilon: float, x: Coded, count: int | None) -> dict[str, int]:
     """The integer term beside the variance: in units of ``s_x^2 * N^2``, or for a symbolic N as ``epsilon_q``."""
     relative = epsilon / x.grid.scale**2
-    if count is None:
-        return {"epsilon": 0, "epsilon_q": min(round(relative * 2.0**16), 2**46)}
-    return {"epsilon": min(max(1, round(relative * count * count)), 2**60), "epsilon_q": 0}
+    term = relative * (2.0**16 if count is None else count * count)
+    if term >= (2.0**32 if count is None else 2.0**60):
+        raise UnsupportedError("its epsilon is far beyond the variance of its input's codes; the normalization does nothing there")
+    return {"epsilon": 0, "epsilon_q": round(term)} if count is None else {"epsilon": max(1, round(term)), "epsilon_q": 0}
 
 
 def norm_bounds(lw: Lowering, node: Node) -> Bounds:
