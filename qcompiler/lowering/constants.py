@@ -126,7 +126,7 @@ class Weight:
     """An integer weight: ``real = scale * codes`` with zero point 0.
 
     Attributes:
-        codes: int8 array of the ONNX weight's shape; int16 where codes less their zero point do not fit.
+        codes: int8 array of the ONNX weight's shape; int32 where codes less their zero point do not fit.
         scale: float64 vector along ``axis``, or of length 1.
         axis: the axis of ``scale``; None when it has length 1.
     """
@@ -173,9 +173,11 @@ def _stored_weight(constants: Constants, node: Node) -> Weight:
     shape = [1] * codes.ndim
     if axis is not None:
         shape[axis] = -1
-    wide = codes.astype(np.int64) - spec.zero_point.astype(np.int64).reshape(shape)
+    if codes.dtype == np.dtype(np.int8) and not np.any(spec.zero_point):
+        return Weight(codes, spec.scale.astype(np.float64).reshape(-1), axis)
+    wide = codes.astype(np.int32) - spec.zero_point.astype(np.int32).reshape(shape)
     narrow = not wide.size or (wide.min() >= -128 and wide.max() <= 127)
-    return Weight(wide.astype(np.int8 if narrow else np.int16), spec.scale.astype(np.float64).reshape(-1), axis)
+    return Weight(wide.astype(np.int8 if narrow else np.int32), spec.scale.astype(np.float64).reshape(-1), axis)
 
 
 def _rounded_weight(value: NDArray[np.float64], channel_axis: int) -> Weight:

@@ -50,7 +50,7 @@ def emit_conv(emitter: Emitter, node: Node) -> None:
     weight, bias = _values(node.inputs[1]), _values(node.inputs[2]).astype(np.int64)
     zero, outputs = int(node.attrs["x_zp"]), weight.shape[0]
     y = emitter.new(node.outputs[0], order)
-    folded = (bias - zero * weight.reshape(outputs, -1).astype(np.int64).sum(axis=1)).astype(np.int32)
+    folded = (bias - zero * weight.reshape(outputs, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
     common = {"x": x.handle, "y": y.handle, "bias": folded, **_factors(node, outputs), **output_fields(node)}
     if _is_pointwise(node):
         columns = np.ascontiguousarray(weight.reshape(outputs, -1).T)
@@ -105,7 +105,7 @@ def emit_gemm(emitter: Emitter, node: Node) -> None:
         raise UnsupportedError("its rows do not lie evenly in memory")
     weight, bias = _values(node.inputs[1]), _values(node.inputs[2]).astype(np.int64)
     depth, outputs = weight.shape
-    folded = (bias - int(node.attrs["x_zp"]) * weight.astype(np.int64).sum(axis=0)).astype(np.int32)
+    folded = (bias - int(node.attrs["x_zp"]) * weight.sum(axis=0, dtype=np.int64)).astype(np.int32)
     y = emitter.new(node.outputs[0])
     step = rows[1] if not same(rows[0], 1) else depth
     emitter.program.emit(

@@ -65,6 +65,12 @@ def emit_requantize(out: IntegerBuilder, source: Coded, target: Target, factor: 
     return Coded(codes, grid, target.lo, target.hi)
 
 
+def signed_sums(weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sums of the positive and of the negative elements of each row, without a wide copy of the weights."""
+    positive: NDArray[np.int64] = weights.sum(axis=1, dtype=np.int64, where=weights > 0)
+    return positive, weights.sum(axis=1, dtype=np.int64) - positive
+
+
 def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Coded) -> None:
     """Refuse a layer whose int32 accumulator could overflow.
 
@@ -80,10 +86,9 @@ def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Cod
         UnsupportedError: the bound reaches 2^31.
     """
     low, high = min(0, x.lo - x.grid.zero_point), max(0, x.hi - x.grid.zero_point)
-    wide = weights.astype(np.int64)
-    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    positive, negative = signed_sums(weights)
     top, bottom = positive * high + negative * low, positive * low + negative * high
-    folded = wide.sum(axis=1) * x.grid.zero_point
+    folded = (positive + negative) * x.grid.zero_point
     worst = max(
         int(np.abs(top + bias).max(initial=0)), int(np.abs(bottom + bias).max(initial=0)),
         int(np.abs(bias).max(initial=0)), int(np.abs(bias - folded).max(initial=0)),

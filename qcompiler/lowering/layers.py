@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor
 from qcompiler.lowering.core import Bounds, Lowering
-from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT, fixed_point, fixed_points, prove_accumulator, wide_fixed_point
+from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT, fixed_point, fixed_points, prove_accumulator, signed_sums, wide_fixed_point
 from qcompiler.lowering.grid import Coded, Target
 from qcompiler.lowering.linear import Layer, read_layer
 from qcompiler.lowering.shapes import rank_of, size_along, static_shape
@@ -152,8 +152,7 @@ def bounds_of(lw: Lowering, layer: Layer) -> Bounds:
     """Range of ``layer``'s output."""
     low, high = lw.bounds(layer.x)
     low, high = min(low, 0.0), max(high, 0.0)
-    wide = layer.rows.astype(np.float64)
-    positive, negative = np.maximum(wide, 0).sum(axis=1), np.minimum(wide, 0).sum(axis=1)
+    positive, negative = (sums.astype(np.float64) for sums in signed_sums(layer.rows))
     step = layer.weight.scale * abs(layer.gain)
     if layer.gain < 0:
         positive, negative = -negative, -positive

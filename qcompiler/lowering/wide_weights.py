@@ -28,9 +28,9 @@ def narrowed(lw: Lowering, layer: Layer, x: Coded) -> tuple[Layer, Coded]:
     codes = layer.weight.codes
     if codes.dtype == np.dtype(np.int8):
         return layer, x
+    if layer.kind == "ConvTranspose" or np.abs(codes).max(initial=0) > _MOST_PIECES * _LARGEST:
+        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically to 8 bits")
     pieces = _pieces(codes)
-    if layer.kind == "ConvTranspose" or len(pieces) > _MOST_PIECES:
-        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically")
     axis, inner = (1, 1) if layer.kind == "Conv" else (len(layer.x.shape) - 1, 0)
     groups = int(layer.attrs.get("group", 1)) if layer.kind == "Conv" else 1
     size = codes.shape[inner]
@@ -44,7 +44,7 @@ def narrowed(lw: Lowering, layer: Layer, x: Coded) -> tuple[Layer, Coded]:
     return replace(layer, weight=replace(layer.weight, codes=whole), rows=rows), replace(x, tensor=repeated)
 
 
-def _pieces(codes: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+def _pieces(codes: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     """int8-sized arrays that add up to ``codes``."""
     rest, pieces = codes.copy(), []
     while np.any(rest):

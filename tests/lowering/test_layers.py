@@ -183,6 +183,16 @@ def test_uint8_weights_with_any_zero_point(body: str, zero: int) -> None:
     check(graph.toposort(), feed)
 
 
+def test_16_bit_weights_are_refused() -> None:
+    feed = {"x": normal(3, 4)}
+    graph = quantize(graph_of("g (float[3,4] x) => (float[] y) { y = MatMul(x, v) }", v=normal(4, 2)), feed)
+    layer = next(node for node in graph.nodes if node.op == "MatMul")
+    spec = QuantSpec.per_tensor(1e-4, 0, np.int16)
+    layer.inputs[1] = dequantize_constant(graph, "v", np.full((4, 2), -32768), spec, names_in(graph))
+    with pytest.raises(UnsupportedError, match="its weight codes minus the zero point exceed int8"):
+        lower_graph(graph.toposort())
+
+
 def _with_scale(scale: float, weight: np.ndarray, dtype: Any) -> Any:
     graph = graph_of("g (float[1,60000] x) => (float[1,1] y) { y = MatMul(x, w) }", w=weight)
     taken = names_in(graph)

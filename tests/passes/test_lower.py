@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes.lower import Lower
 
 from qcompiler.errors import PassError
 from qcompiler.ir import INTEGER_DOMAIN, Stage
 from qcompiler.lowering import to_program
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
-from qcompiler.passes.lower import Lower
 from qcompiler.runner import Runner
 from qcompiler.runtime import Session
 from tests.graphs import graph_of, ops
