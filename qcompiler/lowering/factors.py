@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,13 +25,21 @@ DYNAMIC_COUNT = 2**24
 NORM_LIMIT = 2**15
 """The most elements that one normalization may span."""
 
+_SATURATING_BITS = 24
+"""Bits of a factor from which on its largest value saturates every code type."""
+
 
 def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
     """``(m, n)`` of ``requant``: ``factor ~ m / 2^n`` with ``|m| < 2^bits`` and ``1 <= n <= 62``.
 
+    A factor of 2^29 and more becomes 2^29: both carry every sum but 0 beyond any code type.
+
     Raises:
-        UnsupportedError: the factor is not finite or too large: the grids do not fit each other.
+        UnsupportedError: the factor is not finite, or too large for fewer bits: the grids do not fit each other.
     """
+    if bits >= _SATURATING_BITS and math.isfinite(factor):
+        largest = math.ldexp(1.0, bits - 2)
+        factor = min(max(factor, -largest), largest)
     try:
         return requant.multiplier(factor, bits)
     except MachineError as error:

@@ -183,6 +183,15 @@ def test_uint8_weights_with_any_zero_point(body: str, zero: int) -> None:
     check(graph.toposort(), feed)
 
 
+def test_a_factor_beyond_every_code_saturates() -> None:
+    graph = graph_of("g (float[2,2] x) => (float[2,2] y) { y = MatMul(x, w) }", w=np.eye(2, dtype=np.float32))
+    taken = names_in(graph)
+    for tensor, scale in ((graph.inputs[0], 1e25), (graph.outputs[0], 1.0)):
+        insert_qdq(graph, tensor, QuantSpec.per_tensor(scale, 128, np.uint8), taken)
+    result = check(graph.toposort(), {"x": np.array([[3e25, -1e26], [0.0, 1e25]], np.float32)})
+    assert result.outputs["y"].tolist() == [[127.0, -128.0], [0.0, 127.0]]
+
+
 def test_16_bit_weights_are_refused() -> None:
     feed = {"x": normal(3, 4)}
     graph = quantize(graph_of("g (float[3,4] x) => (float[] y) { y = MatMul(x, v) }", v=normal(4, 2)), feed)
