@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--machine", action="store_true", help="also lower each case and run it on the machine")
     parser.add_argument("--match", default="")
-    parser.add_argument("--list", default="", help="print the cases whose verdict starts with this")
+    parser.add_argument("--list", help="print the cases whose verdict starts with this; all of them with an empty text")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, _alarm)
@@ -166,11 +166,11 @@ def main() -> None:
             verdict = "hang"
         except Exception as error:
             verdict = f"crash: {type(error).__name__}: {error}"
-            if options.list and verdict.startswith(options.list):
+            if options.list is not None and verdict.startswith(options.list):
                 traceback.print_exc()
         signal.alarm(0)
         counts[verdict.split(":")[0]] += 1
-        if options.list and verdict.startswith(options.list):
+        if options.list is not None and verdict.startswith(options.list):
             print(f"{name}: {verdict}", flush=True)
     for verdict, count in counts.most_common():
         print(f"{count:6}  {verdict}")
