@@ -46,7 +46,7 @@ def ours(task: Task, folder: Path) -> None:
     """Import, normalize, quantize, write."""
     graph = load_graph(task.model)
     source = open_source(list(task.calibration), graph)
-    Manager(preset(0, widen="off", avoid_saturation=False).passes).run(graph, Context(data=source))
+    Manager(preset(0, widen="off", avoid_saturation=False, for_onnx=True).passes).run(graph, Context(data=source))
     export.save(graph, folder / "ours.onnx", reference_feed=task.calibration[0], force=True)
 
 

@@ -7,8 +7,9 @@ add up, so widening the largest first lowers the total fastest. Two kinds of ten
 - into a GEMM or convolution: they cost a slot of a budget for every layer that reads them, and are widened only where the accumulator
   provably stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
 
-``auto`` widens until the 8-bit noise left is below `SHARE` of what the int8 weights cause (more would not show), spending at most a quarter of
-the GEMM inputs; ``off`` widens nothing; a number is the largest number of wide tensors.
+``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show),
+spending at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the largest number of wide tensors. Large stored tables
+(embeddings) stay 8 bit: 16 would double them.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
@@ -37,8 +38,11 @@ SHARE = 0.03
 FAINT = 0.2
 """A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
 
-QUIET = 1e-5
-"""Noise relative to the signal (50 dB) that is never worth a wide tensor."""
+QUIET_DB = 50.0
+"""8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+
+TABLE_SIZE = 4096
+"""Elements from which a stored constant stays 8 bit."""
 
 GEMM_SHARE = 0.25
 """Share of the GEMM inputs that ``auto`` may widen."""
@@ -127,11 +131,13 @@ class ChooseWidths(Pass):
     Attributes:
         widen: ``auto``, ``off``, or the largest number of wide tensors.
         feeds: calibration feeds to measure on.
+        enough_db: with ``auto``, 8-bit noise so far below the signal may stay.
     """
 
     name: ClassVar[str] = "choose-widths"
     widen: str | int = "auto"
     feeds: int = 2
+    enough_db: float = 35.0
 
     def __post_init__(self) -> None:
         if not (self.widen in ("auto", "off") or (isinstance(self.widen, int) and self.widen >= 0)):
@@ -147,7 +153,8 @@ class ChooseWidths(Pass):
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         noise = measure_noise(graph, grids, data, self.feeds)
         units = [Unit(pairs, gemm_slots([p.dequantize.outputs[0] for p in pairs]), n) for pairs, n in zip(grids, noise.units, strict=True)]
-        wide = self._choose(graph, units, max(SHARE * noise.weights, QUIET))
+        enough = self.enough_db if self.widen == "auto" else QUIET_DB
+        wide = self._choose(graph, units, max(SHARE * noise.weights, 10 ** (-enough / 10)))
         for unit in units:
             bits = 16 if id(unit) in wide else 8
             level = float(-10 * np.log10(max(unit.noise, 1e-30)))
@@ -161,7 +168,7 @@ class ChooseWidths(Pass):
         budget = total * GEMM_SHARE if self.widen == "auto" else total
         tensors = len(units) if self.widen == "auto" else int(self.widen)
         left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
-        loud = [unit for unit in units if unit.noise * len(units) > FAINT * target]
+        loud = [unit for unit in units if unit.noise * len(units) > FAINT * target and not _is_table(unit)]
         for unit in sorted(loud, key=_urgency):
             if left <= target or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
                 continue
@@ -174,6 +181,11 @@ class ChooseWidths(Pass):
 def _is_narrow(unit: Sequence[Pair]) -> bool:
     spec = read_spec(unit[0].quantize)
     return spec is not None and spec.dtype == np.uint8 and spec.axis is None
+
+
+def _is_table(unit: Unit) -> bool:
+    """True where a stored constant is on the grid, which 16 bits would make twice as large (an embedding)."""
+    return any(isinstance(pair.quantize.inputs[0], Constant) and pair.quantize.inputs[0].values.size > TABLE_SIZE for pair in unit.pairs)
 
 
 def _urgency(unit: Unit) -> tuple[bool, float]:

@@ -59,7 +59,7 @@ class Options:
         """The passes to run."""
         if self.passes is not None:
             return Pipeline.parse(self.passes)
-        return preset(self.level, widen=self.widen, avoid_saturation=self.avoid_saturation and for_onnx)
+        return preset(self.level, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx)
 
 
 @dataclass

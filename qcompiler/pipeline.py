@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
@@ -50,7 +50,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), PlainGemm(), FuseMatMulBias(), ClampAttentionMask(),
+    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
@@ -85,15 +85,21 @@ class Pipeline:
         return self.passes[-1].ensures if self.passes else Stage.FLOAT
 
 
-def preset(level: int, *, widen: str | int, avoid_saturation: bool) -> Pipeline:
+ONNX_ENOUGH_DB = 25.0
+"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
+
+
+def preset(level: int, *, widen: str | int, avoid_saturation: bool, for_onnx: bool) -> Pipeline:
     """The pipeline of ``-O<level>``.
 
-    0 rounds to nearest; 1 corrects biases; 2 also chooses widths; 3 chooses them on more feeds.
+    0 rounds to nearest; 1 corrects biases; 2 also chooses widths; 3 chooses them on more feeds. The machine takes 16 bits at next to no cost,
+    so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
     """
     if level == 0:
         return Pipeline((*NORMALIZE, *ROUND_TO_NEAREST))
-    widths = () if level == 1 else (ChooseWidths(widen=widen, feeds=2 if level == 2 else 8),)
-    exact_products = (AvoidSaturation(),) if avoid_saturation else ()
+    chooser = ChooseWidths(widen=widen, feeds=2 if level == 2 else 8)
+    widths = () if level == 1 else (replace(chooser, enough_db=ONNX_ENOUGH_DB) if for_onnx else chooser,)
+    exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx else ()
     return Pipeline((*NORMALIZE, QuantizeActivations(), QuantizeWeights(), *widths, *exact_products, CorrectBias(), StoreCodes()))
 
 

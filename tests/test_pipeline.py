@@ -87,6 +87,7 @@ def test_names_are_unique_and_kebab_case() -> None:
 
 
 def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
-    for passes in (*GROUPS.values(), *(preset(level, widen="auto", avoid_saturation=True).passes for level in range(4))):
+    presets = [preset(level, widen="auto", avoid_saturation=True, for_onnx=to).passes for level in range(4) for to in (True, False)]
+    for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
         assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))

@@ -139,6 +139,26 @@ def test_a_probability_takes_a_power_of_two():
     assert float(spec.scale) == 2.0**-15
 
 
+@pytest.mark.parametrize(("rows", "dtype"), [(8, "int16"), (2048, "uint8")])
+def test_a_large_stored_table_stays_narrow(rows: int, dtype: str):
+    table = random(rows, 16)
+    table[1, 3] = 500
+    graph = graph_of("g (int64[6] i) => (float[6, 16] y) { e = Gather(table, i)  y = LayerNormalization <axis = -1> (e, gamma) }",
+                     table=table, gamma=np.ones(16, np.float32))  # fmt: skip
+    run(graph, {"i": np.arange(6)}, 99)
+    stored = next(node for node in graph.nodes if node.op == "QuantizeLinear" and node.inputs[0].name == "table")
+    assert str(read_spec(stored).dtype) == dtype
+
+
+def test_a_program_gets_more_wide_tensors_than_an_onnx_file():
+    counts = []
+    for enough in (10.0, 60.0):
+        graph, feed = residual()
+        Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(enough_db=enough)]).run(graph, Context(data=[feed]))
+        counts.append(list(widths(graph).values()).count("int16"))
+    assert 0 < counts[0] < counts[1]
+
+
 @pytest.mark.parametrize("options", [{"widen": "some"}, {"widen": -1}, {"feeds": 0}])
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match="must be"):
