@@ -1,14 +1,26 @@
-"""The only place with floats: quantizing inputs and dequantizing outputs, as ONNX defines it, and checking feeds."""
+"""The border: checks feeds, and has inputs quantized and outputs dequantized by the compiled loops of `conversion.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FeedError
+from .instruction import (
+    BORDER_COPY_IN,
+    BORDER_COPY_OUT,
+    BORDER_DOUBLE_IN,
+    BORDER_DOUBLE_OUT,
+    BORDER_SINGLE_IN,
+    BORDER_SINGLE_OUT,
+    BORDER_WIDTH,
+    ELEMENT_DTYPE,
+)
+from .plan import Bound
 from .program import Port, Program
 
 Array = NDArray[Any]
@@ -42,8 +54,6 @@ def _check_feed(array: Array, port: Port) -> None:
         raise FeedError(f"input '{port.name}' is {array.dtype}; it must be {port.dtype}")
     if array.ndim != len(port.shape):
         raise FeedError(f"input '{port.name}' has {array.ndim} dimensions; it must have {len(port.shape)}: {list(port.shape)}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise FeedError(f"input '{port.name}' holds NaN or infinity")
 
 
 def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
@@ -57,22 +67,83 @@ def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 
 
-def load_input(array: Array, port: Port, target: Array) -> None:
-    """Quantize ``array`` into the flat code buffer ``target``, or copy it when it is a plain integer."""
-    if port.scale is None:
-        target[...] = array.reshape(-1)
-        return
-    limits = np.iinfo(target.dtype)
-    with np.errstate(over="ignore"):  # an infinite quotient saturates like any other
-        codes = np.rint(array.reshape(-1).astype(np.float32) / np.float32(port.scale))
-    codes += np.float32(port.zero_point)
-    np.clip(codes, np.float32(limits.min), np.float32(limits.max), out=codes)
-    target[...] = codes.astype(target.dtype)
+class Border:
+    """The inputs and outputs of one arena as a table that `conversion.convert` works off.
+
+    Args:
+        convert: the compiled function.
+        program: the program.
+        bound: its binding.
+        addresses: of the buffers.
+    """
+
+    def __init__(self, convert: Callable[[int, int], int], program: Program, bound: Bound, addresses: Sequence[int]) -> None:
+        self._convert = convert
+        self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in program.inputs]
+        self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in program.outputs]
+        crossings = [*self._inputs, *self._outputs]
+        table = np.zeros((len(crossings), BORDER_WIDTH), np.int64)
+        for row, crossing in zip(table, crossings, strict=True):
+            row[:7] = crossing.row(addresses)
+        self._table = memoryview(table).cast("B").cast("q")
+        self._in_address = int(table.__array_interface__["data"][0])
+        self._out_address = self._in_address + len(self._inputs) * table.strides[0]
+
+    def enter(self, arrays: Sequence[Array]) -> None:
+        """Quantize the inputs into their buffers; dtypes and shapes were checked.
+
+        Raises:
+            FeedError: an input holds NaN or infinity.
+        """
+        position, kept = 1, []
+        for crossing, array in zip(self._inputs, arrays, strict=True):
+            if array.dtype != crossing.outside:
+                array = array.astype(crossing.outside)
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                array = np.require(array, requirements=("C", "A"))
+            kept.append(array)
+            self._table[position] = array.__array_interface__["data"][0]
+            position += BORDER_WIDTH
+        failed = self._convert(self._in_address, len(kept))
+        if failed:
+            raise FeedError(f"input '{self._inputs[failed - 1].port.name}' holds NaN or infinity")
+
+    def leave(self) -> dict[str, Array]:
+        """The outputs as the caller sees them."""
+        position, results = len(self._inputs) * BORDER_WIDTH + 1, {}
+        for crossing in self._outputs:
+            array = np.empty(crossing.shape, crossing.outside)
+            results[crossing.port.name] = array
+            self._table[position] = array.__array_interface__["data"][0]
+            position += BORDER_WIDTH
+        self._convert(self._out_address, len(results))
+        for crossing in self._outputs:
+            if crossing.outside != crossing.port.dtype:
+                results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
+        return results
 
 
-def dequantize(codes: Array, port: Port) -> Array:
-    """What the caller sees of an output: ``scale * (code - zero_point)`` in float32, or a copy of a plain integer."""
-    if port.scale is None:
-        return codes.astype(port.dtype)
-    real = (codes.astype(np.int32) - np.int32(port.zero_point)).astype(np.float32) * np.float32(port.scale)
-    return real.astype(port.dtype)
+class _Crossing:
+    """How one input or output crosses the border.
+
+    Attributes:
+        outside: dtype that the compiled loop reads or writes; float16 is converted by NumPy on its outer side.
+    """
+
+    def __init__(self, port: Port, program: Program, shapes: Mapping[str, tuple[int, ...]], entering: bool) -> None:
+        self.port, self.shape = port, shapes[port.name]
+        self._element = program.buffers[port.buffer].element
+        plain = port.scale is None
+        self.outside = np.dtype(ELEMENT_DTYPE[self._element] if plain else "float64" if port.dtype == "float64" else "float32")
+        wide = self.outside.itemsize == 8
+        if entering:
+            self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
+        else:
+            self._kind = BORDER_COPY_OUT if plain else BORDER_DOUBLE_OUT if wide else BORDER_SINGLE_OUT
+
+    def row(self, addresses: Sequence[int]) -> list[int]:
+        """A row of the table; the address outside is filled in at each run."""
+        count = prod(self.shape) * (self.outside.itemsize if self.port.scale is None else 1)
+        scale = int(np.float32(self.port.scale or 0).view(np.int32))
+        return [self._kind, 0, addresses[self.port.buffer], count, int(self._element), scale, self.port.zero_point]

@@ -16,6 +16,13 @@ WIDTH = 56
 PACKED_COLUMN, ISA_COLUMN = WIDTH - 2, WIDTH - 1
 """In a linked table: address of the weights packed for this CPU (0: none) and the instruction set that packed them."""
 
+BLOCK = 512
+"""Elements that an elementwise kernel processes at a time; each block is int64 in scratch memory."""
+
+BLOCK_BYTES = BLOCK * 8
+BLOCKS = 3
+"""Blocks at the start of the scratch memory of every kernel; what an opcode asks for besides lies behind them."""
+
 BLOCK_ROWS = 48
 """Rows of a matrix product that are gathered in scratch memory at a time."""
 
@@ -27,6 +34,21 @@ ZERO_BYTES = 256
 
 TILE_BYTES = 6 * 64 * 4
 """int32 results of one register tile."""
+
+DONE, GROUPS = 64, 128
+"""Bytes from the start of the control block of a shared run to its count of parts done and to the groups of parts."""
+
+ENDED = -1
+"""The first word of a control block whose run is over."""
+
+HELPER = -1
+"""``first`` of a thread that helps."""
+
+BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)
+"""What a row of the border's table asks for; a copy counts bytes."""
+
+BORDER_WIDTH = 8
+"""Numbers in such a row."""
 
 BIG = (1 << 31) - 1
 """Largest size of a dimension."""

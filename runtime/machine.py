@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .instruction import ISA_COLUMN, PACKED_COLUMN, WIDTH
-from .jit import cached, jit
+from .atomics import exchange_if, fetch_add, load_acquire, pause, store_release
+from .instruction import DONE, ENDED, GROUPS, HELPER, ISA_COLUMN, PACKED_COLUMN, WIDTH
+from .isa import Isa
+from .jit import jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
 from .kernels.elementwise import binary, cast, compare, logic, requantize, table, where
@@ -16,10 +18,15 @@ from .kernels.recurrent import gru, lstm
 from .kernels.wide import is_wide, wide_matmul
 from .memory import load_i64
 from .opcodes import BY_NAME
-from .simd import Isa
 
 _ROW_BYTES = 8 * WIDTH
 _PLAIN = int(Isa.PLAIN)
+_PART_BITS = 32
+_PART_MASK = (1 << _PART_BITS) - 1
+_NOTHING, _AGAIN = -2, -3
+_PATIENCE = 20000
+"""Looks at the control block, some 20 ns each, before a helper without work goes to sleep."""
+
 (
     _CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST, _MAX_POOL, _AVERAGE_POOL, _REDUCE,
     _SOFTMAX, _LAYERNORM, _MOVE, _FILL, _GATHER, _RESIZE, _LSTM, _GRU, _ARGMAX,
@@ -105,29 +112,105 @@ def _other(opcode: int, row: int, scratch: int) -> None:
         argmax(row, scratch)
 
 
-@cached
-def execute(table_address: int, first: int, last: int, scratch: int) -> int:
+@jit
+def step(row: int, scratch: int) -> int:
+    """Run one instruction; not 0: it met an index out of range."""
+    opcode = load_i64(row, 0)
+    if opcode == _GATHER:
+        return gather(row, scratch)
+    if opcode <= _MATMUL or opcode in (_LSTM, _GRU):
+        _product(opcode, row, scratch)
+    elif opcode <= _CAST:
+        _elementwise(opcode, row, scratch)
+    else:
+        _other(opcode, row, scratch)
+    return 0
+
+
+@jit
+def _claim(control: int) -> int:
+    """Take the next part of the instruction that is shared out: the index of its row; or ENDED, NOTHING, or AGAIN."""
+    word = load_acquire(control)
+    if word == ENDED:
+        return ENDED
+    index, part = word >> _PART_BITS, word & _PART_MASK
+    if part >= load_i64(control + GROUPS, 2 * index + 1):
+        return _NOTHING
+    if exchange_if(control, word, word + 1) == 0:
+        return _AGAIN
+    return load_i64(control + GROUPS, 2 * index) + part
+
+
+@jit
+def _share(table: int, index: int, scratch: int, control: int) -> None:
+    """Run an instruction in parts together with the helpers; return when all parts are done."""
+    begun, count = load_acquire(control + DONE), load_i64(control + GROUPS, 2 * index + 1)
+    store_release(control, index << _PART_BITS)
+    claimed = _AGAIN
+    while claimed != _NOTHING:
+        claimed = _claim(control)
+        if claimed >= 0:
+            step(table + claimed * _ROW_BYTES, scratch)
+            fetch_add(control + DONE, 1)
+    while load_acquire(control + DONE) - begun < count:
+        pause()
+
+
+@jit
+def _help(table: int, scratch: int, control: int) -> int:
+    """Run parts until the run ends (0) or has had nothing to share for a while (1)."""
+    idle = 0
+    while idle < _PATIENCE:
+        claimed = _claim(control)
+        if claimed == ENDED:
+            return 0
+        if claimed >= 0:
+            step(table + claimed * _ROW_BYTES, scratch)
+            fetch_add(control + DONE, 1)
+            idle = 0
+        else:
+            pause()
+            idle += 1
+    return 1
+
+
+@jit
+def _lead(table: int, last: int, scratch: int, control: int) -> int:
+    """All instructions in order, those that have parts together with the helpers."""
+    store_release(control, last << _PART_BITS)
+    for index in range(last):
+        if load_i64(control + GROUPS, 2 * index + 1) > 0:
+            _share(table, index, scratch, control)
+        elif step(table + index * _ROW_BYTES, scratch) != 0:
+            store_release(control, ENDED)
+            return index + 1
+    store_release(control, ENDED)
+    return 0
+
+
+@jit
+def execute(table: int, first: int, last: int, scratch: int, control: int) -> int:
     """Run the instructions ``first`` to ``last - 1`` of a linked table.
 
+    Several threads share a run through a control block: int64 words that say which part of which instruction is next
+    (`ENDED`: none, the run is over), how many parts were ever done (at `DONE`), and for every instruction the first row
+    and the number of its parts (at `GROUPS`; behind the last instruction a pair of zeros). One thread leads; the others
+    may come late, or never: whoever is there takes the next part. A part is an instruction on some rows of the output.
+
     Args:
-        table_address: address of an int64 table [instructions, WIDTH] whose operands are addresses; proved by `plan.py`.
-        first: index of the first instruction.
+        table: address of an int64 table [rows, WIDTH] whose operands are addresses; proved by `plan.py`.
+        first: index of the first instruction; with a control block 0, or HELPER.
         last: index behind the last instruction.
-        scratch: address of scratch memory.
+        scratch: address of scratch memory, each thread's own.
+        control: address of the control block; 0: run alone.
 
     Returns:
-        0, or 1 + the index of the instruction that stopped the run (an index out of range in a gather).
+        0, or 1 + the index of the instruction that stopped the run (an index out of range in a gather). A helper: 1 when
+        the run goes on, but has had no work for it for a while.
     """
+    if control != 0:
+        return _help(table, scratch, control) if first == HELPER else _lead(table, last, scratch, control)
     for index in range(first, last):
-        row = table_address + index * _ROW_BYTES
-        opcode = load_i64(row, 0)
-        if opcode == _GATHER:
-            if gather(row, scratch) != 0:
-                return index + 1
-        elif opcode <= _MATMUL or opcode in (_LSTM, _GRU):
-            _product(opcode, row, scratch)
-        elif opcode <= _CAST:
-            _elementwise(opcode, row, scratch)
-        else:
-            _other(opcode, row, scratch)
+        if step(table + index * _ROW_BYTES, scratch) != 0:
+            return index + 1
     return 0

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .instruction import Element
+from .isa import LANES, Isa
 from .opcodes import BY_NUMBER
 from .plan import Bound
 from .program import Program
-from .simd import LANES, Isa
 
 Packed = NDArray[np.uint8]
 _ALIGNMENT = 64

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .border import dequantize, load_input, solve_dimensions
+from .arena import Arena
+from .border import solve_dimensions
 from .errors import FeedError, MachineError
-from .instruction import ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
-from .kernels.common import BLOCK_BYTES, BLOCKS
-from .machine import execute
+from .instruction import BLOCK_BYTES, BLOCKS
+from .isa import Isa, best_isa
+from .native import load
 from .packing import pack_program
-from .plan import ALIGNMENT, Bound
 from .program import Program
-from .simd import Isa, best_isa
+from .team import Team
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -45,53 +45,29 @@ class Memory:
     peak_lower_bound: int
 
 
-class _Arena:
-    """Memory of one thread for one binding, and the instruction table with the addresses in it."""
-
-    def __init__(self, program: Program, bound: Bound, isa: Isa) -> None:
-        scratch = BLOCKS * BLOCK_BYTES + bound.scratch_bytes
-        try:
-            raw = np.zeros(bound.arena_bytes + scratch + 2 * ALIGNMENT, np.uint8)
-        except MemoryError:
-            raise MachineError(f"a run with {dict(bound.dims)} needs {bound.arena_bytes + scratch} bytes, which this machine does not have") from None
-        start = -raw.ctypes.data % ALIGNMENT
-        self.bound, self.memory = bound, raw[start:]
-        base = self.memory.ctypes.data
-        self.scratch = base + -(-bound.arena_bytes // ALIGNMENT) * ALIGNMENT
-        self.code = bound.code.copy()
-        self.code[bound.kinds == Source.BUFFER] += base
-        self.code[bound.kinds == Source.CONSTANT] += program.blob.ctypes.data
-        self.code[:, ISA_COLUMN] = isa
-        self.packed = pack_program(program, bound, isa)
-        for index, weights in self.packed.items():
-            self.code[index, PACKED_COLUMN] = weights.ctypes.data
-
-    def run(self, first: int, last: int) -> int:
-        return int(execute(self.code.ctypes.data, first, last, self.scratch))
-
-    def view(self, program: Program, buffer: int) -> Array:
-        """The buffer, in its physical shape."""
-        offset, size = self.bound.offsets[buffer], self.bound.sizes[buffer]
-        dtype = ELEMENT_DTYPE[program.buffers[buffer].element]
-        return self.memory[offset : offset + size].view(dtype).reshape(self.bound.shapes[buffer])
-
-
 class Session:
     """A program, ready to run; safe to share between threads.
 
     Args:
         program: path of a ``.qprog`` file, or a `Program`.
         isa: instruction set of the kernels; default: the best of this CPU. All give the same results.
+        num_threads: threads that share one run, where that pays; any number gives the same results. They end with the session.
 
     Raises:
         ProgramError: the file is not a sound program.
+        MachineError: this CPU lacks the instruction set, or there is less than one thread.
     """
 
-    def __init__(self, program: str | Path | Program, isa: Isa | None = None) -> None:
+    def __init__(self, program: str | Path | Program, isa: Isa | None = None, num_threads: int = 1) -> None:
         self.program = program if isinstance(program, Program) else Program.load(program)
         self.isa = best_isa() if isa is None else isa
         if not self.isa.supported:
             raise MachineError(f"this CPU has no {self.isa.name.lower()}; the best it can do is {best_isa().name.lower()}")
+        if num_threads < 1:
+            raise MachineError(f"num_threads is {num_threads}; it must be at least 1")
+        self._threads = num_threads
+        self._team = Team(num_threads - 1) if num_threads > 1 else None
+        self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
             self.program.bind()
@@ -103,20 +79,19 @@ class Session:
             FeedError: an input is missing, unknown, or of the wrong dtype, rank or size; holds NaN or infinity; or an
                 index of a Gather is out of range.
         """
-        arena = self._execute(feeds)
-        return {name: dequantize(self._port_view(arena, name), port) for name, port in self._outputs().items()}
+        return self._execute(feeds).border.leave()
 
     def raw(self, feeds: Feeds) -> dict[str, Array]:
         """Like `run`, but the outputs' integer codes."""
         arena = self._execute(feeds)
-        return {name: self._port_view(arena, name).copy() for name in self._outputs()}
+        return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in self.program.outputs}
 
     def trace(self, feeds: Feeds) -> dict[str, Array]:
         """Codes of every named buffer after the last instruction that writes it, in ONNX order of axes."""
         arena = self._prepare(feeds)
         result = {self.program.buffers[p.buffer].name: self._logical(arena, p.buffer) for p in self.program.inputs}
         for index in range(len(self.program.code)):
-            self._check(arena.run(index, index + 1))
+            self._check(arena.run_one(index))
             for buffer in arena.bound.last_writers.get(index, ()):
                 result[self.program.buffers[buffer].name] = self._logical(arena, buffer)
         result.pop("", None)
@@ -131,7 +106,7 @@ class Session:
             arena = self._prepare(feeds)
             for index in range(len(best)):
                 start = perf_counter_ns()
-                self._check(arena.run(index, index + 1))
+                self._check(arena.run_one(index))
                 best[index] = min(best[index], perf_counter_ns() - start)
         return [(self.program.opcode(i).name, self.program.nodes[i], time) for i, time in enumerate(best)]
 
@@ -139,46 +114,53 @@ class Session:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
         bound = self.program.bind(**dims)
         packed = sum(weights.nbytes for weights in {id(w): w for w in pack_program(self.program, bound, self.isa).values()}.values())
-        return Memory(bound.arena_bytes, bound.scratch_bytes + BLOCKS * BLOCK_BYTES, self.program.blob.nbytes, packed, bound.peak_lower_bound)
+        scratch = self._threads * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
+        return Memory(bound.arena_bytes, scratch, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 
     def memory_for(self, feeds: Feeds) -> Memory:
         """`memory` for the sizes that these feeds have."""
         return self.memory(**solve_dimensions(self.program, {name: np.asarray(value) for name, value in feeds.items()}))
 
-    def _outputs(self) -> dict[str, Any]:
-        return {port.name: port for port in self.program.outputs}
-
-    def _execute(self, feeds: Feeds) -> _Arena:
+    def _execute(self, feeds: Feeds) -> Arena:
         arena = self._prepare(feeds)
-        self._check(arena.run(0, len(self.program.code)))
+        status = self._team.run(arena) if self._team is not None and arena.is_shared else None
+        self._check(arena.run() if status is None else status)
         return arena
 
-    def _prepare(self, feeds: Feeds) -> _Arena:
+    def _prepare(self, feeds: Feeds) -> Arena:
+        """This thread's arena for the feeds' shapes, with the inputs in it."""
+        arrays = [feeds[name] for name in self._names if name in feeds]
+        if len(arrays) != len(feeds) or not all(type(array) is np.ndarray for array in arrays):
+            return self._prepare_slowly(feeds)
+        arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
+        if arena is None:
+            return self._prepare_slowly(feeds)
+        arena.border.enter(arrays)
+        return arena
+
+    def _prepare_slowly(self, feeds: Feeds) -> Arena:
         arrays = {name: np.asarray(value) for name, value in feeds.items()}
-        dims = solve_dimensions(self.program, arrays)
-        arena = self._arena(self.program.bind(**dims))
-        for port in self.program.inputs:
-            load_input(arrays[port.name], port, arena.view(self.program, port.buffer).reshape(-1))
-        return arena
+        bound = self.program.bind(**solve_dimensions(self.program, arrays))
+        inputs = [arrays[name] for name in self._names]
+        arenas = self._arenas()
+        key = tuple([(array.shape, array.dtype) for array in inputs])
+        if key not in arenas:
+            while len(arenas) >= _KEPT_ARENAS:
+                del arenas[next(iter(arenas))]
+            arenas[key] = Arena(load(), self.program, bound, self.isa, self._threads)
+        arenas[key].border.enter(inputs)
+        return arenas[key]
 
-    def _arena(self, bound: Bound) -> _Arena:
-        """This thread's arena for a binding."""
-        kept: list[_Arena] = self._local.__dict__.setdefault("kept", [])
-        for arena in kept:
-            if arena.bound is bound:
-                return arena
-        arena = _Arena(self.program, bound, self.isa)
-        kept.append(arena)
-        del kept[:-_KEPT_ARENAS]
-        return arena
+    def _arenas(self) -> dict[Any, Arena]:
+        """Those of this thread, by the shapes of the inputs."""
+        try:
+            return self._local.arenas  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._local.__dict__.setdefault("arenas", {})  # type: ignore[no-any-return]
 
-    def _port_view(self, arena: _Arena, name: str) -> Array:
-        port = self._outputs()[name]
-        return arena.view(self.program, port.buffer).reshape(arena.bound.output_shapes[name])
-
-    def _logical(self, arena: _Arena, buffer: int) -> Array:
+    def _logical(self, arena: Arena, buffer: int) -> Array:
         perm = self.program.buffers[buffer].perm
-        view = arena.view(self.program, buffer)
+        view = arena.view(buffer)
         return np.ascontiguousarray(view if perm is None else view.transpose(perm)).copy()
 
     def _check(self, status: int) -> None:

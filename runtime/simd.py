@@ -13,55 +13,20 @@ address of int32 start values (16 a panel), and of the int32 results [tile rows,
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import cpu_features
-
-LANES = 16
-"""Columns in a panel."""
+from .isa import LANES as LANES
+from .isa import Isa as Isa
+from .isa import best_isa as best_isa
 
 TILE_ROWS = 6
 STEP_BYTES = 4
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-
-
-class Isa(IntEnum):
-    """Instruction sets with a kernel of their own; PLAIN is the reference without packing."""
-
-    PLAIN = 0
-    PORTABLE = 1
-    AVX2 = 2
-    AVX_VNNI = 3
-    AVX512_VNNI = 4
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """CPU features without which the kernels cannot run."""
-        return {
-            Isa.AVX2: frozenset({"avx2"}), Isa.AVX_VNNI: frozenset({"avx2", "avxvnni"}),
-            Isa.AVX512_VNNI: frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),
-        }.get(self, frozenset())
-
-    @property
-    def supported(self) -> bool:
-        """True when this CPU can run it."""
-        return self.needs <= cpu_features()
-
-    @property
-    def has_quads(self) -> bool:
-        """uint8 activations are multiplied as they are, four at a time."""
-        return self in (Isa.AVX_VNNI, Isa.AVX512_VNNI)
-
-
-def best_isa() -> Isa:
-    """The fastest instruction set of this CPU."""
-    return max(isa for isa in Isa if isa.supported)
 
 
 class Flavour(NamedTuple):

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import cpu_features
-from .simd import LANES
+from .cpu import cpu_features
+from .isa import LANES
 
 HAS_BYTE_LOOKUP = {"avx512f", "avx512bw", "avx512vbmi"} <= cpu_features()
 """Whether 64 bytes can be looked up in a table of 256 at once."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from numba import types
-
-from .jit import cache_folder, cpu_name
-from .machine import execute
-from .simd import best_isa
+from .cpu import cpu_name
+from .isa import best_isa
+from .native import cache_folder, load
 
 
 def warm() -> float:
     """Compile the machine, or load it from the cache; the seconds that took."""
     start = perf_counter()
-    execute.compile((types.int64,) * 4)  # type: ignore[attr-defined]
+    load()
     return perf_counter() - start
 
 

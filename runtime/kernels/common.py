@@ -6,16 +6,12 @@ row are addresses by then (`machine.py` adds the bases of arena and blob).
 
 from __future__ import annotations
 
+from ..instruction import BLOCK as BLOCK
+from ..instruction import BLOCK_BYTES as BLOCK_BYTES
+from ..instruction import BLOCKS as BLOCKS
 from ..instruction import MAX_RANK
 from ..jit import jit
 from ..memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-
-BLOCK = 512
-"""Elements that are processed at a time; each block is int64 in scratch memory."""
-
-BLOCK_BYTES = BLOCK * 8
-BLOCKS = 3
-"""Blocks at the start of the scratch memory of every kernel; what an opcode asks for besides lies behind them."""
 
 _U8, _I8, _I16, _I32, _I64, _BOOL = range(6)
 _OUTER_AXES = MAX_RANK - 1

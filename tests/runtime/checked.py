@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
+from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
-from qcompiler.runtime.instruction import WIDTH, Source
-from qcompiler.runtime.kernels.common import BLOCK_BYTES, BLOCKS
+from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Source
+from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.opcodes import BY_NUMBER
 from qcompiler.runtime.program import Program
-from qcompiler.runtime.session import Session, _Arena
-from qcompiler.runtime.simd import Isa, best_isa
+from qcompiler.runtime.session import Session
 from qcompiler.runtime.vectors import CHANNEL_TILES, lookup_bytes
 
 from qcompiler.runtime import machine, memory
@@ -145,12 +145,12 @@ def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa
     execute = interpreted(machine.execute, checked)
     for index in range(len(program.code)):
         _allow(checked, arena, program, bound.code[index], index)
-        status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch)
+        status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch, 0)
         session._check(status)
-    return {port.name: session._port_view(arena, port.name).copy() for port in program.outputs}
+    return {port.name: arena.view(port.buffer).reshape(bound.output_shapes[port.name]).copy() for port in program.outputs}
 
 
-def _allow(checked: CheckedMemory, arena: _Arena, program: Program, numbers: Array, index: int) -> None:
+def _allow(checked: CheckedMemory, arena: Arena, program: Program, numbers: Array, index: int) -> None:
     opcode = BY_NUMBER[int(numbers[0])]
     values = opcode.row(numbers.tolist())
     row = arena.code.ctypes.data + index * 8 * WIDTH

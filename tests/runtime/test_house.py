@@ -12,20 +12,21 @@ from pathlib import Path
 import numba
 import pytest
 from numba import types
-from qcompiler.runtime.jit import WITHOUT_MACHINE_CODE
+from qcompiler.runtime.native import EXECUTE_PARAMETERS, WITHOUT_MACHINE_CODE, load
 
 import qcompiler.runtime
 from qcompiler.runtime import machine
+from tests.runtime.programs import two_layers
 
 ROOT = Path(qcompiler.runtime.__file__).parent
 
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
     """The LLVM IR of the interpreter with every kernel linked in knows no float or double."""
-    address = types.int64
+    parameters = (types.int64,) * EXECUTE_PARAMETERS
     fresh = numba.njit(nogil=True, error_model="numpy")(machine.execute.py_func)  # type: ignore[attr-defined]
-    fresh.compile((address, address, address, address))
-    text = fresh.inspect_llvm((address, address, address, address))
+    fresh.compile(parameters)
+    text = fresh.inspect_llvm(parameters)
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
     found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
     assert not found, found[:3]
@@ -37,17 +38,22 @@ def python(code: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_runtime_loads_nothing_of_the_compiler() -> None:
-    code = "import sys, qcompiler.runtime.session; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+def test_a_session_loads_neither_the_compiler_nor_numba(tmp_path: Path) -> None:
+    two_layers().save(tmp_path / "net.qprog")
+    code = (
+        "import sys, numpy as np; from qcompiler.runtime import Session; "
+        f"Session({str(tmp_path / 'net.qprog')!r}).run({{'x': np.zeros((2, 40), np.float32)}}); "
+        "print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    )
+    load()  # the machine code is in the cache now
     loaded = set(python(code, ROOT.parent).split())
-    assert "numba" in loaded  # which itself loads scipy where that is installed
+    assert "llvmlite" in loaded
+    assert not loaded & {"numba", "scipy"}
     assert not loaded & {"onnx", "onnxruntime", "onnx_graphsurgeon", "networkx", "sympy", "typer", "rich", "torch", "pandas"}
 
 
 def test_a_copy_under_another_name_runs_alone(tmp_path: Path) -> None:
     shutil.copytree(ROOT, tmp_path / "machine_copy", ignore=shutil.ignore_patterns("__pycache__"))
-    from tests.runtime.programs import two_layers
-
     two_layers().save(tmp_path / "net.qprog")
     code = (
         "import sys, numpy as np; from machine_copy import Session; "
@@ -69,7 +75,8 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
 
 def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
     """What `machine.py` imports, directly or not, is hashed, except modules that are known to have no part in machine code."""
-    code = "import sys, qcompiler.runtime.machine; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
+    imports = "import sys, qcompiler.runtime.machine, qcompiler.runtime.conversion"
+    code = f"{imports}; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
     loaded = {name.split(".")[-1] for name in python(code, ROOT.parent).split()}
     assert {"machine", "memory", "simd", "opcodes", "extents", "tiles"} <= loaded
     assert not loaded & (WITHOUT_MACHINE_CODE - {"__init__"})

@@ -1,0 +1,43 @@
+"""Instruction sets that kernels are written for."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .cpu import cpu_features
+
+LANES = 16
+"""Columns in a panel of packed weights."""
+
+
+class Isa(IntEnum):
+    """Instruction sets with a kernel of their own; PLAIN is the reference without packing."""
+
+    PLAIN = 0
+    PORTABLE = 1
+    AVX2 = 2
+    AVX_VNNI = 3
+    AVX512_VNNI = 4
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """CPU features without which the kernels cannot run."""
+        return {
+            Isa.AVX2: frozenset({"avx2"}), Isa.AVX_VNNI: frozenset({"avx2", "avxvnni"}),
+            Isa.AVX512_VNNI: frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),
+        }.get(self, frozenset())
+
+    @property
+    def supported(self) -> bool:
+        """True when this CPU can run it."""
+        return self.needs <= cpu_features()
+
+    @property
+    def has_quads(self) -> bool:
+        """uint8 activations are multiplied as they are, four at a time."""
+        return self in (Isa.AVX_VNNI, Isa.AVX512_VNNI)
+
+
+def best_isa() -> Isa:
+    """The fastest instruction set of this CPU."""
+    return max(isa for isa in Isa if isa.supported)

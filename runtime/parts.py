@@ -1,0 +1,188 @@
+"""Divides an instruction into parts that threads can run at the same time.
+
+A part is itself an instruction of the same opcode, on some rows of the output: its numbers are smaller and its operands begin
+later. So it touches nothing that the whole does not touch, the kernels know nothing of threads, and the parts together
+write every element once, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
+
+_WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
+_BATCHES = ("b0", "b1", "b2", "b3")
+_PARTS_PER_THREAD = 4
+"""More parts than threads, so that one who comes late or is interrupted holds up the others little."""
+
+_NANOSECONDS = {
+    "softmax": 3.0, "layernorm": 3.0, "average_pool": 0.5, "max_pool": 0.1, "binary": 0.4, "where": 1.0, "compare": 0.8, "resize_linear": 3.0,
+}
+"""Rough cost of an element on one core, for those that cost more than `_NANOSECONDS_ELSE`."""
+
+_NANOSECONDS_ELSE = 0.15
+_MULTIPLICATIONS_A_NANOSECOND = 60
+_PART_NANOSECONDS = 10_000
+PROGRAM_NANOSECONDS = 150_000
+"""Work of the instructions that have parts, below which waking a thread costs more than it brings."""
+
+Part = dict[str, int]
+"""Fields of a part that differ from the whole."""
+
+
+def work(name: str, f: Values) -> float:
+    """Rough nanoseconds of an instruction on one core."""
+    if name == "gemm":
+        return f["rows"] * f["k"] * f["cols"] / _MULTIPLICATIONS_A_NANOSECOND
+    if name == "matmul":
+        return prod(f[b] for b in _BATCHES) * f["rows"] * f["k"] * f["cols"] / _MULTIPLICATIONS_A_NANOSECOND
+    cost = _NANOSECONDS.get(name, _NANOSECONDS_ELSE)
+    if "kernel_h" in f:
+        pixels, taps = f["batch"] * f["out_h"] * f["out_w"], f["kernel_h"] * f["kernel_w"]
+        if "groups" in f:
+            macs = pixels * f["out_c"] * taps * max(f["in_c"] // f["groups"], 8)  # depthwise ones multiply slower
+            return macs / _MULTIPLICATIONS_A_NANOSECOND
+        return pixels * f["in_c"] * taps * cost
+    if "d0" in f:
+        return prod(f[f"d{i}"] for i in range(MAX_RANK)) * cost
+    if "outer" in f:
+        return f["outer"] * f["k"] * f["inner"] * cost
+    if "out_h" in f:
+        return f["batch"] * f["out_h"] * f["out_w"] * f["in_c"] * cost
+    return f.get("count", 0) * cost
+
+
+def divide(opcode: Opcode, f: Values, threads: int) -> list[Part]:
+    """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
+
+    Args:
+        opcode: the opcode of the instruction.
+        f: its fields; operands are addresses.
+        threads: how many will share the parts.
+    """
+    how, operands = DIVIDERS.get(opcode.name, (None, ""))
+    most = min(threads * _PARTS_PER_THREAD, int(work(opcode.name, f) / _PART_NANOSECONDS))
+    if how is None or most < 2 or operands != activations(opcode) or _overlaps(opcode, f):
+        return []
+    parts = list(how(opcode.name, f, most, threads))
+    return parts if len(parts) > 1 else []
+
+
+def activations(opcode: Opcode) -> str:
+    """Names of the operands that are not constants."""
+    return "".join(field.name for field in opcode.fields if field.kind in (Kind.READ, Kind.WRITE))
+
+
+def _overlaps(opcode: Opcode, f: Values) -> bool:
+    """Whether the instruction writes where it reads: then the order of its elements could matter."""
+    ranges = [(f[access.field] + access.first, f[access.field] + access.end, access.write) for access in opcode.accesses(f)]
+    written = [(first, end) for first, end, write in ranges if write]
+    return any(first < end2 and first2 < end for first, end, write in ranges if not write for first2, end2 in written)
+
+
+def _ranges(total: int, parts: int, unit: int = 1) -> Iterator[tuple[int, int]]:
+    """``total`` rows in at most ``parts`` ranges of multiples of ``unit``: first row and number of rows."""
+    size = -(-total // parts)
+    size = -(-size // unit) * unit
+    for first in range(0, total, size):
+        yield first, min(size, total - first)
+
+
+def _bytes(f: Values, operand: str) -> int:
+    return ELEMENT_SIZE[Element(f[f"{operand}_type"])]
+
+
+def _gemm(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    for first, count in _ranges(f["rows"], most, 6):
+        yield {"x_offset": f["x_offset"] + first * f["x_row"], "y_offset": f["y_offset"] + first * f["y_row"], "rows": count}
+
+
+def _matmul(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    batch = max(range(4), key=lambda i: f[_BATCHES[i]])
+    if f[_BATCHES[batch]] >= threads:
+        for first, count in _ranges(f[_BATCHES[batch]], most):
+            yield {_BATCHES[batch]: count, **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{batch}"] for s in "aby"}}
+        return
+    for first, count in _ranges(f["rows"], min(most, threads), 6):
+        yield {"a_offset": f["a_offset"] + first * f["a_row"], "y_offset": f["y_offset"] + first * f["y_row"], "rows": count}
+
+
+def _dense(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    for first, count in _ranges(f["count"], most, 512):
+        yield {"x": f["x"] + first * _bytes(f, "x"), "y": f["y"] + first * _bytes(f, "y"), "count": count}
+
+
+def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    """Along the outermost dimension that is not 1; y is dense."""
+    axis = next((i for i in range(MAX_RANK) if f[f"d{i}"] != 1), MAX_RANK - 1)
+    inner = prod(f[f"d{i}"] for i in range(axis + 1, MAX_RANK))
+    unit = 512 if axis == MAX_RANK - 1 else 1
+    for first, count in _ranges(f[f"d{axis}"], most, unit):
+        operands = {s: f[s] + first * f[f"{s}_s{axis}"] * _bytes(f, s) for s in _WALKED[name]}
+        yield {f"d{axis}": count, "y": f["y"] + first * inner * _bytes(f, "y"), **operands}
+
+
+def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    axis = next((i for i in range(MAX_RANK) if f[f"d{i}"] != 1), MAX_RANK - 1)
+    if f[f"y_s{axis}"] == 0:
+        return
+    unit = 64 if axis == MAX_RANK - 1 else 1
+    for first, count in _ranges(f[f"d{axis}"], most, unit):
+        yield {f"d{axis}": count, **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{axis}"] for s in "xy"}}
+
+
+def _rows(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    """[outer, k, inner] along outer; a reduction leaves out k."""
+    if f.get("per_row"):
+        return
+    written = f["inner"] if name in ("reduce", "argmax") else f["k"] * f["inner"]
+    for first, count in _ranges(f["outer"], most):
+        yield {"outer": count, "x": f["x"] + first * f["k"] * f["inner"] * _bytes(f, "x"), "y": f["y"] + first * written * _bytes(f, "y")}
+
+
+def _image(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    """Image by image, each by output lines."""
+    outputs, lines = f.get("out_c", f["in_c"]), max(1, -(-most // f["batch"]))
+    pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * outputs * _bytes(f, "y")
+    unit = 2 if f["out_h"] >= 4 * lines else 1
+    for image in range(f["batch"]):
+        x, y = f["x"] + image * f["in_h"] * pitch_x, f["y"] + image * f["out_h"] * pitch_y
+        for first, count in _ranges(f["out_h"], lines, unit):
+            yield {"batch": 1, "x": x, "y": y + first * pitch_y, "out_h": count, **_lines(name, f, x, pitch_x, first)}
+
+
+def _lines(name: str, f: Values, x: int, pitch: int, first: int) -> Part:
+    """Where the output lines from ``first`` on get their input from."""
+    if name == "resize_linear":
+        return {field: f[field] + 4 * first for field in ("h_low", "h_high", "h_weight")}
+    if name == "conv_transpose":
+        return {"pad_top": f["pad_top"] + first}
+    line = first * f["stride_h"] - f["pad_top"]
+    if line < 0:
+        return {"pad_top": -line}
+    if line >= f["in_h"]:
+        return {"pad_top": 0, "in_h": 0}
+    return {"pad_top": 0, "in_h": f["in_h"] - line, "x": x + line * pitch}
+
+
+def _conv(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    pixels = f["batch"] * f["out_h"] * f["out_w"]
+    same = f["in_h"] == f["out_h"] and f["in_w"] == f["out_w"] and f["pad_top"] == 0 and f["pad_left"] == 0
+    if not same or f["kernel_h"] * f["kernel_w"] * f["stride_h"] * f["stride_w"] != 1:
+        yield from _image(name, f, most, threads)
+        return
+    for first, count in _ranges(pixels, most, 6):  # a matrix product: any pixels do
+        x, y = (f[s] + first * f[c] * _bytes(f, s) for s, c in (("x", "in_c"), ("y", "out_c")))
+        yield {"batch": 1, "in_h": count, "in_w": 1, "out_h": count, "out_w": 1, "x": x, "y": y}
+
+
+_Divider = Callable[[str, Values, int, int], Iterator[Part]]
+DIVIDERS: dict[str, tuple[_Divider, str]] = {
+    "gemm": (_gemm, "xy"), "matmul": (_matmul, "aby"), "conv": (_conv, "xy"), "conv_transpose": (_image, "xy"), "max_pool": (_image, "xy"),
+    "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_dense, "xy"), "cast": (_dense, "xy"),
+    "move": (_move, "xy"), "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
+    **{name: (_walk, f"{operands}y") for name, operands in _WALKED.items()},
+}
+"""How to divide an opcode, and the activations it must have for that."""
