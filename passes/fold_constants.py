@@ -2,7 +2,8 @@
 
 A DequantizeLinear of a stored weight is not folded: it *is* the annotation of that weight. Random operators, control
 flow and foreign operators stay. What would blow a small constant up (an Expand of a mask) stays, too; a tensor filled
-by ConstantOfShape is kept as a view of one number, whatever its size.
+by ConstantOfShape is kept as a view of one number, whatever its size. Of the second input of a CastLike only the type counts:
+it becomes a Cast.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from ..ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, constant_of, subgraphs
@@ -52,6 +54,16 @@ def _fill(node: Node) -> bool:
     return True
 
 
+def _plain_cast(node: Node) -> bool:
+    """CastLike becomes a Cast to the type of its second input, where that is known; False for any other node."""
+    if node.op != "CastLike" or node.inputs[1].dtype is None:
+        return False
+    kind = node.inputs[1].dtype
+    node.op, node.attrs = "Cast", {"to": kind if isinstance(kind, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)))}
+    node.inputs = node.inputs[:1]
+    return True
+
+
 def _become_constant(tensor: Tensor, values: np.ndarray) -> None:
     tensor.inputs.clear()
     tensor.to_constant(values)
@@ -70,15 +82,16 @@ class FoldConstants(Pass):
     limit: int = 1 << 20
 
     def run(self, graph: Graph, ctx: Context) -> bool:
-        """Rewrite ``graph`` in place; True when a node was folded."""
-        filled = False
-        for node in list(graph.nodes):
-            if node.op == "ConstantOfShape" and node.domain in STANDARD_DOMAINS and not is_output(graph, node.outputs[0]):
-                filled |= _fill(node)
+        """Rewrite ``graph`` in place; True when a node was folded or made simpler."""
+        changed = False
+        for node in [node for node in graph.nodes if node.domain in STANDARD_DOMAINS]:
+            changed |= _plain_cast(node)
+            if node.op == "ConstantOfShape" and not is_output(graph, node.outputs[0]):
+                changed |= _fill(node)
         nodes = self._chosen(graph, ctx)
         wanted = self._frontier(graph, nodes)
         if not wanted:
-            return filled
+            return changed
         part = gs.Graph(nodes=nodes, outputs=wanted, opset=graph.opset, import_domains=graph.import_domains)
         values = Runner(part, fusions=False).run({})
         for tensor in wanted:

@@ -1,6 +1,6 @@
 """Gemm for ``MatMul(x, W) + b`` where x has exactly two dimensions.
 
-    Gemm(x, W, b) = x W + b        W [K, N] and b [N] (or broadcastable to it) constant
+    Gemm(x, W, b) = x W + b        W [K, N] and b [N] (or broadcastable to it) constant, b finite
 
 With more dimensions Gemm does not exist, and MatMul and Add stay (later stages treat them as one layer).
 """
@@ -39,7 +39,7 @@ def _fuse(graph: Graph, node: Node, shapes: dict[str, Shape]) -> bool:
     if x is None or len(x) != 2 or weight is None or weight.ndim != 2 or add is None or add.op != "Add":
         return False
     found = constant_operand(add)
-    if found is None or found[1].shape not in {(weight.shape[1],), (1, weight.shape[1])}:
+    if found is None or found[1].shape not in {(weight.shape[1],), (1, weight.shape[1])} or not np.isfinite(found[1]).all():
         return False
     bias = new_constant(graph, f"{node.name}_bias", np.asarray(found[1]).reshape(-1))
     take_over(graph, add, Node("Gemm", node.name, {}, [node.inputs[0], node.inputs[1], bias]), add.outputs[0])

@@ -129,7 +129,7 @@ def fused_bias(graph: Graph, node: Node) -> Node | None:
         return None
     shape, columns = tuple(other.shape), underlying_constant(node.inputs[1]).shape[1]  # type: ignore[union-attr]
     size, rank = int(np.prod(shape)), len(node.outputs[0].shape or ()) or 1
-    fits = size == 1 or (size == columns and shape[-1] == columns)
+    fits = (size == 1 or (size == columns and shape[-1] == columns)) and bool(np.isfinite(other.values).all())
     return reader if fits and len(shape) <= rank else None
 
 

@@ -50,6 +50,10 @@ OPERANDS: dict[str, tuple[int, ...]] = {
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
+_COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
+_MAY_BE_INFINITE = MOVERS | {"Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow"}
+"""Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
+
 
 @dataclass
 class Group:
@@ -111,8 +115,11 @@ def place(graph: Graph) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid."""
     result = Placement()
     candidates = []
+    examined = _examined_for_infinity(graph)
     for node in graph.nodes:
         reason = _refusal(node)
+        if reason == "" and id(node) in examined:
+            reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":
             candidates.append(node)
         elif reason is not None:
@@ -171,6 +178,25 @@ def _special_refusal(node: Node) -> str | None:
     if op == "Pad" and node.attrs.get("mode", "constant") == "wrap":
         return "mode 'wrap'"
     return None
+
+
+def _examined_for_infinity(graph: Graph) -> set[int]:
+    """Nodes that look for infinity or NaN (fully masked rows of attention are found so), and those that compute what they look at."""
+    found: set[int] = set()
+    pending = [node for node in graph.nodes if _looks_for_infinity(node)]
+    while pending:
+        node = pending.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            sources = [producer(tensor) for tensor in node.inputs if is_float(tensor)]
+            pending += [source for source in sources if source is not None and source.op in _MAY_BE_INFINITE]
+    return found
+
+
+def _looks_for_infinity(node: Node) -> bool:
+    values = [constant_of(tensor) for tensor in node.inputs]
+    infinite = any(value is not None and value.dtype.kind == "f" and bool(np.isinf(value).any()) for value in values)
+    return node.op in ("IsNaN", "IsInf") or (infinite and node.op in _COMPARISONS)
 
 
 def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node]) -> set[int]:

@@ -39,8 +39,9 @@ def softmax_floors(graph: Graph, ranges: Mapping[str, Range], row_maxima: Mappin
         for slot, tensor in enumerate(node.inputs):
             if not is_float(tensor):
                 continue
-            floor = None if id(tensor) in outputs else _floor_through(node, slot, floors, ranges, row_maxima)
-            if floor is None and _is_infinite(tensor, ranges):
+            infinite = _is_infinite(tensor, ranges)
+            floor = None if id(tensor) in outputs and not infinite else _floor_through(node, slot, floors, ranges, row_maxima)
+            if floor is None and infinite:
                 continue
             if floor is None:
                 refused.add(tensor.name)

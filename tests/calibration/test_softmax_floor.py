@@ -66,3 +66,9 @@ def test_one_reader_is_enough_for_minus_infinity():
         s = Where(c, x, inf)  y = Softmax(s)  z = ReduceMax <keepdims = 0> (s, a) }"""
     _, seen, floors = floors_of(text, {"x": X, "c": MASK > 0}, inf=np.float32(-np.inf), a=np.array([1]))
     assert floors["inf"] == floors["s"] == pytest.approx(seen.row_maxima["s"] - MARGIN)
+
+
+def test_a_graph_output_that_is_minus_infinite_takes_the_floor_of_its_reader():
+    text = "g (float[3, 5] x, bool[3, 5] c) => (float[3, 5] y, float[3, 5] s) { s = Where(c, x, inf)  y = Softmax(s) }"
+    _, seen, floors = floors_of(text, {"x": X, "c": MASK > 0}, inf=np.float32(-np.inf))
+    assert floors["inf"] == floors["s"] == pytest.approx(seen.row_maxima["s"] - MARGIN)

@@ -60,3 +60,9 @@ def test_output_of_the_graph_stays_with_its_node():
 def test_nodes_without_constants_are_left():
     graph = graph_of("g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }")
     assert not FoldConstants().run(graph, rewrite(graph, x=random(2, 4)))
+
+
+def test_of_the_second_input_of_a_cast_like_only_the_type_counts():
+    graph = graph_of("g (float[N] x) => (float[N] y) { a = CastLike(c, x)  b = CastLike(x, x)  y = Add(a, b) }", c=np.array([3], np.int64))
+    rewrite(graph, FoldConstants(), x=random(4))
+    assert ops(graph) == ["Cast", "Add"]

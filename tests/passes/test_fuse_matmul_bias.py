@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
 
+from qcompiler.pass_base import Context
 from tests.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
@@ -20,3 +22,10 @@ def test_other_forms_stay(dims, bias):
     graph = graph_of(f"g (float[{declared}] x) => (float[] y) {{ h = MatMul(x, w)  y = Add(h, b) }}", w=random(4, 6), b=bias)
     rewrite(graph, FuseMatMulBias(), x=random(*dims))
     assert ops(graph) == ["MatMul", "Add"]
+
+
+def test_a_mask_is_no_bias():
+    mask = np.array([0, 0, -np.inf, 0, 0, 0], np.float32)
+    graph = graph_of("g (float[N, 4] x) => (float[] y) { h = MatMul(x, w)  s = Add(h, m)  y = Softmax(s) }", w=random(4, 6), m=mask)
+    FuseMatMulBias().run(graph, Context())
+    assert ops(graph) == ["MatMul", "Add", "Softmax"]

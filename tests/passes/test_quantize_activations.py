@@ -218,3 +218,17 @@ def test_outputs_have_headroom_when_the_feeds_are_made_up():
     assert grid(graph, "y_float")[1:] == (0, "int16")
     x = np.full((1, 4), 9, np.float32)
     np.testing.assert_allclose(Runner(graph, ["y_float"]).run({"x": x})["y_float"], Runner(graph).run({"x": x})["y"], atol=1e-2)
+
+
+def test_what_is_examined_for_infinity_stays_float():
+    graph = graph_of(
+        """g (float[4, 6] x, bool[4, 6] c) => (float[4, 6] y) {
+            m = Where(c, zero, low)  s = Add(x, m)  p = Softmax(s)
+            top = ReduceMax(m, last)  empty = Equal(top, low)  y = Where(empty, zero, p) }""",
+        zero=np.float32(0), low=np.float32(-np.inf), last=np.array([-1]),
+    )  # fmt: skip
+    seen = np.arange(24).reshape(4, 6) % 3 > 0
+    seen[2] = False
+    ctx = quantize(graph, {"x": random(4, 6), "c": seen})
+    assert {left.op for left in ctx.report.left_float} == {"Where", "ReduceMax", "Equal"}
+    assert {"s", "p"} <= set(pairs(graph))
