@@ -51,7 +51,9 @@ _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
 _COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
-_MAY_BE_INFINITE = MOVERS | {"Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow"}
+_MAY_BE_INFINITE = MOVERS | frozenset({
+    "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow",
+})
 """Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
 
 
