@@ -24,11 +24,15 @@ _SHARED_FROM = 1 << 16
 """Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
 
 
+Weights = Mapping[str, NDArray[Any]]
+
+
 class Runner:
     """An onnxruntime session over a graph. Large weights of a graph are shared with it, not copied.
 
     Args:
         model: a graph or a model.
+        weights: with a model: the weights that `light_model` took out of it.
         outputs: names of the tensors to return; any tensor of the graph may be asked for. Default: its outputs.
         fusions: False runs every operator as written, without onnxruntime's optimizer.
         threads: 1 by default, so that two runs of a program give the same bits.
@@ -38,15 +42,16 @@ class Runner:
     """
 
     def __init__(
-        self, model: Graph | onnx.ModelProto, outputs: Sequence[str] | None = None, *, fusions: bool = True, threads: int = 1
-    ) -> None:
+        self, model: Graph | onnx.ModelProto, outputs: Sequence[str] | None = None, *, weights: Weights | None = None,
+        fusions: bool = True, threads: int = 1,
+    ) -> None:  # fmt: skip
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if fusions else level.ORT_DISABLE_ALL
         if isinstance(model, onnx.ModelProto):
-            proto, self._shared = onnx.ModelProto(), dict[str, NDArray[Any]]()
+            proto, self._shared = onnx.ModelProto(), weights or {}
             proto.CopyFrom(model)
         else:
             proto, self._shared = light_model(model)

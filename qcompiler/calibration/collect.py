@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -19,7 +18,7 @@ from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, 
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.runner import Runner, light_model
 
 __all__ = ["Statistics", "channel_means", "collect_ranges", "observe"]
 
@@ -57,8 +56,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
         DataError: no feed at all.
     """
     axes = dict(softmax_axes or {})
-    proto, outputs = _with_reductions(graph, names, axes)
-    runner = Runner(proto, outputs)
+    runner = _with_reductions(graph, names, axes)
     lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
     rows = dict.fromkeys(axes, (np.inf, np.inf))
     nan: set[str] = set()
@@ -80,9 +78,9 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)), sorted(nan))
 
 
-def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> tuple[onnx.ModelProto, list[str]]:
-    """The model with min, max and size of each tensor, and the row maxima of Softmax inputs, as further tensors."""
-    proto = gs.export_onnx(graph, do_type_check=False)
+def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> Runner:
+    """Runs the model with min, max and size of each tensor, and the row maxima of Softmax inputs, as further tensors."""
+    proto, weights = light_model(graph)
     wanted: list[str] = []
     for op in ("ReduceMin", "ReduceMax", "Size"):
         for name in names:
@@ -94,7 +92,7 @@ def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]
         constant = onnx.numpy_helper.from_array(np.array([axis], np.int64), f"{name}//axis")
         proto.graph.initializer.append(constant)
         proto.graph.node.append(helper.make_node("ReduceMax", [name, constant.name], [wanted[-1]], keepdims=0))
-    return proto, wanted
+    return Runner(proto, wanted, weights=weights)
 
 
 def _smallest(known: tuple[float, float], maxima: NDArray[Any]) -> tuple[float, float]:
@@ -169,7 +167,7 @@ def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterab
         channels: by tensor name, the number of channels when they are the last axis, None when they are axis 1 (of at least three).
         data: feeds.
     """
-    proto = gs.export_onnx(graph, do_type_check=False)
+    proto, weights = light_model(graph)
     for name, last in channels.items():
         shape, axes = ([0, 0, -1], [0, 2]) if last is None else ([-1, last], [0])
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), f"{name}//shape"))
@@ -177,7 +175,7 @@ def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterab
         proto.graph.node.append(helper.make_node("Reshape", [name, f"{name}//shape"], [f"{name}//rows"]))
         proto.graph.node.append(helper.make_node("ReduceMean", [f"{name}//rows", f"{name}//axes"], [f"{name}//mean"], keepdims=0))
         proto.graph.node.append(helper.make_node("Size", [name], [f"{name}//size"]))
-    runner = Runner(proto, [f"{name}//{what}" for name in channels for what in ("mean", "size")])
+    runner = Runner(proto, [f"{name}//{what}" for name in channels for what in ("mean", "size")], weights=weights)
     sums: dict[str, NDArray[np.float64]] = {name: np.zeros(1) for name in channels}
     sizes = dict.fromkeys(channels, 0)
     for feed in data:
