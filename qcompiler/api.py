@@ -18,7 +18,7 @@ from qcompiler import export, lowering
 from qcompiler.calibration.sources import Source, open_source, synthetic_source
 from qcompiler.errors import OptionError, UnsupportedError
 from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Stage
+from qcompiler.ir import Graph, Stage, copy_of
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Feed, Pass
 from qcompiler.pipeline import Pipeline, preset
@@ -29,8 +29,13 @@ from qcompiler.runtime import Program, Session
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
+POOR_DB = 10.0
+"""SQNR of an output below which the user is warned."""
 CHECK_FEEDS = 8
 """Feeds on which the result is compared with the float model."""
+
+COLLAPSED_DB = 10.0
+"""An output whose error is not at least so far below it is reported with a warning."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def compile(
     proof = feeds[0] if options.verify else None
     Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
-    normalized = graph.copy()  # tensors are copied, weights are shared
+    normalized = copy_of(graph)  # tensors are copied, weights are shared
     stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
     result = Compiled(graph, stage, ctx.report, feeds, normalized)
@@ -180,6 +185,17 @@ def compile(
 def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
     report, feeds = result.report, result.feeds
     report.output_sqnr_db = measure.output_sqnr(expected, Runner(result.graph).run, feeds)
+    report.warnings += [
+        f"output '{name}' is far from the float model's ({value:.1f} dB); give feeds like the real inputs, allow more 16-bit tensors (--widen), "
+        "or look which layers are worst (qdiff)"
+        for name, value in report.output_sqnr_db.items() if value < POOR_DB
+    ]
+    for name, value in report.output_sqnr_db.items():
+        if value < COLLAPSED_DB:
+            report.warnings.append(
+                f"output '{name}' is only {value:.1f} dB above its quantization error, so its accuracy has probably collapsed: see the worst layers; "
+                "calibrate with real feeds (--calib), let more tensors have 16 bits (--widen), or compile for the machine (.qprog)"
+            )
     total, integer = measure.macs(result.graph, feeds[0])
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None

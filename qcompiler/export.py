@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import qcompiler
 from qcompiler import opset, schema, shapes
 from qcompiler.errors import ExportError, OptionError
-from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable
+from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.model_file import check, detach
 from qcompiler.runner import ORT_ERRORS, light_model
 
@@ -81,11 +81,11 @@ def _one_line(error: object) -> str:
 
 def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model without its large weights, and those by name."""
-    copy = _copy(graph)
+    copy = copy_of(graph)
     if version != copy.opset:
         opset.convert(copy, version)
     for body in (copy, *copy.subgraphs(recursive=True)):
-        _drop_defaults(body, version)
+        schema.drop_defaults(body, version)
     shapes.annotate(copy)
     domains = _domains(copy, version)
     model, weights = light_model(copy)
@@ -96,31 +96,6 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     return model, weights
-
-
-def _copy(graph: Graph) -> Graph:
-    """A copy that shares the constants; graphsurgeon's own forgets which tensors are sequences."""
-    kinds = {name: tensor.type for name, tensor in _variables(graph)}
-    copy = graph.copy()
-    for name, tensor in _variables(copy):
-        tensor.type = kinds[name]
-    return copy
-
-
-def _variables(graph: Graph) -> Iterator[tuple[str, Variable]]:
-    for body in (graph, *graph.subgraphs(recursive=True)):
-        border = [tensor for tensor in (*body.inputs, *body.outputs) if isinstance(tensor, Variable)]
-        inside = [tensor for node in body.nodes for tensor in (*node.inputs, *node.outputs) if isinstance(tensor, Variable)]
-        yield from ((tensor.name, tensor) for tensor in (*border, *inside))
-
-
-def _drop_defaults(graph: Graph, version: int) -> None:
-    """Remove attributes that the operator does not have yet at ``version``; they hold their defaults (`schema.needed_opset`)."""
-    for node in graph.nodes:
-        known = [step for step in schema.history(node.op) if step.since_version <= version]
-        if node.domain in STANDARD_DOMAINS and known:
-            for name in [name for name in node.attrs if name not in known[-1].attributes]:
-                del node.attrs[name]
 
 
 def _domains(graph: Graph, version: int) -> list[onnx.OperatorSetIdProto]:

@@ -277,6 +277,8 @@ def _to_internal_opset(graph: Graph) -> None:
         opset.convert(graph, opset.INTERNAL_OPSET)
     except opset.NotConvertibleError:
         return
+    for body in _bodies(graph):
+        schema.drop_defaults(body, opset.INTERNAL_OPSET)
 
 
 def _name_dims(graph: Graph) -> None:

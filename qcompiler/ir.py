@@ -30,6 +30,7 @@ __all__ = [
     "Variable",
     "constant_of",
     "consumers",
+    "copy_of",
     "dequantize_constant",
     "insert_qdq",
     "is_float",
@@ -145,6 +146,21 @@ def constant_of(tensor: Tensor | None) -> Array | None:
 def is_float(tensor: Tensor) -> bool:
     """True for tensors of a float type."""
     return isinstance(tensor.dtype, np.dtype | type) and np.issubdtype(np.dtype(tensor.dtype), np.floating)
+
+
+def copy_of(graph: Graph) -> Graph:
+    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences."""
+    kinds = {tensor.name: tensor.type for tensor in _variables(graph)}
+    copy = graph.copy()
+    for tensor in _variables(copy):
+        tensor.type = kinds[tensor.name]
+    return copy
+
+
+def _variables(graph: Graph) -> Iterator[Variable]:
+    for body in (graph, *graph.subgraphs(recursive=True)):
+        inside = [tensor for node in body.nodes for tensor in (*node.inputs, *node.outputs)]
+        yield from (tensor for tensor in (*body.inputs, *body.outputs, *inside) if isinstance(tensor, Variable))
 
 
 def names_in(graph: Graph) -> set[str]:

@@ -124,3 +124,12 @@ def needed_opset(graph: Graph) -> int:
     bodies = [graph, *graph.subgraphs(recursive=True)]
     versions = [needed_version(node, graph.opset) for body in bodies for node in body.nodes if node.domain in STANDARD_DOMAINS]
     return max(versions, default=OLDEST)
+
+
+def drop_defaults(graph: Graph, version: int) -> None:
+    """Remove attributes that an operator does not have yet at ``version``; they hold their defaults (`needed_opset`)."""
+    for node in graph.nodes:
+        known = [step for step in history(node.op) if step.since_version <= version]
+        if node.domain in STANDARD_DOMAINS and known:
+            for name in [name for name in node.attrs if name not in known[-1].attributes]:
+                del node.attrs[name]

@@ -60,6 +60,13 @@ def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: P
     assert "--calib" in result.stderr
 
 
+def test_a_collapse_is_said_aloud(tmp_path: Path) -> None:
+    passes = "normalize,tests.harm:BadGrid,quantize"
+    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", CALIBRATION, "--passes", passes)
+    assert result.exit_code == 0, result.output
+    assert "output 'logits' is only" in result.stderr
+
+
 def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path, tmp_path: Path) -> None:
     outputs = []
     for name, on in (("out.onnx", "onnxruntime"), ("out.onnx", "machine"), ("out.qprog", "machine")):
@@ -176,3 +183,12 @@ def test_damaged_programs(compiled: Path, tmp_path: Path) -> None:
 def test_a_float_model_does_not_run_on_the_machine() -> None:
     refused(call(run_command, MODEL), "no integer form")
     refused(call(run_command, MODEL, "--on", "moon"), "--on moon")
+
+
+def test_an_output_that_was_lost_is_told(tmp_path: Path) -> None:
+    text = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, 4] x) => (float[N, 4] y) { e = Exp(x)  y = Log(e) }".replace("'", '"')
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "steep.onnx")
+    np.save(tmp_path / "x.npy", np.linspace(-40, 40, 40, dtype=np.float32).reshape(10, 4))
+    result = call(compile_command, tmp_path / "steep.onnx", "-o", tmp_path / "out.onnx", "--calib", tmp_path / "x.npy", "--widen", "off")
+    assert result.exit_code == 0, result.output
+    assert "output 'y' is far from the float model's" in result.stderr

@@ -357,3 +357,8 @@ def test_strings_go_through():
 def test_infinite_masks_are_fine():
     model = model_of("g (float[N, 4] x) => (float[N, 4] y) { h = Add(x, m)  y = Softmax(h) }", m=np.array([0, 0, -np.inf, 0], np.float32))
     check_same(model, {"x": random(2, 4)})
+
+
+def test_defaults_of_newer_attributes_are_dropped():
+    model = model_of('g (float[1, 4, 2, 2] x) => (float[1, 16, 1, 1] y) { y = SpaceToDepth <blocksize = 2, mode = "DCR"> (x) }', 28, 14)
+    assert set(load_graph(model).nodes[0].attrs) == {"blocksize"}

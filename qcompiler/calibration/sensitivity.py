@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Variable, consumers, read_spec, replace_uses
+from qcompiler.ir import Constant, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
 from qcompiler.pass_base import Feed
 from qcompiler.placement import MOVERS, UnionFind
 from qcompiler.runner import Runner
@@ -22,6 +22,9 @@ __all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]
 
 BATCH = 24
 """Units with a switch in one session: switches cost time even when they are off."""
+
+SESSIONS = 8
+"""Of a graph with more units than these sessions hold, each session takes more: making one costs time, too."""
 
 Values = NDArray[Any]
 
@@ -99,8 +102,9 @@ def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[
     by_weights = first.noise(chosen, reference, 0)
     del first
     found: list[float] = []
-    for start in range(0, len(names), BATCH):
-        batch = names[start:start + BATCH]
+    size = max(BATCH, -(-len(names) // SESSIONS))
+    for start in range(0, len(names), size):
+        batch = names[start:start + size]
         model = _SwitchedModel(graph, batch)
         found += [model.noise(chosen, reference, index) for index in range(len(batch))]
     return Noise(found, by_weights)
@@ -138,7 +142,7 @@ def _relative(values: Sequence[Values], reference: Sequence[Values]) -> float:
 
 def _switched(graph: Graph, units: Sequence[Collection[str]], names: Sequence[str]) -> Graph:
     """A copy of ``graph`` with a switch behind every pair of ``units`` and without the other pairs."""
-    copy = graph.copy()
+    copy = copy_of(graph)
     unit_of = {name: index for index, members in enumerate(units) for name in members}
     switches = [Variable(name, np.dtype(np.bool_), []) for name in names]
     copy.inputs = [*copy.inputs, *switches]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from qcompiler.ir import Graph, Node
+from qcompiler.ir import Graph, Node, copy_of
 
 _SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
 
 
 def mirror(graph: Graph) -> Graph:
     """A graph of standard operators, tensor for tensor of the same name, shape and (for shape arithmetic) value as ``graph``."""
-    copy = graph.copy()
+    copy = copy_of(graph)
     for node in copy.nodes:
         _standardize(node)
     return copy

@@ -7,13 +7,13 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from qcompiler import shapes
-from qcompiler.ir import Constant, Graph, Node
+from qcompiler.ir import Constant, Graph, Node, copy_of
 from qcompiler.lowering.constants import Constants
 
 
 def prepared(graph: Graph) -> Graph:
     """A copy of ``graph`` in topological order, every tensor with its type and as much of its shape as is known."""
-    result = graph.copy()
+    result = copy_of(graph)
     if any(tensor.dtype is None for node in result.nodes for tensor in node.outputs if tensor.name):
         proto = gs.export_onnx(result, do_type_check=False)
         result = gs.import_onnx(onnx.shape_inference.infer_shapes(proto, data_prop=True))
