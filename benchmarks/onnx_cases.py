@@ -98,9 +98,9 @@ def sensitivity(runner: Runner, feed: Feed, outputs: Feed, draws: int = 16) -> F
 
 def _change(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
     if before.dtype != np.float32:
-        return np.where(before == after, 0.0, np.inf)
+        return np.asarray(np.where(before == after, 0.0, np.inf))
     with np.errstate(invalid="ignore"):
-        return np.abs(np.nan_to_num(after - before, nan=np.inf))
+        return np.asarray(np.abs(np.nan_to_num(after - before, nan=np.inf)))
 
 
 def within(expected: NDArray[Any], got: NDArray[Any], extra: NDArray[Any] | float = 0.0) -> bool:

@@ -191,4 +191,4 @@ def test_an_output_that_was_lost_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.linspace(-40, 40, 40, dtype=np.float32).reshape(10, 4))
     result = call(compile_command, tmp_path / "steep.onnx", "-o", tmp_path / "out.onnx", "--calib", tmp_path / "x.npy", "--widen", "off")
     assert result.exit_code == 0, result.output
-    assert "output 'y' is far from the float model's" in result.stderr
+    assert result.stderr.count("output 'y' is only") == 1
