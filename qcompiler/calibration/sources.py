@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.synthetic import SyntheticFeeds
-from qcompiler.errors import DataError
+from qcompiler.errors import DataError, QCompilerError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Context, Feed
 
@@ -83,6 +84,7 @@ def _check_array(feed: Mapping[str, Any], spec: InputSpec, where: str) -> NDArra
     if spec.name not in feed:
         raise DataError(f"{where}: input '{spec.name}' is missing; expected {spec}")
     array = np.asarray(feed[spec.name])
+    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if array.dtype != spec.dtype:
         raise DataError(f"{where}: input '{spec.name}' is {array.dtype}; expected {spec}")
     if not spec.admits(array.shape):
@@ -168,7 +170,7 @@ def _open_named(text: str, specs: tuple[InputSpec, ...]) -> Source:
     module, colon, function = text.partition(":")
     if colon and all(part.isidentifier() for part in [*module.split("."), function]):
         call = _import_function(text, module, function)
-        return Source(text, specs, lambda: _numbered(f"{text}: feed", _call(text, call)))
+        return Source(text, specs, lambda: _numbered(f"{text}: feed", _called(text, call)))
     raise DataError(f"{text}: no such file or folder; give a .npz, a folder of .npz or .npy files, or module:function")
 
 
@@ -177,8 +179,8 @@ def _import_function(text: str, module: str, function: str) -> Callable[[], Iter
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"{text}: cannot be imported: {error}") from error
+    except Exception as error:  # the user's module may raise anything
+        raise DataError(f"{text}: cannot be imported: {_what_happened(error)}") from error
     finally:
         sys.path.remove(here)
     if not callable(found):
@@ -186,11 +188,27 @@ def _import_function(text: str, module: str, function: str) -> Callable[[], Iter
     return found  # type: ignore[no-any-return]
 
 
-def _call(text: str, function: Callable[[], Iterable[Any]]) -> Iterable[Any]:
-    feeds = function()
-    if not isinstance(feeds, Iterable):
-        raise DataError(f"{text}: returned a {type(feeds).__name__}; expected feeds (dicts of arrays by input name)")
+def _called(text: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """The feeds of the user's function."""
+    try:
+        yield from _iterable(text, function())
+    except QCompilerError:
+        raise
+    except Exception as error:  # the user's function may raise anything
+        raise DataError(f"{text}: {_what_happened(error)}") from error
+
+
+def _iterable(text: str, feeds: Any) -> Iterable[Any]:
+    if not isinstance(feeds, Iterable) or isinstance(feeds, Mapping):
+        raise DataError(f"{text}: returned an object of type {type(feeds).__name__}; it must yield feeds (dicts of arrays by input name)")
     return feeds
+
+
+def _what_happened(error: Exception) -> str:
+    """An error of the user's own code in one line, with its place."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__ and not frame.filename.startswith("<")]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def _spool(feeds: Iterable[Any], specs: tuple[InputSpec, ...]) -> Source:

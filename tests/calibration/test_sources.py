@@ -148,8 +148,31 @@ def test_a_wrong_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_function_must_return_feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "bad_feeds.py").write_text("def feeds():\n    return 3\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="returned a int"):
+    with pytest.raises(DataError, match="returned an object of type int"):
         list(open_source("bad_feeds:feeds", one_input()))
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("late_error", "def feeds():\n    yield {}['x']\n", r"late_error:feeds: KeyError: 'x' \(late_error.py, line 2\)"),
+        ("needs_more", "def feeds(path):\n    yield path\n", r"needs_more:feeds: TypeError: feeds\(\) missing 1 required"),
+        ("no_module", "1 / 0\n", r"cannot be imported: ZeroDivisionError: division by zero \(no_module.py, line 1\)"),
+    ],
+)
+def test_an_error_of_the_users_function_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str, message: str):
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        list(open_source(f"{name}:feeds", one_input()))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_byte_order_of_a_file_does_not_matter(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", x=np.arange(8, dtype=">f4").reshape(2, 4))
+    (feed,) = open_source(tmp_path / "a.npz", one_input())
+    assert feed["x"].dtype == np.float32
+    assert feed["x"][1, 3] == 7
 
 
 def test_npy_needs_a_model_of_one_input(tmp_path: Path):
