@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from .border import Border
 from .errors import MachineError
-from .instruction import BLOCK_BYTES, BLOCKS, DONE, ELEMENT_DTYPE, ENDED, GROUPS, HELPER, ISA_COLUMN, PACKED_COLUMN, Source
+from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, ENDED, GROUPS, HELPER, ISA_COLUMN, PACKED_COLUMN, PART_BITS, Source
 from .isa import Isa
 from .native import Native
 from .opcodes import BY_NUMBER
 from .packing import pack_program
-from .parts import PROGRAM_NANOSECONDS, divide, work
+from .parts import PROGRAM_NANOSECONDS, divide, part_rows, work
 from .plan import ALIGNMENT, Bound
 from .program import Program
+from .team import yield_core
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -64,9 +65,21 @@ class Arena:
         """Run one instruction."""
         return self._native.execute(self._table, index, index + 1, self.scratch, 0)
 
+    def open(self) -> None:
+        """Let the threads that call `help` wait for `lead`."""
+        self._control[0] = self._count << PART_BITS
+
+    def close(self) -> None:
+        """Let them go; `lead` has done so, unless it was never reached."""
+        self._control[0] = ENDED
+
     def lead(self) -> int:
         """Like `run`, together with the threads that call `help`."""
-        return self._native.execute(self._table, 0, self._count, self.scratch, self._control_address)
+        status = self._native.execute(self._table, 0, self._count, self.scratch, self._control_address)
+        while status < 0:
+            yield_core()
+            status = self._native.execute(self._table, -status, self._count, self.scratch, self._control_address)
+        return status
 
     def help(self, helper: int) -> int:
         """Run parts of what another thread leads; see `machine.execute`."""
@@ -88,13 +101,8 @@ class Arena:
             parts = divide(opcode, values, threads)
             if not parts:
                 continue
-            positions = {field.name: column for column, field in enumerate(opcode.fields, start=1)}
-            block = np.repeat(numbers[None], len(parts), axis=0)
-            for row, part in zip(block, parts, strict=True):
-                for name, value in part.items():
-                    row[positions[name]] = value
             groups[index] = (total, len(parts))
-            rows.append(block)
+            rows.append(part_rows(opcode, numbers, parts))
             total += len(parts)
             shared += work(opcode.name, values)
         if shared >= PROGRAM_NANOSECONDS:
@@ -118,6 +126,5 @@ def _control(groups: list[tuple[int, int]]) -> Rows:
     """The control block of a run that threads share; see `machine.execute`."""
     control = np.zeros(GROUPS // 8 + 2 * len(groups), np.int64)
     control[0] = ENDED
-    control[DONE // 8] = 0
     control[GROUPS // 8 :] = np.array(groups, np.int64).reshape(-1)
     return control

@@ -35,8 +35,11 @@ ZERO_BYTES = 256
 TILE_BYTES = 6 * 64 * 4
 """int32 results of one register tile."""
 
-DONE, GROUPS = 64, 128
-"""Bytes from the start of the control block of a shared run to its count of parts done and to the groups of parts."""
+DONE, DUE, GROUPS = 64, 128, 192
+"""Bytes from the start of the control block of a shared run to the parts done, the parts due and the groups of parts."""
+
+PART_BITS = 32
+"""The first word of a control block holds an instruction's index above so many bits for the part that is next."""
 
 ENDED = -1
 """The first word of a control block whose run is over."""

@@ -7,8 +7,11 @@ write every element once, with the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
 
@@ -18,12 +21,13 @@ _PARTS_PER_THREAD = 4
 """More parts than threads, so that one who comes late or is interrupted holds up the others little."""
 
 _NANOSECONDS = {
-    "softmax": 3.0, "layernorm": 3.0, "average_pool": 0.5, "max_pool": 0.1, "binary": 0.4, "where": 1.0, "compare": 0.8, "resize_linear": 3.0,
+    "softmax": 0.6, "layernorm": 0.4, "table": 0.3, "average_pool": 0.5, "max_pool": 0.1, "binary": 0.4, "where": 1.0, "compare": 0.8,
+    "resize_linear": 3.0,
 }
 """Rough cost of an element on one core, for those that cost more than `_NANOSECONDS_ELSE`."""
 
 _NANOSECONDS_ELSE = 0.15
-_MULTIPLICATIONS_A_NANOSECOND = 60
+_MULTIPLICATIONS_A_NANOSECOND = 100
 _PART_NANOSECONDS = 10_000
 PROGRAM_NANOSECONDS = 150_000
 """Work of the instructions that have parts, below which waking a thread costs more than it brings."""
@@ -54,20 +58,33 @@ def work(name: str, f: Values) -> float:
     return f.get("count", 0) * cost
 
 
-def divide(opcode: Opcode, f: Values, threads: int) -> list[Part]:
+def divide(opcode: Opcode, f: Values, threads: int, nanoseconds: float = _PART_NANOSECONDS) -> list[Part]:
     """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
 
     Args:
         opcode: the opcode of the instruction.
         f: its fields; operands are addresses.
         threads: how many will share the parts.
+        nanoseconds: work of a part, below which it is not worth taking.
     """
-    how, operands = DIVIDERS.get(opcode.name, (None, ""))
-    most = min(threads * _PARTS_PER_THREAD, int(work(opcode.name, f) / _PART_NANOSECONDS))
-    if how is None or most < 2 or operands != activations(opcode) or _overlaps(opcode, f):
+    if opcode.name not in DIVIDERS:
+        return []
+    how, operands = DIVIDERS[opcode.name]
+    most = min(threads * _PARTS_PER_THREAD, int(work(opcode.name, f) / nanoseconds))
+    if most < 2 or operands != activations(opcode) or _overlaps(opcode, f):
         return []
     parts = list(how(opcode.name, f, most, threads))
     return parts if len(parts) > 1 else []
+
+
+def part_rows(opcode: Opcode, numbers: NDArray[np.int64], parts: Sequence[Part]) -> NDArray[np.int64]:
+    """The table rows of an instruction's parts."""
+    columns = {field.name: column for column, field in enumerate(opcode.fields, start=1)}
+    rows = np.repeat(numbers[None], len(parts), axis=0)
+    for row, part in zip(rows, parts, strict=True):
+        for name, value in part.items():
+            row[columns[name]] = value
+    return rows
 
 
 def activations(opcode: Opcode) -> str:

@@ -123,9 +123,16 @@ class Session:
 
     def _execute(self, feeds: Feeds) -> Arena:
         arena = self._prepare(feeds)
-        status = self._team.run(arena) if self._team is not None and arena.is_shared else None
-        self._check(arena.run() if status is None else status)
+        self._check(self._run_shared(self._team, arena) if self._team is not None and arena.is_shared else arena.run())
         return arena
+
+    def _run_shared(self, team: Team, arena: Arena) -> int:
+        try:
+            status = team.run(arena)
+        except BaseException:
+            self._arenas().clear()  # a helper may still be at work in it
+            raise
+        return arena.run() if status is None else status
 
     def _prepare(self, feeds: Feeds) -> Arena:
         """This thread's arena for the feeds' shapes, with the inputs in it."""

@@ -7,18 +7,34 @@ While a session's helpers are busy, its other runs go on alone.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from queue import SimpleQueue
 from time import sleep
 from typing import Protocol
 
+_LOOKS_BEFORE_NAPS = 50
 _NAP_SECONDS = 0.0001
 _FAREWELL_SECONDS = 1.0
 
 
+def yield_core() -> None:
+    """Let another thread have the core, if one waits for it: on a busy machine the very one that this thread waits for."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        sleep(0)
+
+
 class Shared(Protocol):
     """A run that threads can share."""
+
+    def open(self) -> None:
+        """Let helpers wait for the run to begin."""
+
+    def close(self) -> None:
+        """Let helpers go."""
 
     def help(self, helper: int) -> int:
         """Do parts of the run; not 0: it goes on, but had nothing to do for a while."""
@@ -35,8 +51,13 @@ def _serve(queue: _Queue, helper: int) -> None:
         run = queue.get()
         if run is None:
             return
+        idle = 0
         while run.help(helper):
-            sleep(_NAP_SECONDS)
+            idle += 1
+            if idle < _LOOKS_BEFORE_NAPS:
+                yield_core()
+            else:
+                sleep(_NAP_SECONDS)
         del run  # or its memory would live until the next one
 
 
@@ -64,11 +85,13 @@ class Team:
             return None
         try:
             self._start()
+            shared.open()
             for queue in self._queues:
                 if queue.empty():  # else the helper has yet to come for an earlier run
                     queue.put(shared)
             return shared.lead()
         finally:
+            shared.close()
             self._free.release()
 
     def _start(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import dis
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -18,10 +18,12 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
-from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Source
+from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
-from qcompiler.runtime.opcodes import BY_NUMBER
+from qcompiler.runtime.native import load
+from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
+from qcompiler.runtime.parts import divide, part_rows
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.vectors import CHANNEL_TILES, lookup_bytes
@@ -167,6 +169,34 @@ def _allow(checked: CheckedMemory, arena: Arena, program: Program, numbers: Arra
     assert Source.BUFFER in arena.bound.kinds[index]
 
 
+def run_divided(program: Program, feeds: Mapping[str, Array], isa: Isa) -> dict[str, Array]:
+    """Outputs where every instruction that can be divided runs in many parts, the last one first."""
+    session = Session(program, isa)
+    arena = session._prepare(feeds)
+    native, whole = load(), arena.code.copy()
+    for numbers in whole:
+        opcode = BY_NUMBER[int(numbers[0])]
+        values = opcode.row(numbers.tolist())
+        parts = divide(opcode, values, threads=3, nanoseconds=1e-9) or [{}]
+        _check_parts(opcode, values, parts)
+        for row in part_rows(opcode, numbers, parts)[::-1].copy():
+            session._check(native.execute(row.ctypes.data, 0, 1, arena.scratch, 0))
+    return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in program.outputs}
+
+
+def _check_parts(opcode: Opcode, values: Mapping[str, int], parts: Sequence[Mapping[str, int]]) -> None:
+    """A part is an instruction that obeys the rules and touches only what the whole touches, with no more scratch memory."""
+    whole = {(a.field, a.write): (values[a.field] + a.first, values[a.field] + a.end) for a in opcode.accesses(values)}
+    for part in parts:
+        fields = {**values, **part}
+        assert opcode.scratch(fields) <= opcode.scratch(values)
+        check_numbers(opcode, {**fields, **{field.name: 0 for field in opcode.fields if field.kind.is_operand}})
+        for access in opcode.accesses(fields):
+            first, end = whole[access.field, access.write]
+            assert first <= fields[access.field] + access.first
+            assert fields[access.field] + access.end <= end
+
+
 Outputs = Mapping[str, tuple[tuple[int, ...], Any]]
 
 
@@ -194,6 +224,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
     results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
     results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
+    results |= {f"in parts for {isa.name}": run_divided(program, feeds, isa) for isa in {Isa.PLAIN, best_isa()}}
     for what, result in results.items():
         for name, value in plain.items():
             np.testing.assert_array_equal(result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted")
