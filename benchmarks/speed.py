@@ -133,7 +133,7 @@ def open_engine(engine: str, path: str, threads: int) -> Callable[[Feed], object
     if engine == "machine":
         from qcompiler.runtime import Session
 
-        return Session(path).run
+        return Session(path, num_threads=threads).run
     if engine.startswith("openvino"):
         import openvino
 

@@ -107,6 +107,7 @@ def run_command(
     feeds: Feeds = None,
     on: Annotated[str, typer.Option("--on", help="machine, or onnxruntime (.onnx only).")] = "machine",
     repeat: Annotated[int, typer.Option("-n", "--repeat", min=1, help="Runs of each feed; the median time is shown.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share one run; the outputs are the same.")] = 1,
     save: Annotated[Path | None, typer.Option(help="Write the outputs of all feeds to this .npz, stacked.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +116,7 @@ def run_command(
         from qcompiler.commands.executors import open_executor
         from qcompiler.commands.run import run_and_show
 
-        executor = open_executor(model, on)
+        executor = open_executor(model, on, threads)
         _show(run_and_show(executor, feeds, repeat, save), as_json)
 
 

@@ -40,8 +40,8 @@ class Executor(Protocol):
 class MachineExecutor:
     """The integer machine."""
 
-    def __init__(self, program: Program) -> None:
-        self._session = Session(program)
+    def __init__(self, program: Program, threads: int) -> None:
+        self._session = Session(program, num_threads=threads)
         tensors = [Variable(entry.name, np.dtype(entry.dtype), list(entry.shape)) for entry in program.inputs]
         self.inputs = Graph(inputs=tensors)
 
@@ -62,9 +62,9 @@ class MachineExecutor:
 class OnnxExecutor:
     """onnxruntime."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         self.inputs = load_graph(path)
-        self._runner = Runner(self.inputs)
+        self._runner = Runner(self.inputs, threads=threads)
 
     def run(self, feed: Feed) -> Values:
         """The outputs, by name."""
@@ -80,8 +80,8 @@ class OnnxExecutor:
         return {}
 
 
-def open_executor(path: Path, on: str = "machine") -> Executor:
-    """The executor for a file.
+def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor:
+    """The executor for a file, with so many threads for a run.
 
     Raises:
         OptionError: ``on`` is neither machine nor onnxruntime, or cannot run this kind of file.
@@ -94,7 +94,7 @@ def open_executor(path: Path, on: str = "machine") -> Executor:
     if path.suffix == ".qprog":
         if on != "machine":
             raise OptionError(f"--on {on}: a .qprog runs on the machine only")
-        return MachineExecutor(Program.load(path))
+        return MachineExecutor(Program.load(path), threads)
     if on == "onnxruntime":
-        return OnnxExecutor(path)
-    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))))
+        return OnnxExecutor(path, threads)
+    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)

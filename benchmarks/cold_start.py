@@ -1,0 +1,114 @@
+"""How long a new process takes from its first import to its first answer, and how much memory it then holds.
+
+    python -m benchmarks.cold_start digits lines languages
+    python -m benchmarks.cold_start --zoo FOLDER effnet minilm [--rounds 7]
+
+Each sample is a fresh Python process that imports the engine, loads the file and runs it once; the engines take turns, and medians are
+shown. The machine's code is in the user's cache folder by then (`python -m qcompiler.runtime.warm` puts it there). *floor* is a process
+that imports only NumPy and llvmlite, which the machine stands on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from qcompiler.runtime.warm import warm
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.speed import Case, prepare
+from models.small import SMALL_TASKS
+from models.zoo import TASKS
+from qcompiler.errors import QCompilerError
+
+_PROLOGUE = """
+import json, sys, time
+start = time.perf_counter()
+import numpy as np
+"""
+_EPILOGUE = """
+end = time.perf_counter()
+try:
+    lines = open("/proc/self/status").read().splitlines()
+except OSError:
+    lines = []
+peak = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+print(json.dumps({"import": 1000 * (imported - start), "load": 1000 * (loaded - imported), "run": 1000 * (end - loaded), "peak": peak / 1000}))
+"""
+_FEED = 'with np.load(sys.argv[2]) as data: feed = dict(data)\n'
+_ONNXRUNTIME = (
+    "import onnxruntime as ort\nimported = time.perf_counter()\noptions = ort.SessionOptions()\n"
+    "options.intra_op_num_threads, options.log_severity_level = 1, 4\n"
+    'session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])\nloaded = time.perf_counter()\n'
+    f"{_FEED}session.run(None, feed)"
+)
+SCRIPTS = {
+    "floor": "import llvmlite.binding\nimported = loaded = time.perf_counter()",
+    "onnxruntime float": _ONNXRUNTIME,
+    "onnxruntime out.onnx": _ONNXRUNTIME,
+    "machine": (
+        "from qcompiler.runtime import Session\nimported = time.perf_counter()\nsession = Session(sys.argv[1])\nloaded = time.perf_counter()\n"
+        f"{_FEED}session.run(feed)"
+    ),
+}
+"""What a process does, by engine."""
+
+Sample = dict[str, float]
+
+
+def sample(engine: str, file: Path, feed: Path) -> Sample:
+    """Milliseconds of import, load and first run, and the peak in MB, of one new process."""
+    code = _PROLOGUE + SCRIPTS[engine] + _EPILOGUE
+    done = subprocess.run([sys.executable, "-c", code, str(file), str(feed)], capture_output=True, text=True, check=True)
+    return {key: float(value) for key, value in json.loads(done.stdout).items()}
+
+
+def measure(case: Case, folder: Path, rounds: int) -> dict[str, Sample]:
+    """Medians by engine."""
+    samples: dict[str, list[Sample]] = {engine: [] for engine in SCRIPTS}
+    feed = folder / f"{case.name}.npz"
+    for _ in range(rounds):
+        for engine, found in samples.items():
+            found.append(sample(engine, case.files.get(engine, feed), feed))
+    return {engine: {key: statistics.median(one[key] for one in found) for key in found[0]} for engine, found in samples.items()}
+
+
+def show(name: str, results: dict[str, Sample], console: Console) -> None:
+    """One table a model."""
+    table = Table("engine", "import ms", "load ms", "first run ms", "total ms", "peak MB", title=name)
+    for engine, one in results.items():
+        times = [one[key] for key in ("import", "load", "run")]
+        table.add_row(engine, *(f"{time:.0f}" for time in (*times, sum(times))), f"{one['peak']:.0f}")
+    console.print(table)
+
+
+def main() -> int:
+    """Measure the models named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description="Time from the first import to the first answer.")
+    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
+    parser.add_argument("--zoo", type=Path, metavar="FOLDER")
+    parser.add_argument("--rounds", type=int, default=7)
+    chosen = parser.parse_args()
+    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
+        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    warm()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    with tempfile.TemporaryDirectory() as name:
+        for model in chosen.models:
+            try:
+                case = prepare(model, chosen.zoo, Path(name))
+            except QCompilerError as error:
+                print(f"error: {model}: {error}", file=sys.stderr)
+                return 2
+            show(model, measure(case, Path(name), chosen.rounds), console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
