@@ -28,8 +28,8 @@ CHUNK_BYTES = 256_000_000
 HUGE = 1e30
 """Magnitude from which a value stands for infinity."""
 
-MASKED = -1e3
-"""A Softmax row whose largest logit is below this is a masked one, unless all are."""
+MASKED = -130.0
+"""A Softmax row whose largest logit is below this is a masked one, unless all are; the pass `clamp-attention-mask` leaves masks of -168."""
 
 
 @dataclass
