@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import platform
 import re
 import shutil
 import subprocess
@@ -47,8 +48,10 @@ def test_a_session_loads_neither_the_compiler_nor_numba(tmp_path: Path) -> None:
     )
     load()  # the machine code is in the cache now
     loaded = set(python(code, ROOT.parent).split())
-    assert "llvmlite" in loaded
+    assert "numpy" in loaded
     assert not loaded & {"numba", "scipy"}
+    if sys.platform.startswith("linux") and platform.machine() == "x86_64":
+        assert "llvmlite" not in loaded  # an image is mapped; elsewhere llvmlite links
     assert not loaded & {"onnx", "onnxruntime", "onnx_graphsurgeon", "networkx", "sympy", "typer", "rich", "torch", "pandas"}
 
 
