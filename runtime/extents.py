@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .instruction import BLOCK_COLUMNS, BLOCK_ROWS, ELEMENT_SIZE, HUGE, MAX_RANK, TILE_BYTES, ZERO_BYTES, Access, Element, Limit, Values
+from .windows import SLACK, band_bytes, is_banded
 
 
 def element_size(f: Values, operand: str) -> int:
@@ -209,7 +210,7 @@ def rounded(count: int, size: int) -> int:
 
 def product_scratch(k: int, cols: int) -> int:
     """A block of rows of up to two bytes an element, padded to whole steps, and a tile's results; or plain accumulators."""
-    return max(TILE_BYTES + rounded(BLOCK_ROWS * (k + 4), 2), rounded(cols, 4))
+    return max(TILE_BYTES + 64 + rounded(BLOCK_ROWS * (k + 4), 2), rounded(cols, 4))
 
 
 def matmul_scratch(f: Values) -> int:
@@ -222,6 +223,5 @@ def matmul_scratch(f: Values) -> int:
 def conv_scratch(f: Values) -> int:
     """Scratch memory of ``conv``."""
     taps = f["kernel_h"] * f["kernel_w"]
-    product = product_scratch(taps * (f["in_c"] // f["groups"]), f["out_c"])
-    depthwise = rounded(4 * (f["out_c"] + 1) + 8 * taps + 2 * f["in_c"], 1)  # sums, the address of every tap, a pixel of padding
-    return max(product, depthwise) if f["groups"] > 1 else product
+    packed = TILE_BYTES + rounded(taps + 4, 8) + (rounded(band_bytes(f), 1) + SLACK if is_banded(f) else 0)
+    return max(packed, rounded(f["out_c"], 4))

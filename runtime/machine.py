@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .atomics import exchange_if, fetch_add, load_acquire, pause, store_release
-from .instruction import DONE, DUE, ENDED, GROUPS, HELPER, ISA_COLUMN, PACKED_COLUMN, PART_BITS, WIDTH
-from .isa import Isa
+from .instruction import DONE, DUE, ENDED, GROUPS, HELPER, PACKED_COLUMN, PART_BITS, WIDTH
 from .jit import jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
@@ -20,7 +19,6 @@ from .memory import load_i64, store_64
 from .opcodes import BY_NAME
 
 _ROW_BYTES = 8 * WIDTH
-_PLAIN = int(Isa.PLAIN)
 _PART_MASK = (1 << PART_BITS) - 1
 _NOTHING, _AGAIN = -2, -3
 _PATIENCE = 1000
@@ -40,12 +38,12 @@ _PATIENCE = 1000
 
 @jit
 def _convolve(packed: bool, row: int, scratch: int) -> None:
-    if packed:
-        packed_conv(row, scratch)
-    elif load_i64(row, ISA_COLUMN) != _PLAIN and is_depthwise(row):
+    if not packed:
+        conv(row, scratch)
+    elif is_depthwise(row):
         depthwise_conv(row, scratch)
     else:
-        conv(row, scratch)
+        packed_conv(row, scratch)
 
 
 @jit

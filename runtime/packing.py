@@ -13,6 +13,7 @@ from .isa import LANES, Isa
 from .opcodes import BY_NUMBER
 from .plan import Bound
 from .program import Program
+from .windows import chunk_order, chunk_width, is_banded, padded_channels, reads_lines, segment_count, widest_chunk
 
 Packed = NDArray[np.uint8]
 _ALIGNMENT = 64
@@ -33,44 +34,70 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
             continue
         group = 4 if isa.has_quads and fields["x_type"] == Element.U8 else 2
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
-        key = (*constants, *size, group)
+        channelwise = size.cols == 1 and size.groups > 1
+        key = (*constants, *size, group, isa if channelwise else 0)
         with program.lock:
             if key not in program.packed:
-                program.packed[key] = _pack(program, constants, size, group)
+                program.packed[key] = _pack_channels(program, constants, size, group, isa) if channelwise else _pack(program, constants, size, group)
         packed[index] = program.packed[key]
     return packed
 
 
 class ProductSize(NamedTuple):
-    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols]."""
+    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols], k in equal segments."""
 
     k: int
     cols: int
     groups: int
+    segments: int
 
 
 def product_size(opcode: str, fields: Mapping[str, int]) -> ProductSize | None:
     """What an instruction multiplies with constant weights; None where packing does not pay."""
     if opcode == "gemm" and fields["k"] > 0 and fields["cols"] > 0:
-        return ProductSize(fields["k"], fields["cols"], 1)
-    if opcode != "conv" or fields["in_c"] == 0:
+        return ProductSize(fields["k"], fields["cols"], 1, 1)
+    if opcode != "conv" or fields["in_c"] == 0 or not is_banded(fields):
         return None
     groups = fields["groups"]
     cols = fields["out_c"] // groups
-    if cols < (1 if groups == 1 else _SMALLEST_GROUP):
+    channelwise = groups == fields["in_c"] == fields["out_c"]
+    if cols < (1 if groups == 1 or channelwise else _SMALLEST_GROUP):
         return None
-    return ProductSize(fields["kernel_h"] * fields["kernel_w"] * (fields["in_c"] // groups), cols, groups)
+    kernel_h, kernel_w = fields["kernel_h"], fields["kernel_w"]
+    segments = segment_count(kernel_h, kernel_w, reads_lines(groups, fields["dilation_w"]))
+    return ProductSize(kernel_h * kernel_w * (fields["in_c"] // groups), cols, groups, segments)
 
 
 def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group: int) -> Packed:
     """For every group its bias, m and n, padded to whole panels, and its weights."""
-    k, cols, groups = size
+    k, cols, groups, segments = size
     weights = program.constant(constants[0]).reshape(-1)[: k * cols * groups].reshape(k, groups, cols)
     parts: list[Packed] = []
     for g in range(groups):
         heads = (program.constant(c).reshape(-1)[g * cols : (g + 1) * cols] for c in constants[1:])
-        parts += [_padded(head, fill).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
-        parts.append(pack_weights(weights[:, g], group))
+        parts += [_padded(head, fill, -(-cols // LANES) * LANES).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
+        parts.append(pack_weights(weights[:, g], group, segments))
+    return _joined(parts)
+
+
+def _pack_channels(program: Program, constants: tuple[int, ...], size: ProductSize, group: int, isa: Isa) -> Packed:
+    """Bias, m, n and weights of a depthwise convolution, padded to whole chunks."""
+    taps, channels = size.k, size.groups
+    heads = (program.constant(c).reshape(-1)[:channels] for c in constants[1:])
+    parts = [_padded(head, fill, padded_channels(channels)).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
+    weights = np.zeros((-(-taps // group) * group, padded_channels(channels)), np.int8 if group == 4 else np.int16)
+    weights[:taps, :channels] = program.constant(constants[0]).reshape(-1)[: taps * channels].reshape(taps, channels)
+    first = 0
+    while first < channels:
+        width = chunk_width(widest_chunk(isa is Isa.AVX512_VNNI, group == 4), channels - first)
+        chunk = weights[:, first : first + width][:, chunk_order(width, group)]
+        parts.append(np.ascontiguousarray(chunk.reshape(-1, group, width).transpose(0, 2, 1)).reshape(-1).view(np.uint8))
+        first += width
+    return _joined(parts)
+
+
+def _joined(parts: list[Packed]) -> Packed:
+    """One array, aligned to a vector."""
     raw = np.empty(sum(part.size for part in parts) + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     result = raw[start : start + raw.size - _ALIGNMENT]
@@ -78,17 +105,18 @@ def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group
     return result
 
 
-def _padded(values: NDArray[Any], fill: int) -> NDArray[np.int32]:
-    result = np.full(-(-values.size // LANES) * LANES, fill, np.int32)
+def _padded(values: NDArray[Any], fill: int, count: int) -> NDArray[np.int32]:
+    result = np.full(count, fill, np.int32)
     result[: values.size] = values
     return result
 
 
-def pack_weights(weights: NDArray[Any], group: int) -> Packed:
-    """``weights`` int8 [k, cols] as [panels, steps, 16, group] bytes, zeros where k or cols end."""
+def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed:
+    """``weights`` int8 [k, cols] as [panels, steps, 16, group] bytes, zeros where a segment of k or cols end."""
     k, cols = weights.shape
-    steps, panels = -(-k // group), -(-cols // LANES)
-    full = np.zeros((steps * group, panels * LANES), np.int8)
-    full[:k, :cols] = weights
-    ordered = full.reshape(steps, group, panels, LANES).transpose(2, 0, 3, 1)
+    length = k // segments
+    steps, panels = -(-length // group), -(-cols // LANES)
+    full = np.zeros((segments, steps * group, panels * LANES), np.int8)
+    full[:, :length, :cols] = weights.reshape(segments, length, cols)
+    ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)

@@ -6,7 +6,8 @@ from ..instruction import ISA_COLUMN, Binary, Comparison, Element, Logic
 from ..jit import jit
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import columns
-from ..simd import Isa
+from ..simd import LANES, Isa
+from ..sums import add_bytes
 from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
 from .common import (
     BLOCK,
@@ -19,6 +20,7 @@ from .common import (
     outer_count,
     outer_offset,
     requant_block,
+    rounding,
     store_block,
 )
 
@@ -28,8 +30,9 @@ _ADD, _MUL, _DIV, _MIN = int(Binary.ADD), int(Binary.MUL), int(Binary.DIV), int(
 _LESS, _LESS_EQUAL, _GREATER, _GREATER_EQUAL = (int(Comparison(i)) for i in range(4))
 _NOT, _AND, _OR = int(Logic.NOT), int(Logic.AND), int(Logic.OR)
 _U8, _I16, _BOOL = int(Element.U8), int(Element.I16), int(Element.BOOL)
-_AVX512 = int(Isa.AVX512_VNNI)
+_AVX512, _PLAIN = int(Isa.AVX512_VNNI), int(Isa.PLAIN)
 _INT32_MAX = (1 << 31) - 1
+_BYTE_CODES = 256
 
 
 @jit
@@ -59,11 +62,8 @@ def _divide_block(row: int, a: int, b: int, count: int) -> None:
 
 
 @jit
-def _combine_block(kind: int, a: int, b: int, count: int) -> None:
-    if kind == _ADD:
-        for i in range(count):
-            store_64(a, i, load_i64(a, i) + load_i64(b, i))
-    elif kind == _MIN:
+def _extreme_block(kind: int, a: int, b: int, count: int) -> None:
+    if kind == _MIN:
         for i in range(count):
             store_64(a, i, min(load_i64(a, i), load_i64(b, i)))
     else:
@@ -74,37 +74,102 @@ def _combine_block(kind: int, a: int, b: int, count: int) -> None:
 @jit
 def _binary_block(row: int, a: int, b: int, count: int) -> None:
     """Codes of one block: a and b hold codes, a receives the result."""
-    kind, n = at(row, _BINARY.kind), at(row, _BINARY.n)
+    kind, n, m = at(row, _BINARY.kind), at(row, _BINARY.n), at(row, _BINARY.a_m)
+    a_zp, b_zp, b_m, half = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.b_m), rounding(n)
+    y_zp, lo, hi = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi)
     if kind == _DIV:
         _divide_block(row, a, b, count)
-        return
-    _scale_block(a, count, at(row, _BINARY.a_zp), 1 if kind == _MUL else at(row, _BINARY.a_m))
-    _scale_block(b, count, at(row, _BINARY.b_zp), 1 if kind == _MUL else at(row, _BINARY.b_m))
-    if kind == _MUL:
+    elif kind == _ADD:
         for i in range(count):
-            store_64(a, i, load_i64(a, i) * load_i64(b, i))
-        requant_block(a, count, at(row, _BINARY.a_m), n)
+            value = (load_i64(a, i) - a_zp) * m + (load_i64(b, i) - b_zp) * b_m
+            store_64(a, i, clamp(((value + half) >> n) + y_zp, lo, hi))
+    elif kind == _MUL:
+        for i in range(count):
+            value = (load_i64(a, i) - a_zp) * (load_i64(b, i) - b_zp) * m
+            store_64(a, i, clamp(((value + half) >> n) + y_zp, lo, hi))
     else:
-        _combine_block(kind, a, b, count)
+        _scale_block(a, count, a_zp, m)
+        _scale_block(b, count, b_zp, b_m)
+        _extreme_block(kind, a, b, count)
         requant_block(a, count, 1, n)
-    code_block(a, count, at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi))
+        code_block(a, count, y_zp, lo, hi)
+
+
+@jit
+def _load_runs(block: int, base: int, element: int, start: int, between: int, step: int, run: int, runs: int) -> None:
+    """``runs`` runs of ``run`` elements, ``between`` apart."""
+    if step == 1 and between == run:
+        load_block(block, base, element, start, 1, run * runs)
+        return
+    for r in range(runs):
+        load_block(block + 8 * r * run, base, element, start + r * between, step, run)
+
+
+@jit
+def _high_half(m: int) -> int:
+    """``m = 65536 * high + low`` with low in [-32768, 32767]."""
+    return (m + 32768) >> 16
+
+
+@jit
+def _adds_bytes(row: int) -> bool:
+    """A dense sum of uint8 that `add_bytes` computes exactly: factors of 16 + 16 bits, constants and limits that fit int32."""
+    types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
+    dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
+    highs = max(abs(_high_half(at(row, _BINARY.a_m))), abs(_high_half(at(row, _BINARY.b_m))))
+    limits = max(abs(at(row, _BINARY.lo)), abs(at(row, _BINARY.hi)))
+    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)))
+    numbers_fit = highs < 32768 and limits < 1 << 30 and zero_points < 256 and 16 <= at(row, _BINARY.n) <= 46
+    return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _add_bytes(row: int, y: int, a: int, b: int, blocks: int) -> None:
+    a_m, b_m, n, y_zp = at(row, _BINARY.a_m), at(row, _BINARY.b_m), at(row, _BINARY.n), at(row, _BINARY.y_zp)
+    a_high, b_high = _high_half(a_m), _high_half(b_m)
+    a_low, b_low = a_m - a_high * 65536, b_m - b_high * 65536
+    c = rounding(n) - at(row, _BINARY.a_zp) * a_m - at(row, _BINARY.b_zp) * b_m
+    high, low = b_high * 65536 + (a_high & 0xFFFF), b_low * 65536 + (a_low & 0xFFFF)
+    add_bytes(y, a, b, blocks, high, low, c >> 16, c & 0xFFFF, n - 16, at(row, _BINARY.lo) - y_zp, at(row, _BINARY.hi) - y_zp, y_zp)
+
+
+@jit
+def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: int, runs: int) -> None:
+    """``runs`` runs along the innermost dimension, or as many pieces of one."""
+    run, a_step, b_step = at(row, _BINARY.d5), at(row, _BINARY.a_s5), at(row, _BINARY.b_s5)
+    first = 0
+    if _adds_bytes(row) and runs == 1 and run >= LANES:
+        a, b, y = at(row, _BINARY.a) + a_start, at(row, _BINARY.b) + b_start, at(row, _BINARY.y) + y_start
+        _add_bytes(row, y, a, b, run // LANES)
+        first = run // LANES * LANES
+    if runs > 1:
+        _load_runs(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs)
+        _load_runs(scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start, at(row, _BINARY.b_s4), b_step, run, runs)
+        _binary_block(row, scratch, scratch + BLOCK_BYTES, run * runs)
+        store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start, scratch, run * runs)
+        return
+    while first < run:
+        count = min(BLOCK, run - first)
+        load_block(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start + first * a_step, a_step, count)
+        load_block(scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start + first * b_step, b_step, count)
+        _binary_block(row, scratch, scratch + BLOCK_BYTES, count)
+        store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start + first, scratch, count)
+        first += count
 
 
 @jit
 def binary(row: int, scratch: int) -> None:
-    """add, mul, div, min, max with broadcasting."""
-    a_block, b_block = scratch, scratch + BLOCK_BYTES
-    run = at(row, _BINARY.d5)
-    for outer in range(outer_count(row, _BINARY.d0)):
-        a_start = outer_offset(row, _BINARY.d0, _BINARY.a_s0, outer)
-        b_start = outer_offset(row, _BINARY.d0, _BINARY.b_s0, outer)
-        a_step, b_step = at(row, _BINARY.a_s5), at(row, _BINARY.b_s5)
-        for first in range(0, run, BLOCK):
-            count = min(BLOCK, run - first)
-            load_block(a_block, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start + first * a_step, a_step, count)
-            load_block(b_block, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start + first * b_step, b_step, count)
-            _binary_block(row, a_block, b_block, count)
-            store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), outer * run + first, a_block, count)
+    """add, mul, div, min, max with broadcasting; short runs share a block."""
+    run, lines = at(row, _BINARY.d5), at(row, _BINARY.d4)
+    if run == 0 or lines == 0:
+        return
+    together = min(max(BLOCK // run, 1), lines)
+    for outer in range(outer_count(row, _BINARY.d0) // lines):
+        a_start = outer_offset(row, _BINARY.d0, _BINARY.a_s0, outer * lines)
+        b_start = outer_offset(row, _BINARY.d0, _BINARY.b_s0, outer * lines)
+        for line in range(0, lines, together):
+            a, b = a_start + line * at(row, _BINARY.a_s4), b_start + line * at(row, _BINARY.b_s4)
+            _binary_runs(row, scratch, (outer * lines + line) * run, a, b, min(together, lines - line))
 
 
 @jit
@@ -183,6 +248,15 @@ def logic(row: int, scratch: int) -> None:
 
 
 @jit
+def _look_up(row: int, y: int, x: int, entries: int, count: int) -> None:
+    """``y[i] = entries[x[i]]`` on bytes."""
+    whole = count // LOOKUP_BYTES if HAS_BYTE_LOOKUP and at(row, ISA_COLUMN) == _AVX512 else 0
+    lookup_bytes(y, x, entries, whole)
+    for i in range(whole * LOOKUP_BYTES, count):
+        store_8(y, i, load_u8(entries, load_u8(x, i)))
+
+
+@jit
 def table(row: int, scratch: int) -> None:
     """``y = table[x - type_min]``."""
     x, entries, y, count = at(row, _TABLE.x), at(row, _TABLE.table), at(row, _TABLE.y), at(row, _TABLE.count)
@@ -197,24 +271,41 @@ def table(row: int, scratch: int) -> None:
         for i in range(count):
             store_16(y, i, load_i16(entries, load_u8(x, i)))
     else:
-        whole = count // LOOKUP_BYTES if HAS_BYTE_LOOKUP and at(row, ISA_COLUMN) == _AVX512 else 0
-        lookup_bytes(y, x, entries, whole)
-        for i in range(whole * LOOKUP_BYTES, count):
-            store_8(y, i, load_u8(entries, load_u8(x, i)))
+        _look_up(row, y, x, entries, count)
+
+
+@jit
+def _requantize_block(row: int, block: int, count: int) -> None:
+    """int64 values of a block become codes."""
+    zero_point = at(row, _REQUANT.x_zp)
+    for i in range(count):
+        store_64(block, i, clamp(load_i64(block, i), -_INT32_MAX - 1, _INT32_MAX) - zero_point)
+    requant_block(block, count, at(row, _REQUANT.m), at(row, _REQUANT.n))
+    code_block(block, count, at(row, _REQUANT.y_zp), at(row, _REQUANT.lo), at(row, _REQUANT.hi))
+
+
+@jit
+def _requantize_bytes(row: int, scratch: int) -> None:
+    """From uint8 to uint8 by the table of all codes."""
+    for i in range(_BYTE_CODES):
+        store_64(scratch, i, i)
+    _requantize_block(row, scratch, _BYTE_CODES)
+    entries = scratch + BLOCK_BYTES
+    store_block(entries, _U8, 0, scratch, _BYTE_CODES)
+    _look_up(row, at(row, _REQUANT.y), at(row, _REQUANT.x), entries, at(row, _REQUANT.count))
 
 
 @jit
 def requantize(row: int, scratch: int) -> None:
     """``out(requant(clip(x) - x_zp, m, n))``; the clip to int32 never changes a code."""
     x, y, total = at(row, _REQUANT.x), at(row, _REQUANT.y), at(row, _REQUANT.count)
-    zero_point = at(row, _REQUANT.x_zp)
+    if at(row, _REQUANT.x_type) == _U8 and at(row, _REQUANT.y_type) == _U8 and total >= _BYTE_CODES:
+        _requantize_bytes(row, scratch)
+        return
     for first in range(0, total, BLOCK):
         count = min(BLOCK, total - first)
         load_block(scratch, x, at(row, _REQUANT.x_type), first, 1, count)
-        for i in range(count):
-            store_64(scratch, i, clamp(load_i64(scratch, i), -_INT32_MAX - 1, _INT32_MAX) - zero_point)
-        requant_block(scratch, count, at(row, _REQUANT.m), at(row, _REQUANT.n))
-        code_block(scratch, count, at(row, _REQUANT.y_zp), at(row, _REQUANT.lo), at(row, _REQUANT.hi))
+        _requantize_block(row, scratch, count)
         store_block(y, at(row, _REQUANT.y_type), first, scratch, count)
 
 

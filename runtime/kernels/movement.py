@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..instruction import Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from ..movers import SHORTEST, SQUARE, copy_run, transpose_square
 from ..opcodes import columns
-from .common import at, clamp, fetch, outer_count, outer_offset, put, rounding, size_of
+from .common import at, clamp, fetch, put, rounding, size_of
 
 _MOVE, _FILL, _GATHER, _RESIZE = columns("move"), columns("fill"), columns("gather"), columns("resize_linear")
 _I16, _I32, _I64 = int(Element.I16), int(Element.I32), int(Element.I64)
@@ -15,6 +16,9 @@ _I16, _I32, _I64 = int(Element.I16), int(Element.I32), int(Element.I64)
 @jit
 def copy_bytes(target: int, source: int, count: int) -> None:
     """Dense copy."""
+    if count >= SHORTEST:
+        copy_run(target, source, count)
+        return
     for i in range(count):
         store_8(target, i, load_u8(source, i))
 
@@ -39,13 +43,61 @@ def copy_elements(target: int, source: int, size: int, count: int, target_step: 
 
 
 @jit
+def _is_transposition(row: int) -> bool:
+    """Bytes whose two inner dimensions change places, at least a square of them."""
+    steps = (at(row, _MOVE.x_s4) == 1 and at(row, _MOVE.y_s5) == 1) or (at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1)
+    return steps and size_of(at(row, _MOVE.x_type)) == 1 and at(row, _MOVE.d4) >= SQUARE and at(row, _MOVE.d5) >= SQUARE
+
+
+@jit
+def _transpose(target: int, source: int, rows: int, cols: int, target_step: int, source_step: int) -> None:
+    """``rows`` dense runs of ``cols`` bytes at ``target``, whose columns are dense at ``source``; squares at the end overlap."""
+    top = 0
+    while top < rows:
+        first = min(top, rows - SQUARE)
+        left = 0
+        while left < cols:
+            start = min(left, cols - SQUARE)
+            transpose_square(target + first * target_step + start, target_step, source + first + start * source_step, source_step)
+            left += SQUARE
+        top += SQUARE
+
+
+@jit
+def _outer_place(row: int, strides: int, index: int) -> int:
+    """Element offset of the ``index``-th pair of inner dimensions."""
+    place = 0
+    for k in range(3, -1, -1):
+        size = at(row, _MOVE.d0 + k)
+        if size > 1:
+            place += index % size * at(row, strides + k)
+            index //= size
+    return place
+
+
+@jit
+def _move_plane(row: int, target: int, source: int, size: int) -> None:
+    """The two inner dimensions."""
+    rows, cols = at(row, _MOVE.d4), at(row, _MOVE.d5)
+    x_row, x_step, y_row, y_step = at(row, _MOVE.x_s4), at(row, _MOVE.x_s5), at(row, _MOVE.y_s4), at(row, _MOVE.y_s5)
+    if _is_transposition(row):
+        if y_step == 1:
+            _transpose(target, source, rows, cols, y_row, x_step)
+        else:
+            _transpose(target, source, cols, rows, y_step, x_row)
+        return
+    for i in range(rows):
+        copy_elements(target + i * y_row * size, source + i * x_row * size, size, cols, y_step, x_step)
+
+
+@jit
 def move(row: int, scratch: int) -> None:
     """Copy along six dimensions with strides on both sides."""
     size = size_of(at(row, _MOVE.x_type))
-    for outer in range(outer_count(row, _MOVE.d0)):
-        source = at(row, _MOVE.x) + size * (at(row, _MOVE.x_offset) + outer_offset(row, _MOVE.d0, _MOVE.x_s0, outer))
-        target = at(row, _MOVE.y) + size * (at(row, _MOVE.y_offset) + outer_offset(row, _MOVE.d0, _MOVE.y_s0, outer))
-        copy_elements(target, source, size, at(row, _MOVE.d5), at(row, _MOVE.y_s5), at(row, _MOVE.x_s5))
+    for outer in range(at(row, _MOVE.d0) * at(row, _MOVE.d1) * at(row, _MOVE.d2) * at(row, _MOVE.d3)):
+        source = at(row, _MOVE.x) + size * (at(row, _MOVE.x_offset) + _outer_place(row, _MOVE.x_s0, outer))
+        target = at(row, _MOVE.y) + size * (at(row, _MOVE.y_offset) + _outer_place(row, _MOVE.y_s0, outer))
+        _move_plane(row, target, source, size)
 
 
 @jit

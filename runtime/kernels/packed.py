@@ -1,23 +1,26 @@
-"""Matrix products and convolutions on packed weights: blocks of rows gathered in scratch memory, then register tiles."""
+"""Matrix products and convolutions on packed weights.
+
+The blocks at the start of the scratch memory hold the addresses of rows; behind them lie the results of a tile, the offsets of segments,
+and what had to be copied: rows of a matrix, or a band of an image.
+"""
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES, Element
+from ..instruction import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES
 from ..jit import jit
-from ..memory import load_i16, load_u8, store_8, store_16
+from ..memory import store_64
 from ..opcodes import columns
-from ..simd import Isa
+from ..simd import TILE_ROWS
+from .bands import band_lines, band_rows, copy_line, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
 from .common import BLOCK_BYTES, BLOCKS, at, size_of
-from .tiles import PAIR, QUAD, multiply_block, packed_bytes
+from .tiles import QUAD, multiply_block, packed_bytes, point_rows
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
-_U8, _I16 = int(Element.U8), int(Element.I16)
-_AVX512, _AVX_VNNI = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI)
+_MOST_ROWS = BLOCKS * BLOCK_BYTES // 8 // TILE_ROWS * TILE_ROWS - TILE_ROWS
+"""Rows whose addresses fit the blocks at the start of the scratch memory."""
 
-
-@jit
-def _layout_of(isa: int, element: int) -> int:
-    return QUAD if element == _U8 and isa in (_AVX512, _AVX_VNNI) else PAIR
+_CACHED_BYTES = 1 << 17
+"""Rows of a matrix that are multiplied by all columns before the next ones: half of a small second cache."""
 
 
 @jit
@@ -26,120 +29,95 @@ def _steps_of(layout: int, k: int) -> int:
 
 
 @jit
-def _gather_run(target: int, source: int, layout: int, element: int, count: int) -> None:
-    """Copy ``count`` codes; in pair layout they become int16."""
-    if element == _I16:
-        for i in range(count):
-            store_16(target, i, load_i16(source, i))
-    elif layout == QUAD:
-        for i in range(count):
-            store_8(target, i, load_u8(source, i))
-    else:
-        for i in range(count):
-            store_16(target, i, load_u8(source, i))
-
-
-@jit
-def _fill_run(target: int, layout: int, count: int, value: int) -> None:
-    if layout == QUAD:
-        for i in range(count):
-            store_8(target, i, value)
-    else:
-        for i in range(count):
-            store_16(target, i, value)
-
-
-@jit
 def packed_gemm(row: int, scratch: int) -> None:
     """The opcode ``gemm`` on packed weights."""
     isa, packed, element, k, cols = at(row, ISA_COLUMN), at(row, PACKED_COLUMN), at(row, _GEMM.x_type), at(row, _GEMM.k), at(row, _GEMM.cols)
-    layout, size, rows = _layout_of(isa, element), size_of(element), at(row, _GEMM.rows)
+    layout, size, rows = layout_of(isa, element), size_of(element), at(row, _GEMM.rows)
     steps, acc = _steps_of(layout, k), scratch + BLOCKS * BLOCK_BYTES
-    panel, stride = acc + TILE_BYTES, at(row, _GEMM.x_row) * size
+    offsets, panel, stride = acc + TILE_BYTES, acc + TILE_BYTES + 64, at(row, _GEMM.x_row) * size
+    store_64(offsets, 0, 0)
     x = at(row, _GEMM.x) + at(row, _GEMM.x_offset) * size
     direct = k * size == steps * 4
+    most = min(max(_CACHED_BYTES // (4 * steps) // TILE_ROWS * TILE_ROWS, BLOCK_ROWS), _MOST_ROWS) if direct else BLOCK_ROWS
     y_size = size_of(at(row, _GEMM.y_type))
     y, y_stride = at(row, _GEMM.y) + at(row, _GEMM.y_offset) * y_size, at(row, _GEMM.y_row) * y_size
-    for first in range(0, rows, BLOCK_ROWS):
-        count = min(BLOCK_ROWS, rows - first)
+    for first in range(0, rows, most):
+        count = min(most, rows - first)
         source = x + first * stride
-        if not direct:
-            for r in range(count):
-                _gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
-        out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
         if direct:
-            multiply_block(isa, layout, source, stride, count, packed, cols, steps, out, acc)
+            point_rows(scratch, source, stride, count)
         else:
-            multiply_block(isa, layout, panel, steps * 4, count, packed, cols, steps, out, acc)
+            for r in range(count):
+                gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
+            point_rows(scratch, panel, steps * 4, count)
+        out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
+        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, acc)
 
 
 @jit
-def _gather_line(row: int, target: int, layout: int, line: int, left: int, group: int) -> None:
-    """A group's channels of one kernel row of a window: pixels ``left``, ``left + dilation`` ... of the image line ``line`` (< 0: padding)."""
-    channels, width, element = at(row, _CONV.in_c), at(row, _CONV.in_w), at(row, _CONV.x_type)
-    taps, dilation, zero_point = at(row, _CONV.kernel_w), at(row, _CONV.dilation_w), at(row, _CONV.x_zp)
-    run = channels // at(row, _CONV.groups)
-    each = run if layout == QUAD else 2 * run
-    size = size_of(element)
-    x, pixel_bytes = at(row, _CONV.x) + group * run * size, channels * size
-    if line >= 0 and dilation == 1 and left >= 0 and left + taps <= width and run == channels:
-        _gather_run(target, x + (line * width + left) * pixel_bytes, layout, element, taps * channels)
-        return
-    for kx in range(taps):
-        ix = left + kx * dilation
-        if line >= 0 and 0 <= ix < width:
-            _gather_run(target + kx * each, x + (line * width + ix) * pixel_bytes, layout, element, run)
-        else:
-            _fill_run(target + kx * each, layout, run, zero_point)
-
-
-@jit
-def _gather_window(row: int, target: int, layout: int, pixel: int, group: int) -> None:
-    """A group's channels of the window of one output pixel, kernel row by kernel row."""
-    out_h, out_w, height = at(row, _CONV.out_h), at(row, _CONV.out_w), at(row, _CONV.in_h)
-    image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
-    line_bytes = at(row, _CONV.kernel_w) * (at(row, _CONV.in_c) // at(row, _CONV.groups)) * (1 if layout == QUAD else 2)
-    left = ox * at(row, _CONV.stride_w) - at(row, _CONV.pad_left)
-    for ky in range(at(row, _CONV.kernel_h)):
-        iy = oy * at(row, _CONV.stride_h) - at(row, _CONV.pad_top) + ky * at(row, _CONV.dilation_h)
-        line = image * height + iy if 0 <= iy < height else -1
-        _gather_line(row, target + ky * line_bytes, layout, line, left, group)
-
-
-@jit
-def _is_pointwise(row: int) -> bool:
-    """A 1x1 convolution without stride, padding and groups: the image is the matrix."""
-    single = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) * at(row, _CONV.groups) == 1
-    strides = at(row, _CONV.stride_h) * at(row, _CONV.stride_w)
-    same = at(row, _CONV.in_h) == at(row, _CONV.out_h) and at(row, _CONV.in_w) == at(row, _CONV.out_w)
-    return single and strides == 1 and same and at(row, _CONV.pad_top) == 0 and at(row, _CONV.pad_left) == 0
+def _is_direct(row: int, layout: int) -> bool:
+    """The windows can be read where the image is: no padding, codes as the tiles want them, whole steps."""
+    run, size = at(row, _CONV.in_c) // at(row, _CONV.groups), size_of(at(row, _CONV.x_type))
+    if reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w)):
+        run *= at(row, _CONV.kernel_w)
+    wide = padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    high = band_lines(at(row, _CONV.out_h), at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h))
+    padded = at(row, _CONV.pad_top) + at(row, _CONV.pad_left) > 0 or wide > at(row, _CONV.in_w) or high > at(row, _CONV.in_h)
+    return not padded and run * size == _steps_of(layout, run) * 4
 
 
 @jit
 def packed_conv(row: int, scratch: int) -> None:
-    """The opcode ``conv`` on packed weights, group by group."""
-    pixels = at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w)
-    for group in range(at(row, _CONV.groups)):
-        for first in range(0, pixels, BLOCK_ROWS):
-            _convolve_block(row, scratch + BLOCKS * BLOCK_BYTES, group, first, min(BLOCK_ROWS, pixels - first))
+    """The opcode ``conv`` on packed weights."""
+    layout, out_h = layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)), at(row, _CONV.out_h)
+    kernel_h, stride_h, dilation_h = at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h)
+    height, pixels = at(row, _CONV.in_h), out_h * at(row, _CONV.out_w)
+    pixel_bytes = at(row, _CONV.in_c) * (1 if layout == QUAD else 2)
+    if _is_direct(row, layout):
+        line_bytes = at(row, _CONV.in_w) * pixel_bytes
+        for image in range(at(row, _CONV.batch)):
+            _convolve_band(row, scratch, at(row, _CONV.x) + image * height * line_bytes, line_bytes, image * pixels, pixels)
+        return
+    segments = segment_count(kernel_h, at(row, _CONV.kernel_w), reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w)))
+    band = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES + (segments + 7) // 8 * 64
+    line_bytes = pixel_bytes * padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    most = band_rows(out_h, line_bytes, kernel_h, stride_h, dilation_h)
+    for image in range(at(row, _CONV.batch)):
+        for first in range(0, out_h, most):
+            count, top = min(most, out_h - first), first * stride_h - at(row, _CONV.pad_top)
+            for i in range(band_lines(count, kernel_h, stride_h, dilation_h)):
+                copy_line(row, band + i * line_bytes, layout, image * height + top + i if 0 <= top + i < height else -1)
+            _convolve_band(row, scratch, band, line_bytes, image * pixels + first * at(row, _CONV.out_w), count * at(row, _CONV.out_w))
 
 
 @jit
-def _convolve_block(row: int, acc: int, group: int, first: int, count: int) -> None:
-    """``count`` output pixels from ``first`` on, the channels of one group."""
+def _point_segments(row: int, offsets: int, line_bytes: int, pixel_bytes: int, start: int) -> None:
+    """Offsets of a window's segments, the first at ``start``."""
+    by_lines = reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w))
+    width = 1 if by_lines else at(row, _CONV.kernel_w)
+    for ky in range(at(row, _CONV.kernel_h)):
+        for kx in range(width):
+            place = ky * at(row, _CONV.dilation_h) * line_bytes + kx * at(row, _CONV.dilation_w) * pixel_bytes
+            store_64(offsets, ky * width + kx, start + place)
+
+
+@jit
+def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: int, pixels: int) -> None:
+    """``pixels`` pixels of the output from ``first`` on, whose windows start at ``base``."""
     isa, element, groups = at(row, ISA_COLUMN), at(row, _CONV.x_type), at(row, _CONV.groups)
-    layout, size, cols = _layout_of(isa, element), size_of(element), at(row, _CONV.out_c) // groups
-    k = at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) * (at(row, _CONV.in_c) // groups)
-    steps = _steps_of(layout, k)
-    packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, steps, cols)
+    layout, run, cols = layout_of(isa, element), at(row, _CONV.in_c) // groups, at(row, _CONV.out_c) // groups
+    by_lines = reads_lines(groups, at(row, _CONV.dilation_w))
+    segments = segment_count(at(row, _CONV.kernel_h), at(row, _CONV.kernel_w), by_lines)
+    steps, code_bytes = _steps_of(layout, run * at(row, _CONV.kernel_w) if by_lines else run), (1 if layout == QUAD else 2)
+    acc, offsets = scratch + BLOCKS * BLOCK_BYTES, scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
     y_size = size_of(at(row, _CONV.y_type))
     y_stride = at(row, _CONV.out_c) * y_size
-    y = at(row, _CONV.y) + first * y_stride + group * cols * y_size
-    out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
-    if _is_pointwise(row) and k * size == steps * 4:
-        multiply_block(isa, layout, at(row, _CONV.x) + first * k * size, k * size, count, packed, cols, steps, out, acc)
-        return
-    panel = acc + TILE_BYTES
-    for r in range(count):
-        _gather_window(row, panel + r * steps * 4, layout, first + r, group)
-    multiply_block(isa, layout, panel, steps * 4, count, packed, cols, steps, out, acc)
+    for start in range(0, pixels, _MOST_ROWS):
+        count = min(_MOST_ROWS, pixels - start)
+        point_pixels(row, scratch, base, line_bytes, at(row, _CONV.in_c) * code_bytes, start, count)
+        for group in range(groups):
+            _point_segments(row, offsets, line_bytes, at(row, _CONV.in_c) * code_bytes, group * run * code_bytes)
+            packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, segments * steps, cols)
+            y = at(row, _CONV.y) + (first + start) * y_stride + group * cols * y_size
+            out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
+            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, acc)

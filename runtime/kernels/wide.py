@@ -9,7 +9,7 @@ from ..opcodes import columns
 from ..simd import LANES, TILE_ROWS
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import batch_offset
-from .tiles import WIDE, group_size, run_tile
+from .tiles import WIDE, group_size, point_rows, run_tile
 
 _MATMUL = columns("matmul")
 _U8, _I16 = int(Element.U8), int(Element.I16)
@@ -96,18 +96,19 @@ def _store_codes(row: int, acc: int, start: int, count: int) -> None:
 
 
 @jit
-def _multiply_rows(row: int, acc: int, a_panel: int, b_panel: int, y_start: int, rows: int, width: int) -> None:
+def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: int, rows: int, width: int) -> None:
     """A block of packed rows times the packed columns; codes go to y from element ``y_start`` on."""
+    acc = scratch + BLOCKS * BLOCK_BYTES
     isa, steps = at(row, ISA_COLUMN), (at(row, _MATMUL.k) + 1) // 2
     panels, panel_bytes, zeros = (width + LANES - 1) // LANES, steps * _STEP_BYTES, acc + TILE_BYTES
+    point_rows(scratch, a_panel, steps * _PAIR_BYTES, rows)
     first = 0
     while first < panels:
         group = group_size(isa, panels - first)
         count = min(group * LANES, width - first * LANES)
         for top in range(0, rows, TILE_ROWS):
             left = min(TILE_ROWS, rows - top)
-            source = a_panel + top * steps * _PAIR_BYTES
-            run_tile(isa, WIDE, group, source, steps * _PAIR_BYTES, left, b_panel + first * panel_bytes, panel_bytes, steps, zeros, acc)
+            run_tile(isa, WIDE, group, False, scratch + 8 * top, zeros, 1, b_panel + first * panel_bytes, panel_bytes, steps, zeros, acc)
             for r in range(left):
                 target = y_start + (top + r) * at(row, _MATMUL.y_row) + first * LANES * at(row, _MATMUL.y_col)
                 _store_codes(row, acc + r * group * LANES * 4, target, count)
@@ -115,11 +116,11 @@ def _multiply_rows(row: int, acc: int, a_panel: int, b_panel: int, y_start: int,
 
 
 @jit
-def _multiply_columns(row: int, acc: int, a: int, b: int, y_start: int, width: int) -> None:
+def _multiply_columns(row: int, scratch: int, a: int, b: int, y_start: int, width: int) -> None:
     """All rows of one batch times up to BLOCK_COLUMNS columns; ``a`` and ``b`` are addresses of their first elements."""
     k, rows, a_type, b_type = at(row, _MATMUL.k), at(row, _MATMUL.rows), at(row, _MATMUL.a_type), at(row, _MATMUL.b_type)
     steps = (k + 1) // 2
-    a_panel = acc + TILE_BYTES + ZERO_BYTES
+    a_panel = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES + ZERO_BYTES
     b_panel = a_panel + BLOCK_ROWS * steps * _PAIR_BYTES
     b_strides = (at(row, _MATMUL.b_row), at(row, _MATMUL.b_col))
     for first in range(0, width, LANES):
@@ -131,15 +132,15 @@ def _multiply_columns(row: int, acc: int, a: int, b: int, y_start: int, width: i
         count = min(BLOCK_ROWS, rows - first)
         start = a + first * a_strides[0] * size_of(a_type)
         _pack_rows(a_panel, start, a_type, at(row, _MATMUL.a_zp), a_strides, count, k, steps)
-        _multiply_rows(row, acc, a_panel, b_panel, y_start + first * at(row, _MATMUL.y_row), count, width)
+        _multiply_rows(row, scratch, a_panel, b_panel, y_start + first * at(row, _MATMUL.y_row), count, width)
 
 
 @jit
 def wide_matmul(row: int, scratch: int) -> None:
     """The opcode ``matmul`` with int32 sums."""
-    acc = scratch + BLOCKS * BLOCK_BYTES
+    zeros = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
     for i in range(ZERO_BYTES // 4):
-        store_32(acc + TILE_BYTES, i, 0)
+        store_32(zeros, i, 0)
     a_size, b_size, cols = size_of(at(row, _MATMUL.a_type)), size_of(at(row, _MATMUL.b_type)), at(row, _MATMUL.cols)
     for batch in range(at(row, _MATMUL.b0) * at(row, _MATMUL.b1) * at(row, _MATMUL.b2) * at(row, _MATMUL.b3)):
         a = at(row, _MATMUL.a) + a_size * (at(row, _MATMUL.a_offset) + batch_offset(row, _MATMUL.a_s0, batch))
@@ -147,4 +148,4 @@ def wide_matmul(row: int, scratch: int) -> None:
         y_start = at(row, _MATMUL.y_offset) + batch_offset(row, _MATMUL.y_s0, batch)
         for first in range(0, cols, BLOCK_COLUMNS):
             start, width = b + first * at(row, _MATMUL.b_col) * b_size, min(BLOCK_COLUMNS, cols - first)
-            _multiply_columns(row, acc, a, start, y_start + first * at(row, _MATMUL.y_col), width)
+            _multiply_columns(row, scratch, a, start, y_start + first * at(row, _MATMUL.y_col), width)

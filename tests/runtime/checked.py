@@ -18,17 +18,24 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
+from qcompiler.runtime.channels import CHANNEL_TILES, taps_in_group
+from qcompiler.runtime.epilogue import REQUANTIZE
 from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
+from qcompiler.runtime.movers import copy_run, transpose_square
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
 from qcompiler.runtime.parts import divide, part_rows
+from qcompiler.runtime.pools import POOL_TILES
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
-from qcompiler.runtime.vectors import CHANNEL_TILES, lookup_bytes
+from qcompiler.runtime.sums import add_bytes
+from qcompiler.runtime.vectors import lookup_bytes
+from qcompiler.runtime.windows import chunk_order
 
 from qcompiler.runtime import machine, memory
+from qcompiler.runtime import requant as spec
 
 Array = NDArray[Any]
 
@@ -73,34 +80,111 @@ def tile_reference(checked: CheckedMemory, layout: str, tile_rows: int, panels: 
     """What a register tile computes, on checked memory."""
     load_a = checked.loader(8, False) if layout == "quad" else checked.loader(16, True)
     load_b = checked.loader(16, True) if layout == "wide" else checked.loader(8, True)
-    load_bias, store = checked.loader(32, True), checked.storer(32)
+    load_bias, load_pointer, store = checked.loader(32, True), checked.loader(64, True), checked.storer(32)
     group, step_bytes = (4 if layout == "quad" else 2), (32 if layout == "pair" else 64)
 
-    def tile(a: int, a_stride: int, rows: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
-        assert 1 <= rows <= tile_rows
+    def tile(pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
         for r in range(tile_rows):
-            source = a + min(r, rows - 1) * a_stride
-            left = [load_a(source + 4 * s, g) for s in range(steps) for g in range(group)]
+            sources = [load_pointer(pointers, r) + load_pointer(offsets, s) for s in range(segments)]
+            left = [load_a(source + 4 * s, g) for source in sources for s in range(steps) for g in range(group)]
             for column in range(16 * panels):
                 panel, lane = b + column // 16 * panel_bytes, column % 16
-                right = [load_b(panel + s * step_bytes, lane * group + g) for s in range(steps) for g in range(group)]
+                right = [load_b(panel + s * step_bytes, lane * group + g) for s in range(segments * steps) for g in range(group)]
                 total = sum(x * y for x, y in zip(left, right, strict=True))
                 store(acc, r * 16 * panels + column, load_bias(bias, column) + total)
 
     return tile
 
 
-def channel_reference(checked: CheckedMemory, wide: bool, vectors: int) -> Callable[..., None]:
-    """What a channel tile computes, on checked memory."""
-    load_x = checked.loader(16, True) if wide else checked.loader(8, False)
-    load_pointer, load_w, load_bias, store = checked.loader(64, True), checked.loader(8, True), checked.loader(32, True), checked.storer(32)
+def requantize_reference(checked: CheckedMemory, wide: bool) -> Callable[..., None]:
+    """What a requantization computes, on checked memory."""
+    load, store = checked.loader(32, True), checked.storer(16 if wide else 8)
 
-    def tile(pointers: int, taps: int, offset: int, w: int, w_stride: int, bias: int, acc: int) -> None:
-        for c in range(16 * vectors):
-            products = (load_x(load_pointer(pointers, t) + offset, c) * load_w(w + t * w_stride, c) for t in range(taps))
+    def requantize(
+        y: int, y_stride: int, acc: int, acc_stride: int, valid: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int
+    ) -> None:
+        out = spec.Range(y_zp, lo, hi)
+        for r in range(valid):
+            for c in range(-(-count // 16) * 16):
+                code = out.code(spec.requant(load(acc + r * acc_stride, c), load(m, c), load(n, c)))
+                if c < count:
+                    store(y + r * y_stride, c, code)
+
+    return requantize
+
+
+def channel_reference(checked: CheckedMemory, layout: str, width: int) -> Callable[..., None]:
+    """What a channel tile computes, on checked memory."""
+    group = taps_in_group(layout)
+    load_x = checked.loader(8, False) if layout == "quad" else checked.loader(16, True)
+    load_w = checked.loader(8 if layout == "quad" else 16, True)
+    load_offset, load_bias, store = checked.loader(64, True), checked.loader(32, True), checked.storer(32)
+    order = chunk_order(width, group)
+
+    def tile(x: int, offsets: int, groups: int, w: int, bias: int, acc: int) -> None:
+        sources = [x + load_offset(offsets, tap) for tap in range(groups * group)]
+        for place, c in enumerate(order):
+            products = (load_x(source, c) * load_w(w, (t // group * width + place) * group + t % group) for t, source in enumerate(sources))
             store(acc, c, load_bias(bias, c) + sum(products))
 
     return tile
+
+
+def pool_reference(checked: CheckedMemory, summing: bool, wide: bool, width: int) -> Callable[..., None]:
+    """What a pool tile computes, on checked memory."""
+    load_x, load_pointer = (checked.loader(16, True) if wide else checked.loader(8, False)), checked.loader(64, True)
+    store = checked.storer(32 if summing else 16 if wide else 8)
+
+    def tile(y: int, pointers: int, count: int, offset: int) -> None:
+        sources = [load_pointer(pointers, i) + offset for i in range(count)]
+        for c in range(width):
+            codes = [load_x(source, c) for source in sources]
+            store(y, c, sum(codes) if summing else max(codes, default=-32768 if wide else 0))
+
+    return tile
+
+
+def transpose_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `transpose_square` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def transpose(target: int, target_stride: int, source: int, source_stride: int) -> None:
+        codes = [[load(source + i * source_stride, j) for j in range(16)] for i in range(16)]
+        for i in range(16):
+            for j in range(16):
+                store(target + i * target_stride, j, codes[j][i])
+
+    return transpose
+
+
+def copy_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `copy_run` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def copy(target: int, source: int, count: int) -> None:
+        for i in range(count):
+            store(target, i, load(source, i))
+
+    return copy
+
+
+def add_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `add_bytes` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def halves(pair: int) -> tuple[int, int]:
+        return (pair & 0xFFFF ^ 0x8000) - 0x8000, pair >> 16
+
+    def add(
+        y: int, a: int, b: int, blocks: int, high: int, low: int, c_high: int, c_low: int, shift: int, lo: int, hi: int, y_zp: int
+    ) -> None:
+        (a_high, b_high), (a_low, b_low) = halves(high), halves(low)
+        for i in range(16 * blocks):
+            left, right = load(a, i), load(b, i)
+            total = 65536 * (left * a_high + right * b_high + c_high) + left * a_low + right * b_low + c_low
+            store(y, i, min(max(total >> (16 + shift), lo), hi) + y_zp)
+
+    return add
 
 
 def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
@@ -117,7 +201,11 @@ def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
     replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
-    replaced |= {id(tile): channel_reference(checked, wide, vectors) for tile, (wide, vectors) in CHANNEL_TILES.items()}
+    replaced |= {id(tile): channel_reference(checked, layout, width) for tile, (layout, width) in CHANNEL_TILES.items()}
+    replaced |= {id(kernel): requantize_reference(checked, wide) for kernel, wide in REQUANTIZE.items()}
+    replaced |= {id(tile): pool_reference(checked, *made_for) for tile, made_for in POOL_TILES.items()}
+    replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
+    replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
@@ -220,7 +308,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul", "table")
+    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary")
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
     results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
     results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}

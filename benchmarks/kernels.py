@@ -1,0 +1,206 @@
+"""How close the kernels come to this core's limits.
+
+    python -m benchmarks.kernels [--repeat 20]
+
+Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. Products with a single row (and
+a few) are compared with the *bandwidth*: reading as many bytes of memory once. One thread; the fastest of many runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from qcompiler.runtime.builder import ProgramBuilder
+from qcompiler.runtime.emit import loop, splat
+from qcompiler.runtime.isa import best_isa
+from qcompiler.runtime.session import Session
+from qcompiler.runtime.simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
+from rich.console import Console
+from rich.table import Table
+
+Array = NDArray[Any]
+CHAINS = 12
+"""Independent sums: more than an instruction's latency times the units that execute it."""
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+STREAMED = 1 << 27
+"""Bytes that are read to measure the bandwidth."""
+
+
+# --- limits of the core ------------------------------------------------------------------------------------------------------------
+
+
+def peak_loop(flavour: Flavour) -> Callable[[int, int, int], int]:
+    """A compiled function of (rounds, a, b): so many rounds of `CHAINS` dot products on registers alone."""
+    lanes, step = flavour.bits // 32, quad_step if flavour.layout == "quad" else pair_step
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def chains(typingctx: Any, rounds: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            element = ir.IntType(8) if flavour.layout == "quad" else ir.IntType(16)
+            codes = ir.VectorType(element, 32 * lanes // element.width)
+            x, w = (builder.bitcast(splat(builder, builder.trunc(value, _I32), lanes), codes) for value in arguments[1:])
+            start = [splat(builder, builder.trunc(builder.add(arguments[1], ir.Constant(_I64, i)), _I32), lanes) for i in range(CHAINS)]
+            sums = loop(builder, arguments[0], start, lambda _, values: [step(builder, flavour, value, x, w) for value in values])
+            total = sums[0]
+            for value in sums[1:]:
+                total = builder.xor(total, value)
+            return builder.sext(builder.extract_element(total, ir.Constant(_I32, 0)), _I64)
+
+        return types.int64(types.int64, types.int64, types.int64), codegen
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+    def run(rounds: int, a: int, b: int) -> int:
+        return chains(rounds, a, b)  # type: ignore[no-any-return, call-arg, arg-type]
+
+    return run  # type: ignore[no-any-return]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read(typingctx: Any, address: Any, blocks: Any) -> Any:
+    """Read four streams of ``blocks`` times 64 bytes, one behind the other."""
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(_I64, 8)
+        base = builder.inttoptr(arguments[0], vector.as_pointer())
+
+        def step(index: Any, sums: list[Any]) -> list[Any]:
+            places = [builder.gep(base, [builder.add(index, builder.mul(arguments[1], ir.Constant(_I64, i)))]) for i in range(4)]
+            return [builder.xor(total, builder.load(place, align=8)) for total, place in zip(sums, places, strict=True)]
+
+        sums = loop(builder, arguments[1], [ir.Constant(vector, [0] * 8)] * 4, step)
+        total = builder.xor(builder.xor(sums[0], sums[1]), builder.xor(sums[2], sums[3]))
+        return builder.extract_element(total, ir.Constant(_I32, 0))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def _stream(address: int, blocks: int) -> int:
+    return _read(address, blocks)  # type: ignore[no-any-return, call-arg, arg-type]
+
+
+def fastest(run: Callable[[], object], repeat: int) -> float:
+    """Nanoseconds of the fastest run."""
+    best = float("inf")
+    for _ in range(repeat + 1):
+        start = time.perf_counter_ns()
+        run()
+        best = min(best, time.perf_counter_ns() - start)
+    return best
+
+
+def peak(flavour: Flavour, repeat: int) -> float:
+    """Multiply-accumulates a nanosecond of the instruction alone."""
+    run, rounds = peak_loop(flavour), 200_000
+    each = flavour.bits // (8 if flavour.layout == "quad" else 16)
+    return rounds * CHAINS * each / fastest(lambda: run(rounds, 3, 5), repeat)
+
+
+def bandwidth(repeat: int) -> float:
+    """Bytes a nanosecond of a read through memory."""
+    data = np.ones(STREAMED, np.uint8)
+    return STREAMED / fastest(lambda: _stream(data.ctypes.data, STREAMED // 256), repeat)
+
+
+# --- kernels ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel with its work, and what limits it."""
+
+    name: str
+    session: Session
+    feeds: dict[str, Array]
+    macs: int
+    weights: int
+    limit: str  # the type of x, or "memory"
+
+
+def one(name: str, opcode: str, x: Array, y: tuple[int, ...], k: int, outputs: int, macs: int, limit: str, /, **fields: Any) -> Case:
+    """A program of one instruction with random int8 weights [k, outputs] and 8-bit codes out."""
+    rng = np.random.default_rng(0)
+    b = ProgramBuilder()
+    source, target = b.buffer(x.shape, x.dtype, "x"), b.buffer(y, np.uint8, "y")
+    b.input("x", source, x.dtype, x.shape)
+    layer: Mapping[str, Array] = {
+        "w": rng.integers(-127, 128, k * outputs).astype(np.int8), "bias": np.zeros(outputs, np.int32),
+        "m": np.full(outputs, 1 << 30, np.int32), "n": np.full(outputs, 42, np.int32),
+    }
+    b.emit(opcode, node=name, x=source, y=target, **layer, y_zp=128, lo=0, hi=255, **fields)
+    b.output("y", target, np.uint8, y)
+    return Case(name, Session(b.program()), {"x": x}, macs, k * outputs, limit)
+
+
+def codes(dtype: type, *shape: int) -> Array:
+    """Random codes."""
+    info = np.iinfo(dtype)
+    return np.random.default_rng(1).integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def gemm(name: str, dtype: type, rows: int, k: int, cols: int, limit: str = "") -> Case:
+    """A product with constant weights."""
+    x = codes(dtype, rows, k)
+    return one(name, "gemm", x, (rows, cols), k, cols, rows * k * cols, limit or x.dtype.name, rows=rows, k=k, cols=cols)
+
+
+def conv(name: str, dtype: type, size: int, in_c: int, out_c: int, kernel: int, groups: int = 1) -> Case:
+    """A convolution with padding and stride 1."""
+    x, k = codes(dtype, 1, size, size, in_c), kernel * kernel * in_c // groups
+    return one(
+        name, "conv", x, (1, size, size, out_c), k, out_c, size * size * k * out_c, x.dtype.name, batch=1, in_h=size, in_w=size, in_c=in_c,
+        out_h=size, out_w=size, out_c=out_c, kernel_h=kernel, kernel_w=kernel, pad_top=kernel // 2, pad_left=kernel // 2, groups=groups,
+    )
+
+
+def cases() -> list[Case]:
+    """What is measured."""
+    return [
+        gemm("GEMM 512³, u8", np.uint8, 512, 512, 512), gemm("GEMM 512³, i16", np.int16, 512, 512, 512),
+        conv("3x3, 56² x 64, u8", np.uint8, 56, 64, 64, 3), conv("3x3, 14² x 256, u8", np.uint8, 14, 256, 256, 3),
+        conv("3x3, 28² x 128, i16", np.int16, 28, 128, 128, 3),
+        conv("depthwise 3x3, 56² x 144, u8", np.uint8, 56, 144, 144, 3, 144), conv("depthwise 5x5, 14² x 672, i16", np.int16, 14, 672, 672, 5, 672),
+        *(gemm(f"{rows} x 8192 x 16384, u8", np.uint8, rows, 8192, 16384, "memory") for rows in (1, 4)),
+    ]
+
+
+def flavours() -> dict[str, Flavour]:
+    """The dot product of this CPU for each type of activations."""
+    if best_isa().name == "AVX512_VNNI":
+        return {"uint8": QUAD_512, "int16": PAIR_512}
+    if best_isa().name == "AVX_VNNI":
+        return {"uint8": QUAD_256, "int16": PAIR_256}
+    narrow = PAIR_256 if best_isa().name == "AVX2" else PAIR_ANY
+    return {"uint8": narrow, "int16": narrow}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Compare kernels with the limits of this core.")
+    parser.add_argument("--repeat", type=int, default=20)
+    repeat = parser.parse_args().repeat
+    limits = {name: peak(flavour, repeat) for name, flavour in flavours().items()}
+    memory = bandwidth(repeat)
+    table = Table("kernel", "GMAC/s", "GB/s of weights", "limit", "share of it", title=f"{best_isa().name.lower()}, one thread")
+    for case in cases():
+        times = [case.session.profile(case.feeds, 1)[0][2] for _ in range(repeat)]
+        rate, streamed = case.macs / min(times), case.weights / min(times)
+        limit = memory if case.limit == "memory" else limits[case.limit]
+        unit = "GB/s of memory" if case.limit == "memory" else f"GMAC/s, {case.limit}"
+        share = (streamed if case.limit == "memory" else rate) / limit
+        table.add_row(case.name, f"{rate:.0f}", f"{streamed:.1f}", f"{limit:.0f} {unit}", f"{share:.0%}")
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()

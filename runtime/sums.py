@@ -1,0 +1,63 @@
+"""The sum of two uint8 tensors, each with its factor, as LLVM vector code on 32 bits.
+
+``a * a_m + b * b_m + c`` may need 41 bits, but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
+signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``, n >= 16, is
+``(h + (l >> 16)) >> (n - 16)``, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .emit import loop, splat
+from .simd import LANES, PAIR_512, PAIR_ANY, Isa, pair_step
+
+_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
+_FLAVOUR = PAIR_512 if Isa.AVX512_VNNI.supported else PAIR_ANY
+_CODES, _SUMS, _PAIRS = ir.VectorType(_I8, LANES), ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
+AddBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int, int], None]
+
+
+def _make_add() -> AddBytes:
+    def add(
+        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any, lo: Any, hi: Any, y_zp: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_add(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 12)), codegen
+
+    return intrinsic(add)  # type: ignore[no-any-return]
+
+
+def _emit_add(builder: Any, y: Any, a: Any, b: Any, blocks: Any, *numbers: Any) -> None:
+    high, low, c_high, c_low, shift, lo, hi, y_zp = (splat(builder, builder.trunc(number, _I32), LANES) for number in numbers)
+    high, low = builder.bitcast(high, _PAIRS), builder.bitcast(low, _PAIRS)
+    half = ir.Constant(_SUMS, [16] * LANES)
+    sources, target = [builder.inttoptr(base, _CODES.as_pointer()) for base in (a, b)], builder.inttoptr(y, _CODES.as_pointer())
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        first, second = (builder.zext(builder.load(builder.gep(source, [index]), align=1), _SUMS) for source in sources)
+        pairs = builder.bitcast(builder.or_(first, builder.shl(second, half)), _PAIRS)
+        below = builder.ashr(pair_step(builder, _FLAVOUR, c_low, pairs, low), half)
+        values = builder.ashr(builder.add(pair_step(builder, _FLAVOUR, c_high, pairs, high), below), shift)
+        values = builder.select(builder.icmp_signed(">", values, lo), values, lo)
+        values = builder.select(builder.icmp_signed("<", values, hi), values, hi)
+        builder.store(builder.trunc(builder.add(values, y_zp), _CODES), builder.gep(target, [index]), align=1)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
+add_bytes = _make_add()
+"""``y[i] = min(max(((65536 * h + l) >> (16 + shift)), lo), hi) + y_zp`` on ``16 * blocks`` codes.
+
+Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo, hi, y_zp)``; ``high`` and ``low`` hold the factor of b in their upper
+16 bits and that of a in the lower ones; ``h = a * a_high + b * b_high + c_high`` and ``l`` likewise.
+"""

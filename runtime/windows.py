@@ -1,0 +1,80 @@
+"""How a convolution reads its image: windows as segments, and the band of padded lines that is copied to scratch memory.
+
+A window is read as *segments*: whole lines of the kernel where a window's pixels lie side by side, else single taps. An image that needs
+padding (or whose codes must become int16) is copied band by band: the lines that some rows of the output need, padded with the zero point
+on all sides, so that every window lies at a fixed distance from its pixel. Plain arithmetic: the kernels compile these functions.
+"""
+
+from __future__ import annotations
+
+from .instruction import Values
+
+BAND_BYTES = 1 << 18
+"""A band larger than this holds the lines of a single row of the output: it should stay in the second cache."""
+
+MOST_BAND_BYTES = 1 << 27
+"""Larger lines (an absurd stride) are left to the plain kernel."""
+
+SLACK = 64
+"""Bytes behind a band that the last step of a window may read."""
+
+
+def reads_lines(groups: int, dilation_w: int) -> bool:
+    """Whether a segment is a line of the kernel, not a single tap."""
+    return groups == 1 and dilation_w == 1
+
+
+def segment_count(kernel_h: int, kernel_w: int, by_lines: bool) -> int:
+    """Segments in a window."""
+    return kernel_h if by_lines else kernel_h * kernel_w
+
+
+def padded_width(out_w: int, kernel_w: int, stride_w: int, dilation_w: int) -> int:
+    """Pixels that the windows of a row of the output cover."""
+    return (out_w - 1) * stride_w + (kernel_w - 1) * dilation_w + 1
+
+
+def band_lines(rows: int, kernel_h: int, stride_h: int, dilation_h: int) -> int:
+    """Lines of the image that ``rows`` rows of the output need."""
+    return (rows - 1) * stride_h + (kernel_h - 1) * dilation_h + 1
+
+
+def band_rows(out_h: int, line_bytes: int, kernel_h: int, stride_h: int, dilation_h: int) -> int:
+    """Rows of the output whose lines fit a band; at least one."""
+    lines = BAND_BYTES // max(line_bytes, 1) - (kernel_h - 1) * dilation_h - 1
+    return min(max(lines // stride_h + 1, 1), out_h)
+
+
+def band_bytes(f: Values) -> int:
+    """Scratch memory for a band of int16 codes."""
+    line = 2 * f["in_c"] * padded_width(f["out_w"], f["kernel_w"], f["stride_w"], f["dilation_w"])
+    one, all_rows = (line * band_lines(rows, f["kernel_h"], f["stride_h"], f["dilation_h"]) for rows in (1, max(f["out_h"], 1)))
+    return min(all_rows, max(one, BAND_BYTES))
+
+
+def is_banded(f: Values) -> bool:
+    """Whether the bands of a convolution are of a sane size."""
+    return band_bytes(f) <= MOST_BAND_BYTES
+
+
+def widest_chunk(long_vectors: bool, quads: bool) -> int:
+    """Channels of a depthwise convolution that one vector holds, of 512 bits or of 256, as uint8 or as int16."""
+    return (64 if long_vectors else 32) // (1 if quads else 2)
+
+
+def chunk_width(widest: int, left: int) -> int:
+    """Channels of the next chunk when ``left`` remain: a power of two from 16 to the widest."""
+    if left > 32 or widest <= 16:
+        return widest
+    return min(32 if left > 16 else 16, widest)
+
+
+def chunk_order(width: int, group: int) -> list[int]:
+    """The channel of every sum of a chunk after interleaving ``group`` taps: lanes of 128 bits give their channels by fours."""
+    lane = 4 * group
+    return [lane * part + 4 * vector + i for vector in range(group) for part in range(width // lane) for i in range(4)]
+
+
+def padded_channels(channels: int) -> int:
+    """Channels with those that fill the last chunk, however wide it is."""
+    return (channels + 63) // 64 * 64
