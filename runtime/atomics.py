@@ -15,7 +15,7 @@ def _pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _I64.as_pointer())
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load_acquire(typingctx: Any, address: Any) -> Any:
     """The int64 at ``address``; what its writer wrote before `store_release` is visible after it."""
 
@@ -25,7 +25,7 @@ def load_acquire(typingctx: Any, address: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_release(typingctx: Any, address: Any, value: Any) -> Any:
     """Store an int64 after everything that was written before."""
 
@@ -36,7 +36,7 @@ def store_release(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def fetch_add(typingctx: Any, address: Any, value: Any) -> Any:
     """Add to the int64 at ``address``; its value before."""
 
@@ -46,7 +46,7 @@ def fetch_add(typingctx: Any, address: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def exchange_if(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
     """Replace the int64 at ``address`` if it is ``expected``; 1 if it was, else 0."""
 
@@ -58,7 +58,7 @@ def exchange_if(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def pause(typingctx: Any) -> Any:
     """Tell the CPU that this thread waits in a loop."""
 

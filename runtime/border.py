@@ -85,7 +85,7 @@ class Border:
         table = np.zeros((len(crossings), BORDER_WIDTH), np.int64)
         for row, crossing in zip(table, crossings, strict=True):
             row[:7] = crossing.row(addresses)
-        self._table = memoryview(table).cast("B").cast("q")
+        self._table = table.data.cast("B").cast("q")
         self._in_address = int(table.__array_interface__["data"][0])
         self._out_address = self._in_address + len(self._inputs) * table.strides[0]
 

@@ -34,7 +34,7 @@ def _at(builder: Any, kind: Any, base: Any, index: Any) -> Any:
     return builder.gep(builder.inttoptr(base, kind.as_pointer()), [index])
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _from_bits(typingctx: Any, bits: Any) -> Any:
     """The float32 of its bits."""
 
@@ -44,7 +44,7 @@ def _from_bits(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _to_single(typingctx: Any, value: Any) -> Any:
     """An integer as float32."""
 
@@ -54,7 +54,7 @@ def _to_single(typingctx: Any, value: Any) -> Any:
     return types.float32(types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _load_single(typingctx: Any, base: Any, index: Any) -> Any:
     """A float32."""
 
@@ -64,7 +64,7 @@ def _load_single(typingctx: Any, base: Any, index: Any) -> Any:
     return types.float32(types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _load_double(typingctx: Any, base: Any, index: Any) -> Any:
     """A float64, rounded to float32."""
 
@@ -74,7 +74,7 @@ def _load_double(typingctx: Any, base: Any, index: Any) -> Any:
     return types.float32(types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _code(typingctx: Any, value: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
     """``saturate(round_half_even(value / scale) + zero_point)``; NaN gives ``low``."""
 

@@ -127,7 +127,7 @@ def step(row: int, scratch: int) -> int:
 @jit
 def _claim(control: int) -> int:
     """Take the next part of the instruction that is shared out: the index of its row; or ENDED, NOTHING, or AGAIN."""
-    word = load_acquire(control)
+    word: int = load_acquire(control)
     if word == ENDED:
         return ENDED
     index, part = word >> PART_BITS, word & _PART_MASK
