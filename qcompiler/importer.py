@@ -89,6 +89,8 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     """Functions inlined, checked, of opset 13 or later, types of all tensors inferred."""
     version = _default_opset(light)
     _refuse_types(light.graph)
+    if not light.graph.output:
+        raise ModelError("the model has no outputs, so there is nothing to compute")
     if version < _OLDEST_OPSET:
         raise ModelError(f"opset {version} is too old; export the model again with opset {_OLDEST_OPSET} or later (best: 17 to 21)")
     if version > _NEWEST_OPSET:

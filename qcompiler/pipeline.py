@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
@@ -170,11 +170,18 @@ def build_pass(kind: type[Pass], options: dict[str, Any]) -> Pass:
         if key not in fields:
             raise OptionError(f"pass '{kind.name}' has no option '{key}'; it has: {', '.join(sorted(fields)) or 'none'}")
         if not _fits(value, hints[key]):
-            raise OptionError(f"pass '{kind.name}': option '{key}' must be {getattr(hints[key], '__name__', hints[key])}, not {value!r}")
+            raise OptionError(f"pass '{kind.name}': option '{key}' must be {_hint_text(hints[key])}, not {value!r}")
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def _hint_text(hint: Any) -> str:
+    """A type as people read it: ``int``, ``str | int``, ``'fast' or 'slow'``."""
+    if str(hint).startswith("typing.Literal"):
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -182,8 +189,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(hint, type):
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    arguments = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is not None and str(hint).startswith("typing.Literal"):
+    arguments = get_args(hint)
+    if str(hint).startswith("typing.Literal"):
         return value in arguments
     return not arguments or any(_fits(value, argument) for argument in arguments if isinstance(argument, type))
 

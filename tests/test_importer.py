@@ -297,6 +297,7 @@ def test_a_file_cut_anywhere_gives_one_line(tmp_path):
     [
         ("g (float[N] x) => (float[N] y) { y = Relu(x) }", 6, "opset 6 is too old"),
         ("g (float[N] x) => (float[N] y) { y = Relu(x) }", 99, "opset 99 is newer"),
+        ("g (float[N] x) => () { y = Relu(x) }", 17, "the model has no outputs"),
         ("g (float[N] x) => (float[N] y) { y = NoSuchOperator(x) }", 17, "not a valid ONNX model"),
         ("g (float[N] x) => (float[N] y) { y = Add(x, missing) }", 17, "not a valid ONNX model"),
     ],

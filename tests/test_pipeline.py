@@ -65,7 +65,7 @@ def test_text_survives_a_round_trip() -> None:
         ("sample(depth=1)", "has no option 'depth'; it has: limit, mode, ratio, strict, widen"),
         ("sample(limit=x)", "option 'limit' must be int, not 'x'"),
         ("sample(limit=True)", "option 'limit' must be int"),
-        ("sample(mode=medium)", "option 'mode'"),
+        ("sample(mode=medium)", "option 'mode' must be 'fast' or 'slow', not 'medium'"),
         ("sample(3)", "every option needs its name"),
         ("sample(limit=f())", "neither a literal nor a bare word"),
         ("sample)", "cannot read"),

@@ -286,6 +286,8 @@ class Lowering:
             finite = known[np.isfinite(known)]
             return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         node = producer(tensor)
+        if node is None and tensor.dtype is not None and tensor.dtype != np.float32:
+            raise UnsupportedError(f"the input '{tensor.name}' is {tensor.dtype}; the machine takes float32: convert the model's inputs to it")
         if node is None:
             raise UnsupportedError(f"it needs the range of '{tensor.name}'; put a QuantizeLinear/DequantizeLinear pair behind that tensor")
         if node.op == "DequantizeLinear":

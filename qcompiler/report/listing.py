@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 
 from qcompiler.ir import Graph, Node, Tensor, constant_of, subgraphs
 
@@ -26,14 +27,21 @@ def listing(graph: Graph, indent: str = "") -> Iterator[str]:
 
 def _typed(tensor: Tensor) -> str:
     shape = "?" if tensor.shape is None else f"[{', '.join(str(dim) for dim in tensor.shape)}]"
-    return f"%{tensor.name}: {np.dtype(tensor.dtype).name if tensor.dtype is not None else '?'}{shape}"
+    return f"%{tensor.name}: {_type(tensor)}{shape}"
+
+
+def _type(tensor: Tensor) -> str:
+    kind = tensor.dtype
+    if kind is None:
+        return "?"
+    return onnx.TensorProto.DataType.Name(kind).lower() if isinstance(kind, int) else np.dtype(kind).name
 
 
 def _operand(tensor: Tensor) -> str:
     value = constant_of(tensor)
     if value is None:
         return f"%{tensor.name}" if tensor.name else "-"
-    return f"{value.dtype}{value.tolist()}" if value.size <= 4 else f"{tensor.name}: {value.dtype}{list(value.shape)}"
+    return f"{value.tolist()}: {value.dtype}" if value.size <= 4 else f"{tensor.name}: {value.dtype}{list(value.shape)}"
 
 
 def _attributes(node: Node) -> str:
