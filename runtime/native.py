@@ -49,7 +49,7 @@ class Native(NamedTuple):
 
 @functools.cache
 def source_key() -> str:
-    """Hash of everything that decides the machine code; it also names the package it belongs to (installed alone, another one)."""
+    """Hash of everything that decides the machine code; the same for the package installed alone."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted((*root.glob("*.py"), *root.glob("kernels/*.py"))):
@@ -57,7 +57,7 @@ def source_key() -> str:
             continue
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     versions = (package_version("numba"), package_version("llvmlite"), sys.version)
-    for part in (__name__, *versions, cpu_name(), ",".join(sorted(cpu_features()))):
+    for part in (*versions, cpu_name(), ",".join(sorted(cpu_features()))):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
 
