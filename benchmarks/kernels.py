@@ -61,7 +61,7 @@ def peak_loop(flavour: Flavour) -> Callable[[int, int, int], int]:
 
     @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
     def run(rounds: int, a: int, b: int) -> int:
-        return chains(rounds, a, b)  # type: ignore[no-any-return, call-arg, arg-type]
+        return chains(rounds, a, b)  # type: ignore[no-any-return]
 
     return run  # type: ignore[no-any-return]
 
@@ -86,7 +86,7 @@ def _read(typingctx: Any, address: Any, blocks: Any) -> Any:
 
 @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
 def _stream(address: int, blocks: int) -> int:
-    return _read(address, blocks)  # type: ignore[no-any-return, call-arg, arg-type]
+    return _read(address, blocks)  # type: ignore[no-any-return]
 
 
 def fastest(run: Callable[[], object], repeat: int) -> float:

@@ -15,10 +15,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import loop
-from .simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
+from .simd import LANES, PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, Isa, pair_step, quad_step
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 ChannelTile = Callable[[int, int, int, int, int, int], None]
+SingleTile = Callable[[int, int, int, int, int], None]
 
 def taps_in_group(layout: str) -> int:
     """Taps that one step multiplies; as many sums are interleaved."""
@@ -83,7 +84,7 @@ class _ChannelWriter:
     def _interleaved(self, taps: list[Any]) -> list[Any]:
         """Vectors of whole groups: each lane of 128 bits gives its channels by fours."""
         if self.group == 2:
-            return [self._unpacked(*taps, self.codes, high) for high in (False, True)]
+            return [self._unpacked(taps[0], taps[1], self.codes, high) for high in (False, True)]
         halves = [[self._unpacked(taps[i], taps[i + 1], self.codes, high) for high in (False, True)] for i in (0, 2)]
         pairs = ir.VectorType(_I16, self.width // 2)
         result = []
@@ -119,6 +120,44 @@ class _ChannelWriter:
         order = [side * self.lanes + 4 * part + i for side, part in chosen for i in range(4)]
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, self.lanes), order))
 
+
+def make_single_tile(wide: bool) -> SingleTile:
+    """``acc[c] = bias[c] + x[c] * w[c]``: one tap, on ``16 * vectors`` channels in their own order.
+
+    The intrinsic is called with ``(x, vectors, w, bias, acc)``; weights are int16, each with a zero behind it. Codes are int16 when ``wide``,
+    else uint8.
+    """
+
+    def tile(typingctx: Any, x: Any, vectors: Any, w: Any, bias: Any, acc: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_single(builder, ir.VectorType(_I16 if wide else _I8, LANES), *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 5)), codegen
+
+    return intrinsic(tile)  # type: ignore[no-any-return]
+
+
+def _emit_single(builder: Any, codes: Any, x: Any, vectors: Any, w: Any, bias: Any, acc: Any) -> None:
+    sums, pairs = ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
+    flavour = PAIR_512 if Isa.AVX512_VNNI.supported else PAIR_ANY
+
+    def at(base: Any, kind: Any, index: Any) -> Any:
+        return builder.gep(builder.inttoptr(base, kind.as_pointer()), [index])
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        values = builder.bitcast(builder.zext(builder.load(at(x, codes, index), align=1), sums), pairs)
+        start, factors = builder.load(at(bias, sums, index), align=4), builder.load(at(w, pairs, index), align=4)
+        builder.store(pair_step(builder, flavour, start, values, factors), at(acc, sums, index), align=4)
+        return []
+
+    loop(builder, vectors, [], step)
+
+
+single_u8, single_i16 = make_single_tile(False), make_single_tile(True)
+
+SINGLE_TILES = {single_u8: False, single_i16: True}
+"""Every tile of one tap, and whether its codes are int16."""
 
 CHANNEL_TILES: dict[ChannelTile, tuple[str, int]] = {}
 """Every channel tile with its layout and width."""

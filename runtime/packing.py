@@ -87,6 +87,10 @@ def _pack_channels(program: Program, constants: tuple[int, ...], size: ProductSi
     parts = [_padded(head, fill, padded_channels(channels)).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
     weights = np.zeros((-(-taps // group) * group, padded_channels(channels)), np.int8 if group == 4 else np.int16)
     weights[:taps, :channels] = program.constant(constants[0]).reshape(-1)[: taps * channels].reshape(taps, channels)
+    if taps == 1:
+        alone = np.zeros((padded_channels(channels), 2), np.int16)
+        alone[:, 0] = weights[0]
+        return _joined([*parts, alone.reshape(-1).view(np.uint8)])
     first = 0
     while first < channels:
         width = chunk_width(widest_chunk(isa is Isa.AVX512_VNNI, group == 4), channels - first)

@@ -6,12 +6,24 @@ time are summed, then requantized together.
 
 from __future__ import annotations
 
-from ..channels import pair256_16, pair512_16, pair512_32, pairany_16, quad256_16, quad256_32, quad512_16, quad512_32, quad512_64
+from ..channels import (
+    pair256_16,
+    pair512_16,
+    pair512_32,
+    pairany_16,
+    quad256_16,
+    quad256_32,
+    quad512_16,
+    quad512_32,
+    quad512_64,
+    single_i16,
+    single_u8,
+)
 from ..instruction import ISA_COLUMN, PACKED_COLUMN, TILE_BYTES
 from ..jit import jit
 from ..memory import load_i64, store_64
 from ..opcodes import columns
-from ..simd import TILE_ROWS, Isa
+from ..simd import LANES, TILE_ROWS, Isa
 from ..windows import chunk_width, padded_channels, widest_chunk
 from .bands import band_lines, band_rows, copy_line, layout_of, padded_width, point_pixels
 from .common import BLOCK_BYTES, BLOCKS, at, size_of
@@ -122,7 +134,7 @@ def _convolve_pixels(row: int, scratch: int, groups: int, first: int, pixels: in
     x_size = 1 if layout == QUAD else 2
     acc, packed = scratch + BLOCKS * BLOCK_BYTES, at(row, PACKED_COLUMN)
     offsets = acc + TILE_BYTES
-    padded = _padded_channels(channels)
+    padded, single = _padded_channels(channels), at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) == 1
     m, n, w = packed + 4 * padded, packed + 8 * padded, packed + 12 * padded
     for top in range(0, pixels, TILE_ROWS):
         count = min(TILE_ROWS, pixels - top)
@@ -131,7 +143,13 @@ def _convolve_pixels(row: int, scratch: int, groups: int, first: int, pixels: in
             width = _chunk_width(_widest_chunk(isa == _AVX512, layout == QUAD), channels - c)
             weights = w + c * groups * 4
             for r in range(count):
-                _sum_chunk(isa, layout, width, load_i64(scratch, top + r) + c * x_size, offsets, groups, weights, packed + 4 * c, acc + r * 4 * width)
+                x = load_i64(scratch, top + r) + c * x_size
+                if not single:
+                    _sum_chunk(isa, layout, width, x, offsets, groups, weights, packed + 4 * c, acc + r * 4 * width)
+                elif layout == QUAD:
+                    single_u8(x, width // LANES, weights, packed + 4 * c, acc + r * 4 * width)
+                else:
+                    single_i16(x, width // LANES, weights, packed + 4 * c, acc + r * 4 * width)
             used = min(width, channels - c)
             requant_rows(
                 y + c * y_size, channels * y_size, element, acc, 4 * width, count, m + 4 * c, n + 4 * c, used,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..jit import jit
 from ..memory import load_i64, store_64
 from ..opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, code_block, load_block, requant_block, rounding, store_strided
+from .common import BLOCK_BYTES, BLOCKS, at, clamp, code_block, load_block, rounding, store_strided
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")
 
@@ -31,24 +31,25 @@ def _exponentials(values: int, count: int, table_hi: int, table_lo: int) -> int:
 
 
 @jit
-def _shares(values: int, count: int, inverse: int) -> None:
-    """Replace Q30 terms by their share of the sum, Q31."""
+def _share_codes(row: int, values: int, count: int, inverse: int) -> None:
+    """Replace Q30 terms by the code of their share of the sum: Q31, then requantized."""
+    m, n, y_zp, lo, hi = at(row, _SOFTMAX.m), at(row, _SOFTMAX.n), at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi)
+    half = rounding(n)
     for j in range(count):
-        store_64(values, j, (load_i64(values, j) * inverse) >> 30)
+        share = (load_i64(values, j) * inverse) >> 30
+        store_64(values, j, clamp(((share * m + half) >> n) + y_zp, lo, hi))
 
 
 @jit
 def softmax(row: int, scratch: int) -> None:
     """Softmax over the middle axis of [outer, k, inner]."""
     values = scratch + BLOCKS * BLOCK_BYTES
-    k, inner, m, n = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner), at(row, _SOFTMAX.m), at(row, _SOFTMAX.n)
+    k, inner = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
     for line in range(at(row, _SOFTMAX.outer) * inner):
         start = line // inner * k * inner + line % inner
         load_block(values, at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type), start, inner, k)
         total = _exponentials(values, k, at(row, _SOFTMAX.table_hi), at(row, _SOFTMAX.table_lo))
-        _shares(values, k, (1 << 61) // total if total > 0 else 0)
-        requant_block(values, k, m, n)
-        code_block(values, k, at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi))
+        _share_codes(row, values, k, (1 << 61) // total if total > 0 else 0)
         store_strided(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start, inner, values, k)
 
 

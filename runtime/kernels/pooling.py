@@ -38,6 +38,16 @@ def _point_window(geometry: int, x: int, size: int, pointers: int, image: int, o
 
 
 @jit
+def _is_inner(geometry: int, oy: int, ox: int) -> bool:
+    """No position of the window lies in the padding."""
+    top = oy * at(geometry, _MAX.stride_h) - at(geometry, _MAX.pad_top)
+    left = ox * at(geometry, _MAX.stride_w) - at(geometry, _MAX.pad_left)
+    bottom = top + (at(geometry, _MAX.kernel_h) - 1) * at(geometry, _MAX.dilation_h)
+    right = left + (at(geometry, _MAX.kernel_w) - 1) * at(geometry, _MAX.dilation_w)
+    return top >= 0 and left >= 0 and bottom < at(geometry, _MAX.in_h) and right < at(geometry, _MAX.in_w)
+
+
+@jit
 def _fits(geometry: int, element: int) -> bool:
     """Enough channels for a vector, and a window whose addresses fit the blocks of the scratch memory."""
     taps = at(geometry, _MAX.kernel_h) * at(geometry, _MAX.kernel_w)
@@ -45,46 +55,46 @@ def _fits(geometry: int, element: int) -> bool:
 
 
 @jit
-def _max_channels(y: int, pointers: int, count: int, element: int, channels: int) -> None:
-    """The largest codes of ``count`` positions; the last vector overlaps its neighbour."""
+def _max_channels(y: int, pointers: int, count: int, shift: int, element: int, channels: int) -> None:
+    """The largest codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps its neighbour."""
     c = 0
     while c < channels:
         if element == _I16:
             if channels - c >= 32:
-                max_i16_32(y + 2 * c, pointers, count, 2 * c)
+                max_i16_32(y + 2 * c, pointers, count, shift + 2 * c)
                 c += 32
             else:
                 c = min(c, channels - 8)
-                max_i16_8(y + 2 * c, pointers, count, 2 * c)
+                max_i16_8(y + 2 * c, pointers, count, shift + 2 * c)
                 c += 8
         elif channels - c >= 64:
-            max_u8_64(y + c, pointers, count, c)
+            max_u8_64(y + c, pointers, count, shift + c)
             c += 64
         else:
             c = min(c, channels - 16)
-            max_u8_16(y + c, pointers, count, c)
+            max_u8_16(y + c, pointers, count, shift + c)
             c += 16
 
 
 @jit
-def _sum_channels(acc: int, pointers: int, count: int, element: int, channels: int) -> None:
-    """int32 sums of the codes of ``count`` positions; the last vector overlaps its neighbour."""
+def _sum_channels(acc: int, pointers: int, count: int, shift: int, element: int, channels: int) -> None:
+    """int32 sums of the codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps its neighbour."""
     c = 0
     while c < channels:
         if element == _I16:
             if channels - c >= 32:
-                sum_i16_32(acc + 4 * c, pointers, count, 2 * c)
+                sum_i16_32(acc + 4 * c, pointers, count, shift + 2 * c)
                 c += 32
             else:
                 c = min(c, channels - 8)
-                sum_i16_8(acc + 4 * c, pointers, count, 2 * c)
+                sum_i16_8(acc + 4 * c, pointers, count, shift + 2 * c)
                 c += 8
         elif channels - c >= 64:
-            sum_u8_64(acc + 4 * c, pointers, count, c)
+            sum_u8_64(acc + 4 * c, pointers, count, shift + c)
             c += 64
         else:
             c = min(c, channels - 16)
-            sum_u8_16(acc + 4 * c, pointers, count, c)
+            sum_u8_16(acc + 4 * c, pointers, count, shift + c)
             c += 16
 
 
@@ -109,14 +119,20 @@ def max_pool(row: int, scratch: int) -> None:
     """Largest code of each window; padding never wins."""
     height, width, element = at(row, _MAX.out_h), at(row, _MAX.out_w), at(row, _MAX.x_type)
     size, channels, fits = 2 if element == _I16 else 1, at(row, _MAX.in_c), _fits(row, element)
+    step, count, shift, was_inner = at(row, _MAX.stride_w) * channels * size, 0, 0, False
     for pixel in range(at(row, _MAX.batch) * height * width):
         target = at(row, _MAX.y) + pixel * channels * size
         image, oy, ox = pixel // (height * width), pixel // width % height, pixel % width
-        if fits:
-            count = _point_window(row, at(row, _MAX.x), size, scratch, image, oy, ox)
-            _max_channels(target, scratch, count, element, channels)
-        else:
+        if not fits:
             _max_window(row, target, image, oy, ox)
+            continue
+        inner = _is_inner(row, oy, ox)
+        if inner and was_inner and ox > 0:
+            shift += step
+        else:
+            count, shift = _point_window(row, at(row, _MAX.x), size, scratch, image, oy, ox), 0
+        was_inner = inner
+        _max_channels(target, scratch, count, shift, element, channels)
 
 
 @jit
@@ -189,13 +205,18 @@ def average_pool(row: int, scratch: int) -> None:
     height, width, channels, element = at(row, _AVERAGE.out_h), at(row, _AVERAGE.out_w), at(row, _AVERAGE.in_c), at(row, _AVERAGE.x_type)
     y_zp, lo, hi = at(row, _AVERAGE.y_zp), at(row, _AVERAGE.lo), at(row, _AVERAGE.hi)
     size, y_size, geometry = 2 if element == _I16 else 1, 2 if at(row, _AVERAGE.y_type) == _I16 else 1, row + 8 * (_AVERAGE.batch - _MAX.batch)
-    fits = _fits(geometry, element)
+    fits, real, shift, was_inner = _fits(geometry, element), 0, 0, False
     for pixel in range(at(row, _AVERAGE.batch) * height * width):
         image, oy, ox = pixel // (height * width), pixel // width % height, pixel % width
         if fits:
-            real = _point_window(geometry, at(row, _AVERAGE.x), size, scratch, image, oy, ox)
-            _sum_channels(acc, scratch, real, element, channels)
-            _average_codes(row, at(row, _AVERAGE.y) + pixel * channels * y_size, acc, real, _counted(row, oy, ox, real))
+            inner = _is_inner(geometry, oy, ox)
+            if inner and was_inner and ox > 0:
+                shift += at(row, _AVERAGE.stride_w) * channels * size
+            else:
+                real, shift = _point_window(geometry, at(row, _AVERAGE.x), size, scratch, image, oy, ox), 0
+            was_inner = inner
+            _sum_channels(acc, scratch, real, shift, element, channels)
+            _average_codes(row, at(row, _AVERAGE.y) + pixel * channels * y_size, acc, real, real if inner else _counted(row, oy, ox, real))
             continue
         counted = _average_window(row, acc, image, oy, ox)
         m, n = load_i32(at(row, _AVERAGE.m), counted - 1), load_i32(at(row, _AVERAGE.n), counted - 1)

@@ -18,7 +18,7 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
-from qcompiler.runtime.channels import CHANNEL_TILES, taps_in_group
+from qcompiler.runtime.channels import CHANNEL_TILES, SINGLE_TILES, taps_in_group
 from qcompiler.runtime.epilogue import REQUANTIZE
 from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
 from qcompiler.runtime.isa import Isa, best_isa
@@ -130,6 +130,18 @@ def channel_reference(checked: CheckedMemory, layout: str, width: int) -> Callab
     return tile
 
 
+def single_reference(checked: CheckedMemory, wide: bool) -> Callable[..., None]:
+    """What a tile of one tap computes, on checked memory."""
+    load_x, load_w = (checked.loader(16, True) if wide else checked.loader(8, False)), checked.loader(16, True)
+    load_bias, store = checked.loader(32, True), checked.storer(32)
+
+    def tile(x: int, vectors: int, w: int, bias: int, acc: int) -> None:
+        for c in range(16 * vectors):
+            store(acc, c, load_bias(bias, c) + load_x(x, c) * load_w(w, 2 * c))
+
+    return tile
+
+
 def pool_reference(checked: CheckedMemory, summing: bool, wide: bool, width: int) -> Callable[..., None]:
     """What a pool tile computes, on checked memory."""
     load_x, load_pointer = (checked.loader(16, True) if wide else checked.loader(8, False)), checked.loader(64, True)
@@ -204,6 +216,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(tile): channel_reference(checked, layout, width) for tile, (layout, width) in CHANNEL_TILES.items()}
     replaced |= {id(kernel): requantize_reference(checked, wide) for kernel, wide in REQUANTIZE.items()}
     replaced |= {id(tile): pool_reference(checked, *made_for) for tile, made_for in POOL_TILES.items()}
+    replaced |= {id(tile): single_reference(checked, wide) for tile, wide in SINGLE_TILES.items()}
     replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
     replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
