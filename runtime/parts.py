@@ -17,7 +17,7 @@ from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
 
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
 _BATCHES = ("b0", "b1", "b2", "b3")
-_PARTS_PER_THREAD = 4
+_PARTS_PER_THREAD = 3
 """More parts than threads, so that one who comes late or is interrupted holds up the others little."""
 
 _NANOSECONDS = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 
 from tests.runtime.programs import two_layers
+
+ROOT = Path(__file__).parents[2]
 
 
 def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
@@ -150,8 +154,21 @@ def test_a_process_ends_while_helpers_sleep() -> None:
         "t = threading.Thread(target=lambda: [s.run(feed(p, 0)) for _ in range(50)], daemon=True); t.start(); s.run(feed(p, 0)); print('end')"
     )
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "end", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_runs_without_the_helpers_it_has_lost() -> None:
+    code = (
+        "from tests.runtime.test_threads import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a = s.raw(feed(p, 0))\n"
+        "child = os.fork()\n"
+        "same = all(np.array_equal(s.raw(feed(p, 0))['y'], a['y']) for _ in range(20))\n"
+        "if child: print('end', same, os.waitpid(child, 0)[1])\n"
+        "else: sys.exit(0 if same else 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "end True 0"), done.stderr
 
 
 def test_less_than_one_thread_is_refused() -> None:
