@@ -5,7 +5,7 @@
 
 Each sample is a fresh Python process that imports the engine, loads the file and runs it once; the engines take turns, and medians are
 shown. The machine's code is in the user's cache folder by then (`python -m qcompiler.runtime.warm` puts it there). *floor* is a process
-that imports only NumPy and llvmlite, which the machine stands on.
+that imports only NumPy, which every engine stands on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ONNXRUNTIME = (
     f"{_FEED}session.run(None, feed)"
 )
 SCRIPTS = {
-    "floor": "import llvmlite.binding\nimported = loaded = time.perf_counter()",
+    "floor": "imported = loaded = time.perf_counter()",
     "onnxruntime float": _ONNXRUNTIME,
     "onnxruntime out.onnx": _ONNXRUNTIME,
     "machine": (
