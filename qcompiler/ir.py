@@ -107,12 +107,15 @@ class QuantSpec:
         """Codes of ``real`` as ONNX QuantizeLinear gives them: half to even, saturating."""
         scale, zero = (self._along(v, real.ndim) for v in (self.scale, self.zero_point))
         codes = np.rint(real.astype(np.float32) / scale.astype(np.float32)) + zero.astype(np.float32)
-        return np.clip(codes.astype(np.float64), self.qmin, self.qmax).astype(self.dtype)
+        wide = np.float64 if self.dtype.itemsize > 2 else np.float32  # float32 holds every 16-bit code
+        return np.clip(codes.astype(wide, copy=False), self.qmin, self.qmax).astype(self.dtype)
 
     def dequantize(self, codes: Array) -> Array:
         """float32 values of ``codes`` as ONNX DequantizeLinear gives them."""
         scale, zero = (self._along(v, codes.ndim) for v in (self.scale, self.zero_point))
-        result: Array = (codes.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale.astype(np.float32)
+        wide = np.int64 if self.dtype.itemsize > 2 else np.int32
+        result: Array = np.subtract(codes, zero, dtype=wide, casting="unsafe").astype(np.float32)
+        result *= scale.astype(np.float32)
         return result
 
     def same_as(self, other: QuantSpec) -> bool:

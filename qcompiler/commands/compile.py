@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from qcompiler.api import Compiled, Form, Options, check_output, compile, describe_program, worst_layers
+from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
 from qcompiler.errors import OptionError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Pass
 from qcompiler.report.listing import listing
+from qcompiler.report.record import Report
 from qcompiler.report.terminal import show
 
 
@@ -41,26 +43,42 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
     _check_report(request.report, force=request.force)
     if any(target.resolve() == request.model.resolve() for target in targets):
         raise OptionError(f"-o {request.model}: is the model itself; choose another path")
-    compiled: dict[bool, Compiled] = {}
-    for target in targets:
-        key = target.suffix == ".onnx" and request.options.form == "qdq"
-        if key not in compiled:
-            compiled[key] = _compile(request, errors, for_onnx=key)
-    main = next(iter(compiled.values()))
-    describe_program(main)
-    worst_layers(main)
-    pairs = [(target, compiled[target.suffix == ".onnx" and request.options.form == "qdq"]) for target in targets]
-    _write_all(pairs, request.options.form, force=request.force)
+    with ExitStack() as stack:  # each result waits beside its target, in a folder of its own: external data may come with it
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=".qcompile-")) for target in targets]
+        places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
+        report = _compile_all(request, places, errors)
+        for place, target in zip(places, targets, strict=True):
+            for part in sorted(place.parent.iterdir()):
+                part.replace(target.parent / part.name)
     if request.report is not None:
-        _write_text(request.report, json.dumps(main.report.as_dict(), indent=1) + "\n")
+        _write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
     if request.as_json:
-        print(json.dumps(main.report.as_dict(), indent=1))  # noqa: T201
-    for warning in main.report.warnings:
+        print(json.dumps(report.as_dict(), indent=1))  # noqa: T201
+    for warning in report.warnings:
         errors.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
-    show(main.report, console)
+    show(report, console)
     if request.time_passes:
-        for timing in main.report.timings:
+        for timing in report.timings:
             errors.print(f"{timing.seconds:9.3f} s  {timing.name}", highlight=False)
+
+
+def _compile_all(request: CompileRequest, places: list[Path], errors: Console) -> Report:
+    """Compile once for each kind of result and write the results; the report of the first."""
+    report: Report | None = None
+    kinds = [place.suffix == ".onnx" and request.options.form == "qdq" for place in places]
+    for kind in dict.fromkeys(kinds):
+        compiled = _compile(request, errors, for_onnx=kind)
+        if report is None:
+            describe_program(compiled)
+            worst_layers(compiled)
+            report = compiled.report
+        for place in (place for place, its in zip(places, kinds, strict=True) if its == kind):
+            compiled.save(place, form=request.options.form)
+        del compiled
+        gc.collect()  # before the next one begins
+    if report is None:
+        raise OptionError("-o: name at least one file to write")
+    return report
 
 
 def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Compiled:
@@ -94,18 +112,6 @@ def _progress(console: Console, total: int) -> Iterator[_Advance]:
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Advance(progress, total)
-
-
-def _write_all(pairs: list[tuple[Path, Compiled]], form: Form, *, force: bool) -> None:
-    """Write every result beside its place first, then move all; a failure leaves what was there."""
-    with tempfile.TemporaryDirectory(dir=pairs[0][0].parent, prefix=".qcompile-") as folder:
-        staged = [Path(folder) / f"{index}" / target.name for index, (target, _) in enumerate(pairs)]
-        for place, (_, compiled) in zip(staged, pairs, strict=True):
-            place.parent.mkdir()
-            compiled.save(place, form=form, force=force)
-        for place, (target, _) in zip(staged, pairs, strict=True):
-            for part in sorted(place.parent.iterdir()):
-                part.replace(target.parent / part.name)
 
 
 def _check_report(path: Path | None, *, force: bool) -> None:

@@ -21,6 +21,8 @@ Array = NDArray[Any]
 _SHIFT = {"uint8": 0, "int8": 128, "int16": 0, "uint16": -32768}
 _NORMAL = {"uint8": "uint8", "int8": "uint8", "int16": "int16", "uint16": "int16"}
 _FACTOR_BITS = 31
+_CHUNK = 1 << 20
+"""Elements quantized at a time."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,16 @@ class Grid:
 
     def quantize(self, real: Array) -> Array:
         """Codes of an array: half to even, saturating; NaN becomes the code of 0."""
+        values = np.asarray(real, np.float32)
+        codes = np.empty(values.shape, self.dtype)
+        flat, target = values.reshape(-1), codes.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):  # the steps take eight bytes each
+            target[start : start + _CHUNK] = self._codes(flat[start : start + _CHUNK])
+        return codes
+
+    def _codes(self, real: Array) -> Array:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            steps = np.rint(np.asarray(real, np.float32) / np.float32(self.scale)).astype(np.float64)
+            steps = np.rint(real / np.float32(self.scale)).astype(np.float64)
         steps = np.nan_to_num(steps, nan=0.0, posinf=1e9, neginf=-1e9)
         codes: Array = np.clip(steps + self.zero_point, self.qmin, self.qmax).astype(self.dtype)
         return codes
