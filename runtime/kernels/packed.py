@@ -83,7 +83,7 @@ def packed_conv(row: int, scratch: int) -> None:
     line_bytes = pixel_bytes * padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
     most = band_rows(out_h, line_bytes, kernel_h, stride_h, dilation_h)
     for image in range(at(row, _CONV.batch)):
-        for first in range(0, out_h, most):
+        for first in range(0, out_h, max(most, 1)):  # no rows: no bands
             count, top = min(most, out_h - first), first * stride_h - at(row, _CONV.pad_top)
             for i in range(band_lines(count, kernel_h, stride_h, dilation_h)):
                 copy_line(row, band + i * line_bytes, layout, image * height + top + i if 0 <= top + i < height else -1)
