@@ -7,9 +7,9 @@ add up, so widening the largest first lowers the total fastest. Two kinds of ten
 - into a GEMM or convolution: they cost a slot of a budget for every layer that reads them, and are widened only where the accumulator
   provably stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
 
-``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show),
-spending at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the largest number of wide tensors. Large stored tables
-(embeddings) stay 8 bit: 16 would double them.
+``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal (`GEMM_ENOUGH_DB` for the second kind), or below `SHARE` of what the
+int8 weights cause (more would not show), spending at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the largest number of
+wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
@@ -40,6 +40,9 @@ FAINT = 0.2
 
 QUIET_DB = 50.0
 """8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+
+GEMM_ENOUGH_DB = 25.0
+"""8-bit noise that may stay before an input of a GEMM becomes wide with ``auto``: many CPUs multiply 16 bits at half the rate."""
 
 TABLE_SIZE = 4096
 """Elements from which a stored constant stays 8 bit."""
@@ -153,24 +156,30 @@ class ChooseWidths(Pass):
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         noise = measure_noise(graph, grids, data, self.feeds)
         units = [Unit(pairs, gemm_slots([p.dequantize.outputs[0] for p in pairs]), n) for pairs, n in zip(grids, noise.units, strict=True)]
-        enough = self.enough_db if self.widen == "auto" else QUIET_DB
-        wide = self._choose(graph, units, max(SHARE * noise.weights, 10 ** (-enough / 10)))
+        auto = self.widen == "auto"
+        enough = (self.enough_db, min(self.enough_db, GEMM_ENOUGH_DB)) if auto else (QUIET_DB, QUIET_DB)
+        wide = self._choose(graph, units, SHARE * noise.weights, enough)
         for unit in units:
             bits = 16 if id(unit) in wide else 8
             level = float(-10 * np.log10(max(unit.noise, 1e-30)))
             ctx.report.widths += [WidthChoice(pair.name, bits, level, bool(unit.slots)) for pair in unit.pairs]
         return bool(wide)
 
-    def _choose(self, graph: Graph, units: Sequence[Unit], target: float) -> set[int]:
-        """Widen units one by one; returns their ids."""
+    def _choose(self, graph: Graph, units: Sequence[Unit], floor: float, enough: tuple[float, float]) -> set[int]:
+        """Widen units one by one; returns their ids.
+
+        The noise left may stay where it is below ``floor``, or ``enough`` dB below the signal: one figure for tensors between GEMMs, one for
+        those into a GEMM.
+        """
+        targets = {into_gemm: max(floor, 10 ** (-decibels / 10)) for into_gemm, decibels in zip((False, True), enough, strict=True)}
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         total = sum(len(unit.slots) for unit in units)
         budget = total * GEMM_SHARE if self.widen == "auto" else total
         tensors = len(units) if self.widen == "auto" else int(self.widen)
         left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
-        loud = [unit for unit in units if unit.noise * len(units) > FAINT * target and not _is_table(unit)]
+        loud = [unit for unit in units if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and not _is_table(unit)]
         for unit in sorted(loud, key=_urgency):
-            if left <= target or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
+            if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
                 continue
             _widen(unit, layers, taken)
             wide.add(id(unit))

@@ -108,7 +108,8 @@ class QuantSpec:
         scale, zero = (self._along(v, real.ndim) for v in (self.scale, self.zero_point))
         codes = np.rint(real.astype(np.float32) / scale.astype(np.float32)) + zero.astype(np.float32)
         wide = np.float64 if self.dtype.itemsize > 2 else np.float32  # float32 holds every 16-bit code
-        return np.clip(codes.astype(wide, copy=False), self.qmin, self.qmax).astype(self.dtype)
+        result: Array = np.clip(codes.astype(wide, copy=False), self.qmin, self.qmax).astype(self.dtype)
+        return result
 
     def dequantize(self, codes: Array) -> Array:
         """float32 values of ``codes`` as ONNX DequantizeLinear gives them."""

@@ -71,7 +71,8 @@ def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path,
     outputs = []
     for name, on, threads in (("out.onnx", "onnxruntime", 1), ("out.onnx", "machine", 1), ("out.qprog", "machine", 2)):
         target = tmp_path / f"{name}-{on}.npz"
-        result = call(run_command, compiled / name, "--on", on, "--threads", threads, "--feeds", MODELS / "digits" / "test.npz", "--save", target, "--json")
+        options = ["--on", on, "--threads", threads, "--feeds", MODELS / "digits" / "test.npz", "--save", target, "--json"]
+        result = call(run_command, compiled / name, *options)
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["median_ms"] > 0
         outputs.append(np.load(target)["logits"])

@@ -34,7 +34,8 @@ def _type(tensor: Tensor) -> str:
     kind = tensor.dtype
     if kind is None:
         return "?"
-    return onnx.TensorProto.DataType.Name(kind).lower() if isinstance(kind, int) else np.dtype(kind).name
+    name: str = onnx.TensorProto.DataType.Name(kind).lower() if isinstance(kind, int) else np.dtype(kind).name
+    return name
 
 
 def _operand(tensor: Tensor) -> str:
