@@ -7,9 +7,9 @@ add up, so widening the largest first lowers the total fastest. Two kinds of ten
 - into a GEMM or convolution: they cost a slot of a budget for every layer that reads them, and are widened only where the accumulator
   provably stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
 
-``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal (`GEMM_ENOUGH_DB` for the second kind), or below `SHARE` of what the
-int8 weights cause (more would not show), spending at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the largest number of
-wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
+``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show);
+the second kind only until `GEMM_ENOUGH_DB` and `GEMM_NOISE`, and at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the
+largest number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
@@ -41,8 +41,9 @@ FAINT = 0.2
 QUIET_DB = 50.0
 """8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
 
-GEMM_ENOUGH_DB = 25.0
-"""8-bit noise that may stay before an input of a GEMM becomes wide with ``auto``: many CPUs multiply 16 bits at half the rate."""
+GEMM_ENOUGH_DB, GEMM_NOISE = 25.0, 0.3
+"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is so far below the signal and below this part of the weights' noise: many
+CPUs multiply 16 bits at half the rate."""
 
 TABLE_SIZE = 4096
 """Elements from which a stored constant stays 8 bit."""
@@ -156,22 +157,22 @@ class ChooseWidths(Pass):
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         noise = measure_noise(graph, grids, data, self.feeds)
         units = [Unit(pairs, gemm_slots([p.dequantize.outputs[0] for p in pairs]), n) for pairs, n in zip(grids, noise.units, strict=True)]
-        auto = self.widen == "auto"
-        enough = (self.enough_db, min(self.enough_db, GEMM_ENOUGH_DB)) if auto else (QUIET_DB, QUIET_DB)
-        wide = self._choose(graph, units, SHARE * noise.weights, enough)
+        wide = self._choose(graph, units, self._targets(noise.weights))
         for unit in units:
             bits = 16 if id(unit) in wide else 8
             level = float(-10 * np.log10(max(unit.noise, 1e-30)))
             ctx.report.widths += [WidthChoice(pair.name, bits, level, bool(unit.slots)) for pair in unit.pairs]
         return bool(wide)
 
-    def _choose(self, graph: Graph, units: Sequence[Unit], floor: float, enough: tuple[float, float]) -> set[int]:
-        """Widen units one by one; returns their ids.
+    def _targets(self, weights: float) -> dict[bool, float]:
+        """8-bit noise that may stay before a tensor between GEMMs (False), or one into a GEMM (True), becomes wide."""
+        if self.widen != "auto":
+            return dict.fromkeys((False, True), max(SHARE * weights, _noise(QUIET_DB)))
+        cheap = max(SHARE * weights, _noise(self.enough_db))
+        return {False: cheap, True: max(cheap, min(GEMM_NOISE * weights, _noise(GEMM_ENOUGH_DB)))}
 
-        The noise left may stay where it is below ``floor``, or ``enough`` dB below the signal: one figure for tensors between GEMMs, one for
-        those into a GEMM.
-        """
-        targets = {into_gemm: max(floor, 10 ** (-decibels / 10)) for into_gemm, decibels in zip((False, True), enough, strict=True)}
+    def _choose(self, graph: Graph, units: Sequence[Unit], targets: dict[bool, float]) -> set[int]:
+        """Widen units one by one until the noise left meets the target of their kind; returns their ids."""
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         total = sum(len(unit.slots) for unit in units)
         budget = total * GEMM_SHARE if self.widen == "auto" else total
@@ -190,6 +191,11 @@ class ChooseWidths(Pass):
 def _is_narrow(unit: Sequence[Pair]) -> bool:
     spec = read_spec(unit[0].quantize)
     return spec is not None and spec.dtype == np.uint8 and spec.axis is None
+
+
+def _noise(decibels: float) -> float:
+    """Noise over signal so many dB below it."""
+    return float(10 ** (-decibels / 10))
 
 
 def _is_table(unit: Unit) -> bool:
