@@ -52,7 +52,9 @@ class Sqnr:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise), within ±`SAME_DB`."""
+    """10 log10(signal / noise), within ±`SAME_DB`; noise that is no finite number (a NaN in an output) is the worst there is."""
+    if not math.isfinite(noise):
+        return -SAME_DB
     if noise <= 0.0:
         return SAME_DB
     if signal <= 0.0:

@@ -35,6 +35,13 @@ def test_infinities_do_not_hide_an_error() -> None:
     assert total.db()["y"] == pytest.approx(20.0)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_an_output_that_is_no_number_is_the_worst(broken: float) -> None:
+    total = measure.Sqnr()
+    total.add({"y": np.array([1.0, 2.0])}, {"y": np.array([1.0, broken])})
+    assert total.db() == {"y": -measure.SAME_DB}
+
+
 def test_macs_match_a_hand_count() -> None:
     graph = graph_of(CONV, **WEIGHTS)
     by_hand = 6 * 4 * 4 * 2 * 3 * 3 + 6 * 5
