@@ -52,6 +52,7 @@ class Arena:
         self._count = len(self.code)
         self._control = _control([])
         self.is_shared = False
+        self._failure: MachineError | None = None
         if threads > 1:
             self._divide(threads)
         self._table, self._control_address = address_of(self.code), address_of(self._control)
@@ -74,16 +75,26 @@ class Arena:
         self._control[0] = ENDED
 
     def lead(self) -> int:
-        """Like `run`, together with the threads that call `help`."""
+        """Like `run`, together with the threads that call `help`.
+
+        Raises:
+            MachineError: a helper stopped on an error; the part it had taken will never be done.
+        """
         status = self._native.execute(self._table, 0, self._count, self.scratch, self._control_address)
         while status < 0:
+            if self._failure is not None:
+                raise self._failure
             yield_core()
             status = self._native.execute(self._table, -status, self._count, self.scratch, self._control_address)
         return status
 
     def help(self, helper: int) -> int:
-        """Run parts of what another thread leads; see `machine.execute`."""
-        return self._native.execute(self._table, HELPER, self._count, self._scratches[1 + helper], self._control_address)
+        """Run parts of what another thread leads; see `machine.execute`. An error ends the leader's run."""
+        try:
+            return self._native.execute(self._table, HELPER, self._count, self._scratches[1 + helper], self._control_address)
+        except MachineError as error:
+            self._failure = error
+            return 0
 
     def view(self, buffer: int) -> Array:
         """The buffer, in its physical shape."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from qcompiler.runtime.builder import ProgramBuilder
 from qcompiler.runtime.errors import FeedError, MachineError
+from qcompiler.runtime.instruction import HELPER
 from qcompiler.runtime.opcodes import BY_NAME
 from qcompiler.runtime.parts import DIVIDERS, activations
 from qcompiler.runtime.program import Program
@@ -116,6 +117,22 @@ def test_an_error_ends_a_shared_run_and_the_next_one_is_fine() -> None:
         with pytest.raises(FeedError, match="gather: an index is out of range"):
             session.run({**good, "i": np.array([0, 1 << 40])})
         np.testing.assert_array_equal(session.raw(good)["g"], expected["g"])
+
+
+def test_an_error_of_a_helper_ends_the_run_instead_of_hanging_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = layers(32, 48, 5)
+    session = Session(program, num_threads=2)
+    expected = session.raw(feed(program, 0))
+
+    def execute(_table: int, first: int, *_rest: int) -> int:
+        if first == HELPER:
+            raise MachineError("stopped")
+        return -1  # the leader waits for a part that nobody will do
+
+    monkeypatch.setattr(arena_of(session), "_native", arena_of(session)._native._replace(execute=execute))
+    with pytest.raises(MachineError, match="stopped"):
+        session.run(feed(program, 0))
+    np.testing.assert_array_equal(session.raw(feed(program, 0))["y"], expected["y"])
 
 
 def test_an_interrupted_run_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
