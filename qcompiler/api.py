@@ -172,6 +172,7 @@ def compile(
     Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
     normalized = copy_of(graph)  # tensors are copied, weights are shared
+    ctx.reference = normalized
     stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
     result = Compiled(graph, stage, ctx.report, feeds, normalized)

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.grids import Grid
 from qcompiler.ir import Graph, Node, Stage
 from qcompiler.report.record import Declined, FloatNode, Report
 
@@ -54,6 +55,8 @@ class Context:
         report: what happened, for people.
         batchnorm: statistics of folded BatchNorm, by the name of the tensor they describe.
         dims: sizes of symbolic dimensions to use where feeds are made up.
+        reference: the float graph as the last exact pass left it; a rewritten one is compared with it. None: not known (a pass run by itself).
+        grids: grid of a layer's weights by the name of its node, where a pass has chosen one.
     """
 
     seed: int = 0
@@ -61,6 +64,8 @@ class Context:
     report: Report = field(default_factory=Report)
     batchnorm: dict[str, BatchNormStatistics] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
+    reference: Graph | None = None
+    grids: dict[str, Grid] = field(default_factory=dict)
     running: str = ""
 
     def declined(self, node: Node, reason: str) -> None:

@@ -1,0 +1,88 @@
+"""One linear layer as mathematics: a weight, what its inputs look like, and the grid its values must lie on.
+
+A layer computes ``y = W x``. With weights ``Ŵ`` on a grid it errs by ``E = W - Ŵ``, and the expected squared error of its outputs is
+``tr(E H Eᵀ)`` with the Gram matrix ``H = E[x xᵀ]``. Where the layer has a bias, the bias can take back the mean error ``E E[x]``; what is
+left is the same form with the covariance ``H - E[x] E[x]ᵀ``. Every solver picks codes, scales, or both, so that this loss is small.
+
+All arrays have a leading axis of groups: 1 for a dense layer, the number of groups for a grouped convolution, channels for a depthwise one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.grids import Grid
+
+__all__ = ["LayerProblem", "Solution"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """A weight to be put on a grid.
+
+    Attributes:
+        weight: float [G, R, K]: groups, rows (output channels of a group), products of a row.
+        gram: float [G, K, K], ``E[x xᵀ]`` of each group's inputs.
+        mean: float [G, K], ``E[x]``.
+        grid: where the values must lie.
+        corrects_mean: the layer has a bias that will take back the mean error, so only the covariance counts.
+    """
+
+    weight: Array
+    gram: Array
+    mean: Array
+    grid: Grid
+    corrects_mean: bool = True
+
+    @property
+    def metric(self) -> Array:
+        """float [G, K, K]: the matrix of the loss, the covariance or the Gram matrix."""
+        if not self.corrects_mean:
+            return self.gram
+        return np.asarray(self.gram - self.mean[:, :, None] * self.mean[:, None, :])
+
+    @property
+    def blocks(self) -> int:
+        """Number of scales of a row."""
+        return 1 if self.grid.block is None else -(-self.weight.shape[2] // self.grid.block)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where a solver put the weights of a problem.
+
+    Attributes:
+        levels: int16 [G, R, K], each one of the grid's levels.
+        scale: float32 [G, R, B], one scale a row and block.
+    """
+
+    levels: NDArray[np.int16]
+    scale: NDArray[np.float32]
+
+    def weight(self, block: int | None = None) -> NDArray[np.float32]:
+        """``scale * level``: float32 [G, R, K]."""
+        spread = self.scale if block is None else np.repeat(self.scale, block, axis=2)[:, :, : self.levels.shape[2]]
+        return np.asarray(spread * self.levels.astype(np.float32))
+
+
+def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
+    """Expected squared error of each output with weights ``weight`` [G, R, K] instead of the problem's: float64 [G, R]."""
+    error = np.asarray(problem.weight, np.float64) - weight
+    return np.asarray(np.einsum("grk,grk->gr", error @ problem.metric, error))
+
+
+def loss(problem: LayerProblem, weight: Array) -> float:
+    """`loss_by_row` summed over all outputs."""
+    return float(loss_by_row(problem, weight).sum())
+
+
+def mean_error(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
+    """``(W - Ŵ) E[x]`` of each output, what the bias must add: float64 [G, R]."""
+    error = np.asarray(problem.weight, np.float64) - weight
+    return np.asarray(np.einsum("grk,gk->gr", error, problem.mean))
