@@ -1,0 +1,170 @@
+"""Second moments of what layers multiply, streamed over the calibration feeds: the ``H = E[x xᵀ]`` of a `LayerProblem`.
+
+Feeds are split, seeded, into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
+those of one feed, nor more moments than a stated limit: layers go in groups, each one pass over the feeds. Of the positions of a convolution
+and the rows of a product only a sample is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.calibration.patches import products_of_row, sample_inputs
+from qcompiler.errors import DataError
+from qcompiler.ir import Graph
+from qcompiler.layers import Layer
+from qcompiler.pass_base import Feed
+from qcompiler.runner import Runner
+
+__all__ = ["LayerInputs", "Moments", "held_out", "layer_inputs"]
+
+LIMIT_BYTES = 1 << 30
+"""Moments held at once."""
+
+FEWEST_ROWS, MOST_ROWS = 64, 4096
+"""Vectors drawn from one feed."""
+
+ROWS_PER_PRODUCT = 4
+"""Vectors wanted over all feeds, per product of a row: fewer would not determine the moments."""
+
+HELD_SHARE = 5
+"""One feed in so many is held out; of fewer feeds, one vector in so many."""
+
+_PENDING = 1024
+"""Vectors that are gathered before they are multiplied."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """First and second moments of a layer's input vectors.
+
+    Attributes:
+        gram: float64 [G, K, K], the mean of ``x xᵀ``.
+        mean: float64 [G, K].
+        rows: number of vectors.
+    """
+
+    gram: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInputs:
+    """A layer with the moments of its inputs: to fit on, and held out."""
+
+    layer: Layer
+    fit: Moments
+    held: Moments
+
+
+class _Sum:
+    """Moments as they grow. Vectors are gathered first: one large product is faster than many small ones."""
+
+    def __init__(self, groups: int, products: int) -> None:
+        self._gram: Array = np.zeros((groups, products, products))
+        self._mean: Array = np.zeros((groups, products))
+        self._rows = 0
+        self._pending: list[Array] = []
+
+    def add(self, vectors: Array) -> None:
+        """Account for vectors float32 [G, P, K]."""
+        self._pending.append(vectors)
+        if sum(part.shape[1] for part in self._pending) >= _PENDING:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        vectors = np.concatenate(self._pending, axis=1)
+        self._pending = []
+        self._rows += vectors.shape[1]
+        self._mean += vectors.sum(axis=1, dtype=np.float64)
+        for group, rows in enumerate(vectors):
+            self._gram[group] += rows.T @ rows
+
+    def moments(self) -> Moments:
+        """What was seen; the sums are spent."""
+        self._flush()
+        count = max(self._rows, 1)
+        self._gram /= count
+        return Moments(self._gram, self._mean / count, self._rows)
+
+
+def held_out(feeds: int, seed: int) -> frozenset[int]:
+    """Indices of the feeds to validate on: one in `HELD_SHARE`, drawn from ``seed``; none of fewer than that."""
+    if feeds < HELD_SHARE:
+        return frozenset()
+    rng = np.random.default_rng([seed, feeds])
+    return frozenset(int(index) for index in rng.permutation(feeds)[: round(feeds / HELD_SHARE)])
+
+
+def count_feeds(data: Iterable[Feed]) -> int:
+    """How many feeds there are."""
+    known = getattr(data, "length", None)
+    return int(known) if known is not None else sum(1 for _ in data)
+
+
+def layer_inputs(
+    graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], *, seed: int = 0, limit: int = LIMIT_BYTES
+) -> Iterator[LayerInputs]:
+    """The moments of each layer's inputs.
+
+    Args:
+        graph: a graph that onnxruntime runs, float or with Q/DQ pairs.
+        layers: of that graph; Conv, Gemm and MatMul.
+        data: feeds; read once for every group of layers.
+        seed: of the split and of the draws.
+        limit: bytes of moments to hold at once; a layer whose own are larger comes alone.
+
+    Raises:
+        DataError: no feed at all.
+    """
+    feeds = count_feeds(data)
+    if feeds == 0:
+        raise DataError("the calibration set is empty; give at least one feed")
+    for group in _groups(layers, limit):
+        yield from _observe(graph, group, data, feeds, seed)
+
+
+def _groups(layers: Sequence[Layer], limit: int) -> Iterator[list[tuple[int, Layer]]]:
+    """Consecutive (index, layer) whose moments stay within ``limit`` bytes."""
+    group: list[tuple[int, Layer]] = []
+    size = 0
+    for index, layer in enumerate(layers):
+        groups, products = products_of_row(layer)
+        needed = 2 * 8 * groups * products**2
+        if group and size + needed > limit:
+            yield group
+            group, size = [], 0
+        group.append((index, layer))
+        size += needed
+    if group:
+        yield group
+
+
+def _observe(graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Feed], feeds: int, seed: int) -> Iterator[LayerInputs]:
+    held = held_out(feeds, seed)
+    shapes = [products_of_row(layer) for _, layer in group]
+    fits, helds = ([_Sum(*shape) for shape in shapes] for _ in range(2))
+    wanted = [layer.node.inputs[0].name for _, layer in group]
+    runner = Runner(graph, list(dict.fromkeys(wanted)))
+    for number, feed in enumerate(data):
+        values = runner.run(feed)
+        for (index, layer), (_, products), fit, validate, name in zip(group, shapes, fits, helds, wanted, strict=True):
+            count = min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
+            vectors = sample_inputs(layer, values[name], count, np.random.default_rng([seed, number, index]))
+            if held:
+                (validate if number in held else fit).add(vectors)
+            else:
+                validate.add(vectors[:, ::HELD_SHARE])
+                fit.add(np.delete(vectors, np.s_[::HELD_SHARE], axis=1) if vectors.shape[1] > 1 else vectors)
+    for (_, layer), fit, validate in zip(group, fits, helds, strict=True):
+        yield LayerInputs(layer, fit.moments(), validate.moments())

@@ -1,0 +1,107 @@
+"""The rows that a layer multiplies: its weight as a matrix, and samples of the input vectors that meet it.
+
+``y = W x`` for every position of a convolution and every row of a product, with ``W`` [G, R, K]: G groups, R output channels of a group,
+K = input channels of a group x taps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.ir import Node
+from qcompiler.layers import Layer
+
+__all__ = ["as_matrix", "from_matrix", "products_of_row", "sample_inputs"]
+
+Array = NDArray[Any]
+
+
+def as_matrix(layer: Layer, weight: Array) -> Array | None:
+    """A weight of the layer's shape as [G, R, K]; None for a ConvTranspose, whose taps share a scale but not their inputs."""
+    if layer.node.op == "ConvTranspose":
+        return None
+    if layer.node.op == "Conv":
+        groups = int(layer.node.attrs.get("group", 1))
+        return weight.reshape(groups, weight.shape[0] // groups, -1)
+    return (weight if layer.axis == 0 else weight.T)[None]
+
+
+def from_matrix(layer: Layer, matrix: Array) -> Array:
+    """[G, R, K] back in the shape of the layer's weight."""
+    if layer.node.op == "Conv":
+        return matrix.reshape(layer.values.shape)
+    return np.ascontiguousarray(matrix[0] if layer.axis == 0 else matrix[0].T)
+
+
+def products_of_row(layer: Layer) -> tuple[int, int]:
+    """(G, K) of a layer that `as_matrix` has a form for."""
+    shape = layer.values.shape
+    if layer.node.op == "Conv":
+        return int(layer.node.attrs.get("group", 1)), math.prod(shape[1:])
+    return 1, int(shape[1 - layer.axis])
+
+
+def sample_inputs(layer: Layer, x: Array, count: int, rng: np.random.Generator) -> Array:
+    """Up to ``count`` of the vectors that the layer multiplies, drawn without replacement: float32 [G, P, K].
+
+    Args:
+        layer: Conv, Gemm or MatMul.
+        x: its input, float32.
+        count: how many to draw.
+        rng: where the draws come from.
+    """
+    if layer.node.op == "Conv":
+        return _patches(layer.node, layer.values.shape[2:], x, count, rng)
+    rows = x.reshape(-1, x.shape[-1])
+    return rows[_draw(len(rows), count, rng)][None]
+
+
+def _draw(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``count`` different indices below ``total``, ascending; all of them where there are no more."""
+    if total <= count:
+        return np.arange(total)
+    return np.sort(rng.choice(total, count, replace=False))
+
+
+def _patches(node: Node, kernel: Sequence[int], x: Array, count: int, rng: np.random.Generator) -> Array:
+    sizes, rank = x.shape[2:], len(kernel)
+    strides, dilations = (list(node.attrs.get(key, [1] * rank)) for key in ("strides", "dilations"))
+    begins, outs = [], []
+    for axis in range(rank):
+        extent = (kernel[axis] - 1) * dilations[axis] + 1
+        begin, out = _window(node, axis, sizes[axis], extent, strides[axis])
+        begins.append(begin)
+        outs.append(out)
+    images, *places = np.unravel_index(_draw(x.shape[0] * math.prod(outs), count, rng), (x.shape[0], *outs))
+    flat: Array = np.zeros((len(images), *[1] * rank), np.int64)
+    inside: Array = np.ones((len(images), *[1] * rank), np.bool_)
+    for axis, place in enumerate(places):
+        taps = place[:, None] * strides[axis] - begins[axis] + np.arange(kernel[axis]) * dilations[axis]
+        shape = [len(images), *[1] * rank]
+        shape[1 + axis] = kernel[axis]
+        flat = flat * sizes[axis] + np.clip(taps, 0, sizes[axis] - 1).reshape(shape)
+        inside = inside & ((taps >= 0) & (taps < sizes[axis])).reshape(shape)
+    taps_first = x.reshape(*x.shape[:2], -1)[images[:, None], :, flat.reshape(len(images), -1)]  # [P, taps, C]
+    taps_first = np.where(inside.reshape(len(images), -1, 1), taps_first, np.float32(0))
+    groups = int(node.attrs.get("group", 1))
+    return np.ascontiguousarray(taps_first.transpose(2, 0, 1).reshape(groups, -1, len(images), math.prod(kernel)).transpose(0, 2, 1, 3)).reshape(
+        groups, len(images), -1
+    )
+
+
+def _window(node: Node, axis: int, size: int, extent: int, stride: int) -> tuple[int, int]:
+    """(padding in front, output size) along a spatial axis."""
+    mode = node.attrs.get("auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        out = -(-size // stride)
+        total = max((out - 1) * stride + extent - size, 0)
+        return (total // 2 if mode == "SAME_UPPER" else total - total // 2), out
+    pads = node.attrs.get("pads") or []
+    rank = len(pads) // 2
+    begin, end = (pads[axis], pads[rank + axis]) if pads and mode == "NOTSET" else (0, 0)
+    return begin, (size + begin + end - extent) // stride + 1
