@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..calibration.collect import channel_means
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, names_in, quantized_source, read_spec, unique_name
-from ..layers import Layer, find_layers
+from ..ir import Constant, Graph, names_in, quantized_source, read_spec
+from ..layers import Layer, add_to_bias, find_layers
 from ..pass_base import Context, Pass
 
 Array = NDArray[Any]
@@ -56,19 +56,6 @@ def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
     return np.asarray(np.einsum("gio,gi->go", grouped, by_group)).reshape(-1)
 
 
-def _add_to_bias(layer: Layer, shift: Array, taken: set[str]) -> None:
-    if layer.bias_node is not None:
-        old = layer.bias_node.inputs[layer.bias_slot]
-        values = np.broadcast_to(np.asarray(old.values, np.float64).reshape(-1), shift.shape) + shift
-        layer.bias_node.inputs[layer.bias_slot] = Constant(unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32))
-        return
-    bias = Constant(unique_name(taken, f"{layer.output.name}_bias"), shift.astype(np.float32))
-    if len(layer.node.inputs) > 2:
-        layer.node.inputs[2] = bias
-    else:
-        layer.node.inputs.append(bias)
-
-
 def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Array]]:
     found = []
     for layer in layers:
@@ -105,5 +92,5 @@ class CorrectBias(Pass):
         means = channel_means(graph, _input_channels([layer for layer, _ in found]), data)
         taken = names_in(graph)
         for layer, error in found:
-            _add_to_bias(layer, output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
+            add_to_bias(layer, output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
         return True

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, producer, unique_name
 
 __all__ = [
-    "LAYERS", "Layer", "bias_constant", "find_layers", "fused_activation", "fused_bias", "is_depthwise", "underlying_constant", "weight_axis",
-    "weight_slots",
+    "LAYERS", "Layer", "add_to_bias", "bias_constant", "find_layers", "fused_activation", "fused_bias", "is_depthwise", "set_weight_scale",
+    "underlying_constant", "weight_axis", "weight_slots",
 ]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -177,3 +177,17 @@ def set_weight_scale(layer: Layer, scale: NDArray[np.float32], taken: set[str]) 
     for node in (quantize, dequantize):
         if node is not None:
             node.inputs[1] = constant
+
+
+def add_to_bias(layer: Layer, shift: NDArray[Any], taken: set[str]) -> None:
+    """Add ``shift`` [C] to a layer's float bias. A Conv or Gemm without bias gets one; a MatMul must have its Add."""
+    if layer.bias_node is not None:
+        old = layer.bias_node.inputs[layer.bias_slot]
+        values = np.broadcast_to(np.asarray(old.values, np.float64).reshape(-1), shift.shape) + shift
+        layer.bias_node.inputs[layer.bias_slot] = Constant(unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32))
+        return
+    bias = Constant(unique_name(taken, f"{layer.output.name}_bias"), shift.astype(np.float32))
+    if len(layer.node.inputs) > 2:
+        layer.node.inputs[2] = bias
+    else:
+        layer.node.inputs.append(bias)

@@ -45,6 +45,29 @@ class WidthChoice:
 
 
 @dataclass(frozen=True)
+class Reconstruction:
+    """A layer whose weights a solver put on a grid. Losses are the error of its outputs relative to their energy.
+
+    Attributes:
+        node: name of the layer's node.
+        grid: name of its grid.
+        solver: what chose the weights: the solver asked for, or ``nearest`` where its choice was no better on feeds it had not seen.
+        fit_before, fit_after: loss of plain rounding and of the solver on the feeds it was fitted to.
+        held_before, held_after: the same on feeds held out.
+        kept: the solver's choice stands.
+    """
+
+    node: str
+    grid: str
+    solver: str
+    fit_before: float
+    fit_after: float
+    held_before: float
+    held_after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class LayerError:
     """How far a layer's output is from the float one, in dB."""
 
@@ -63,6 +86,7 @@ class Report:
     timings: list[PassTiming] = field(default_factory=list)
     widths: list[WidthChoice] = field(default_factory=list)
     layers: list[LayerError] = field(default_factory=list)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float | int | str | None] = field(default_factory=dict)
 

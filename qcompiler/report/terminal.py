@@ -92,11 +92,11 @@ def _accuracy(report: Report) -> Iterator[Row]:
 
 
 def _widths(report: Report) -> Iterator[Row]:
-    wide = _figure(report, "wide_tensors")
+    wide = [choice for choice in report.widths if choice.bits == 16]
     if wide:
-        into = sum(choice.feeds_gemm for choice in report.widths if choice.bits == 16)
-        yield "16 bits", f"{wide:.0f} tensors, {into} of them into a matrix product or convolution"
-    cost = _figure(report, "avoid_saturation_db")
+        into = sum(choice.feeds_gemm for choice in wide)
+        yield "16 bits", f"{len(wide)} tensors, {into} of them into a matrix product or convolution"
+    cost = _figure(report, "avoid_saturation_cost_db")
     if cost is not None:
         yield "saturation", f"avoided at a cost of {cost:.1f} dB (--no-avoid-saturation keeps it where the CPU multiplies exactly)"
 

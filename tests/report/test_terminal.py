@@ -25,7 +25,7 @@ def full_report() -> Report:
         output_sqnr_db={"scores": 31.42, "labels": SAME_DB},
         figures={
             "float_bytes": 18_800_000, "out_bytes": 4_700_000, "integer_mac_share": 0.9996, "arena_bytes": 1_204_224, "constants_bytes": 4_800_000,
-            "seconds": 12.34, "peak_memory_bytes": 512_000_000, "wide_tensors": 2, "avoid_saturation_db": 1.25,
+            "seconds": 12.34, "peak_memory_bytes": 512_000_000, "avoid_saturation_cost_db": 1.25,
         },
     )  # fmt: skip
 
