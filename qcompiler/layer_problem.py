@@ -21,6 +21,9 @@ __all__ = ["LayerProblem", "Solution"]
 
 Array = NDArray[Any]
 
+LARGEST_TEMPORARY = 2**21
+"""Elements of an array that a computation over rows makes at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
@@ -41,11 +44,12 @@ class LayerProblem:
     corrects_mean: bool = True
 
     @property
-    def metric(self) -> Array:
-        """float [G, K, K]: the matrix of the loss, the covariance or the Gram matrix."""
+    def metric(self) -> NDArray[np.float64]:
+        """float64 [G, K, K]: the matrix of the loss, the covariance or the Gram matrix; a new array at each call."""
         if not self.corrects_mean:
-            return self.gram
-        return np.asarray(self.gram - self.mean[:, :, None] * self.mean[:, None, :])
+            return np.array(self.gram, np.float64)
+        result = np.asarray(self.mean[:, :, None] * self.mean[:, None, :], np.float64)
+        return np.subtract(self.gram, result, out=result)
 
     @property
     def blocks(self) -> int:
@@ -71,10 +75,21 @@ class Solution:
         return np.asarray(spread * self.levels.astype(np.float32))
 
 
+def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]:
+    """``values @ problem.metric`` for float64 [G, R, K], without making the metric."""
+    product = np.matmul(values, problem.gram)
+    if problem.corrects_mean:
+        product -= np.matmul(values, problem.mean[:, :, None]) * problem.mean[:, None, :]
+    return np.asarray(product)
+
+
 def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
     """Expected squared error of each output with weights ``weight`` [G, R, K] instead of the problem's: float64 [G, R]."""
-    error = np.asarray(problem.weight, np.float64) - weight
-    return np.asarray(np.einsum("grk,grk->gr", error @ problem.metric, error))
+    result = np.empty(problem.weight.shape[:2])
+    for rows in row_slices(problem):
+        error = np.asarray(problem.weight[:, rows], np.float64) - weight[:, rows]
+        result[:, rows] = np.einsum("grk,grk->gr", multiply_metric(problem, error), error)
+    return result
 
 
 def loss(problem: LayerProblem, weight: Array) -> float:
@@ -86,3 +101,10 @@ def mean_error(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
     """``(W - Ŵ) E[x]`` of each output, what the bias must add: float64 [G, R]."""
     error = np.asarray(problem.weight, np.float64) - weight
     return np.asarray(np.einsum("grk,gk->gr", error, problem.mean))
+
+
+def row_slices(problem: LayerProblem) -> list[slice]:
+    """Consecutive ranges of rows so small that a temporary of one is never large: rows are independent of each other."""
+    groups, rows, products = problem.weight.shape
+    step = max(1, LARGEST_TEMPORARY // (groups * products))
+    return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]

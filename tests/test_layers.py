@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
 
-IDEAS = ("grids", "layer_problem", "equivalence", "allocation")
+IDEAS = ("grids", "layer_problem", "solvers", "equivalence", "allocation")
 """Mathematics without any graph."""
 
 DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "verify")

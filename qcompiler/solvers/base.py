@@ -1,0 +1,131 @@
+"""What every solver is, and what all of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric
+
+Array = NDArray[Any]
+
+
+class Solver(ABC):
+    """Puts the weights of a problem on its grid.
+
+    A solver is a frozen dataclass whose fields are its options. Its answer is never worse, in no output channel, than rounding to the
+    nearest level, nor than the solution it was given to start from.
+    """
+
+    @abstractmethod
+    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
+        """A solution of ``problem``; ``start`` is one to improve on, ``seed`` decides all random choices."""
+
+
+def nearest_solution(problem: LayerProblem) -> Solution:
+    """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the largest level."""
+    products = problem.weight.shape[2]
+    width = problem.grid.block or products
+    largest = np.maximum.reduceat(np.abs(problem.weight), np.arange(0, products, width), axis=2)
+    return rounded(problem, positive(largest / problem.grid.largest))
+
+
+def positive(scale: Array) -> NDArray[np.float32]:
+    """``scale`` as float32, 1 where it is no positive normal number: a row of zeros has any scale."""
+    narrow = np.asarray(scale, np.float32)
+    return np.where(np.isfinite(narrow) & (narrow >= np.finfo(np.float32).tiny), narrow, np.float32(1))
+
+
+def rounded(problem: LayerProblem, scale: NDArray[np.float32]) -> Solution:
+    """Every weight on its nearest level under the given scale [G, R, B]."""
+    levels = np.empty(problem.weight.shape, np.int16)
+    for row in range(0, levels.shape[1], 256):
+        part = slice(row, row + 256)
+        levels[:, part] = problem.grid.nearest(np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]))
+    return Solution(levels, scale)
+
+
+def spread(problem: LayerProblem, scale: Array) -> Array:
+    """The scale of each weight, broadcastable to [G, R, K]."""
+    if problem.grid.block is None:
+        return scale
+    return np.repeat(scale, problem.grid.block, axis=2)[:, :, : problem.weight.shape[2]]
+
+
+def rows_of(problem: LayerProblem, rows: slice) -> LayerProblem:
+    """The problem of some of the rows: a view."""
+    return replace(problem, weight=problem.weight[:, rows])
+
+
+def part_of(solution: Solution, rows: slice) -> Solution:
+    """The solution of some of the rows: a view."""
+    return Solution(solution.levels[:, rows], solution.scale[:, rows])
+
+
+def stack_rows(parts: list[Solution]) -> Solution:
+    """The solution whose rows are those of all parts in their order."""
+    return Solution(np.concatenate([part.levels for part in parts], axis=1), np.concatenate([part.scale for part in parts], axis=1))
+
+
+def losses_of(problem: LayerProblem, solution: Solution) -> NDArray[np.float64]:
+    """The loss of each row: float64 [G, R]."""
+    return loss_by_row(problem, solution.weight(problem.grid.block))
+
+
+def keep_best(problem: LayerProblem, first: Solution, *others: Solution | None) -> Solution:
+    """Row by row the solution with the smallest loss, of equals the earliest."""
+    return best_of(problem, (first, *(other for other in others if other is not None)))
+
+
+def best_of(problem: LayerProblem, solutions: Iterable[Solution]) -> Solution:
+    """Row by row the solution with the smallest loss, of equals the earliest. There is at least one."""
+    every = iter(solutions)
+    best = next(every)
+    least = losses_of(problem, best)
+    for other in every:
+        losses = losses_of(problem, other)
+        better = losses < least
+        best, least = choose(better, other, best), np.where(better, losses, least)
+    return best
+
+
+def choose(better: NDArray[np.bool_], this: Solution, that: Solution) -> Solution:
+    """``this`` in the rows [G, R] where ``better``, ``that`` elsewhere."""
+    where = better[:, :, None]
+    return Solution(np.where(where, this.levels, that.levels), np.where(where, this.scale, that.scale))
+
+
+def refit_scale(problem: LayerProblem, solution: Solution) -> Solution:
+    """The same levels with better scales: ``<W, L> / <L, L>`` in the metric of the loss, the exact minimum for one scale a row.
+
+    With several blocks one after the other takes its minimum while the others stay: the loss never rises. A scale that would not be
+    positive stays as it is.
+    """
+    width = problem.grid.block or problem.weight.shape[2]
+    error = np.asarray(problem.weight, np.float64) - solution.weight(problem.grid.block)
+    gradient = multiply_metric(problem, error)
+    scale = solution.scale.copy()
+    for block in range(problem.blocks):
+        columns = slice(block * width, (block + 1) * width)
+        levels = solution.levels[:, :, columns].astype(np.float64)
+        moved = multiply_columns(problem, levels, columns)
+        above = np.einsum("grk,grk->gr", gradient[:, :, columns], levels)
+        below = np.einsum("grk,grk->gr", moved[:, :, columns], levels)
+        old = scale[:, :, block].copy()
+        new = (old + np.divide(above, below, out=np.zeros_like(above), where=below > 0)).astype(np.float32)
+        scale[:, :, block] = np.where(np.isfinite(new) & (new >= np.finfo(np.float32).tiny), new, old)
+        gradient -= (scale[:, :, block] - old.astype(np.float64))[:, :, None] * moved
+    return Solution(solution.levels, scale)
+
+
+def multiply_columns(problem: LayerProblem, values: NDArray[np.float64], columns: slice) -> NDArray[np.float64]:
+    """``values @ metric[columns]``: the product of weights that are zero outside some columns."""
+    product = np.matmul(values, problem.gram[:, columns])
+    if problem.corrects_mean:
+        product -= np.matmul(values, problem.mean[:, columns, None]) * problem.mean[:, None, :]
+    return np.asarray(product)
