@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from qcompiler.solvers.base import Solver
 from qcompiler.solvers.clip import OptimalClip
+from qcompiler.solvers.gptq import Gptq
 from qcompiler.solvers.nearest import Nearest
 
-__all__ = ["SOLVERS", "Nearest", "OptimalClip", "Solver"]
+__all__ = ["SOLVERS", "Gptq", "Nearest", "OptimalClip", "Solver"]
 
-SOLVERS: dict[str, Solver] = {"nearest": Nearest(), "clip": OptimalClip()}
+SOLVERS: dict[str, Solver] = {"nearest": Nearest(), "clip": OptimalClip(), "gptq": Gptq()}
 """By the name that options use, each with its default options."""

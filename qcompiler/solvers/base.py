@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.grids import Grid
 from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric
 
 Array = NDArray[Any]
@@ -44,7 +45,7 @@ def positive(scale: Array) -> NDArray[np.float32]:
 def rounded(problem: LayerProblem, scale: NDArray[np.float32]) -> Solution:
     """Every weight on its nearest level under the given scale [G, R, B]."""
     levels = np.empty(problem.weight.shape, np.int16)
-    for row in range(0, levels.shape[1], 256):
+    for row in range(0, problem.weight.shape[1], 256):
         part = slice(row, row + 256)
         levels[:, part] = problem.grid.nearest(np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]))
     return Solution(levels, scale)
@@ -55,6 +56,12 @@ def spread(problem: LayerProblem, scale: Array) -> Array:
     if problem.grid.block is None:
         return scale
     return np.repeat(scale, problem.grid.block, axis=2)[:, :, : problem.weight.shape[2]]
+
+
+def thresholds(grid: Grid) -> NDArray[np.float64]:
+    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it."""
+    middle = (grid.levels[:-1].astype(np.float64) + grid.levels[1:]) / 2
+    return np.where(grid.nearest(middle) == grid.levels[:-1], np.nextafter(middle, np.inf), middle)
 
 
 def rows_of(problem: LayerProblem, rows: slice) -> LayerProblem:

@@ -73,7 +73,7 @@ def alternate(problem: LayerProblem, solution: Solution, rounds: int) -> Solutio
         better = losses < least
         best, least = choose(better, solution, best), np.where(better, losses, least)
         again = rounded(problem, solution.scale)
-        if not better.any() or np.array_equal(again.levels, solution.levels):
+        if np.array_equal(again.levels, solution.levels):
             break
         solution = again
     return best

@@ -1,0 +1,154 @@
+"""GPTQ: round one column after the other and let the columns still free make good the errors so far.
+
+With the Cholesky factor of the metric, ``H = L Lᵀ`` (lower), the loss of a row's error ``e`` is ``|e L|²``, and its term of column ``j``,
+``(L_jj e_j + Σ_{i>j} L_ij e_i)²``, holds no error of a column before ``j``. So columns are rounded from the last to the first, each to the
+level nearest to ``w_j + Σ_{i>j} e_i L_ij / L_jj``, which makes its term as small as the grid allows. This gives the codes of OBQ in the same
+order (Frantar et al., "GPTQ", 2022; the form without an inverse is that of Chee et al., "QuIP", 2023), needs one factorization and no
+inverse, and leaves the weights as they are: what a block of columns owes to the columns before is one matrix product.
+
+With ``act_order`` the columns with the largest diagonal elements are rounded first, while there is most freedom left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from qcompiler.layer_problem import LayerProblem, Solution, row_slices
+from qcompiler.solvers.base import (
+    Solver,
+    choose,
+    keep_best,
+    losses_of,
+    nearest_solution,
+    part_of,
+    refit_scale,
+    rows_of,
+    spread,
+    stack_rows,
+    thresholds,
+)
+from qcompiler.solvers.clip import OptimalClip
+from qcompiler.solvers.kernels import round_columns
+
+Floats = NDArray[np.float64]
+
+SMALLEST_DAMPING = 1e-10
+"""What is added to the diagonal, relative to its mean, when no damping was wanted and the factorization fails."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The Cholesky factors of the metrics of all groups.
+
+    Attributes:
+        order: int [G, K], the columns from the last to be rounded to the first.
+        lower: float64 [G, K, K], in that order, lower, each column divided by its element on the diagonal.
+        diagonal: float64 [G, K], what they were divided by.
+    """
+
+    order: NDArray[np.intp]
+    lower: Floats
+    diagonal: Floats
+
+
+@dataclass(frozen=True)
+class Gptq(Solver):
+    """Columns rounded one by one with error feedback, under the scale of the start (by default the `OptimalClip` one).
+
+    Attributes:
+        block: columns whose errors are passed on together; changes nothing but the speed.
+        act_order: the columns with the largest inputs first.
+        damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the factorization succeeds.
+        rounds: how often, at most, the scales are refitted to the levels found and all columns rounded anew.
+    """
+
+    block: int = 128
+    act_order: bool = True
+    damping: float = 0.01
+    rounds: int = 3
+
+    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
+        """See `Solver.solve`."""
+        first = OptimalClip().solve(problem) if start is None else start
+        factor = factorize(problem, self.damping, self.act_order)
+        parts = [self._rows(rows_of(problem, rows), factor, part_of(first, rows)) for rows in row_slices(problem)]
+        return stack_rows(parts)
+
+    def _rows(self, problem: LayerProblem, factor: Factor, start: Solution) -> Solution:
+        best = keep_best(problem, start, nearest_solution(problem))
+        least, scale = losses_of(problem, best), start.scale
+        for _ in range(self.rounds + 1):
+            solution = refit_scale(problem, round_with_feedback(problem, factor, scale, self.block))
+            losses = losses_of(problem, solution)
+            better = losses < least
+            best, least = choose(better, solution, best), np.where(better, losses, least)
+            if np.array_equal(solution.scale, scale):
+                break
+            scale = solution.scale
+        return best
+
+
+def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int) -> Solution:
+    """Levels under the given scale, ``block`` columns at a time."""
+    order = factor.order[:, None, :]
+    weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
+    steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
+    limits = thresholds(problem.grid)
+    error, chosen = np.empty_like(weight), np.empty(weight.shape, np.int16)
+    for last in range(weight.shape[2], 0, -block):
+        part = slice(max(0, last - block), last)
+        done = slice(last, None)
+        targets = weight[:, :, part] + np.matmul(error[:, :, done], factor.lower[:, done, part])
+        round_columns(targets, weight, steps, factor.lower, part.start, problem.grid.levels, limits, chosen, error)
+    levels = np.empty_like(chosen)
+    np.put_along_axis(levels, order, chosen, axis=2)
+    return Solution(levels, scale)
+
+
+def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:
+    """The factors of the damped metrics, with one array of the metrics' size.
+
+    A metric that is not positive definite, by columns that are always zero or depend on each other or by rounding errors, is damped
+    ten times more until it is.
+
+    Raises:
+        ValueError: the Gram matrix is not finite.
+    """
+    groups, products, _ = problem.gram.shape
+    diagonals = np.diagonal(problem.gram, axis1=1, axis2=2) - (problem.mean**2 if problem.corrects_mean else 0)
+    if not np.isfinite(diagonals).all():
+        raise ValueError("the Gram matrix of the layer's inputs is not finite")
+    order = np.argsort(diagonals, axis=1, kind="stable") if act_order else np.tile(np.arange(products - 1, -1, -1), (groups, 1))
+    lower = np.empty((groups, products, products))
+    for group in range(groups):
+        unit = float(np.maximum(diagonals[group], 0).mean()) or 1.0
+        _factorize_group(problem, group, order[group], (damping * unit, SMALLEST_DAMPING * unit), lower[group])
+    diagonal = np.diagonal(lower, axis1=1, axis2=2).copy()
+    lower /= diagonal[:, None, :]
+    return Factor(order, lower, diagonal)
+
+
+def _factorize_group(problem: LayerProblem, group: int, order: NDArray[np.intp], damping: tuple[float, float], out: Floats) -> None:
+    """Write the lower Cholesky factor of one damped metric in the given order; damping is the first value, and the least when that fails."""
+    added, least = damping
+    while True:
+        _copy_metric(problem, group, order, out)
+        out.reshape(-1)[:: len(order) + 1] += added
+        _, failed = lapack.dpotrf(out.T, lower=0, clean=1, overwrite_a=1)  # the upper factor of the transpose: in place
+        if not failed:
+            return
+        added = max(10 * added, least)
+
+
+def _copy_metric(problem: LayerProblem, group: int, order: NDArray[np.intp], out: Floats) -> None:
+    """Write the metric of a group, its rows and columns in the given order."""
+    gram, mean = problem.gram[group], problem.mean[group][order]
+    for first in range(0, len(order), 256):
+        rows = slice(first, first + 256)
+        out[rows] = gram[order[rows]][:, order]
+        if problem.corrects_mean:
+            out[rows] -= mean[rows, None] * mean
