@@ -1,0 +1,15 @@
+"""Grids: the values a weight may take, as integer levels times a scale."""
+
+from __future__ import annotations
+
+from qcompiler.grids.cluster import cluster_centres
+from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
+from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
+from qcompiler.grids.grid import Grid, GridFamily, integer_levels, uniform
+from qcompiler.grids.named import GRID_NAMES, grid_named
+from qcompiler.grids.search import fit_scale, grid_loss, minimize
+
+__all__ = [
+    "GRID_NAMES", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "cluster_centres", "fit_scale", "floating", "fp4_bnb", "grid_loss",
+    "grid_named", "integer_levels", "minimize", "nf4", "post", "power", "uniform",
+]
