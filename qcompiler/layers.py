@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, producer, unique_name
 
 __all__ = [
-    "LAYERS", "Layer", "add_to_bias", "bias_constant", "find_layers", "fused_activation", "fused_bias", "is_depthwise", "set_weight_scale",
-    "underlying_constant", "weight_axis", "weight_slots",
+    "LAYERS", "Layer", "add_to_bias", "bias_constant", "find_layers", "fused_activation", "fused_bias", "has_bias", "is_depthwise",
+    "set_weight_scale", "underlying_constant", "weight_axis", "weight_slots",
 ]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -191,3 +191,10 @@ def add_to_bias(layer: Layer, shift: NDArray[Any], taken: set[str]) -> None:
         layer.node.inputs[2] = bias
     else:
         layer.node.inputs.append(bias)
+
+
+def has_bias(layer: Layer) -> bool:
+    """True where a layer has a float bias that may change, or can get one: a MatMul without an Add cannot."""
+    if layer.bias_node is None:
+        return layer.node.op != "MatMul"
+    return isinstance(layer.bias_node.inputs[layer.bias_slot], Constant)

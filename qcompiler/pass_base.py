@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.grids import Grid
+from qcompiler.grids import GridFamily
 from qcompiler.ir import Graph, Node, Stage
 from qcompiler.report.record import Declined, FloatNode, Report
 
@@ -65,7 +65,7 @@ class Context:
     batchnorm: dict[str, BatchNormStatistics] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
     reference: Graph | None = None
-    grids: dict[str, Grid] = field(default_factory=dict)
+    grids: dict[str, GridFamily] = field(default_factory=dict)
     running: str = ""
 
     def declined(self, node: Node, reason: str) -> None:

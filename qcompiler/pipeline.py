@@ -34,9 +34,11 @@ from qcompiler.passes.lower import Lower
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
+from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
+from qcompiler.passes.tune_statistics import TuneStatistics
 
 ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
@@ -44,7 +46,7 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu,
     FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, QuantizeActivations, QuantizeWeights,
-    RemoveIdentity, SplitSum, StoreCodes,
+    ReconstructLayers, RemoveIdentity, SplitSum, StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (

@@ -68,6 +68,22 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """One run of a pass that tunes the whole network: error of the outputs relative to their energy on feeds held out, before and after.
+
+    Attributes:
+        pass_name: the pass.
+        before, after: the error.
+        kept: it came down, and the result stands.
+    """
+
+    pass_name: str
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class LayerError:
     """How far a layer's output is from the float one, in dB."""
 
@@ -87,6 +103,7 @@ class Report:
     widths: list[WidthChoice] = field(default_factory=list)
     layers: list[LayerError] = field(default_factory=list)
     reconstructions: list[Reconstruction] = field(default_factory=list)
+    tunings: list[Tuning] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float | int | str | None] = field(default_factory=dict)
 

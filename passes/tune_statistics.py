@@ -1,0 +1,105 @@
+"""Gives every channel of the layers' outputs the mean and the deviation it has in the float model (closed-form BatchNorm tuning, CalibTIP 2020).
+
+A channel with mean ``m`` and deviation ``s`` in the float model, ``m'`` and ``s'`` in the quantized one, is scaled by ``s / s'``: its weight
+scale grows by that, its codes stay, and its bias becomes ``(b - m') s / s' + m``. Layer by layer in graph order, each behind those already
+tuned, so no error is corrected twice. The whole is kept only where the outputs on feeds that were not measured come closer to the float model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.channel_statistics import match_channels
+from ..calibration.network_loss import NetworkLoss, split_feeds
+from ..calibration.sources import synthetic_source
+from ..ir import Constant, Graph, copy_of, names_in, producer, quantized_source, spec_of, unique_name
+from ..layers import Layer, add_to_bias, find_layers, has_bias, set_weight_scale
+from ..pass_base import Context, Feed, Pass
+from ..report.record import Tuning
+
+
+def tunable(graph: Graph, ctx: Context) -> list[Layer]:
+    """Layers with float weights behind a Q/DQ pair and a bias."""
+    found = []
+    for layer in find_layers(graph):
+        codes = quantized_source(layer.weight)
+        if codes is None or isinstance(codes, Constant):
+            continue
+        if not has_bias(layer):
+            ctx.declined(layer.node, "a MatMul without an Add has no bias to correct")
+        elif layer.node.op == "ConvTranspose" and layer.node.attrs.get("group", 1) > 1:
+            ctx.declined(layer.node, "the groups of a transposed convolution share their scales")
+        else:
+            found.append(layer)
+    return found
+
+
+def scale_layer(layer: Layer, gain: NDArray[np.float32], taken: set[str]) -> None:
+    """Multiply each channel of a layer, its bias left out, by ``gain`` [C]: weights and scales alike, so its codes stay."""
+    spec, dequantize = spec_of(layer.weight), producer(layer.weight)
+    quantize = None if dequantize is None else producer(dequantize.inputs[0])
+    if spec is None or quantize is None:
+        return
+    levels = spec.quantize(layer.values)
+    scale = (spec.scale.reshape(-1) * gain).astype(np.float32)
+    shape = [1] * levels.ndim
+    shape[layer.axis] = -1
+    values = levels.astype(np.float32) * scale.reshape(shape)
+    quantize.inputs[0] = Constant(unique_name(taken, f"{quantize.inputs[0].name}_tuned"), values)
+    set_weight_scale(layer, scale.reshape(spec.scale.shape), taken)
+
+
+def apply_tuning(layer: Layer, gain: NDArray[np.float32], shift: NDArray[np.float32], taken: set[str]) -> None:
+    """Make a layer compute ``y * gain + shift``."""
+    if bool((gain != 1).any()):
+        bias = None if layer.bias_node is None else np.asarray(layer.bias_node.inputs[layer.bias_slot].values).reshape(-1)
+        scale_layer(layer, gain, taken)
+        shift = shift if bias is None else shift + (gain - 1) * bias
+    add_to_bias(layer, np.asarray(shift, np.float64), taken)
+
+
+@dataclass(frozen=True)
+class TuneStatistics(Pass):
+    """Means, and deviations, of all channels as in the float model.
+
+    Attributes:
+        deviations: match them, too, not the means alone.
+        feeds: how many to measure on.
+    """
+
+    name: ClassVar[str] = "tune-statistics"
+    deviations: bool = True
+    feeds: int = 16
+
+    def __post_init__(self) -> None:
+        if self.feeds < 1:
+            raise ValueError(f"feeds must be at least 1, not {self.feeds}")
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Tune all layers; True when that brought the outputs closer to the float model's."""
+        layers = tunable(graph, ctx)
+        if not layers or ctx.reference is None:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        fit, held = split_feeds(data, self.feeds, ctx.seed)
+        tuned = copy_of(graph)
+        _tune(tuned, ctx.reference, [layer.node.name for layer in layers], fit, deviations=self.deviations)
+        judge = NetworkLoss(ctx.reference, held)
+        before, after = judge(graph), judge(tuned)
+        ctx.report.tunings.append(Tuning(self.name, before, after, after < before))
+        if after >= before:
+            return False
+        graph.nodes, graph.inputs, graph.outputs = tuned.nodes, tuned.inputs, tuned.outputs
+        return True
+
+
+def _tune(graph: Graph, reference: Graph, names: Sequence[str], feeds: Sequence[Feed], *, deviations: bool) -> None:
+    found = match_channels(graph, reference, names, feeds, deviations=deviations)
+    taken, layers = names_in(graph), {layer.node.name: layer for layer in find_layers(graph)}
+    for name, (gain, shift) in found.items():
+        apply_tuning(layers[name], gain, shift, taken)
