@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,14 @@ def _float_layers(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """int8 grids per output channel for the weights of Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU."""
+    """int8 grids per output channel for the weights of Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU.
+
+    Attributes:
+        granularity: ``tensor`` gives all channels of a layer the scale of the largest (recurrent nodes excepted).
+    """
 
     name: ClassVar[str] = "quantize-weights"
+    granularity: Literal["channel", "tensor"] = "channel"
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Insert the pairs; True when there was a float weight behind a quantized input."""
@@ -69,6 +74,8 @@ class QuantizeWeights(Pass):
             bias = bias_constant(layer)
             floor = bias_floor(None if bias is None else bias.values, float(spec.scale), layer.channels)
             scale = np.maximum(absmax_scale(layer.values, layer.axis), floor)
+            if self.granularity == "tensor":
+                scale = np.full_like(scale, scale.max(initial=0.0))
             layer.node.inputs[1] = insert_qdq(graph, layer.weight, weight_spec(scale, layer.axis), taken, [])
             changed = True
         for node in [n for n in graph.nodes if n.op in ("LSTM", "GRU") and weight_slots(n) and spec_of(n.inputs[0]) is not None]:

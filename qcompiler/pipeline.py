@@ -18,6 +18,7 @@ from qcompiler.passes.avoid_saturation import AvoidSaturation
 from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.correct_bias import CorrectBias
+from qcompiler.passes.equalize_channels import EqualizeChannels
 from qcompiler.passes.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.fold_constants import FoldConstants
 from qcompiler.passes.fold_scale import FoldScale
@@ -44,8 +45,8 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu,
-    FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, QuantizeActivations, QuantizeWeights,
+    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward,
+    FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, QuantizeActivations, QuantizeWeights,
     ReconstructLayers, RemoveIdentity, SplitSum, StoreCodes, TuneStatistics,
 )
 
