@@ -11,6 +11,7 @@ from .kernels.elementwise import binary, cast, compare, logic, requantize, table
 from .kernels.movement import fill, gather, move, resize_linear
 from .kernels.normalization import layernorm, softmax
 from .kernels.packed import packed_conv, packed_gemm
+from .kernels.piecewise import piecewise
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
@@ -26,12 +27,12 @@ _PATIENCE = 1000
 
 (
     _CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST, _MAX_POOL, _AVERAGE_POOL, _REDUCE,
-    _SOFTMAX, _LAYERNORM, _MOVE, _FILL, _GATHER, _RESIZE, _LSTM, _GRU, _ARGMAX,
+    _SOFTMAX, _LAYERNORM, _MOVE, _FILL, _GATHER, _RESIZE, _LSTM, _GRU, _ARGMAX, _PIECEWISE,
 ) = (
     BY_NAME[name].number
     for name in (
         "conv", "conv_transpose", "gemm", "matmul", "binary", "where", "compare", "logic", "table", "requant", "cast", "max_pool",
-        "average_pool", "reduce", "softmax", "layernorm", "move", "fill", "gather", "resize_linear", "lstm", "gru", "argmax",
+        "average_pool", "reduce", "softmax", "layernorm", "move", "fill", "gather", "resize_linear", "lstm", "gru", "argmax", "piecewise",
     )
 )
 
@@ -107,6 +108,8 @@ def _other(opcode: int, row: int, scratch: int) -> None:
         resize_linear(row, scratch)
     elif opcode == _ARGMAX:
         argmax(row, scratch)
+    elif opcode == _PIECEWISE:
+        piecewise(row, scratch)
 
 
 @jit

@@ -80,6 +80,7 @@ from .instruction import (
     Reduction,
     Values,
 )
+from .piecewise import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS
 
 __all__ = [
     "BY_NAME", "BY_NUMBER", "MAX_RANK", "OPCODES", "Binary", "Comparison", "Element", "Logic", "Reduction", "check_numbers", "columns",
@@ -281,6 +282,17 @@ _define(
     "argmax", [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1), *flag("select_last")],
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis,
+)
+# x int16; segments lines of 2^width_bits codes from first on: see piecewise.py.
+_define(
+    "piecewise",
+    [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"), Field("segments", Kind.NUMBER, 64, 256),
+     Field("first", Kind.NUMBER, -32768, 32767), Field("width_bits", Kind.NUMBER, 0, MOST_WIDTH_BITS),
+     Field("fraction", Kind.NUMBER, 0, MOST_FRACTION), Field("lo", Kind.NUMBER, -32768, 32767), Field("hi", Kind.NUMBER, -32768, 32767)],
+    lambda f: [
+        *dense(f, "x", f["count"]), *constant("base", 2, f["segments"]), *constant("slope", 2, f["segments"]), *dense(f, "y", f["count"], True),
+    ],
+    rules=lambda f: [] if f["segments"] in SEGMENTS else [f"{f['segments']} segments; there may be {', '.join(map(str, SEGMENTS))}"],
 )
 
 OPCODES: tuple[Opcode, ...] = tuple(_TABLE)

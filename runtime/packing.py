@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import Element
+from .instruction import ELEMENT_DTYPE, Element, Opcode
 from .isa import LANES, Isa
 from .opcodes import BY_NUMBER
+from .piecewise import Piecewise
 from .plan import Bound
 from .program import Program
 from .windows import chunk_order, chunk_width, is_banded, padded_channels, reads_lines, segment_count, widest_chunk
@@ -29,6 +30,9 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
     for index in range(len(bound.code)):
         opcode = BY_NUMBER[int(bound.code[index, 0])]
         fields = opcode.row(bound.code[index].tolist())
+        if opcode.name == "piecewise" and isa is not Isa.AVX512_VNNI:
+            packed[index] = _listed_codes(program, index, opcode, fields)
+            continue
         size = product_size(opcode.name, fields)
         if size is None:
             continue
@@ -41,6 +45,19 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
                 program.packed[key] = _pack_channels(program, constants, size, group, isa) if channelwise else _pack(program, constants, size, group)
         packed[index] = program.packed[key]
     return packed
+
+
+def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, int]) -> Packed:
+    """The results of a piecewise linear function for every code, for CPUs that cannot permute wide registers."""
+    base, slope = (int(program.code[index, opcode.position(name)]) for name in ("base", "slope"))
+    numbers = tuple(f[name] for name in ("first", "width_bits", "fraction", "lo", "hi"))
+    key = (base, slope, f["segments"], *numbers, f["y_type"])
+    with program.lock:
+        if key not in program.packed:
+            starts, rises = (program.constant(constant).reshape(-1)[: f["segments"]] for constant in (base, slope))
+            codes = Piecewise(starts, rises, *numbers).codes().astype(ELEMENT_DTYPE[Element(f["y_type"])])
+            program.packed[key] = _joined([codes.view(np.uint8)])
+        return program.packed[key]
 
 
 class ProductSize(NamedTuple):

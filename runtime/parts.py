@@ -199,7 +199,8 @@ _Divider = Callable[[str, Values, int, int], Iterator[Part]]
 DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "gemm": (_gemm, "xy"), "matmul": (_matmul, "aby"), "conv": (_conv, "xy"), "conv_transpose": (_image, "xy"), "max_pool": (_image, "xy"),
     "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_dense, "xy"), "cast": (_dense, "xy"),
-    "move": (_move, "xy"), "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
+    "piecewise": (_dense, "xy"), "move": (_move, "xy"),
+    "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
     **{name: (_walk, f"{operands}y") for name, operands in _WALKED.items()},
 }
 """How to divide an opcode, and the activations it must have for that."""

@@ -19,11 +19,12 @@ def lower_graph(graph: Graph) -> Graph:
     """
     from qcompiler.lowering.core import Lowering
     from qcompiler.lowering.integers import INTEGER_RULES
+    from qcompiler.lowering.interpolate import interpolate_tables
     from qcompiler.lowering.prepare import prepared
     from qcompiler.lowering.rules import RULES
     from qcompiler.lowering.simplify import simplify
 
-    return simplify(Lowering(prepared(graph), RULES, INTEGER_RULES).run())
+    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES).run()))
 
 
 def to_program(graph: Graph) -> Program:

@@ -57,6 +57,13 @@ def emit_table(emitter: Emitter, node: Node) -> None:
     _unary(emitter, node, "table", table=np.asarray(node.inputs[1].values))
 
 
+def emit_piecewise(emitter: Emitter, node: Node) -> None:
+    """PiecewiseLinear."""
+    base, slope = (np.asarray(tensor.values) for tensor in node.inputs[1:])
+    numbers = {name: int(node.attrs[name]) for name in ("first", "width_bits", "fraction", "lo", "hi")}
+    _unary(emitter, node, "piecewise", base=base, slope=slope, segments=len(base), **numbers)
+
+
 def emit_requantize(emitter: Emitter, node: Node) -> None:
     """Requantize and QuantizeInteger."""
     zero = int(node.attrs.get("x_zp", 0))

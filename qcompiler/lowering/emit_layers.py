@@ -143,7 +143,7 @@ def _matrix_fields(emitter: Emitter, node: Node, name: str, view: View, batch: l
 def _wanted_order(result: Tensor, rank: int) -> Order | None:
     """The order a lone Transpose behind ``result`` (and behind operators that keep the order) would put its axes in, so that it costs nothing."""
     readers = consumers(result)
-    while len(readers) == 1 and readers[0].op in ("Requantize", "Table"):
+    while len(readers) == 1 and readers[0].op in ("Requantize", "Table", "PiecewiseLinear"):
         readers = consumers(readers[0].outputs[0])
     if len(readers) != 1 or readers[0].op != "Transpose":
         return None

@@ -13,7 +13,8 @@ from qcompiler.lowering.emit_recurrent import emit_recurrent
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,
     "Conv": layers.emit_conv, "ConvTranspose": layers.emit_conv_transpose, "Gemm": layers.emit_gemm, "MatMul": layers.emit_matmul,
-    "Table": elementwise.emit_table, "Cast": elementwise.emit_cast, "Compare": elementwise.emit_compare,
+    "Table": elementwise.emit_table, "PiecewiseLinear": elementwise.emit_piecewise,
+    "Cast": elementwise.emit_cast, "Compare": elementwise.emit_compare,
     **dict.fromkeys(("Requantize", "QuantizeInteger"), elementwise.emit_requantize),
     **dict.fromkeys(("Add", "Mul", "Div", "Min", "Max"), elementwise.emit_binary),
     **dict.fromkeys(("Where", "IntegerWhere"), elementwise.emit_where),

@@ -49,6 +49,23 @@ def write_table(writer: OnnxWriter, node: Node) -> None:
     writer.finish(node.outputs[0], writer.emit("Gather", [table, index], table.dtype, axis=0))
 
 
+def write_piecewise(writer: OnnxWriter, node: Node) -> None:
+    """PiecewiseLinear."""
+    attrs = {name: int(node.attrs[name]) for name in ("first", "width_bits", "fraction", "lo", "hi")}
+    lines = [np.asarray(tensor.values).astype(np.int64) for tensor in node.inputs[1:]]
+    first, width = attrs["first"], 1 << attrs["width_bits"]
+    inside = writer.clip(writer.wide(writer.tensor(node.inputs[0])), first, first + len(lines[0]) * width - 1)
+    place = writer.sub(inside, first)
+    segment = writer.floor_div(place, width)
+    step = writer.sub(place, writer.mul(segment, width))
+    base, slope = (writer.emit("Gather", [writer.constant(line), segment], np.int64, axis=0) for line in lines)
+    value = writer.add(writer.mul(base, width), writer.mul(slope, step))
+    shift = attrs["width_bits"] + attrs["fraction"]
+    value = writer.floor_div(writer.add(value, (1 << shift) >> 1), 1 << shift)
+    code = writer.clip(value, attrs["lo"], attrs["hi"])
+    writer.finish(node.outputs[0], writer.cast(code, node.attrs["dtype"]))
+
+
 def _terms(writer: OnnxWriter, node: Node, tensors: list[Tensor]) -> list[Tensor]:
     """Both operands without their zero points, times their factors."""
     attrs = node.attrs

@@ -16,7 +16,8 @@ _SAME = (
 
 WRITE_RULES: dict[str, Write] = {
     "Quantize": elementwise.write_quantize, "Dequantize": elementwise.write_dequantize, "QuantizeInteger": elementwise.write_quantize_integer,
-    "Requantize": elementwise.write_requantize, "Table": elementwise.write_table, "Where": elementwise.write_where, "Mul": elementwise.write_mul,
+    "Requantize": elementwise.write_requantize, "Table": elementwise.write_table, "PiecewiseLinear": elementwise.write_piecewise,
+    "Where": elementwise.write_where, "Mul": elementwise.write_mul,
     "Div": elementwise.write_div, "Compare": elementwise.write_compare, "Cast": elementwise.write_cast, "ArgMax": elementwise.write_argmax,
     **dict.fromkeys(("Add", "Min", "Max"), elementwise.write_add),
     **dict.fromkeys(_SAME, elementwise.write_same),

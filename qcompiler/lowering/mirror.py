@@ -6,7 +6,7 @@ from typing import Any
 
 from qcompiler.ir import Graph, Node, copy_of
 
-_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
+_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "PiecewiseLinear", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
 
 
 def mirror(graph: Graph) -> Graph:

@@ -23,6 +23,7 @@ from qcompiler.runtime.epilogue import REQUANTIZE
 from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
+from qcompiler.runtime.lines import LINES
 from qcompiler.runtime.movers import copy_run, transpose_square
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
@@ -210,6 +211,21 @@ def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
     return lookup
 
 
+def lines_reference(checked: CheckedMemory, wide: bool) -> Callable[..., None]:
+    """What a piecewise linear function computes, on checked memory."""
+    load, store = checked.loader(16, True), checked.storer(16 if wide else 8)
+
+    def lines(
+        y: int, x: int, base: int, slope: int, blocks: int, first: int, last: int, width_bits: int, shift: int, lo: int, hi: int
+    ) -> None:
+        for i in range(32 * blocks):
+            segment, step = divmod(min(max(load(x, i), first), last) - first, 1 << width_bits)
+            value = (load(base, segment) << width_bits) + load(slope, segment) * step
+            store(y, i, min(max(spec.rounding_shift(value, shift), lo), hi))
+
+    return lines
+
+
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
     replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
@@ -218,6 +234,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(tile): pool_reference(checked, *made_for) for tile, made_for in POOL_TILES.items()}
     replaced |= {id(tile): single_reference(checked, wide) for tile, wide in SINGLE_TILES.items()}
     replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
+    replaced |= {id(kernel): lines_reference(checked, wide) for kernel, wide in LINES.items()}
     replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
@@ -321,7 +338,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary")
+    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise")
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
     results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
     results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
