@@ -18,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import qcompiler
-from qcompiler import opset, schema, shapes
+from qcompiler import opset, packing, schema, shapes
 from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.model_file import check, detach
@@ -33,11 +33,12 @@ Feed = Mapping[str, NDArray[Any]]
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:
-    """``graph`` as a checked model of the lowest opset that can express it; ``graph`` is not changed.
+    """``graph`` as a checked model of the lowest opset that can express it, few-valued constants packed; ``graph`` is not changed.
 
     Raises:
         ExportError: onnx's checker refuses it.
     """
+    graph = packing.packed(graph)
     lowest = min(schema.needed_opset(graph), graph.opset)
     for version in sorted({lowest, graph.opset}):
         model, weights = _at_opset(graph, version)

@@ -23,6 +23,7 @@ from qcompiler import half, opset, schema, shapes
 from qcompiler.errors import ModelError
 from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
 from qcompiler.model_file import Detached, check, detach, is_plain, read_proto
+from qcompiler.packing import StoredConstant, unpack
 from qcompiler.runner import ORT_ERRORS
 
 _OLDEST_OPSET = 7
@@ -59,6 +60,7 @@ def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Gra
     light = _prepared(detached.model)
     graph = _to_graph(light, detached)
     graph.__dict__["metadata_props"] = {entry.key: entry.value for entry in detached.model.metadata_props}
+    unpack(graph)
     _name_everything(graph)
     _sort(graph)
     _check_weights(graph)
@@ -217,19 +219,6 @@ def _constants_for_nodes(graph: Graph) -> None:
             graph.nodes.remove(node)
             output.inputs.clear()
             output.to_constant(np.asarray(value.values))
-
-
-class StoredConstant(Constant):  # type: ignore[misc]
-    """A constant of a type that numpy cannot write back (strings, 4-bit integers): exported as it was read."""
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """A copy of the elements."""
-        return np.asarray(self._values.load())
-
-    def copy(self) -> StoredConstant:
-        """A constant of the same elements, for a copy of the graph."""
-        return StoredConstant(self.name, self._values, export_dtype=self.export_dtype)
 
 
 def _attach(tensor: Tensor, weights: dict[str, NDArray[Any]], plain: set[str]) -> None:

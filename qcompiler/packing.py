@@ -1,0 +1,295 @@
+"""Few bits on disk: integer constants of few different values are stored as packed codes, and come back as what they were.
+
+A constant of int8 or uint8 that takes at most 64 different values is written as codes with the operators that give its values back. All
+inputs of these are constants, so a runtime evaluates them once, when it loads the file, and then runs what it would have run anyway:
+
+* up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) → Cast;
+* any other up to 4 or 16 values: ``UINT2`` or ``UINT4`` codes → Cast → Gather from the values (``UINT4`` where opset 25 is out of reach);
+* up to 8, 32 or 64 values: codes of 3, 5 or 6 bits, as many as fit in a ``UINT64`` → BitShift → BitwiseAnd → Cast → Gather;
+* as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for each.
+
+The Cast matters: onnxruntime keeps a DequantizeLinear of a 4-bit type as it is and runs it again with every inference, in float (2.6 to 6.6 times
+the time of the int8 layer), and refuses one of a 2-bit type; behind a Cast to int8 it finds the layer it has a kernel for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from qcompiler import opset
+from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
+
+__all__ = ["StoredConstant", "packed", "unpack"]
+
+SMALLEST = 1024
+"""Elements from which packing a constant is worth its nodes."""
+MOST_VALUES = 64
+MOST_IN_ROW = 16
+WORDS_FROM = 1 << 14
+"""Elements from which codes of 3, 5 or 6 bits are worth their nodes."""
+LEAST_SAVED = 0.05
+"""Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
+PAIR_OPSET, NIBBLE_OPSET = 25, 21
+
+_SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, TensorProto.INT2: np.int8, TensorProto.UINT2: np.uint8}
+
+Array = NDArray[Any]
+
+
+class StoredConstant(Constant):  # type: ignore[misc]
+    """A constant of a type that numpy cannot write back (strings, 4-bit integers): exported as it was read."""
+
+    @property
+    def values(self) -> Array:
+        """A copy of the elements."""
+        return np.asarray(self._values.load())
+
+    def copy(self) -> StoredConstant:
+        """A constant of the same elements, for a copy of the graph."""
+        return StoredConstant(self.name, self._values, export_dtype=self.export_dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """An array as codes.
+
+    Attributes:
+        codes: uint8, of the array's shape.
+        values: [L], the value of each code, ascending; or [R, L] for the rows of a matrix, [L, C] for its columns.
+        axis: axis of ``codes`` and ``values`` along which a code is looked up (that of GatherElements); None: one table for all.
+    """
+
+    codes: NDArray[np.uint8]
+    values: Array
+    axis: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a stored code: 2 to 6, or 8 where packing is not worth it."""
+        needed = max(int(self.values.shape[self.axis or 0] - 1).bit_length(), 2)
+        if needed in (2, 4) or self.codes.size >= WORDS_FROM:
+            return needed
+        return 4 if needed == 3 else 8
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self.codes.size * self.bits // 8 + self.values.nbytes
+
+    @property
+    def fits_type(self) -> bool:
+        """True where the values are within the range of an integer type of as many bits."""
+        signed = self.values.dtype == np.int8
+        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1)) if signed else (0, 2**self.bits)
+        return self.bits in (2, 4) and self.axis is None and bool(low <= self.values[0] and self.values[-1] < high)
+
+
+def coded(array: Array) -> Coded | None:
+    """The codes of an int8 or uint8 array; None where they would not be a quarter smaller."""
+    low = int(np.iinfo(array.dtype).min)
+    index = (array.astype(np.int16) - low).astype(np.uint8)
+    present = np.bincount(index.reshape(-1), minlength=256) > 0
+    if present.sum() <= MOST_VALUES:
+        ranks = (np.cumsum(present) - 1).astype(np.uint8)
+        result = Coded(ranks[index], (np.flatnonzero(present) + low).astype(array.dtype))
+        return result if result.bits < 8 else None
+    for axis in range(1, -1, -1) if array.ndim == 2 else ():
+        by_row = _coded_rows(index if axis == 1 else index.T)
+        if by_row is not None:
+            codes, values = (part if axis == 1 else np.ascontiguousarray(part.T) for part in by_row)
+            result = Coded(codes, (values.astype(np.int16) + low).astype(array.dtype), axis)
+            return result if result.nbytes < 0.75 * array.nbytes else None
+    return None
+
+
+def _coded_rows(index: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most 16 values occur; None for any other."""
+    if any(len(np.unique(row)) > MOST_IN_ROW for row in index[:: max(len(index) // 8, 1)]):
+        return None
+    rows = np.arange(len(index))[:, None]
+    present = np.zeros((len(index), 256), np.bool_)
+    present[rows, index] = True
+    counts = present.sum(axis=1)
+    if counts.max() > MOST_IN_ROW:
+        return None
+    ranks = (np.cumsum(present, axis=1) - 1).astype(np.uint8)
+    row, value = np.nonzero(present)
+    values = np.zeros((len(index), int(counts.max())), np.uint8)
+    values[row, ranks[row, value]] = value
+    return ranks[rows, index], values
+
+
+def packed(graph: Graph) -> Graph:
+    """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too little."""
+    constants = {id(t): t for node in graph.nodes for t in node.inputs if isinstance(t, Constant) and t.dtype in (np.int8, np.uint8)}
+    sizes = {key: np.asarray(tensor.values).nbytes for key, tensor in constants.items()}
+    found = {tensor.name: coded(np.asarray(tensor.values)) for key, tensor in constants.items() if sizes[key] >= SMALLEST}
+    chosen = {name: code for name, code in found.items() if code is not None}
+    saved = sum(code.codes.size - code.nbytes for code in chosen.values())
+    if saved <= LEAST_SAVED * sum(sizes.values()):
+        return graph
+    copy = copy_of(graph)
+    copy.__dict__["metadata_props"] = graph.__dict__.get("metadata_props", {})
+    pairs = any(code.bits == 2 for code in chosen.values()) and _reach(copy, PAIR_OPSET)
+    if not pairs and not _reach(copy, NIBBLE_OPSET):
+        return graph
+    _Packer(copy, pairs=pairs).replace(chosen)
+    return copy
+
+
+def _reach(graph: Graph, version: int) -> bool:
+    """Move ``graph`` up to an opset; False where it cannot go there."""
+    if graph.opset >= version:
+        return True
+    try:
+        opset.convert(graph, version)
+    except opset.NotConvertibleError:
+        return False
+    return True
+
+
+class _Packer:
+    """Writes codes into a graph, in the place of constants."""
+
+    def __init__(self, graph: Graph, *, pairs: bool) -> None:
+        self._graph, self._pairs = graph, pairs
+        self._taken = names_in(graph)
+        self._shared: dict[str, Constant] = {}
+
+    def replace(self, chosen: dict[str, Coded]) -> None:
+        """Every reader of a constant in ``chosen`` reads the value that its codes give back."""
+        values: dict[str, Tensor] = {}
+        for node in list(self._graph.nodes):
+            for index, tensor in enumerate(node.inputs):
+                if isinstance(tensor, Constant) and tensor.name in chosen:
+                    if tensor.name not in values:
+                        values[tensor.name] = self._unpacked(tensor.name, chosen[tensor.name])
+                    node.inputs[index] = values[tensor.name]
+        self._graph.toposort()
+
+    def _unpacked(self, name: str, code: Coded) -> Tensor:
+        """The tensor that holds the values again."""
+        if code.fits_type and (code.bits == 4 or self._pairs):
+            signed = code.values.dtype == np.int8
+            kind = {(2, True): TensorProto.INT2, (2, False): TensorProto.UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
+            return self._cast(name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype)
+        values = self._constant(f"{name}_levels", code.values)
+        index = self._index(name, code)
+        op, axis = ("Gather", 0) if code.axis is None else ("GatherElements", code.axis)
+        return self._node(op, name, [values, index], code.values.dtype, code.codes.shape, axis=axis)
+
+    def _index(self, name: str, code: Coded) -> Tensor:
+        """The codes as int32."""
+        if code.bits in (3, 5, 6):
+            return self._from_words(name, code)
+        kind = TensorProto.UINT2 if code.bits == 2 and self._pairs else TensorProto.UINT4
+        return self._cast(name, self._stored(name, code.codes, kind), np.dtype(np.int32))
+
+    def _from_words(self, name: str, code: Coded) -> Tensor:
+        words, shifts = _words(code.codes.reshape(-1), code.bits)
+        mask = self._common(f"mask_{code.bits}_bits", np.array(2**code.bits - 1, np.uint64))
+        places = self._common(f"places_{code.bits}_bits", shifts)
+        grid = [len(words), len(shifts)]
+        moved = self._node("BitShift", name, [self._constant(f"{name}_words", words), places], np.uint64, grid, direction="RIGHT")
+        cut = self._cast(name, self._node("BitwiseAnd", name, [moved, mask], np.uint64, grid), np.dtype(np.int32))
+        flat = self._node("Reshape", name, [cut, self._common("flat", np.array([-1]))], np.int32, [len(words) * len(shifts)])
+        if flat.shape[0] != code.codes.size:
+            ends = [self._common("front", np.array([0])), self._constant(f"{name}_end", np.array([code.codes.size]))]
+            flat = self._node("Slice", name, [flat, *ends], np.int32, [code.codes.size])
+        return self._node("Reshape", name, [flat, self._constant(f"{name}_shape", np.array(code.codes.shape))], np.int32, code.codes.shape)
+
+    def _stored(self, name: str, values: Array, kind: int) -> Tensor:
+        raw = _nibbles(values) if kind in (TensorProto.INT4, TensorProto.UINT4) else _pairs(values)
+        label = unique_name(self._taken, f"{name}_packed")
+        return StoredConstant(label, LazyValues(TensorProto(name=label, data_type=kind, dims=values.shape, raw_data=raw)))
+
+    def _cast(self, name: str, source: Tensor, kind: np.dtype[Any]) -> Tensor:
+        return self._node("Cast", name, [source], kind, source.shape, to=int(onnx.helper.np_dtype_to_tensor_dtype(kind)))
+
+    def _constant(self, name: str, values: Array) -> Tensor:
+        return Constant(unique_name(self._taken, name), values)
+
+    def _common(self, name: str, values: Array) -> Tensor:
+        if name not in self._shared:
+            self._shared[name] = Constant(unique_name(self._taken, f"unpack_{name}"), values)
+        return self._shared[name]
+
+    def _node(self, op: str, name: str, inputs: list[Tensor], kind: Any, shape: Any, **attrs: Any) -> Tensor:
+        label = unique_name(self._taken, f"{name}_{op}")
+        result = Variable(unique_name(self._taken, f"{label}_out"), dtype=np.dtype(kind), shape=list(shape))
+        self._graph.nodes.append(Node(op, label, attrs, inputs, [result]))
+        return result
+
+
+def _nibbles(values: Array) -> bytes:
+    """Two 4-bit integers a byte, the first in the low half."""
+    low = np.append(values.reshape(-1), np.zeros(values.size % 2, values.dtype)).astype(np.uint8) & 15
+    return (low[0::2] | (low[1::2] << 4)).tobytes()
+
+
+def _pairs(values: Array) -> bytes:
+    """Four 2-bit integers a byte, the first in the lowest bits."""
+    low = np.append(values.reshape(-1), np.zeros(-values.size % 4, values.dtype)).astype(np.uint8) & 3
+    return (low[0::4] | (low[1::4] << 2) | (low[2::4] << 4) | (low[3::4] << 6)).tobytes()
+
+
+def _words(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """As many codes as fit in 64 bits, the first in the lowest: words [N, 1] and the shift of each place [P]."""
+    shifts = np.arange(64 // bits, dtype=np.uint64) * np.uint64(bits)
+    padded = np.append(codes, np.zeros(-codes.size % len(shifts), np.uint8)).reshape(-1, len(shifts)).astype(np.uint64)
+    return np.bitwise_or.reduce(padded << shifts, axis=1, keepdims=True), shifts
+
+
+def unpack(graph: Graph) -> None:
+    """Undo `packed`, in place: codes become the int8 or uint8 constants they stand for."""
+    ours: set[int] = set()
+    for node in graph.nodes:
+        for index, tensor in enumerate(node.inputs):
+            if isinstance(tensor, StoredConstant) and all(reader.op == "Cast" for reader in tensor.outputs):
+                kind = _SMALL_TYPES.get(tensor._values.tensor.data_type)
+                if kind is not None:
+                    node.inputs[index] = Constant(tensor.name, np.asarray(tensor.values).astype(kind))
+                    ours.add(id(node.inputs[index]))
+    for node in list(graph.nodes):
+        from_codes = any(id(tensor) in ours for tensor in node.inputs) or (node.op == "BitShift" and node.inputs[0].dtype == np.uint64)
+        if from_codes and node.domain in STANDARD_DOMAINS and all(_is_integer(tensor) for tensor in node.inputs):
+            value = _value(node)
+            if value is not None:
+                output = node.outputs[0]
+                node.outputs.clear()
+                output.to_constant(value)
+                ours.add(id(output))
+    graph.cleanup(remove_unused_graph_inputs=False)
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return isinstance(tensor, Constant) and isinstance(tensor.dtype, np.dtype) and tensor.dtype.kind in "iu"
+
+
+def _value(node: Node) -> Array | None:
+    """What an operator of `packed` makes of its constants; None for any other, and for other uses of these."""
+    values, attrs = [np.asarray(tensor.values) for tensor in node.inputs], node.attrs
+    match node.op:
+        case "Cast":
+            kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(attrs["to"])))
+            return values[0].astype(kind) if kind.kind in "iu" else None
+        case "Gather":
+            return np.take(values[0], values[1], axis=int(attrs.get("axis", 0)))
+        case "GatherElements" if values[0].ndim == values[1].ndim == 2:
+            return np.take_along_axis(values[0], values[1], axis=int(attrs.get("axis", 0)))
+        case "BitShift" if attrs["direction"] == "RIGHT":
+            return np.asarray(np.right_shift(values[0], values[1]))
+        case "BitwiseAnd":
+            return np.asarray(np.bitwise_and(values[0], values[1]))
+        case "Reshape" if not (values[1] == 0).any():
+            return values[0].reshape([int(size) for size in values[1]])
+        case "Slice" if len(values) == 3 and values[0].ndim == 1:
+            return values[0][int(values[1][0]) : int(values[2][0])]
+    return None

@@ -1,0 +1,105 @@
+"""Constants of few values leave packed and come back as they were; onnxruntime runs the layers it would have run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from qcompiler import export, packing
+from qcompiler.importer import load_graph
+from qcompiler.ir import Constant, Graph
+from qcompiler.runner import Runner
+from tests.graphs import graph_of, ops
+
+NF4 = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127]
+LAYER = """g (float[N, 128] x) => (float[N, 192] y) {
+    q = QuantizeLinear(x, sx, zx)  d = DequantizeLinear(q, sx, zx)  w = DequantizeLinear <axis = 1> (k, s)  m = MatMul(d, w)
+    r = QuantizeLinear(m, sy, zx)  y = DequantizeLinear(r, sy, zx) }"""
+LOOKUP = """g (int64[N] x) => (float[N, 192] y) { q = Gather(k, x)  y = DequantizeLinear(q, sx, zx) }"""
+GRIDS = {"sx": np.float32(0.02), "zx": np.uint8(128), "sy": np.float32(0.4)}
+
+
+def codes(levels: list[int] | str, dtype: type = np.int8) -> np.ndarray:
+    """A matrix [128, 192] of these levels; or of 11 multiples of another number in each row or column."""
+    rng = np.random.default_rng(7)
+    if not isinstance(levels, str):
+        return rng.choice(np.array(levels), (128, 192)).astype(dtype)
+    steps = rng.integers(1, 24, (128, 1) if levels == "rows" else (1, 192))
+    return (rng.integers(-5, 6, (128, 192)) * steps + (128 if dtype is np.uint8 else 0)).astype(dtype)
+
+
+def layer(k: np.ndarray) -> Graph:
+    scale = np.random.default_rng(1).uniform(0.005, 0.01, 192).astype(np.float32)
+    return graph_of(LAYER, k=k, s=scale, **GRIDS)
+
+
+def stored(graph: Graph, dtype: type) -> list[np.ndarray]:
+    return [t.values for node in graph.nodes for t in node.inputs if isinstance(t, Constant) and t.dtype == dtype and t.values.size > 1000]
+
+
+@pytest.mark.parametrize(("levels", "bits", "opset", "nodes"), [
+    ([-1, 0, 1], 2, 25, ["Cast"]),
+    ([-127, 0, 5, 9], 2, 25, ["Cast", "Gather"]),
+    ([-3, -2, -1, 0, 1, 2, 3], 3.05, 18, ["BitShift", "BitwiseAnd", "Cast", "Reshape", "Slice", "Reshape", "Gather"]),
+    (list(range(-7, 8)), 4, 21, ["Cast"]),
+    (NF4, 4, 21, ["Cast", "Gather"]),
+    (list(range(-15, 16)), 5.34, 18, ["BitShift", "BitwiseAnd", "Cast", "Reshape", "Reshape", "Gather"]),
+    (list(range(-31, 32)), 6.4, 18, ["BitShift", "BitwiseAnd", "Cast", "Reshape", "Slice", "Reshape", "Gather"]),
+    ("rows", 4, 21, ["Cast", "GatherElements"]),
+    ("columns", 4, 21, ["Cast", "GatherElements"]),
+    (list(range(-100, 100)), 8, 13, []),
+])  # fmt: skip
+def test_weights_of_few_values_leave_packed_and_come_back(levels: list[int] | str, bits: float, opset: int, nodes: list[str], tmp_path: Path) -> None:
+    k = codes(levels)
+    graph, x = layer(k), np.random.default_rng(2).standard_normal((3, 128)).astype(np.float32)
+    path = tmp_path / "packed.onnx"
+    export.save(graph, path, reference_feed={"x": x})
+    table = 11 * (len(k) if levels == "rows" else k.shape[1]) if isinstance(levels, str) else 0
+    assert path.stat().st_size <= k.size * bits / 8 + table + 3500
+    model = onnx.load(path)
+    assert model.opset_import[0].version == opset
+    assert [node.op_type for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "MatMul")] == nodes
+    np.testing.assert_array_equal(Runner(model).run({"x": x})["y"], Runner(graph).run({"x": x})["y"])
+    back = load_graph(path)
+    assert (ops(back), back.opset) == (ops(graph), 21)
+    np.testing.assert_array_equal(stored(back, np.int8), [k])
+    again = export.to_model(back)
+    assert sorted(node.op_type for node in again.graph.node) == sorted(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("levels", [[-1, 0, 1], [-127, 0, 5], [-3, -2, -1, 0, 1, 2, 3], list(range(-7, 8)), NF4, "rows", "columns"])
+def test_onnxruntime_evaluates_the_codes_once_and_keeps_its_integer_layer(levels: list[int] | str, tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(export.to_model(layer(codes(levels))).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert nodes == ["QuantizeLinear", "QLinearMatMul", "DequantizeLinear"]
+
+
+@pytest.mark.parametrize("levels", [[120, 128, 131], list(range(120, 135)), list(range(16)), "rows"])
+def test_tables_of_few_values_leave_packed_and_come_back(levels: list[int] | str) -> None:
+    k = codes(levels, np.uint8)
+    graph, x = graph_of(LOOKUP, k=k, sx=GRIDS["sx"], zx=GRIDS["zx"]), np.array([0, 5, 127])
+    model = export.to_model(graph)
+    assert model.ByteSize() < k.size * 0.66
+    np.testing.assert_array_equal(Runner(model).run({"x": x})["y"], Runner(graph).run({"x": x})["y"])
+    np.testing.assert_array_equal(stored(load_graph(model), np.uint8), [k])
+
+
+def test_two_bits_take_four_where_the_newest_opset_is_out_of_reach() -> None:
+    text = "g (float[4, 128] x) => (float[4, 192] y) { a = DFT <axis = 1> (c)  w = DequantizeLinear <axis = 1> (k, s)  y = MatMul(x, w) }"
+    graph = graph_of(text, opset=19, k=codes([-1, 0, 1]), s=np.ones(192, np.float32), c=np.zeros((1, 4, 2), np.float32))
+    graph.outputs.append(graph.nodes[0].outputs[0])
+    assert packing.packed(graph) is graph  # its DFT means something else from opset 20 on
+
+
+def test_an_8_bit_model_is_left_alone() -> None:
+    k = codes(list(range(-127, 128)))
+    k[:, :2] = 0
+    graph = layer(k)
+    assert packing.packed(graph) is graph
