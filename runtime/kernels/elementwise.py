@@ -7,7 +7,7 @@ from ..jit import jit
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import columns
 from ..simd import LANES, Isa
-from ..sums import add_bytes
+from ..sums import add_byte_byte, add_bytes, add_wide_byte, add_wide_wide, narrow_wide_byte, narrow_wide_wide
 from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
 from .common import (
     BLOCK,
@@ -21,6 +21,7 @@ from .common import (
     outer_offset,
     requant_block,
     rounding,
+    size_of,
     store_block,
 )
 
@@ -33,6 +34,10 @@ _U8, _I16, _BOOL = int(Element.U8), int(Element.I16), int(Element.BOOL)
 _AVX512, _PLAIN = int(Isa.AVX512_VNNI), int(Isa.PLAIN)
 _INT32_MAX = (1 << 31) - 1
 _BYTE_CODES = 256
+_VECTOR_RUN = 64
+"""Elements of a run that is worth a loop of vector code of its own."""
+_MOST_SUM_SHIFT = 40
+"""Up to this shift a zero point can be part of a sum in 64 bits."""
 
 
 @jit
@@ -134,14 +139,49 @@ def _add_bytes(row: int, y: int, a: int, b: int, blocks: int) -> None:
 
 
 @jit
+def _adds_wide(row: int) -> bool:
+    """A dense sum with int16 among its codes."""
+    coded = at(row, _BINARY.a_type) in (_U8, _I16) and at(row, _BINARY.b_type) in (_U8, _I16) and at(row, _BINARY.y_type) in (_U8, _I16)
+    wide = at(row, _BINARY.a_type) == _I16 or at(row, _BINARY.b_type) == _I16 or at(row, _BINARY.y_type) == _I16
+    dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
+    return coded and wide and dense and at(row, _BINARY.n) <= _MOST_SUM_SHIFT and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _add_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
+    a_m, b_m, n, y_zp = at(row, _BINARY.a_m), at(row, _BINARY.b_m), at(row, _BINARY.n), at(row, _BINARY.y_zp)
+    c = rounding(n) - at(row, _BINARY.a_zp) * a_m - at(row, _BINARY.b_zp) * b_m + (y_zp << n)
+    lo, hi, a_wide, b_wide = at(row, _BINARY.lo), at(row, _BINARY.hi), at(row, _BINARY.a_type) == _I16, at(row, _BINARY.b_type) == _I16
+    if b_wide and not a_wide:
+        a, b, a_m, b_m, a_wide, b_wide = b, a, b_m, a_m, True, False
+    if at(row, _BINARY.y_type) == _I16:
+        if b_wide:
+            add_wide_wide(y, a, b, blocks, a_m, b_m, c, n, lo, hi)
+        elif a_wide:
+            add_wide_byte(y, a, b, blocks, a_m, b_m, c, n, lo, hi)
+        else:
+            add_byte_byte(y, a, b, blocks, a_m, b_m, c, n, lo, hi)
+    elif b_wide:
+        narrow_wide_wide(y, a, b, blocks, a_m, b_m, c, n, lo, hi)
+    else:
+        narrow_wide_byte(y, a, b, blocks, a_m, b_m, c, n, lo, hi)
+
+
+@jit
 def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: int, runs: int) -> None:
     """``runs`` runs along the innermost dimension, or as many pieces of one."""
     run, a_step, b_step = at(row, _BINARY.d5), at(row, _BINARY.a_s5), at(row, _BINARY.b_s5)
     first = 0
-    if _adds_bytes(row) and runs == 1 and run >= LANES:
-        a, b, y = at(row, _BINARY.a) + a_start, at(row, _BINARY.b) + b_start, at(row, _BINARY.y) + y_start
-        _add_bytes(row, y, a, b, run // LANES)
-        first = run // LANES * LANES
+    if runs == 1 and run >= LANES:
+        a = at(row, _BINARY.a) + a_start * size_of(at(row, _BINARY.a_type))
+        b = at(row, _BINARY.b) + b_start * size_of(at(row, _BINARY.b_type))
+        y = at(row, _BINARY.y) + y_start * size_of(at(row, _BINARY.y_type))
+        if _adds_bytes(row):
+            _add_bytes(row, y, a, b, run // LANES)
+            first = run // LANES * LANES
+        elif _adds_wide(row):
+            _add_wide(row, y, a, b, run // LANES)
+            first = run // LANES * LANES
     if runs > 1:
         _load_runs(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs)
         _load_runs(scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start, at(row, _BINARY.b_s4), b_step, run, runs)
@@ -164,6 +204,8 @@ def binary(row: int, scratch: int) -> None:
     if run == 0 or lines == 0:
         return
     together = min(max(BLOCK // run, 1), lines)
+    if run >= _VECTOR_RUN and (_adds_bytes(row) or _adds_wide(row)):
+        together = 1
     for outer in range(outer_count(row, _BINARY.d0) // lines):
         a_start = outer_offset(row, _BINARY.d0, _BINARY.a_s0, outer * lines)
         b_start = outer_offset(row, _BINARY.d0, _BINARY.b_s0, outer * lines)

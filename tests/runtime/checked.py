@@ -31,7 +31,7 @@ from qcompiler.runtime.parts import divide, part_rows
 from qcompiler.runtime.pools import POOL_TILES
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
-from qcompiler.runtime.sums import add_bytes
+from qcompiler.runtime.sums import WIDE_ADDS, add_bytes
 from qcompiler.runtime.vectors import lookup_bytes
 from qcompiler.runtime.windows import chunk_order
 
@@ -200,6 +200,20 @@ def add_reference(checked: CheckedMemory) -> Callable[..., None]:
     return add
 
 
+def wide_add_reference(checked: CheckedMemory, a_wide: bool, b_wide: bool, y_wide: bool) -> Callable[..., None]:
+    """What a sum in 64 bits computes, on checked memory."""
+    load_a, load_b = (checked.loader(16, True) if wide else checked.loader(8, False) for wide in (a_wide, b_wide))
+    store = checked.storer(16 if y_wide else 8)
+
+    def add(y: int, a: int, b: int, blocks: int, a_m: int, b_m: int, c: int, n: int, lo: int, hi: int) -> None:
+        for i in range(16 * blocks):
+            total = load_a(a, i) * a_m + load_b(b, i) * b_m + c
+            assert -(2**63) <= total < 2**63
+            store(y, i, min(max(total >> n, lo), hi))
+
+    return add
+
+
 def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
     """What `lookup_bytes` computes, on checked memory."""
     load, store = checked.loader(8, False), checked.storer(8)
@@ -235,6 +249,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(tile): single_reference(checked, wide) for tile, wide in SINGLE_TILES.items()}
     replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
     replaced |= {id(kernel): lines_reference(checked, wide) for kernel, wide in LINES.items()}
+    replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
     replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
