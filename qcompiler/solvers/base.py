@@ -92,13 +92,23 @@ def keep_best(problem: LayerProblem, first: Solution, *others: Solution | None) 
 def best_of(problem: LayerProblem, solutions: Iterable[Solution]) -> Solution:
     """Row by row the solution with the smallest loss, of equals the earliest. There is at least one."""
     every = iter(solutions)
-    best = next(every)
-    least = losses_of(problem, best)
+    first = next(every)
+    best = Best(first, losses_of(problem, first))
     for other in every:
-        losses = losses_of(problem, other)
-        better = losses < least
-        best, least = choose(better, other, best), np.where(better, losses, least)
-    return best
+        best.show(other, losses_of(problem, other))
+    return best.solution
+
+
+class Best:
+    """Row by row the best of the solutions shown so far."""
+
+    def __init__(self, solution: Solution, losses: NDArray[np.float64]) -> None:
+        self.solution, self.losses = solution, losses
+
+    def show(self, solution: Solution, losses: NDArray[np.float64]) -> None:
+        """Take the rows [G, R] whose loss is smaller than that of all before."""
+        better = losses < self.losses
+        self.solution, self.losses = choose(better, solution, self.solution), np.where(better, losses, self.losses)
 
 
 def choose(better: NDArray[np.bool_], this: Solution, that: Solution) -> Solution:
@@ -107,27 +117,42 @@ def choose(better: NDArray[np.bool_], this: Solution, that: Solution) -> Solutio
     return Solution(np.where(where, this.levels, that.levels), np.where(where, this.scale, that.scale))
 
 
-def refit_scale(problem: LayerProblem, solution: Solution) -> Solution:
+def refit_scale(problem: LayerProblem, solution: Solution, product: NDArray[np.float64] | None = None) -> tuple[Solution, NDArray[np.float64]]:
     """The same levels with better scales: ``<W, L> / <L, L>`` in the metric of the loss, the exact minimum for one scale a row.
 
     With several blocks one after the other takes its minimum while the others stay: the loss never rises. A scale that would not be
     positive stays as it is.
+
+    Args:
+        problem: what is solved.
+        solution: its levels stay.
+        product: ``weight @ metric`` where it is known.
+
+    Returns:
+        The solution and the loss of each row, float64 [G, R].
     """
-    width = problem.grid.block or problem.weight.shape[2]
-    error = np.asarray(problem.weight, np.float64) - solution.weight(problem.grid.block)
-    gradient = multiply_metric(problem, error)
+    weight = np.asarray(problem.weight, np.float64)
+    width = problem.grid.block or weight.shape[2]
     scale = solution.scale.copy()
+    moved = np.empty(0)
+    if problem.blocks == 1:
+        moved = multiply_metric(problem, solution.levels.astype(np.float64))
+        gradient = (multiply_metric(problem, weight) if product is None else product) - scale * moved
+    else:
+        gradient = multiply_metric(problem, weight - spread(problem, scale) * solution.levels.astype(np.float64))
     for block in range(problem.blocks):
         columns = slice(block * width, (block + 1) * width)
         levels = solution.levels[:, :, columns].astype(np.float64)
-        moved = multiply_columns(problem, levels, columns)
+        if problem.blocks > 1:
+            moved = multiply_columns(problem, levels, columns)
         above = np.einsum("grk,grk->gr", gradient[:, :, columns], levels)
         below = np.einsum("grk,grk->gr", moved[:, :, columns], levels)
         old = scale[:, :, block].copy()
         new = (old + np.divide(above, below, out=np.zeros_like(above), where=below > 0)).astype(np.float32)
         scale[:, :, block] = np.where(np.isfinite(new) & (new >= np.finfo(np.float32).tiny), new, old)
         gradient -= (scale[:, :, block] - old.astype(np.float64))[:, :, None] * moved
-    return Solution(solution.levels, scale)
+    error = weight - spread(problem, scale) * solution.levels.astype(np.float64)
+    return Solution(solution.levels, scale), np.einsum("grk,grk->gr", gradient, error)
 
 
 def multiply_columns(problem: LayerProblem, values: NDArray[np.float64], columns: slice) -> NDArray[np.float64]:

@@ -17,21 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
-from qcompiler.solvers.base import (
-    Solver,
-    choose,
-    keep_best,
-    losses_of,
-    nearest_solution,
-    part_of,
-    refit_scale,
-    rows_of,
-    spread,
-    stack_rows,
-    thresholds,
-)
-from qcompiler.solvers.clip import OptimalClip
+from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
+from qcompiler.solvers.base import Best, Solver, keep_best, nearest_solution, positive, refit_scale, rows_of, spread, stack_rows, thresholds
+from qcompiler.solvers.clip import importance_clip
 from qcompiler.solvers.kernels import round_columns
 
 Floats = NDArray[np.float64]
@@ -57,56 +45,67 @@ class Factor:
 
 @dataclass(frozen=True)
 class Gptq(Solver):
-    """Columns rounded one by one with error feedback, under the scale of the start (by default the `OptimalClip` one).
+    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of `feedback_clip`.
 
     Attributes:
         block: columns whose errors are passed on together; changes nothing but the speed.
         act_order: the columns with the largest inputs first.
         damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the factorization succeeds.
-        rounds: how often, at most, the scales are refitted to the levels found and all columns rounded anew.
+        ratios: the scales tried, relative to those of the start; each row takes the one that came out best.
+        rounds: how often the scales are refitted to the levels found and all columns rounded anew.
     """
 
     block: int = 128
     act_order: bool = True
     damping: float = 0.01
-    rounds: int = 3
+    ratios: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
+    rounds: int = 2
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
-        first = OptimalClip().solve(problem) if start is None else start
         factor = factorize(problem, self.damping, self.act_order)
-        parts = [self._rows(rows_of(problem, rows), factor, part_of(first, rows)) for rows in row_slices(problem)]
-        return stack_rows(parts)
+        scale = feedback_clip(problem, factor) if start is None else start.scale
+        parts = [self._rows(rows_of(problem, rows), factor, scale[:, rows]) for rows in row_slices(problem)]
+        return keep_best(problem, nearest_solution(problem), stack_rows(parts), start)
 
-    def _rows(self, problem: LayerProblem, factor: Factor, start: Solution) -> Solution:
-        best = keep_best(problem, start, nearest_solution(problem))
-        least, scale = losses_of(problem, best), start.scale
-        for _ in range(self.rounds + 1):
-            solution = refit_scale(problem, round_with_feedback(problem, factor, scale, self.block))
-            losses = losses_of(problem, solution)
-            better = losses < least
-            best, least = choose(better, solution, best), np.where(better, losses, least)
-            if np.array_equal(solution.scale, scale):
-                break
-            scale = solution.scale
-        return best
+    def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32]) -> Solution:
+        found = Best(*round_with_feedback(problem, factor, scale, self.block))
+        for ratio in self.ratios:
+            if ratio != 1:
+                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block))
+        product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
+        best = Best(*refit_scale(problem, found.solution, product))
+        solution = best.solution
+        for _ in range(self.rounds):
+            again, _ = round_with_feedback(problem, factor, solution.scale, self.block)
+            solution, losses = refit_scale(problem, again, product)
+            best.show(solution, losses)
+        return best.solution
 
 
-def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int) -> Solution:
-    """Levels under the given scale, ``block`` columns at a time."""
+def feedback_clip(problem: LayerProblem, factor: Factor) -> NDArray[np.float32]:
+    """The scales [G, R, B] that are best under error feedback: a column's rounding error then counts by the square of the factor's diagonal."""
+    importance = np.empty_like(factor.diagonal)
+    np.put_along_axis(importance, factor.order, factor.diagonal**2, axis=1)
+    return importance_clip(problem, importance)
+
+
+def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int) -> tuple[Solution, Floats]:
+    """Levels under the given scale, ``block`` columns at a time; with the damped loss of each row [G, R]."""
     order = factor.order[:, None, :]
     weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
     steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
-    limits = thresholds(problem.grid)
+    limits, losses = thresholds(problem.grid), np.zeros(weight.shape[:2])
     error, chosen = np.empty_like(weight), np.empty(weight.shape, np.int16)
     for last in range(weight.shape[2], 0, -block):
-        part = slice(max(0, last - block), last)
-        done = slice(last, None)
-        targets = weight[:, :, part] + np.matmul(error[:, :, done], factor.lower[:, done, part])
-        round_columns(targets, weight, steps, factor.lower, part.start, problem.grid.levels, limits, chosen, error)
+        first = max(0, last - block)
+        targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
+        round_columns(
+            targets, weight, steps, factor.lower, factor.diagonal, first, problem.grid.levels, limits, chosen, error, losses
+        )  # fmt: skip
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
-    return Solution(levels, scale)
+    return Solution(levels, scale), losses
 
 
 def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:

@@ -41,11 +41,13 @@ def round_columns(
     weight: Floats,
     scale: Floats,
     factor: Floats,
+    diagonal: Floats,
     first: int,
     grid_levels: Levels,
     thresholds: Floats,
     levels: Levels,
     error: Floats,
+    losses: Floats,
 ) -> None:
     """Round columns ``first``, ``first + 1``, ... from the last to the first, each with the errors of those rounded before made good.
 
@@ -54,11 +56,13 @@ def round_columns(
         weight: [G, R, K], the exact weights.
         scale: [G, R, K], positive.
         factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
+        diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
         first: the first of the C columns.
         grid_levels: int16 [L], the levels of the grid.
         thresholds: [L - 1], where the nearest level changes.
         levels: int16 [G, R, K], the levels chosen; written.
         error: [G, R, K], weight minus chosen value; written.
+        losses: [G, R], the loss of these columns is added.
     """
     groups, rows, columns = targets.shape
     for group in range(groups):
@@ -71,5 +75,82 @@ def round_columns(
                 difference = weight[group, row, column] - step * level
                 levels[group, row, column] = level
                 error[group, row, column] = difference
+                losses[group, row] += (diagonal[group, column] * (target[inner] - step * level)) ** 2
                 for earlier in range(inner):
                     target[earlier] += difference * factor[group, column, first + earlier]
+
+
+@jit
+def descend_rows(
+    levels: Levels, gradient: Floats, scale: Floats, metric: Floats, grid_levels: Levels, thresholds: Floats, least_gain: Floats, sweeps: int
+) -> int:
+    """Give one weight after the other the level that is best while all others stay, over and over.
+
+    Args:
+        levels: int16 [G, R, K]; changed.
+        gradient: [G, R, K], ``(W - Ŵ) metric``; kept up to date.
+        scale: [G, R, K], positive.
+        metric: [G, K, K], symmetric.
+        grid_levels: int16 [L], the levels of the grid.
+        thresholds: [L - 1], where the nearest level changes.
+        least_gain: [G, R], a change must lower the loss by more: above rounding errors.
+        sweeps: at most so many times over all columns; a row without a change is done.
+
+    Returns:
+        The number of changes.
+    """
+    groups, rows, columns = levels.shape
+    changes = 0
+    for group in range(groups):
+        for row in range(rows):
+            slope = gradient[group, row]
+            for _ in range(sweeps):
+                before = changes
+                for column in range(columns):
+                    curvature = metric[group, column, column]
+                    if curvature <= 0:
+                        continue
+                    step = scale[group, row, column]
+                    old = levels[group, row, column]
+                    level = grid_levels[nearest_index(thresholds, old + slope[column] / (curvature * step))]
+                    move = step * (level - old)
+                    if move * (2 * slope[column] - move * curvature) <= least_gain[group, row]:
+                        continue
+                    levels[group, row, column] = level
+                    changes += 1
+                    for other in range(columns):
+                        slope[other] -= move * metric[group, column, other]
+                if changes == before:
+                    break
+    return changes
+
+
+@jit
+def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, grid_levels: Levels, thresholds: Floats) -> None:
+    """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors count by column.
+
+    Args:
+        weight: [G, R, K].
+        importance: [G, K], how much the squared error of a column counts.
+        scale: [G, R, B], a first scale; replaced by the best.
+        ratios: [N], the scales that are tried, relative to the first.
+        width: columns of a block.
+        grid_levels: int16 [L], the levels of the grid.
+        thresholds: [L - 1], where the nearest level changes.
+    """
+    groups, rows, columns = weight.shape
+    for group in range(groups):
+        for row in range(rows):
+            for block in range(scale.shape[2]):
+                first = scale[group, row, block]
+                most = 0.0
+                for ratio in ratios:
+                    inverse = 1 / (first * ratio)
+                    along, square = 0.0, 0.0
+                    for column in range(block * width, min(block * width + width, columns)):
+                        level = float(grid_levels[nearest_index(thresholds, weight[group, row, column] * inverse)])
+                        along += importance[group, column] * weight[group, row, column] * level
+                        square += importance[group, column] * level * level
+                    if along > 0 and along * along > most * square:
+                        most = along * along / square
+                        scale[group, row, block] = along / square

@@ -16,7 +16,7 @@ each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name
 
 
 def codes(problem: LayerProblem, scale: np.ndarray, block: int = 128, act_order: bool = True, damping: float = 0.01) -> np.ndarray:
-    return round_with_feedback(problem, factorize(problem, damping, act_order), scale, block).levels
+    return round_with_feedback(problem, factorize(problem, damping, act_order), scale, block)[0].levels
 
 
 def obq(problem: LayerProblem, scale: np.ndarray, damping: float, act_order: bool) -> np.ndarray:
