@@ -1,0 +1,234 @@
+"""Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto front.
+
+A `Menu` says what every option of every layer costs (the output loss that it adds) and how large it is. Losses of layers add up as long as
+they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two layers lose
+together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options and sizes are is the
+caller's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array, eye_array, hstack, kron, vstack
+
+from qcompiler.errors import OptionError
+
+__all__ = ["Front", "Menu", "allocate", "exchange", "pareto_front", "perturbed"]
+
+FRONT_POINTS = 4096
+"""Points of a front that are carried from layer to layer; of more than these, that many evenly spread ones."""
+
+RELATIVE_GAP = 1e-6
+"""How far from the optimum the integer program may stop."""
+
+Array = NDArray[Any]
+Choice = NDArray[np.int64]
+"""int64 [L]: the option of each layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Menu:
+    """What L layers may choose among, O options each.
+
+    Attributes:
+        cost: float64 [L, O], the loss that an option adds; infinite for an option that a layer does not have.
+        size: int64 [L, O], not negative.
+        pairs: float64 [L, O, L, O], symmetric: what two layers lose together beyond the sum of their costs; None: nothing.
+
+    Raises:
+        ValueError: shapes that do not fit, or a layer without any option.
+    """
+
+    cost: NDArray[np.float64]
+    size: NDArray[np.int64]
+    pairs: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.cost.ndim != 2 or self.size.shape != self.cost.shape:
+            raise ValueError(f"cost and size must both be [layers, options], not {self.cost.shape} and {self.size.shape}")
+        if self.pairs is not None and self.pairs.shape != self.cost.shape * 2:
+            raise ValueError(f"pairs must be {self.cost.shape * 2}, not {self.pairs.shape}")
+        if np.isnan(self.cost).any() or not np.isfinite(self.cost).any(axis=1).all():
+            raise ValueError("every layer needs an option of finite cost")
+
+    def cost_of(self, choice: Choice) -> float:
+        """Loss of a choice."""
+        layers = np.arange(len(self.cost))
+        total = float(self.cost[layers, choice].sum())
+        if self.pairs is None:
+            return total
+        together = self.pairs[layers, choice][:, layers, choice]
+        return total + float(together[np.triu_indices(len(layers), 1)].sum())
+
+    def size_of(self, choice: Choice) -> int:
+        """Size of a choice."""
+        return int(self.size[np.arange(len(self.size)), choice].sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Choices of which none is both smaller and better than another: sizes ascend, costs descend.
+
+    Attributes:
+        size: int64 [F].
+        cost: float64 [F].
+        choices: int64 [F, L].
+    """
+
+    size: NDArray[np.int64]
+    cost: NDArray[np.float64]
+    choices: NDArray[np.int64]
+
+    def within(self, budget: int) -> int | None:
+        """Index of the best point of at most that size; None when there is none."""
+        index = int(np.searchsorted(self.size, budget, side="right")) - 1
+        return index if index >= 0 else None
+
+    def below(self, cost: float) -> int | None:
+        """Index of the smallest point of at most that cost; None when there is none."""
+        enough = np.flatnonzero(self.cost <= cost)
+        return int(enough[0]) if len(enough) else None
+
+
+def pareto_front(menu: Menu, limit: int = FRONT_POINTS) -> Front:
+    """The front of all choices, layer by layer by dynamic programming; ``pairs`` are left out of it.
+
+    Exact while no more than ``limit`` points are needed; beyond that every point is still a real choice, but better ones may lie between.
+    """
+    sizes, costs = np.zeros(1, np.int64), np.zeros(1)
+    options = menu.cost.shape[1]
+    parents: list[NDArray[np.int64]] = []
+    for layer_cost, layer_size in zip(menu.cost, menu.size, strict=True):
+        size, cost = (sizes[:, None] + layer_size).reshape(-1), (costs[:, None] + layer_cost).reshape(-1)
+        kept = _non_dominated(size, cost)
+        if len(kept) > limit:
+            kept = kept[np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64))]
+        sizes, costs = size[kept], cost[kept]
+        parents.append(kept)
+    return Front(sizes, costs, _traced_back(parents, options))
+
+
+def _non_dominated(size: NDArray[np.int64], cost: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices of the points of the front, sizes ascending."""
+    order = np.lexsort((cost, size))
+    best_before = np.minimum.accumulate(np.append(np.inf, cost[order][:-1]))
+    return np.asarray(order[cost[order] < best_before], np.int64)
+
+
+def _traced_back(parents: list[NDArray[np.int64]], options: int) -> NDArray[np.int64]:
+    """The options that led to each point: ``parents`` holds, layer by layer, ``point before * options + option``."""
+    point = np.arange(len(parents[-1]) if parents else 1)
+    choices = np.empty((len(point), len(parents)), np.int64)
+    for layer in range(len(parents) - 1, -1, -1):
+        point, choices[:, layer] = np.divmod(parents[layer][point], options)
+    return choices
+
+
+def allocate(menu: Menu, budget: int) -> Choice:
+    """The choice of least cost whose size is at most ``budget``, by an integer program; ``pairs`` count.
+
+    Raises:
+        OptionError: even the smallest choice is larger.
+    """
+    smallest = int(np.where(np.isfinite(menu.cost), menu.size, np.iinfo(np.int64).max).min(axis=1).sum())
+    if smallest > budget:
+        raise OptionError(f"the smallest choice of the menu takes {smallest:,} bytes, the budget is {budget:,}: raise it or offer fewer bits")
+    if menu.size_of(_cheapest(menu)) <= budget and menu.pairs is None:
+        return _cheapest(menu)
+    known = pareto_front(replace(menu, pairs=None), limit=512)
+    bound = known.cost[known.within(budget)] if menu.pairs is None else np.inf
+    return _solve(menu, budget, float(bound))
+
+
+def _cheapest(menu: Menu) -> Choice:
+    """Every layer by itself: the least cost, of equals the smallest."""
+    order = np.lexsort((menu.size, menu.cost), axis=1)
+    return np.asarray(order[:, 0], np.int64)
+
+
+def _solve(menu: Menu, budget: int, bound: float) -> Choice:
+    """The integer program; a single option that costs more than ``bound`` is ruled out."""
+    layers, options = menu.cost.shape
+    usable = np.isfinite(menu.cost) & (menu.cost <= bound * (1 + 1e-9))
+    cost, (links, joint) = np.where(usable, menu.cost, 0.0).reshape(-1), _joint_choices(menu)
+    objective = np.concatenate([cost, joint])
+    objective /= max(float(np.abs(objective).max()), 1e-300) if not np.isfinite(bound) else max(bound, 1e-300)
+    upper = np.concatenate([usable.reshape(-1).astype(float), np.ones(len(joint))])
+    one_each = coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
+    sizes = np.concatenate([menu.size.reshape(-1) / max(budget, 1), np.zeros(len(joint))])[None, :]
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(sizes, -np.inf, 1)]
+    if len(joint):
+        constraints.append(LinearConstraint(links, 0, 0))
+    binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
+    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options={"mip_rel_gap": RELATIVE_GAP})
+    if found.x is None:
+        raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
+    return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
+
+
+def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
+    """A variable for each two options of each two layers that interact, tied to theirs: (rows of constraints, their costs)."""
+    layers, options = menu.cost.shape
+    pairs = menu.pairs
+    found = [] if pairs is None else [(i, j) for i in range(layers) for j in range(i + 1, layers) if pairs[i, :, j].any()]
+    if pairs is None or not found:
+        return None, np.zeros(0)
+    cost = np.concatenate([pairs[i, :, j].reshape(-1) for i, j in found])
+    sums = vstack([coo_array(np.kron(np.eye(options), np.ones(options))), coo_array(np.kron(np.ones(options), np.eye(options)))])
+    columns = (np.array(found)[:, :, None] * options + np.arange(options)).reshape(-1)
+    single = coo_array((-np.ones(len(columns)), (np.arange(len(columns)), columns)), (len(columns), layers * options))
+    return hstack([single, kron(eye_array(len(found)), sums)]), cost
+
+
+def exchange(menu: Menu, choice: Choice, budget: int, most: int = 1000) -> Choice:
+    """A choice that no change of one or two layers within ``budget`` makes better; ``pairs`` count. Never worse than ``choice``.
+
+    Args:
+        menu: of which all costs count.
+        choice: where to start, within the budget.
+        budget: largest size.
+        most: changes, at most.
+    """
+    options = menu.cost.shape[1]
+    choice = choice.copy()
+    for _ in range(most):
+        delta, growth = _changes(menu, choice)
+        delta = np.where(menu.size_of(choice) + growth <= budget, delta, np.inf)
+        first, second = np.unravel_index(int(delta.argmin()), delta.shape)
+        if not delta[first, second] < -1e-12 * max(abs(menu.cost_of(choice)), 1e-300):
+            break
+        for index in (int(first), int(second)):
+            choice[index // options] = index % options
+    return choice
+
+
+def _changes(menu: Menu, choice: Choice) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What two layers' options instead of the chosen ones add to cost and size: both [L*O, L*O]; one layer alone is on the diagonal."""
+    layers, options = menu.cost.shape
+    index = np.arange(layers)
+    pairs = np.zeros(menu.cost.shape * 2) if menu.pairs is None else menu.pairs.copy()
+    pairs[index, :, index, :] = 0
+    towards = pairs[:, :, index, choice]  # [L, O, L]: with each other layer as it is chosen
+    alone = menu.cost + towards.sum(axis=2)
+    alone = (alone - alone[index, choice][:, None]).reshape(-1)
+    flat = towards - towards[index, choice][:, None, :]  # [i, a, j]: pairs[i, a, j, c_j] - pairs[i, c_i, j, c_j]
+    here = pairs - pairs[index, choice][:, None, :, :]
+    both = (here - flat[:, :, :, None]).reshape(layers * options, layers * options)
+    delta = alone[:, None] + alone[None, :] + both
+    growth = (menu.size - menu.size[index, choice][:, None]).reshape(-1)
+    grown = growth[:, None] + growth[None, :]
+    same = np.repeat(index, options)
+    delta[same[:, None] == same[None, :]] = np.inf
+    np.fill_diagonal(delta, alone)
+    np.fill_diagonal(grown, growth)
+    return delta, grown
+
+
+def perturbed(menu: Menu, rng: np.random.Generator, spread: float) -> Menu:
+    """The menu with every cost multiplied by ``exp(spread * z)``, z normal: what else might have been measured."""
+    return replace(menu, cost=menu.cost * np.exp(spread * rng.standard_normal(menu.cost.shape)))
