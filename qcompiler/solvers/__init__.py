@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from qcompiler.solvers.adaquant import AdaQuant
+from qcompiler.solvers.adaround import AdaRound
 from qcompiler.solvers.base import Solver
 from qcompiler.solvers.clip import OptimalClip
+from qcompiler.solvers.descent import CoordinateDescent
 from qcompiler.solvers.gptq import Gptq
 from qcompiler.solvers.nearest import Nearest
+from qcompiler.solvers.soft import SoftAssignment
 
-__all__ = ["SOLVERS", "Gptq", "Nearest", "OptimalClip", "Solver"]
+__all__ = ["SOLVERS", "AdaQuant", "AdaRound", "CoordinateDescent", "Gptq", "Nearest", "OptimalClip", "SoftAssignment", "Solver"]
 
-SOLVERS: dict[str, Solver] = {"nearest": Nearest(), "clip": OptimalClip(), "gptq": Gptq()}
+SOLVERS: dict[str, Solver] = {
+    "nearest": Nearest(),
+    "clip": OptimalClip(),
+    "gptq": Gptq(),
+    "descent": CoordinateDescent(),
+    "adaround": AdaRound(),
+    "adaquant": AdaQuant(),
+    "soft": SoftAssignment(),
+}
 """By the name that options use, each with its default options."""

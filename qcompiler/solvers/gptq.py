@@ -57,7 +57,7 @@ class Gptq(Solver):
 
     block: int = 128
     act_order: bool = True
-    damping: float = 0.01
+    damping: float = 0.03
     ratios: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     rounds: int = 2
 
