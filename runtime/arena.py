@@ -7,17 +7,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .border import Border
+from .border import Border, address_of
+from .control import (
+    COUNT,
+    ENDED,
+    FAILED,
+    GROUPS,
+    HELPERS,
+    INPUT_COUNT,
+    INPUTS,
+    LINE,
+    OUTPUT_COUNT,
+    OUTPUTS,
+    POSTS,
+    SCRATCH,
+    SCRATCH_BYTES,
+    TABLE,
+    WORD,
+    YIELD,
+)
 from .errors import MachineError
-from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, ENDED, GROUPS, HELPER, ISA_COLUMN, PACKED_COLUMN, PART_BITS, Source
+from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
 from .isa import Isa
-from .native import Native
+from .native import Native, yield_address
 from .opcodes import BY_NUMBER
+from .pace import Pace
 from .packing import pack_program
 from .parts import PROGRAM_NANOSECONDS, divide, part_rows, work
 from .plan import ALIGNMENT, Bound
 from .program import Program
-from .team import yield_core
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -31,7 +49,8 @@ class Arena:
         scratch: address of scratch memory of the thread that leads.
         packed: weights packed for this CPU, by instruction.
         border: moves inputs in and outputs out.
-        is_shared: whether several threads are worth their waking.
+        is_shared: whether the program has enough to share out.
+        pace: whether that is worth it now.
     """
 
     def __init__(self, native: Native, program: Program, bound: Bound, isa: Isa, threads: int = 1) -> None:
@@ -40,8 +59,7 @@ class Arena:
         start = -(-bound.arena_bytes // ALIGNMENT) * ALIGNMENT
         self.memory = _aligned(start + threads * each, bound)
         base = address_of(self.memory)
-        self._scratches = [base + start + i * each for i in range(threads)]
-        self.scratch = self._scratches[0]
+        self.scratch = base + start
         self.code = bound.code.copy()
         self.code[bound.kinds == Source.BUFFER] += base
         self.code[bound.kinds == Source.CONSTANT] += address_of(program.blob)
@@ -50,51 +68,33 @@ class Arena:
         for index, weights in self.packed.items():
             self.code[index, PACKED_COLUMN] = address_of(weights)
         self._count = len(self.code)
-        self._control = _control([])
-        self.is_shared = False
-        self._failure: MachineError | None = None
-        if threads > 1:
-            self._divide(threads)
-        self._table, self._control_address = address_of(self.code), address_of(self._control)
-        self.border = Border(native.convert, program, bound, [base + offset for offset in bound.offsets])
+        groups = self._divide(threads) if threads > 1 else []
+        self.is_shared, self.pace = bool(groups), Pace()
+        self._table = address_of(self.code)
+        self.border = Border(program, bound, [base + offset for offset in bound.offsets])
+        self._facts, self._control = self._describe(each, groups)
 
-    def run(self) -> int:
-        """Run the program in this thread alone; 0, or 1 + the index of the instruction that stopped it."""
-        return self._native.execute(self._table, 0, self._count, self.scratch, 0)
+    def run(self, posts: int = 0, helpers: int = 0) -> int:
+        """Run the program: convert the inputs, execute, convert the outputs; see `sharing.run`.
+
+        Args:
+            posts: address of the posts of threads that may help.
+            helpers: their number; 0: run alone.
+        """
+        self._facts[POSTS // 8], self._facts[HELPERS // 8] = posts, helpers
+        return self._native.run(self._control)
+
+    def enter(self) -> int:
+        """Convert the inputs; 0, or 1 + the index of one that holds NaN or infinity."""
+        return self._native.convert(*self.border.inputs)
 
     def run_one(self, index: int) -> int:
         """Run one instruction."""
-        return self._native.execute(self._table, index, index + 1, self.scratch, 0)
+        return self._native.execute(self._table, index, index + 1, self.scratch)
 
-    def open(self) -> None:
-        """Let the threads that call `help` wait for `lead`."""
-        self._control[0] = self._count << PART_BITS
-
-    def close(self) -> None:
-        """Let them go; `lead` has done so, unless it was never reached."""
-        self._control[0] = ENDED
-
-    def lead(self) -> int:
-        """Like `run`, together with the threads that call `help`.
-
-        Raises:
-            MachineError: a helper stopped on an error; the part it had taken will never be done.
-        """
-        status = self._native.execute(self._table, 0, self._count, self.scratch, self._control_address)
-        while status < 0:
-            if self._failure is not None:
-                raise self._failure
-            yield_core()
-            status = self._native.execute(self._table, -status, self._count, self.scratch, self._control_address)
-        return status
-
-    def help(self, helper: int) -> int:
-        """Run parts of what another thread leads; see `machine.execute`. An error ends the leader's run."""
-        try:
-            return self._native.execute(self._table, HELPER, self._count, self._scratches[1 + helper], self._control_address)
-        except MachineError as error:
-            self._failure = error
-            return 0
+    def fail(self) -> None:
+        """End the run: the part that a helper had taken will never be done."""
+        self._facts[FAILED // 8] = 1
 
     def view(self, buffer: int) -> Array:
         """The buffer, in its physical shape."""
@@ -102,8 +102,23 @@ class Arena:
         dtype = ELEMENT_DTYPE[self._program.buffers[buffer].element]
         return self.memory[offset : offset + size].view(dtype).reshape(self.bound.shapes[buffer])
 
-    def _divide(self, threads: int) -> None:
-        """Append the parts of the instructions that have any."""
+    def _describe(self, scratch_bytes: int, groups: list[tuple[int, int]]) -> tuple[memoryview, int]:
+        """The control block of the runs, and its address; see `control.py`."""
+        words = np.zeros((GROUPS + LINE) // 8 + 2 * len(groups), np.int64)
+        first = -address_of(words) % LINE // 8
+        block = words[first:]
+        inputs, outputs = self.border.inputs, self.border.outputs
+        facts = {
+            WORD: ENDED, TABLE: self._table, COUNT: self._count, SCRATCH: self.scratch, SCRATCH_BYTES: scratch_bytes, YIELD: yield_address(),
+            INPUTS: inputs[0], INPUT_COUNT: inputs[1], OUTPUTS: outputs[0], OUTPUT_COUNT: outputs[1],
+        }
+        for place, value in facts.items():
+            block[place // 8] = value
+        block[GROUPS // 8 : GROUPS // 8 + 2 * len(groups)] = np.array(groups, np.int64).reshape(-1)
+        return block.data, address_of(block)
+
+    def _divide(self, threads: int) -> list[tuple[int, int]]:
+        """Append the parts of the instructions that have any: for each the first row and how many; nothing where it does not pay."""
         groups, rows, shared = [(0, 0)] * (self._count + 1), [self.code], 0.0
         total = self._count
         for index, numbers in enumerate(self.code):
@@ -116,13 +131,10 @@ class Arena:
             rows.append(part_rows(opcode, numbers, parts))
             total += len(parts)
             shared += work(opcode.name, values)
-        if shared >= PROGRAM_NANOSECONDS:
-            self.code, self._control, self.is_shared = np.concatenate(rows), _control(groups), True
-
-
-def address_of(array: Array) -> int:
-    """Where an array's elements begin."""
-    return int(array.__array_interface__["data"][0])
+        if shared < PROGRAM_NANOSECONDS:
+            return []
+        self.code = np.concatenate(rows)
+        return groups
 
 
 def _aligned(size: int, bound: Bound) -> NDArray[np.uint8]:
@@ -131,11 +143,3 @@ def _aligned(size: int, bound: Bound) -> NDArray[np.uint8]:
     except MemoryError:
         raise MachineError(f"a run with {dict(bound.dims)} needs {size} bytes, which this machine does not have") from None
     return raw[-address_of(raw) % ALIGNMENT :]
-
-
-def _control(groups: list[tuple[int, int]]) -> Rows:
-    """The control block of a run that threads share; see `machine.execute`."""
-    control = np.zeros(GROUPS // 8 + 2 * len(groups), np.int64)
-    control[0] = ENDED
-    control[GROUPS // 8 :] = np.array(groups, np.int64).reshape(-1)
-    return control

@@ -1,4 +1,4 @@
-"""Atomic operations on int64 in memory, for compiled code only: what threads that share a run need."""
+"""Atomic operations on int64 in memory and the like, for compiled code only: what threads that share a run need."""
 
 from __future__ import annotations
 
@@ -69,3 +69,14 @@ def pause(typingctx: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def call(typingctx: Any, function: Any) -> Any:
+    """Call a C function without parameters at an address; its int32 result."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        return builder.sext(builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), []), _I64)
+
+    return types.int64(types.int64), codegen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import ctypes
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -67,60 +68,70 @@ def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 
 
+def address_of(array: Array) -> int:
+    """Where an array's elements begin."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    except (TypeError, ValueError):  # not to be written, or empty
+        return int(array.__array_interface__["data"][0])
+
+
 class Border:
-    """The inputs and outputs of one arena as a table that `conversion.convert` works off.
+    """The inputs and outputs of one arena as tables that `conversion.convert` works off.
 
     Args:
-        convert: the compiled function.
         program: the program.
         bound: its binding.
         addresses: of the buffers.
+
+    Attributes:
+        inputs, outputs: address of a table and its number of rows.
     """
 
-    def __init__(self, convert: Callable[[int, int], int], program: Program, bound: Bound, addresses: Sequence[int]) -> None:
-        self._convert = convert
+    def __init__(self, program: Program, bound: Bound, addresses: Sequence[int]) -> None:
         self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in program.inputs]
         self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in program.outputs]
         crossings = [*self._inputs, *self._outputs]
         table = np.zeros((len(crossings), BORDER_WIDTH), np.int64)
         for row, crossing in zip(table, crossings, strict=True):
             row[:7] = crossing.row(addresses)
-        self._table = table.data.cast("B").cast("q")
-        self._in_address = int(table.__array_interface__["data"][0])
-        self._out_address = self._in_address + len(self._inputs) * table.strides[0]
+        self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
+        self._table = table.reshape(-1).data
+        self.inputs = address_of(table), len(self._inputs)
+        self.outputs = self.inputs[0] + len(self._inputs) * table.strides[0], len(self._outputs)
 
-    def enter(self, arrays: Sequence[Array]) -> None:
-        """Quantize the inputs into their buffers; dtypes and shapes were checked.
-
-        Raises:
-            FeedError: an input holds NaN or infinity.
-        """
-        position, kept = 1, []
+    def place(self, arrays: Sequence[Array]) -> list[Array]:
+        """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been converted."""
+        position, placed = 1, []
         for crossing, array in zip(self._inputs, arrays, strict=True):
             if array.dtype != crossing.outside:
                 array = array.astype(crossing.outside)
             flags = array.flags
             if not (flags.c_contiguous and flags.aligned):
                 array = np.require(array, requirements=("C", "A"))
-            kept.append(array)
-            self._table[position] = array.__array_interface__["data"][0]
+            placed.append(array)
+            self._table[position] = address_of(array)
             position += BORDER_WIDTH
-        failed = self._convert(self._in_address, len(kept))
-        if failed:
-            raise FeedError(f"input '{self._inputs[failed - 1].port.name}' holds NaN or infinity")
+        return placed
 
-    def leave(self) -> dict[str, Array]:
-        """The outputs as the caller sees them."""
+    def input_name(self, index: int) -> str:
+        """The name of an input."""
+        return self._inputs[index].port.name
+
+    def results(self) -> dict[str, Array]:
+        """Arrays for the next outputs."""
         position, results = len(self._inputs) * BORDER_WIDTH + 1, {}
         for crossing in self._outputs:
             array = np.empty(crossing.shape, crossing.outside)
             results[crossing.port.name] = array
-            self._table[position] = array.__array_interface__["data"][0]
+            self._table[position] = address_of(array)
             position += BORDER_WIDTH
-        self._convert(self._out_address, len(results))
-        for crossing in self._outputs:
-            if crossing.outside != crossing.port.dtype:
-                results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
+        return results
+
+    def finish(self, results: dict[str, Array]) -> dict[str, Array]:
+        """The outputs as the caller sees them, when `results` has been filled."""
+        for crossing in self._narrow:
+            results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
         return results
 
 

@@ -35,18 +35,6 @@ ZERO_BYTES = 256
 TILE_BYTES = 6 * 64 * 4
 """int32 results of one register tile."""
 
-DONE, DUE, GROUPS = 64, 128, 192
-"""Bytes from the start of the control block of a shared run to the parts done, the parts due and the groups of parts."""
-
-PART_BITS = 32
-"""The first word of a control block holds an instruction's index above so many bits for the part that is next."""
-
-ENDED = -1
-"""The first word of a control block whose run is over."""
-
-HELPER = -1
-"""``first`` of a thread that helps."""
-
 BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)
 """What a row of the border's table asks for; a copy counts bytes."""
 

@@ -18,33 +18,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .control import FAULT
 from .cpu import cache_base, cpu_features, cpu_name, keep, kept, package_version, target_machine
-from .errors import MachineError
 from .image import make_image, map_image
 
 WITHOUT_MACHINE_CODE = frozenset({
-    "__init__", "arena", "border", "builder", "container", "expressions", "image", "native", "packing", "parts", "plan", "program", "requant",
+    "__init__", "arena", "border", "builder", "container", "expressions", "image", "native", "pace", "packing", "parts", "plan", "program", "requant",
     "session", "team", "walks", "warm",
 })
 """Modules that no compiled function reads: a change in them does not cost a compilation. A test holds this list to be true."""
 
-EXECUTE_PARAMETERS, CONVERT_PARAMETERS = 5, 2
-_PARAMETERS = {"execute": EXECUTE_PARAMETERS, "convert": CONVERT_PARAMETERS}
+_PARAMETERS = {"run": 1, "attend": 3, "execute": 4, "convert": 2}
 _IMAGE, _OBJECT = "machine.image", "machine.o"
 _LOG = logging.getLogger("qcompiler.runtime")
 _LOCK = threading.Lock()
 
 
 class Native(NamedTuple):
-    """The compiled entry points; they release the GIL.
+    """The compiled entry points; they release the GIL. Each returns `control.FAULT` on an error that a program's proof excludes.
 
     Attributes:
+        run: `sharing.run`.
+        attend: `sharing.attend`.
         execute: `machine.execute`.
         convert: `conversion.convert`.
     """
 
-    execute: Callable[..., int]
-    convert: Callable[..., int]
+    run: Callable[[int], int]
+    attend: Callable[[int, int, int], int]
+    execute: Callable[[int, int, int, int], int]
+    convert: Callable[[int, int], int]
 
 
 @functools.cache
@@ -103,11 +106,11 @@ def _load() -> Native:
 
 
 def _compile() -> bytes:
-    from .conversion import convert
+    from .entry import ATTEND, CONVERT, EXECUTE, RUN, enter
     from .jit import object_code
-    from .machine import execute
 
-    return object_code({"execute": (execute, EXECUTE_PARAMETERS), "convert": (convert, CONVERT_PARAMETERS)})
+    numbers = {"run": RUN, "attend": ATTEND, "execute": EXECUTE, "convert": CONVERT}
+    return object_code(enter, {name: (numbers[name], count) for name, count in _PARAMETERS.items()}, FAULT)
 
 
 _OWNERS: list[Any] = []
@@ -139,14 +142,13 @@ def _native(addresses: dict[str, int]) -> Native:
 
 
 def _entry(address: int, parameters: int) -> Callable[..., int]:
-    """A Python function for a compiled one with Numba's native signature."""
-    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_int64] * parameters))
-    function, size_of, address_of = kind(address), ctypes.c_int64, ctypes.addressof
+    """A Python function for a compiled one."""
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *([ctypes.c_int64] * parameters))(address)
 
-    def call(*arguments: int) -> int:
-        result, exception = size_of(), size_of()
-        if function(address_of(result), address_of(exception), *arguments):
-            raise MachineError("the machine stopped on an error that its program's proof excludes; please report it")
-        return result.value
 
-    return call
+def yield_address() -> int:
+    """A C function without parameters that lets other threads have the core; 0 where none is known."""
+    if sys.platform == "win32":
+        return ctypes.cast(ctypes.WinDLL("kernel32").SwitchToThread, ctypes.c_void_p).value or 0
+    library = ctypes.CDLL(None)
+    return ctypes.cast(library.sched_yield, ctypes.c_void_p).value or 0 if hasattr(library, "sched_yield") else 0

@@ -18,18 +18,31 @@ from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
 _BATCHES = ("b0", "b1", "b2", "b3")
 _PARTS_PER_THREAD = 3
-"""More parts than threads, so that one who comes late or is interrupted holds up the others little."""
+"""The most parts for each thread: more than one, so that one who comes late or is interrupted holds up the others little."""
 
 _NANOSECONDS = {
-    "softmax": 0.6, "layernorm": 0.4, "table": 0.3, "average_pool": 0.5, "max_pool": 0.1, "binary": 0.4, "where": 1.0, "compare": 0.8,
-    "resize_linear": 3.0,
+    "softmax": 0.7, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.08,
+    "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02,
 }
-"""Rough cost of an element on one core, for those that cost more than `_NANOSECONDS_ELSE`."""
+"""Cost of an element, of a tap for windows, on a fast core with AVX-512, of those that cost more than `_NANOSECONDS_ELSE`."""
 
-_NANOSECONDS_ELSE = 0.15
-_MULTIPLICATIONS_A_NANOSECOND = 100
-_PART_NANOSECONDS = 10_000
-PROGRAM_NANOSECONDS = 150_000
+_NANOSECONDS_ELSE = 0.03
+_WORD_FACTOR = 4
+"""Lookups of int16 cost more than those of bytes."""
+
+_PRODUCT_NANOSECONDS, _RESULT_NANOSECONDS, _TAP_NANOSECONDS = 0.0022, 0.08, 0.012
+"""Cost of a multiplication in a matrix product, of a requantized result, and of a tap of a depthwise convolution."""
+
+_LEAST_NANOSECONDS = 4_000
+"""Work of an instruction, below which meeting the others costs more than it brings."""
+
+_PART_NANOSECONDS = 6_000
+"""Work of a part, below which more than one for each thread cost more than they bring."""
+
+_LEAST_LINES = 4
+"""Lines of an image, below which more than one part for each thread cost more than they bring."""
+
+PROGRAM_NANOSECONDS = 60_000
 """Work of the instructions that have parts, below which waking a thread costs more than it brings."""
 
 Part = dict[str, int]
@@ -37,18 +50,22 @@ Part = dict[str, int]
 
 
 def work(name: str, f: Values) -> float:
-    """Rough nanoseconds of an instruction on one core."""
+    """Rough nanoseconds of an instruction on one fast core."""
     if name == "gemm":
-        return f["rows"] * f["k"] * f["cols"] / _MULTIPLICATIONS_A_NANOSECOND
+        return _product(f["rows"] * f["cols"], f["k"])
     if name == "matmul":
-        return prod(f[b] for b in _BATCHES) * f["rows"] * f["k"] * f["cols"] / _MULTIPLICATIONS_A_NANOSECOND
+        return _product(prod(f[b] for b in _BATCHES) * f["rows"] * f["cols"], f["k"])
     cost = _NANOSECONDS.get(name, _NANOSECONDS_ELSE)
+    if name == "table" and f["x_type"] == Element.I16:
+        cost *= _WORD_FACTOR
     if "kernel_h" in f:
         pixels, taps = f["batch"] * f["out_h"] * f["out_w"], f["kernel_h"] * f["kernel_w"]
-        if "groups" in f:
-            macs = pixels * f["out_c"] * taps * max(f["in_c"] // f["groups"], 8)  # depthwise ones multiply slower
-            return macs / _MULTIPLICATIONS_A_NANOSECOND
-        return pixels * f["in_c"] * taps * cost
+        if name != "conv":
+            return pixels * f["in_c"] * taps * cost
+        inputs = f["in_c"] // f["groups"]
+        if inputs == 1:
+            return pixels * f["out_c"] * (_RESULT_NANOSECONDS + taps * _TAP_NANOSECONDS)
+        return _product(pixels * f["out_c"], taps * inputs)
     if "d0" in f:
         return prod(f[f"d{i}"] for i in range(MAX_RANK)) * cost
     if "outer" in f:
@@ -58,22 +75,28 @@ def work(name: str, f: Values) -> float:
     return f.get("count", 0) * cost
 
 
-def divide(opcode: Opcode, f: Values, threads: int, nanoseconds: float = _PART_NANOSECONDS) -> list[Part]:
+def _product(results: int, k: int) -> float:
+    return results * (_RESULT_NANOSECONDS + k * _PRODUCT_NANOSECONDS)
+
+
+def divide(opcode: Opcode, f: Values, threads: int, least: float = _LEAST_NANOSECONDS, most: int | None = None) -> list[Part]:
     """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
 
     Args:
         opcode: the opcode of the instruction.
         f: its fields; operands are addresses.
         threads: how many will share the parts.
-        nanoseconds: work of a part, below which it is not worth taking.
+        least: nanoseconds of work, below which an instruction is left whole.
+        most: parts to aim at; default: as many as pay, a multiple of the threads.
     """
     if opcode.name not in DIVIDERS:
         return []
     how, operands = DIVIDERS[opcode.name]
-    most = min(threads * _PARTS_PER_THREAD, int(work(opcode.name, f) / nanoseconds))
-    if most < 2 or operands != activations(opcode) or _overlaps(opcode, f):
+    nanoseconds = work(opcode.name, f)
+    if nanoseconds < least or operands != activations(opcode) or _overlaps(opcode, f):
         return []
-    parts = list(how(opcode.name, f, most, threads))
+    each = min(max(int(nanoseconds / (threads * _PART_NANOSECONDS)), 1), _PARTS_PER_THREAD)
+    parts = list(how(opcode.name, f, threads * each if most is None else most, threads))
     return parts if len(parts) > 1 else []
 
 
@@ -100,11 +123,12 @@ def _overlaps(opcode: Opcode, f: Values) -> bool:
 
 
 def _ranges(total: int, parts: int, unit: int = 1) -> Iterator[tuple[int, int]]:
-    """``total`` rows in at most ``parts`` ranges of multiples of ``unit``: first row and number of rows."""
-    size = -(-total // parts)
-    size = -(-size // unit) * unit
-    for first in range(0, total, size):
-        yield first, min(size, total - first)
+    """``total`` rows in at most ``parts`` ranges as equal as multiples of ``unit`` allow: first row and number of rows."""
+    units = -(-total // unit)
+    parts = min(parts, units)
+    for i in range(parts):
+        first, end = (min(units * j // parts * unit, total) for j in (i, i + 1))
+        yield first, end - first
 
 
 def _bytes(f: Values, operand: str) -> int:
@@ -142,11 +166,13 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 
 
 def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
-    axis = next((i for i in range(MAX_RANK) if f[f"d{i}"] != 1), MAX_RANK - 1)
-    if f[f"y_s{axis}"] == 0:
+    """Along the dimension whose steps in y are the longest, of those that divide evenly: cores should not write to the same cache lines."""
+    units = [64 if i == MAX_RANK - 1 else 1 for i in range(MAX_RANK)]
+    even = [i for i, unit in enumerate(units) if f[f"d{i}"] >= 8 * most * unit or f[f"d{i}"] == most]
+    axis = max(even, key=lambda i: abs(f[f"y_s{i}"]), default=None)
+    if axis is None or f[f"y_s{axis}"] == 0:
         return
-    unit = 64 if axis == MAX_RANK - 1 else 1
-    for first, count in _ranges(f[f"d{axis}"], most, unit):
+    for first, count in _ranges(f[f"d{axis}"], most, units[axis]):
         yield {f"d{axis}": count, **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{axis}"] for s in "xy"}}
 
 
@@ -162,8 +188,10 @@ def _rows(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 def _image(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     """Image by image, each by output lines."""
     outputs, lines = f.get("out_c", f["in_c"]), max(1, -(-most // f["batch"]))
+    if f["out_h"] < _LEAST_LINES * lines:  # lines that two parts both read are read twice
+        lines = min(lines, -(-threads // f["batch"]))
     pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * outputs * _bytes(f, "y")
-    unit = 2 if f["out_h"] >= 4 * lines else 1
+    unit = 2 if f["out_h"] >= 8 * lines else 1
     for image in range(f["batch"]):
         x, y = f["x"] + image * f["in_h"] * pitch_x, f["y"] + image * f["out_h"] * pitch_y
         for first, count in _ranges(f["out_h"], lines, unit):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .arena import Arena
 from .border import solve_dimensions
+from .control import FAULT, STOPPED
 from .errors import FeedError, MachineError
 from .instruction import BLOCK_BYTES, BLOCKS
 from .isa import Isa, best_isa
@@ -24,6 +25,7 @@ from .team import Team
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
 _KEPT_ARENAS = 4
+_ARRAYS = {np.ndarray}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Session:
         if num_threads < 1:
             raise MachineError(f"num_threads is {num_threads}; it must be at least 1")
         self._threads = num_threads
-        self._team = Team(num_threads - 1) if num_threads > 1 else None
+        self._team = Team(num_threads - 1, load().attend) if num_threads > 1 else None
         self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
@@ -79,11 +81,11 @@ class Session:
             FeedError: an input is missing, unknown, or of the wrong dtype, rank or size; holds NaN or infinity; or an
                 index of a Gather is out of range.
         """
-        return self._execute(feeds).border.leave()
+        return self._execute(feeds)[1]
 
     def raw(self, feeds: Feeds) -> dict[str, Array]:
         """Like `run`, but the outputs' integer codes."""
-        arena = self._execute(feeds)
+        arena, _ = self._execute(feeds)
         return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in self.program.outputs}
 
     def trace(self, feeds: Feeds) -> dict[str, Array]:
@@ -91,7 +93,7 @@ class Session:
         arena = self._prepare(feeds)
         result = {self.program.buffers[p.buffer].name: self._logical(arena, p.buffer) for p in self.program.inputs}
         for index in range(len(self.program.code)):
-            self._check(arena.run_one(index))
+            self._check(arena, arena.run_one(index))
             for buffer in arena.bound.last_writers.get(index, ()):
                 result[self.program.buffers[buffer].name] = self._logical(arena, buffer)
         result.pop("", None)
@@ -106,7 +108,7 @@ class Session:
             arena = self._prepare(feeds)
             for index in range(len(best)):
                 start = perf_counter_ns()
-                self._check(arena.run_one(index))
+                self._check(arena, arena.run_one(index))
                 best[index] = min(best[index], perf_counter_ns() - start)
         return [(self.program.opcode(i).name, self.program.nodes[i], time) for i, time in enumerate(best)]
 
@@ -121,42 +123,45 @@ class Session:
         """`memory` for the sizes that these feeds have."""
         return self.memory(**solve_dimensions(self.program, {name: np.asarray(value) for name, value in feeds.items()}))
 
-    def _execute(self, feeds: Feeds) -> Arena:
-        arena = self._prepare(feeds)
-        self._check(self._run_shared(self._team, arena) if self._team is not None and arena.is_shared else arena.run())
-        return arena
-
-    def _run_shared(self, team: Team, arena: Arena) -> int:
-        try:
-            status = team.run(arena)
-        except BaseException:
-            self._arenas().clear()  # a helper may still be at work in it
-            raise
-        return arena.run() if status is None else status
+    def _execute(self, feeds: Feeds) -> tuple[Arena, dict[str, Array]]:
+        """Run; this thread's arena for the feeds' shapes, and the outputs."""
+        arena, inputs = self._place(feeds)
+        results = arena.border.results()
+        status = self._team.run(arena) if self._team is not None and arena.is_shared else arena.run()
+        del inputs
+        if status:
+            self._check(arena, status)
+        return arena, arena.border.finish(results)
 
     def _prepare(self, feeds: Feeds) -> Arena:
         """This thread's arena for the feeds' shapes, with the inputs in it."""
-        arrays = [feeds[name] for name in self._names if name in feeds]
-        if len(arrays) != len(feeds) or not all(type(array) is np.ndarray for array in arrays):
-            return self._prepare_slowly(feeds)
-        arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
-        if arena is None:
-            return self._prepare_slowly(feeds)
-        arena.border.enter(arrays)
+        arena, inputs = self._place(feeds)
+        refused = arena.enter()
+        del inputs
+        self._check(arena, -refused)
         return arena
 
-    def _prepare_slowly(self, feeds: Feeds) -> Arena:
-        arrays = {name: np.asarray(value) for name, value in feeds.items()}
-        bound = self.program.bind(**solve_dimensions(self.program, arrays))
-        inputs = [arrays[name] for name in self._names]
+    def _place(self, feeds: Feeds) -> tuple[Arena, list[Array]]:
+        """This thread's arena for the feeds' shapes, and the arrays from which it will take its inputs."""
+        arrays = [feeds[name] for name in self._names if name in feeds]
+        if len(arrays) == len(feeds) and {*map(type, arrays)} <= _ARRAYS:
+            arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
+            if arena is not None:
+                return arena, arena.border.place(arrays)
+        arena, arrays = self._bind({name: np.asarray(value) for name, value in feeds.items()})
+        return arena, arena.border.place(arrays)
+
+    def _bind(self, feeds: dict[str, Array]) -> tuple[Arena, list[Array]]:
+        """An arena for these shapes, made if there is none, and the inputs in order."""
+        bound = self.program.bind(**solve_dimensions(self.program, feeds))
+        inputs = [feeds[name] for name in self._names]
         arenas = self._arenas()
         key = tuple([(array.shape, array.dtype) for array in inputs])
         if key not in arenas:
             while len(arenas) >= _KEPT_ARENAS:
                 del arenas[next(iter(arenas))]
             arenas[key] = Arena(load(), self.program, bound, self.isa, self._threads)
-        arenas[key].border.enter(inputs)
-        return arenas[key]
+        return arenas[key], inputs
 
     def _arenas(self) -> dict[Any, Arena]:
         """Those of this thread, by the shapes of the inputs."""
@@ -170,6 +175,12 @@ class Session:
         view = arena.view(buffer)
         return np.ascontiguousarray(view if perm is None else view.transpose(perm)).copy()
 
-    def _check(self, status: int) -> None:
-        if status:
+    def _check(self, arena: Arena, status: int) -> None:
+        """Raise what a status means."""
+        if status in (FAULT, STOPPED):
+            self._arenas().clear()  # a helper may still be at work in them
+            raise MachineError("the machine stopped on an error that its program's proof excludes; please report it")
+        if status < 0:
+            raise FeedError(f"input '{arena.border.input_name(-1 - status)}' holds NaN or infinity")
+        if status > 0:
             raise FeedError(f"{self.program.nodes[status - 1]}: an index is out of range of the table it selects from; check the inputs' values")

@@ -1,101 +1,129 @@
 """The helper threads of a session.
 
-A helper sleeps in Python on a queue. For a run it gets the arena and enters compiled code without the GIL, where it takes parts of
-instructions until the run is over. Nobody waits for a helper that has not come: the leader runs what others do not take.
-While a session's helpers are busy, its other runs go on alone.
+A helper waits for work in compiled code, looking at its *post*, so that the next run costs it neither Python nor a system call. When nobody
+asks for a while it sleeps in Python until the next run wakes it. Nobody waits for a helper that has not come: the leader runs what others do
+not take. While a session's helpers are busy with one run, its other runs go on alone.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
-from queue import SimpleQueue
-from time import sleep
+from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Protocol
 
-_LOOKS_BEFORE_NAPS = 50
-_NAP_SECONDS = 0.0001
+import numpy as np
+
+from .control import ASLEEP, FAULT, LINE, POST_BYTES, TAKEN
+from .pace import Pace
+
+_LOOKS = 5000
+"""Looks at an empty post, some 20 ns each, before a helper sleeps."""
+
 _FAREWELL_SECONDS = 1.0
 
-
-def yield_core() -> None:
-    """Let another thread have the core, if one waits for it: on a busy machine the very one that this thread waits for."""
-    if hasattr(os, "sched_yield"):
-        os.sched_yield()
-    else:
-        sleep(0)
+Attend = Callable[[int, int, int], int]
 
 
 class Shared(Protocol):
-    """A run that threads can share."""
+    """A run that threads can share.
 
-    def open(self) -> None:
-        """Let helpers wait for the run to begin."""
+    Attributes:
+        pace: says whether it is worth it.
+    """
 
-    def close(self) -> None:
-        """Let helpers go."""
+    pace: Pace
 
-    def help(self, helper: int) -> int:
-        """Do parts of the run; not 0: it goes on, but had nothing to do for a while."""
+    def run(self, posts: int, helpers: int) -> int:
+        """Run it, with whoever helps of those whose posts these are."""
 
-    def lead(self) -> int:
-        """Do the run, with whoever helps."""
-
-
-_Queue = SimpleQueue[Shared | None]
+    def fail(self) -> None:
+        """A helper has failed: let the run end, now or at its next part."""
 
 
-def _serve(queue: _Queue, helper: int) -> None:
+class _State:
+    """What helpers and their team know of each other; helpers hold no team, so that it can end."""
+
+    def __init__(self, helpers: int) -> None:
+        self.words = np.zeros((helpers + 1) * POST_BYTES // 8, np.int64)
+        start = int(self.words.__array_interface__["data"][0])
+        self.first = -start % LINE // 8
+        self.address = start + 8 * self.first
+        self.posts = self.words[self.first :: POST_BYTES // 8][:helpers].data
+        self.words[self.first :: POST_BYTES // 8] = ASLEEP
+        self.bells = [threading.Lock() for _ in range(helpers)]
+        self.runs: set[Shared] = set()
+        self.ended = False
+        for bell in self.bells:
+            bell.acquire()
+
+    def ring(self, helper: int) -> None:
+        """Wake a helper, unless it is on its way."""
+        if self.bells[helper].locked():
+            self.bells[helper].release()
+
+
+def _serve(state: _State, helper: int, attend: Attend) -> None:
+    post = state.address + helper * POST_BYTES
     while True:
-        run = queue.get()
-        if run is None:
+        state.bells[helper].acquire()
+        if state.ended:
             return
-        idle = 0
-        while run.help(helper):
-            idle += 1
-            if idle < _LOOKS_BEFORE_NAPS:
-                yield_core()
-            else:
-                sleep(_NAP_SECONDS)
-        del run  # or its memory would live until the next one
+        if attend(post, helper, _LOOKS) == FAULT:
+            state.posts[helper] = TAKEN
+            for run in list(state.runs):
+                run.fail()
+            return
 
 
-def _dismiss(queues: list[_Queue], threads: list[threading.Thread]) -> None:
+def _dismiss(state: _State, threads: list[threading.Thread]) -> None:
     """End the helpers, before the interpreter ends."""
-    for queue in queues:
-        queue.put(None)
-    for thread in threads:
+    state.ended = True
+    for helper, thread in enumerate(threads):
+        state.ring(helper)
         if thread is not threading.current_thread():
             thread.join(_FAREWELL_SECONDS)
 
 
 class Team:
-    """Threads that help one run at a time; they start with the first run and end with the team."""
+    """Threads that help one run at a time; they start with the first run and end with the team.
 
-    def __init__(self, helpers: int) -> None:
-        self._queues: list[_Queue] = [SimpleQueue() for _ in range(helpers)]
-        self._threads: list[threading.Thread] = []
+    Args:
+        helpers: how many.
+        attend: the compiled function in which they wait.
+    """
+
+    def __init__(self, helpers: int, attend: Attend) -> None:
+        self._attend, self._state, self._count = attend, _State(helpers), helpers
+        self.threads: list[threading.Thread] = []
         self._free = threading.Lock()
-        weakref.finalize(self, _dismiss, self._queues, self._threads)
+        weakref.finalize(self, _dismiss, self._state, self.threads)
 
-    def run(self, shared: Shared) -> int | None:
-        """What ``shared.lead()`` returns; None, and nothing was run, when the team is busy."""
-        if not self._free.acquire(blocking=False):
-            return None
+    def run(self, shared: Shared) -> int:
+        """What ``shared.run()`` returns, with helpers where that is faster, alone when the team is busy."""
+        asked, start = shared.pace.asks() and self._free.acquire(blocking=False), perf_counter_ns()
+        status = self._run_shared(shared) if asked else shared.run(0, 0)
+        shared.pace.took(asked, perf_counter_ns() - start)
+        return status
+
+    def _run_shared(self, shared: Shared) -> int:
+        state = self._state
         try:
-            self._start()
-            shared.open()
-            for queue in self._queues:
-                if queue.empty():  # else the helper has yet to come for an earlier run
-                    queue.put(shared)
-            return shared.lead()
+            if len(self.threads) < self._count:
+                self._start()
+            state.runs.add(shared)  # its memory must last as long as a helper may look at it
+            for helper, word in enumerate(state.posts):
+                if word == ASLEEP:
+                    state.ring(helper)
+            return shared.run(state.address, self._count)
         finally:
-            shared.close()
+            if TAKEN not in state.posts:
+                state.runs.clear()
             self._free.release()
 
     def _start(self) -> None:
-        for helper in range(len(self._threads), len(self._queues)):
-            thread = threading.Thread(target=_serve, args=(self._queues[helper], helper), name="qcompiler helper", daemon=True)
+        for helper in range(len(self.threads), self._count):
+            thread = threading.Thread(target=_serve, args=(self._state, helper, self._attend), name="qcompiler helper", daemon=True)
             thread.start()
-            self._threads.append(thread)
+            self.threads.append(thread)

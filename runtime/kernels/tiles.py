@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..epilogue import requantize_i16_1, requantize_i16_6, requantize_u8_1, requantize_u8_6
 from ..instruction import Element
 from ..jit import jit
-from ..memory import load_i32, store_8, store_16, store_64
+from ..memory import store_64
 from ..simd import (
     LANES,
     PAIR_256,
@@ -22,7 +22,6 @@ from ..simd import (
     Tile,
     make_tile,
 )
-from .common import clamp, rounding
 
 TILES: dict[Tile, tuple[Flavour, int, int]] = {}
 """Every tile with its flavour, rows and panels."""
@@ -145,19 +144,6 @@ def run_tile(
         _tile_quad512(panels, single, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
     else:
         _tile_pair512(panels, single, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-
-
-@jit
-def requant_codes(y: int, element: int, acc: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int) -> None:
-    """Codes of ``count`` int32 accumulators, each with its multiplier, dense at ``y``."""
-    if element == _I16:
-        for j in range(count):
-            shift = load_i32(n, j)
-            store_16(y, j, clamp(((load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift) + y_zp, lo, hi))
-    else:
-        for j in range(count):
-            shift = load_i32(n, j)
-            store_8(y, j, clamp(((load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift) + y_zp, lo, hi))
 
 
 @jit

@@ -280,8 +280,8 @@ def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa
     execute = interpreted(machine.execute, checked)
     for index in range(len(program.code)):
         _allow(checked, arena, program, bound.code[index], index)
-        status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch, 0)
-        session._check(status)
+        status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch)
+        session._check(arena, status)
     return {port.name: arena.view(port.buffer).reshape(bound.output_shapes[port.name]).copy() for port in program.outputs}
 
 
@@ -310,10 +310,10 @@ def run_divided(program: Program, feeds: Mapping[str, Array], isa: Isa) -> dict[
     for numbers in whole:
         opcode = BY_NUMBER[int(numbers[0])]
         values = opcode.row(numbers.tolist())
-        parts = divide(opcode, values, threads=3, nanoseconds=1e-9) or [{}]
+        parts = divide(opcode, values, threads=3, least=0, most=9) or [{}]
         _check_parts(opcode, values, parts)
         for row in part_rows(opcode, numbers, parts)[::-1].copy():
-            session._check(native.execute(row.ctypes.data, 0, 1, arena.scratch, 0))
+            session._check(arena, native.execute(row.ctypes.data, 0, 1, arena.scratch))
     return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in program.outputs}
 
 

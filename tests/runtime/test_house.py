@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import platform
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
 from numba import types
-from qcompiler.runtime.native import EXECUTE_PARAMETERS, WITHOUT_MACHINE_CODE, load
+from numba.core.dispatcher import Dispatcher
+from qcompiler.runtime.native import WITHOUT_MACHINE_CODE, load
 
 import qcompiler.runtime
-from qcompiler.runtime import machine
+from qcompiler.runtime import sharing
 from tests.runtime.programs import two_layers
 
 ROOT = Path(qcompiler.runtime.__file__).parent
 
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
-    """The LLVM IR of the interpreter with every kernel linked in knows no float or double."""
-    parameters = (types.int64,) * EXECUTE_PARAMETERS
-    fresh = numba.njit(nogil=True, error_model="numpy")(machine.execute.py_func)  # type: ignore[attr-defined]
+    """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or double."""
+    parameters = (types.int64,) * 3
+    fresh = numba.njit(nogil=True, error_model="numpy")(sharing.attend.py_func)  # type: ignore[attr-defined]
     fresh.compile(parameters)
     text = fresh.inspect_llvm(parameters)
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
     found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
     assert not found, found[:3]
+
+
+def compiled_functions(function: Any) -> set[str]:
+    """Names of a compiled function and of all that it calls, directly or not."""
+    found: dict[str, Any] = {}
+
+    def visit(item: Any) -> None:
+        name = f"{item.py_func.__module__}.{item.py_func.__name__}"
+        if name in found:
+            return
+        found[name] = item
+        for used in item.py_func.__code__.co_names:
+            value = item.py_func.__globals__.get(used)
+            if isinstance(value, Dispatcher):
+                visit(value)
+
+    visit(function)
+    return set(found)
+
+
+def test_the_machine_code_without_floats_holds_every_kernel() -> None:
+    kernels = {f"qcompiler.runtime.kernels.{path.stem}" for path in ROOT.glob("kernels/*.py")}
+    known = {
+        f"{name}.{value.py_func.__name__}" for name in kernels for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, Dispatcher) and value.py_func.__module__ == name
+    }
+    assert len(known) > 100
+    assert known <= compiled_functions(sharing.attend)
 
 
 def python(code: str, cwd: Path) -> str:
@@ -77,8 +108,8 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
 
 
 def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
-    """What `machine.py` imports, directly or not, is hashed, except modules that are known to have no part in machine code."""
-    imports = "import sys, qcompiler.runtime.machine, qcompiler.runtime.conversion"
+    """What `entry.py` imports, directly or not, is hashed, except modules that are known to have no part in machine code."""
+    imports = "import sys, qcompiler.runtime.entry"
     code = f"{imports}; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
     loaded = {name.split(".")[-1] for name in python(code, ROOT.parent).split()}
     assert {"machine", "memory", "simd", "opcodes", "extents", "tiles"} <= loaded

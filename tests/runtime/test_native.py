@@ -83,9 +83,10 @@ def test_the_linked_object_file_gives_the_bits_of_the_image() -> None:
     results = []
     for machine in (mapped, native._link(code)):
         arena = Arena(machine, program, bound, best_isa())
-        arena.border.enter([x])
+        placed, outputs = arena.border.place([x]), arena.border.results()
         assert arena.run() == 0
-        results.append(arena.border.leave())
+        results.append(outputs)
+        del placed
     for name, value in results[0].items():
         np.testing.assert_array_equal(results[1][name], value)
 
