@@ -68,6 +68,16 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class GridChoice:
+    """The grid of a layer's weights, with the error of its outputs, relative to their energy, on each grid that was tried."""
+
+    node: str
+    grid: str
+    bits: int
+    losses: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Tuning:
     """One run of a pass that tunes the whole network: error of the outputs relative to their energy on feeds held out, before and after.
 
@@ -81,6 +91,54 @@ class Tuning:
     before: float
     after: float
     kept: bool
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """The grid that the bit allocation chose for a layer.
+
+    Attributes:
+        node: name of the layer's node.
+        grid: name of the grid.
+        size: bytes of its weight in a file.
+        loss: error of the outputs, relative to their energy, when the weight of this layer alone lies on that grid.
+    """
+
+    node: str
+    grid: str
+    size: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An allocation that was really evaluated: error of the outputs relative to their energy, predicted and measured on feeds held out."""
+
+    origin: str
+    size: int
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the bit allocation found.
+
+    Attributes:
+        budget: bytes that the weights may take; None: a loss was asked for.
+        full: bytes of the same weights at 8 bits.
+        size: bytes of what was chosen.
+        layers: the choice.
+        candidates: what was really evaluated; the chosen one is the first.
+        front: predicted trade of bytes against loss, sizes ascending.
+    """
+
+    budget: int | None
+    full: int
+    size: int
+    layers: list[LayerBits]
+    candidates: list[Candidate]
+    front: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -104,6 +162,8 @@ class Report:
     layers: list[LayerError] = field(default_factory=list)
     reconstructions: list[Reconstruction] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
+    allocation: Allocation | None = None
+    grids: list[GridChoice] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float | int | str | None] = field(default_factory=dict)
 
