@@ -1,6 +1,6 @@
 """Few bits on disk: integer constants of few different values are stored as packed codes, and come back as what they were.
 
-A constant of int8 or uint8 that takes at most 64 different values is written as codes with the operators that give its values back. All
+A constant of 8- or 16-bit integers that takes at most 64 different values is written as codes with the operators that give its values back. All
 inputs of these are constants, so a runtime evaluates them once, when it loads the file, and then runs what it would have run anyway:
 
 * up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) → Cast;
@@ -30,6 +30,7 @@ __all__ = ["StoredConstant", "packed", "unpack"]
 
 SMALLEST = 1024
 """Elements from which packing a constant is worth its nodes."""
+PACKED_TYPES = (np.int8, np.uint8, np.int16, np.uint16)
 MOST_VALUES = 64
 MOST_IN_ROW = 16
 WORDS_FROM = 1 << 14
@@ -37,6 +38,8 @@ WORDS_FROM = 1 << 14
 LEAST_SAVED = 0.05
 """Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
 PAIR_OPSET, NIBBLE_OPSET = 25, 21
+
+_SAMPLE = 4096
 
 _SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, TensorProto.INT2: np.int8, TensorProto.UINT2: np.uint8}
 
@@ -86,54 +89,64 @@ class Coded:
     @property
     def fits_type(self) -> bool:
         """True where the values are within the range of an integer type of as many bits."""
-        signed = self.values.dtype == np.int8
-        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1)) if signed else (0, 2**self.bits)
-        return self.bits in (2, 4) and self.axis is None and bool(low <= self.values[0] and self.values[-1] < high)
+        if self.values.dtype.itemsize > 1 or self.bits not in (2, 4) or self.axis is not None:
+            return False
+        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1)) if self.values.dtype == np.int8 else (0, 2**self.bits)
+        return bool(low <= self.values[0] and self.values[-1] < high)
 
 
 def coded(array: Array) -> Coded | None:
-    """The codes of an int8 or uint8 array; None where they would not be a quarter smaller."""
-    low = int(np.iinfo(array.dtype).min)
-    index = (array.astype(np.int16) - low).astype(np.uint8)
-    present = np.bincount(index.reshape(-1), minlength=256) > 0
-    if present.sum() <= MOST_VALUES:
-        ranks = (np.cumsum(present) - 1).astype(np.uint8)
-        result = Coded(ranks[index], (np.flatnonzero(present) + low).astype(array.dtype))
+    """The codes of an integer array; None where they would not be a quarter smaller."""
+    values = _few_values(array)
+    if values is not None:
+        result = Coded(np.searchsorted(values, array).astype(np.uint8), values)
         return result if result.bits < 8 else None
-    for axis in range(1, -1, -1) if array.ndim == 2 else ():
-        by_row = _coded_rows(index if axis == 1 else index.T)
+    for axis in (1, 0) if array.ndim == 2 else ():
+        by_row = _coded_rows(array if axis == 1 else array.T)
         if by_row is not None:
             codes, values = (part if axis == 1 else np.ascontiguousarray(part.T) for part in by_row)
-            result = Coded(codes, (values.astype(np.int16) + low).astype(array.dtype), axis)
+            result = Coded(codes.view(np.uint8), values, axis)
             return result if result.nbytes < 0.75 * array.nbytes else None
     return None
 
 
-def _coded_rows(index: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most 16 values occur; None for any other."""
-    if any(len(np.unique(row)) > MOST_IN_ROW for row in index[:: max(len(index) // 8, 1)]):
+def _few_values(array: Array) -> Array | None:
+    """The values that occur, ascending; None where they are more than `MOST_VALUES`."""
+    if len(np.unique(array.reshape(-1)[:_SAMPLE])) > MOST_VALUES:
         return None
-    rows = np.arange(len(index))[:, None]
-    present = np.zeros((len(index), 256), np.bool_)
-    present[rows, index] = True
-    counts = present.sum(axis=1)
-    if counts.max() > MOST_IN_ROW:
+    values = np.unique(array)
+    return values if len(values) <= MOST_VALUES else None
+
+
+def _coded_rows(rows: Array) -> tuple[NDArray[np.uint8], Array] | None:
+    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most `MOST_IN_ROW` values occur; None for any other."""
+    if any(len(np.unique(row)) > MOST_IN_ROW for row in rows[:: max(len(rows) // 8, 1)]):
         return None
-    ranks = (np.cumsum(present, axis=1) - 1).astype(np.uint8)
-    row, value = np.nonzero(present)
-    values = np.zeros((len(index), int(counts.max())), np.uint8)
-    values[row, ranks[row, value]] = value
-    return ranks[rows, index], values
+    ascending = np.sort(rows, axis=1)
+    first = np.diff(ascending, axis=1, prepend=ascending[:, :1]) != 0
+    first[:, 0] = True
+    place = np.cumsum(first, axis=1) - 1
+    most = int(place[:, -1].max()) + 1
+    if most > MOST_IN_ROW:
+        return None
+    values = np.repeat(ascending[:, -1:], most, axis=1)
+    row, column = np.nonzero(first)
+    values[row, place[row, column]] = ascending[row, column]
+    codes = np.zeros(rows.shape, np.uint8)
+    for level in range(most - 1):
+        codes += rows > values[:, level : level + 1]
+    return codes, values
 
 
 def packed(graph: Graph) -> Graph:
     """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too little."""
-    constants = {id(t): t for node in graph.nodes for t in node.inputs if isinstance(t, Constant) and t.dtype in (np.int8, np.uint8)}
+    constants = {id(t): t for node in graph.nodes for t in node.inputs if isinstance(t, Constant) and t.dtype in PACKED_TYPES}
     sizes = {key: np.asarray(tensor.values).nbytes for key, tensor in constants.items()}
     found = {tensor.name: coded(np.asarray(tensor.values)) for key, tensor in constants.items() if sizes[key] >= SMALLEST}
     chosen = {name: code for name, code in found.items() if code is not None}
-    saved = sum(code.codes.size - code.nbytes for code in chosen.values())
-    if saved <= LEAST_SAVED * sum(sizes.values()):
+    total = sum(sizes.values())
+    saved = sum(sizes[key] - chosen[tensor.name].nbytes for key, tensor in constants.items() if tensor.name in chosen)
+    if saved <= LEAST_SAVED * total:
         return graph
     copy = copy_of(graph)
     copy.__dict__["metadata_props"] = graph.__dict__.get("metadata_props", {})
@@ -248,7 +261,7 @@ def _words(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint64], NDA
 
 
 def unpack(graph: Graph) -> None:
-    """Undo `packed`, in place: codes become the int8 or uint8 constants they stand for."""
+    """Undo `packed`, in place: codes become the constants they stand for."""
     ours: set[int] = set()
     for node in graph.nodes:
         for index, tensor in enumerate(node.inputs):

@@ -274,6 +274,12 @@ def test_many_values_are_clustered_as_well_as_few() -> None:
     assert found == pytest.approx(0.03454, rel=0.02)  # Lloyd and Max's quantizer of 8 levels
 
 
+def test_values_that_count_next_to_nothing_do_no_harm() -> None:
+    counts = np.array([1e-30, 1.0, 1e-20, 1.0, 1e-30, 0.0])
+    np.testing.assert_allclose(cluster_centres(np.array([-5.0, -1, 0, 1, 5, 9]), 2, counts), [-1, 1])
+    assert cluster_centres(np.array([3.0, 4.0]), 2, np.zeros(2)).tolist() == [3.0]
+
+
 # names
 
 @pytest.mark.parametrize("name", ["int1", "int9", "power4(9)", "post8", "nf5", "int4(0.5)", "kmeans", "", "fp4_e4m3", "split7", "power44"])

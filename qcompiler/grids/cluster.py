@@ -18,6 +18,8 @@ __all__ = ["CELLS", "cluster_centres", "nearest_centre"]
 
 CELLS = 1024
 ROUNDS = 30
+NEGLIGIBLE = 1e-12
+"""Share of the total weight below which a value counts for nothing."""
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -37,7 +39,8 @@ def cluster_centres(values: Array, count: int, counts: Array | None = None, pinn
     """
     points, inverse = np.unique(np.asarray(values, np.float64).reshape(-1), return_inverse=True)
     weights = np.bincount(inverse, None if counts is None else np.asarray(counts, np.float64).reshape(-1), len(points)).astype(np.float64)
-    points, weights = points[weights > 0], weights[weights > 0]
+    counted = weights > NEGLIGIBLE * weights.sum()  # below that running sums lose it
+    points, weights = points[counted], weights[counted]
     if not len(points):
         return np.unique(np.asarray(values, np.float64))[:1]
     shift = float(points.mean())  # moments around the middle do not cancel

@@ -1,0 +1,73 @@
+"""Gives every layer the grid that loses least at the given storage, by measured loss.
+
+Each candidate is fitted to the layer's weight, the weight put on its nearest levels under the best scales, and the error of the layer's outputs
+taken from moments of inputs that nothing was fitted to. Without data the error of the weights themselves decides.
+
+The graph stays as it is: the grids go to ``ctx.grids``, all the losses to the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..errors import OptionError
+from ..grids import GridFamily, grid_named
+from ..ir import Graph
+from ..pass_base import Context, Pass
+from ..report.record import GridChoice
+from ._grids import Observed, observed_layers, relative_loss
+
+CANDIDATES: dict[int, tuple[str, ...]] = {
+    2: ("int2", "kmeans2"),
+    3: ("int3", "power3", "post3", "kmeans3", "split1"),
+    4: ("int4", "power4", "post4", "nf4", "fp4_e2m1", "fp4_e3m0", "fp4_bnb", "kmeans4", "split2"),
+    5: ("int5", "power5", "post5", "kmeans5", "split3"),
+    6: ("int6", "power6", "kmeans6"),
+    8: ("int8",),
+}
+"""Grids whose codes take so many bits. Uniform comes first: of equals the first is taken."""
+
+
+@dataclass(frozen=True)
+class ChooseGrid(Pass):
+    """The grid of least loss for the weights of every layer.
+
+    Attributes:
+        bits: of a stored code: 2, 3, 4, 5, 6 or 8.
+        block: products along a row that share a scale; 0: the whole row.
+        candidates: names of grids, separated by spaces; all of so many bits where it is empty.
+        weighted: errors of outputs decide; False: errors of weights, without data.
+        largest: largest magnitude of a level; 64 keeps products exact on CPUs whose int8 multiply saturates.
+    """
+
+    name: ClassVar[str] = "choose-grid"
+    exact: ClassVar[bool] = True
+    bits: int = 4
+    block: int = 0
+    candidates: str = ""
+    weighted: bool = True
+    largest: int = 127
+
+    def __post_init__(self) -> None:
+        if self.bits not in CANDIDATES:
+            raise OptionError(f"choose-grid: bits is one of {', '.join(map(str, CANDIDATES))}, not {self.bits}")
+        self._families()
+
+    def _families(self) -> list[GridFamily]:
+        return [grid_named(name, self.block or None, self.largest) for name in self.candidates.split() or CANDIDATES[self.bits]]
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Choose the grids; False, as the graph stays as it is."""
+        for observed in observed_layers(graph, ctx, weighted=self.weighted):
+            self._choose(observed, ctx)
+        return False
+
+    def _choose(self, observed: Observed, ctx: Context) -> None:
+        families = self._families()
+        losses = [relative_loss(observed, family) for family in families]
+        best = families[losses.index(min(losses))]
+        node, grid = observed.layer.node.name, best.fit(observed.weight, observed.metric)
+        ctx.grids[node] = grid
+        table = {family.name: value for family, value in zip(families, losses, strict=True)}
+        ctx.report.grids.append(GridChoice(node, best.name, grid.bits, table))

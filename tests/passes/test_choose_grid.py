@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from qcompiler.passes.choose_grid import CANDIDATES, ChooseGrid
+from qcompiler.passes.nupes import Nupes
+from qcompiler.passes.quantize_activations import QuantizeActivations
+from qcompiler.passes.quantize_weights import QuantizeWeights
+from qcompiler.passes.reconstruct_layers import ReconstructLayers
+
+from qcompiler.errors import OptionError
+from qcompiler.grids import grid_named
+from qcompiler.ir import Graph
+from qcompiler.layers import find_layers
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context
+from tests.graphs import graph_of
+from tests.passes.rewriting import random, reasons
+
+NET = """g (float[N, 8, 6, 6] x) => (float[N, 16] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  b = Relu(a)  c = Conv <group = 8> (b, w2, b2)  d = Flatten(c)  y = MatMul(d, w3) }"""
+
+
+def network() -> Graph:
+    rng = np.random.default_rng(4)
+    heavy = rng.laplace(size=(128, 16)).astype(np.float32) ** 3
+    return graph_of(NET, w1=random(8, 8, 3, 3, seed=1), b1=random(8, seed=2), w2=random(8, 1, 3, 3, seed=3), b2=random(8, seed=5), w3=heavy)
+
+
+def context(feeds: int = 6) -> Context:
+    return Context(data=[{"x": random(4, 8, 6, 6, seed=seed)} for seed in range(feeds)])
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_every_layer_gets_the_grid_of_least_loss(weighted: bool) -> None:
+    graph, ctx = network(), context()
+    Manager([ChooseGrid(bits=3, weighted=weighted)]).run(graph, ctx)
+    assert set(ctx.grids) == {layer.node.name for layer in find_layers(graph)} == {choice.node for choice in ctx.report.grids}
+    for choice in ctx.report.grids:
+        assert choice.losses[choice.grid] == min(choice.losses.values())
+        assert tuple(choice.losses) == CANDIDATES[3]
+        assert ctx.grids[choice.node].bits == choice.bits <= 3
+
+
+def test_the_loss_is_that_of_the_weights_where_there_is_no_data() -> None:
+    graph, ctx = network(), Context()
+    Manager([ChooseGrid(bits=8, weighted=False)]).run(graph, ctx)
+    for layer, choice in zip(find_layers(graph), ctx.report.grids, strict=True):
+        rows = layer.values.reshape(layer.channels, -1) if layer.axis == 0 else layer.values.T
+        step = np.abs(rows).max(axis=1, keepdims=True) / 127
+        plain = np.sum((rows - step * np.rint(rows / step)) ** 2) / np.sum(rows**2)
+        assert 0.5 * plain < choice.losses["int8"] <= plain * 1.001
+
+
+def test_more_bits_lose_less() -> None:
+    losses = []
+    for bits in (2, 3, 4, 5):
+        ctx = context()
+        Manager([ChooseGrid(bits=bits)]).run(network(), ctx)
+        losses.append([min(choice.losses.values()) for choice in ctx.report.grids])
+    assert all(more < less for less, more in pairwise(map(np.prod, losses)))
+
+
+def test_heavy_tails_get_a_small_exponent_and_even_weights_none() -> None:
+    graph, ctx = network(), context()
+    even = np.linspace(-7, 7, 8 * 8 * 9, dtype=np.float32).reshape(8, 8, 3, 3)
+    first = graph.nodes[0]
+    first.inputs[1].values = np.random.default_rng(0).permutation(even.reshape(-1)).reshape(even.shape)
+    Manager([Nupes(bits=4, weighted=False)]).run(graph, ctx)
+    exponents = {node: float(grid.name[len("power4(") : -1]) for node, grid in ctx.grids.items()}
+    assert exponents[first.name] == pytest.approx(1, abs=0.12)
+    assert exponents[graph.nodes[-1].name] < 0.6
+
+
+def test_blocks_and_limits_reach_the_grids() -> None:
+    graph, ctx = network(), context()
+    Manager([Nupes(bits=3, block=32, largest=64)]).run(graph, ctx)
+    assert {(grid.block, grid.largest) for grid in ctx.grids.values()} == {(32, 64)}
+    Manager([ChooseGrid(bits=4, candidates="nf4 int4", largest=64)]).run(graph, ctx)
+    assert all(ctx.grids[choice.node].largest <= 64 for choice in ctx.report.grids)
+    assert {tuple(choice.losses) for choice in ctx.report.grids} == {("nf4", "int4")}
+
+
+def test_solvers_take_the_grids_that_were_chosen() -> None:
+    graph, ctx = network(), context()
+    Manager([QuantizeActivations(), QuantizeWeights(), Nupes(bits=3), ReconstructLayers(solver="nearest")]).run(graph, ctx)
+    chosen = {record.node: record.grid for record in ctx.report.reconstructions}
+    assert chosen == {node: grid.name for node, grid in ctx.grids.items()}
+    for layer in find_layers(graph):
+        rows = np.moveaxis(layer.values, layer.axis, 0).reshape(layer.channels, -1)
+        assert all(len(np.unique(row)) <= 7 for row in rows)
+
+
+def test_transposed_convolutions_keep_8_bits() -> None:
+    graph, ctx = graph_of("g (float[N, 3, 4, 4] x) => (float[N, 4, 5, 5] y) { y = ConvTranspose(x, w) }", w=random(3, 4, 2, 2)), Context()
+    Manager([ChooseGrid(weighted=False)]).run(graph, ctx)
+    assert not ctx.grids
+    assert "transposed convolution" in reasons(ctx)[0]
+
+
+@pytest.mark.parametrize("options", [{"bits": 7}, {"candidates": "int4 int1"}])
+def test_odd_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        ChooseGrid(**options)
+    with pytest.raises(OptionError):
+        Nupes(bits=1)
+
+
+def test_the_candidates_exist_and_take_the_bits_they_stand_for() -> None:
+    weight = np.random.default_rng(0).laplace(size=(1, 8, 512))
+    for bits, names in CANDIDATES.items():
+        assert {grid_named(name).fit(weight).bits for name in names} == {bits}
