@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qcompiler.report.measure import SAME_DB
+from qcompiler.report.pareto import allocation_lines
 from qcompiler.report.record import Report
 
 OUTPUT_LINES = 6
@@ -33,7 +34,7 @@ def show_mapping(result: Mapping[str, Any], console: Console) -> None:
 
 def rows(report: Report) -> list[Row]:
     """The lines of the closing table."""
-    parts = (_sizes, _accuracy, _widths, _memory, _worst, _left_float, _effort)
+    parts = (_sizes, _accuracy, _widths, _bits, _memory, _worst, _left_float, _effort)
     return [line for part in parts for line in part(report)]
 
 
@@ -99,6 +100,11 @@ def _widths(report: Report) -> Iterator[Row]:
     cost = _figure(report, "avoid_saturation_cost_db")
     if cost is not None:
         yield "saturation", f"avoided at a cost of {cost:.1f} dB (--no-avoid-saturation keeps it where the CPU multiplies exactly)"
+
+
+def _bits(report: Report) -> Iterator[Row]:
+    for index, line in enumerate(() if report.allocation is None else allocation_lines(report.allocation)):
+        yield "" if index else "bits", line
 
 
 def _memory(report: Report) -> Iterator[Row]:
