@@ -33,10 +33,13 @@ from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.plain_gemm import PlainGemm
+from qcompiler.passes.preshift import Preshift
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
+from qcompiler.passes.scale_salient import ScaleSalient
+from qcompiler.passes.smooth_activations import SmoothActivations
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
 from qcompiler.passes.tune_statistics import TuneStatistics
@@ -46,8 +49,9 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward,
-    FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, QuantizeActivations, QuantizeWeights,
-    ReconstructLayers, RemoveIdentity, SplitSum, StoreCodes, TuneStatistics,
+    FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, Preshift,
+    QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, ScaleSalient, SmoothActivations, SplitSum, StoreCodes,
+    TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -92,18 +96,24 @@ ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
 
 
-def preset(level: int, *, widen: str | int, avoid_saturation: bool, for_onnx: bool) -> Pipeline:
+def preset(level: int, *, weights: str = "int8", widen: str | int, avoid_saturation: bool, for_onnx: bool) -> Pipeline:
     """The pipeline of ``-O<level>``.
 
-    0 rounds to nearest; 1 corrects biases; 2 also chooses widths; 3 chooses them on more feeds. The machine takes 16 bits at next to no cost,
-    so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
+    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
+    the statistics of every channel; 3 measures on more feeds. The machine takes 16 bits at next to no cost, so a program gets more of them than an
+    ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
     """
+    low_bit = weights != "int8"
     if level == 0:
-        return Pipeline((*NORMALIZE, *ROUND_TO_NEAREST))
-    chooser = ChooseWidths(widen=widen, feeds=2 if level == 2 else 8)
-    widths = () if level == 1 else (replace(chooser, enough_db=ONNX_ENOUGH_DB) if for_onnx else chooser,)
-    exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx else ()
-    return Pipeline((*NORMALIZE, QuantizeActivations(), QuantizeWeights(), *widths, *exact_products, CorrectBias(), StoreCodes()))
+        nearest = (ReconstructLayers(grid=weights, solver="nearest"),) if low_bit else ()
+        return Pipeline((*NORMALIZE, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
+    widths = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
+    exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
+    levels = (ReconstructLayers(grid=weights, solver="clip" if level == 1 else "gptq"),) if low_bit else ()
+    statistics = (TuneStatistics(),) if level > 1 else ()
+    return Pipeline((
+        *NORMALIZE, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *levels, CorrectBias(), *statistics, StoreCodes(),
+    ))  # fmt: skip
 
 
 def find_pass(name: str) -> type[Pass]:

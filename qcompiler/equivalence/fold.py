@@ -22,7 +22,7 @@ from qcompiler.equivalence.rules import End
 from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
 from qcompiler.pass_base import BatchNormStatistics
 
-__all__ = ["Workspace", "shift_refusal"]
+__all__ = ["Workspace", "shift_refusal", "spread_of"]
 
 Array = NDArray[Any]
 
@@ -59,7 +59,7 @@ def shift_refusal(graph: Graph, region: Region) -> str | None:
     return None
 
 
-def _spread(place: Place, values: Array) -> Array:
+def spread_of(place: Place, values: Array) -> Array:
     """Values a channel in the rank of the place's tensor, to be broadcast with it."""
     sizes = [1] * place.rank
     for axis, size in zip(place.layout, place.sizes, strict=True):
@@ -166,7 +166,7 @@ class Workspace:
 
     def _along(self, place: Place, end: End, values: Array) -> Array:
         """Values a channel in the shape in which they meet the constant at ``end``."""
-        spread = _spread(place, values)
+        spread = spread_of(place, values)
         rank = self.value(end.node, end.slot).ndim
         keep = rank if end.role == "table" else max(rank, place.rank - min(place.layout))
         return spread.reshape(spread.shape[place.rank - keep:])
@@ -230,7 +230,7 @@ class Workspace:
             vector = float(np.reshape(scalar, ())) * factor
             inputs.append(Constant(unique_name(taken, f"{node.name}_bound"), np.array(widest(vector), dtype)))
             if np.ptp(vector) > 0:
-                later.append((op, _spread(place, vector)[(0,) * min(place.layout)].astype(dtype)))
+                later.append((op, spread_of(place, vector)[(0,) * min(place.layout)].astype(dtype)))
         node.inputs = inputs
         for op, vector in later:
             inner = Variable(unique_name(taken, f"{output.name}_bounded"), dtype=output.dtype, shape=output.shape)

@@ -1,0 +1,75 @@
+"""What the calibration feeds do to the channels of a region: range and mean square of each, reduced inside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from qcompiler.equivalence.regions import Place
+from qcompiler.errors import DataError
+from qcompiler.ir import Graph
+from qcompiler.pass_base import Feed
+from qcompiler.runner import Runner, light_model
+
+__all__ = ["ChannelRange", "channel_ranges"]
+
+Array = NDArray[Any]
+_REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceSumSquare")
+
+
+@dataclass(frozen=True)
+class ChannelRange:
+    """Of each channel of a place: smallest and largest value, and mean square, float64 [C] each."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    square: NDArray[np.float64]
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest magnitude of each channel."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+def channel_ranges(graph: Graph, places: Sequence[Place], data: Iterable[Feed]) -> dict[str, ChannelRange]:
+    """Ranges of the channels of ``places``, by tensor name.
+
+    Raises:
+        DataError: no feed at all.
+    """
+    proto, weights = light_model(graph)
+    wanted: list[str] = []
+    for place in places:
+        name, axes = place.tensor.name, [axis for axis in range(place.rank) if axis not in place.layout]
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"{name}//other_axes"))
+        for op in _REDUCTIONS:
+            wanted.append(f"{name}//{op}")
+            proto.graph.node.append(helper.make_node(op, [name, f"{name}//other_axes"], [wanted[-1]], keepdims=0, noop_with_empty_axes=1))
+        wanted.append(f"{name}//Size")
+        proto.graph.node.append(helper.make_node("Size", [name], [wanted[-1]]))
+    runner = Runner(proto, wanted, weights=weights)
+    sums = {place.tensor.name: (np.full(place.channels, np.inf), np.full(place.channels, -np.inf), np.zeros(place.channels), 0) for place in places}
+    empty = True
+    for feed in data:
+        empty = False
+        values = runner.run(feed)
+        for place in places:
+            name = place.tensor.name
+            low, high, square = (_in_order(values[f"{name}//{op}"], place) for op in _REDUCTIONS)
+            known = sums[name]
+            count = int(values[f"{name}//Size"]) // max(place.channels, 1)
+            sums[name] = (np.fmin(known[0], low), np.fmax(known[1], high), known[2] + np.nan_to_num(square), known[3] + count)
+    if empty:
+        raise DataError("the calibration set is empty; give at least one feed")
+    return {name: ChannelRange(low, high, square / max(count, 1)) for name, (low, high, square, count) in sums.items()}
+
+
+def _in_order(values: Array, place: Place) -> Array:
+    """Reduced values, whose axes are those of the layout in ascending order, by channel."""
+    return np.transpose(values, np.argsort(np.argsort(place.layout))).reshape(-1).astype(np.float64)
