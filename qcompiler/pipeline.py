@@ -15,6 +15,7 @@ from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.avoid_saturation import AvoidSaturation
+from qcompiler.passes.choose_grid import ChooseGrid
 from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.correct_bias import CorrectBias
@@ -30,16 +31,21 @@ from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
 from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
+from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.lower import Lower
+from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.preshift import Preshift
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
+from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.scale_salient import ScaleSalient
+from qcompiler.passes.shift_channels import ShiftChannels
 from qcompiler.passes.smooth_activations import SmoothActivations
+from qcompiler.passes.split_layers import SplitLayers
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
 from qcompiler.passes.tune_statistics import TuneStatistics
@@ -48,10 +54,10 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    AvoidSaturation, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward,
-    FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, InlineIf, Lower, PlainGemm, Preshift,
-    QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, ScaleSalient, SmoothActivations, SplitSum, StoreCodes,
-    TuneStatistics,
+    AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale,
+    FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, FuseSplit, InlineIf, Lower, Nupes,
+    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, RoundTables, ScaleSalient, ShiftChannels,
+    SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
