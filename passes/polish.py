@@ -1,0 +1,134 @@
+"""Small changes of scales and biases that bring the network's outputs closer to the float model's, found by running it forward alone.
+
+Parameters are the logarithms of the scales of 8-bit activations (one for all that share a grid), the logarithm of a gain for each layer (its
+weights' scales and its bias grow together, the codes stay) and, where wished, a shift for each output channel. SPSA estimates the gradient of
+the outputs' error from the error at pairs of random perturbations. The result is kept only where feeds that it did not see agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.network_loss import NetworkLoss, split_feeds
+from ..calibration.sources import synthetic_source
+from ..calibration.spsa import Spsa
+from ..calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
+from ..ir import Graph, copy_of, names_in
+from ..layers import Layer, find_layers
+from ..pass_base import Context, Feed, Pass
+from ..report.record import Tuning
+from ..runner import Runner
+from .tune_statistics import apply_tuning, tunable
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """How a vector of parameters becomes settings: log-scales, log-gains, then shifts in units of each channel's ``unit``."""
+
+    scales: NDArray[np.float32]
+    units: Sequence[NDArray[np.float64]]
+    shifts: bool
+
+    @property
+    def length(self) -> int:
+        """Number of parameters."""
+        return len(self.scales) + len(self.units) + (sum(map(len, self.units)) if self.shifts else 0)
+
+    def settings(self, vector: Vector) -> Settings:
+        """What a vector stands for; that of zeros is the graph as it is."""
+        first, second = len(self.scales), len(self.scales) + len(self.units)
+        scales = (self.scales * np.exp(vector[:first])).astype(np.float32)
+        gains = np.exp(vector[first:second]).astype(np.float32)
+        if not self.shifts:
+            return Settings(scales, gains)
+        parts = np.split(vector[second:], np.cumsum([len(unit) for unit in self.units])[:-1])
+        return Settings(scales, gains, [(part * unit).astype(np.float32) for part, unit in zip(parts, self.units, strict=True)])
+
+
+@dataclass(frozen=True)
+class Polish(Pass):
+    """Scales, gains and shifts of least output error, by SPSA.
+
+    Attributes:
+        steps: of the descent; each runs the feeds ``2 * directions + 1`` times.
+        directions: perturbations averaged in a step.
+        radius: of the perturbations of a logarithm.
+        shifts: move biases, too, channel by channel.
+        feeds: how many to fit to.
+    """
+
+    name: ClassVar[str] = "polish"
+    steps: int = 20
+    directions: int = 4
+    radius: float = 0.01
+    shifts: bool = False
+    feeds: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.directions, self.feeds) < 1 or self.radius <= 0:
+            raise ValueError("steps, directions, feeds and radius must be positive")
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Tune; True when that brought the outputs closer to the float model's on feeds held out."""
+        layers, units = tunable(graph, ctx), scale_units(graph)
+        if ctx.reference is None or not (layers or units):
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        fit, held = split_feeds(data, self.feeds, ctx.seed)
+        parameters = _Parameters(scales_of(units), [_unit(layer) for layer in layers], self.shifts)
+        names = [layer.node.name for layer in layers]
+        error = _OutputError(TunableGraph(graph, names), ctx.reference, fit)
+        search = Spsa(self.steps, self.directions, self.radius)
+        best, _, _ = search.minimize(lambda vector: error(parameters.settings(vector)), np.zeros(parameters.length), ctx.seed)
+        polished = copy_of(graph)
+        _apply(polished, names, parameters.settings(best))
+        judge = NetworkLoss(ctx.reference, held)
+        before, after = judge(graph), judge(polished)
+        ctx.report.tunings.append(Tuning(self.name, before, after, after < before))
+        if after >= before:
+            return False
+        graph.nodes, graph.inputs, graph.outputs = polished.nodes, polished.inputs, polished.outputs
+        return True
+
+
+class _OutputError:
+    """Squared error of the outputs over their energy, averaged over outputs and feeds."""
+
+    def __init__(self, tunable_graph: TunableGraph, reference: Graph, feeds: Sequence[Feed]) -> None:
+        self._graph, self._feeds, runner = tunable_graph, feeds, Runner(reference)
+        self._expected = [[value.astype(np.float64) for value in _floats(runner.run(feed).values())] for feed in feeds]
+
+    def __call__(self, settings: Settings) -> float:
+        ratios = [
+            float(np.square(value - want).sum()) / max(float(np.square(want).sum()), 1e-30)
+            for feed, expected in zip(self._feeds, self._expected, strict=True)
+            for value, want in zip(self._graph.outputs(feed, settings), expected, strict=True)
+        ]
+        return float(np.mean(ratios)) if ratios else 0.0
+
+
+def _floats(values: Any) -> list[NDArray[Any]]:
+    return [value for value in values if np.issubdtype(value.dtype, np.floating)]
+
+
+def _unit(layer: Layer) -> NDArray[np.float64]:
+    """What a shift of 1 is for each output channel: the norm of its weights, float64 [C]."""
+    values = np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0)
+    return np.sqrt(np.square(values).reshape(len(values), -1).sum(axis=1))
+
+
+def _apply(graph: Graph, names: Sequence[str], settings: Settings) -> None:
+    """Write settings into the graph."""
+    set_scales(graph, settings.scales)
+    taken, layers = names_in(graph), {layer.node.name: layer for layer in find_layers(graph)}
+    shifts = settings.shifts or [np.zeros(layers[name].channels, np.float32) for name in names]
+    for name, gain, shift in zip(names, settings.gains, shifts, strict=True):
+        if gain != 1 or shift.any():
+            apply_tuning(layers[name], np.full(layers[name].channels, gain, np.float32), shift, taken)
