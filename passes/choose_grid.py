@@ -38,7 +38,6 @@ class ChooseGrid(Pass):
         block: products along a row that share a scale; 0: the whole row.
         candidates: names of grids, separated by spaces; all of so many bits where it is empty.
         weighted: errors of outputs decide; False: errors of weights, without data.
-        largest: largest magnitude of a level; 64 keeps products exact on CPUs whose int8 multiply saturates.
     """
 
     name: ClassVar[str] = "choose-grid"
@@ -47,7 +46,6 @@ class ChooseGrid(Pass):
     block: int = 0
     candidates: str = ""
     weighted: bool = True
-    largest: int = 127
 
     def __post_init__(self) -> None:
         if self.bits not in CANDIDATES:
@@ -55,7 +53,7 @@ class ChooseGrid(Pass):
         self._families()
 
     def _families(self) -> list[GridFamily]:
-        return [grid_named(name, self.block or None, self.largest) for name in self.candidates.split() or CANDIDATES[self.bits]]
+        return [grid_named(name, self.block or None) for name in self.candidates.split() or CANDIDATES[self.bits]]
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the grids; False, as the graph stays as it is."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..grids import SplitGrid
+from ..grids import GridFamily, grid_named
 from ..ir import Constant, Graph, Node, constant_of, names_in, unique_name
 from ..pass_base import Context, Pass
 from ._grids import observed_layers
@@ -35,7 +35,10 @@ class FuseSplit(Pass):
 
     def __post_init__(self) -> None:
         if self.bits:
-            SplitGrid(self.bits)
+            self._family()
+
+    def _family(self) -> GridFamily:
+        return grid_named(f"split{self.bits}")
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Fuse the branches; True when there were some."""
@@ -49,7 +52,7 @@ class FuseSplit(Pass):
         if self.bits:
             for observed in observed_layers(graph, ctx, weighted=False):
                 if observed.layer.node.name in fused:
-                    ctx.grids[observed.layer.node.name] = SplitGrid(self.bits).fit(observed.weight)
+                    ctx.grids[observed.layer.node.name] = self._family().fit(observed.weight)
         return bool(fused)
 
 

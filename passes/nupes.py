@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..grids import PowerGrid
+from ..grids import GridFamily, grid_named
 from ..ir import Graph
 from ..pass_base import Context, Pass
 from ._grids import observed_layers
@@ -27,7 +27,6 @@ class Nupes(Pass):
         bits: of a code.
         block: products along a row that share a scale; 0: the whole row.
         weighted: errors count as much as the inputs they meet; False needs no data.
-        largest: largest magnitude of a level; 64 keeps products exact on CPUs whose int8 multiply saturates.
     """
 
     name: ClassVar[str] = "nupes"
@@ -35,13 +34,12 @@ class Nupes(Pass):
     bits: int = 4
     block: int = 0
     weighted: bool = True
-    largest: int = 127
 
     def __post_init__(self) -> None:
         self._family()
 
-    def _family(self) -> PowerGrid:
-        return PowerGrid(self.bits, self.block or None, self.largest)
+    def _family(self) -> GridFamily:
+        return grid_named(f"power{self.bits}", self.block or None)
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the exponents; False, as the graph stays as it is."""

@@ -74,11 +74,11 @@ def test_heavy_tails_get_a_small_exponent_and_even_weights_none() -> None:
     assert exponents[graph.nodes[-1].name] < 0.6
 
 
-def test_blocks_and_limits_reach_the_grids() -> None:
+def test_blocks_reach_the_grids_and_levels_keep_pairs_exact() -> None:
     graph, ctx = network(), context()
-    Manager([Nupes(bits=3, block=32, largest=64)]).run(graph, ctx)
+    Manager([Nupes(bits=3, block=32)]).run(graph, ctx)
     assert {(grid.block, grid.largest) for grid in ctx.grids.values()} == {(32, 64)}
-    Manager([ChooseGrid(bits=4, candidates="nf4 int4", largest=64)]).run(graph, ctx)
+    Manager([ChooseGrid(bits=4, candidates="nf4 int4")]).run(graph, ctx)
     assert all(ctx.grids[choice.node].largest <= 64 for choice in ctx.report.grids)
     assert {tuple(choice.losses) for choice in ctx.report.grids} == {("nf4", "int4")}
 
