@@ -53,7 +53,8 @@ SCRIPTS = {
     "onnxruntime float": _ONNXRUNTIME,
     "onnxruntime out.onnx": _ONNXRUNTIME,
     "machine": (
-        "from qcompiler.runtime import Session\nimported = time.perf_counter()\nsession = Session(sys.argv[1])\nloaded = time.perf_counter()\n"
+        "from qcompiler.runtime import Session\nimported = time.perf_counter()\nsession = Session(sys.argv[1], num_threads=1)\n"
+        "loaded = time.perf_counter()\n"
         f"{_FEED}session.run(feed)"
     ),
 }

@@ -139,7 +139,7 @@ def one(name: str, opcode: str, x: Array, y: tuple[int, ...], k: int, outputs: i
     }
     b.emit(opcode, node=name, x=source, y=target, **layer, y_zp=128, lo=0, hi=255, **fields)
     b.output("y", target, np.uint8, y)
-    return Case(name, Session(b.program()), {"x": x}, macs, k * outputs, limit)
+    return Case(name, Session(b.program(), num_threads=1), {"x": x}, macs, k * outputs, limit)
 
 
 def codes(dtype: type, *shape: int) -> Array:

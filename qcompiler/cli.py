@@ -66,6 +66,7 @@ def compile_command(
     level: Level = 2,
     form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
     passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
+    weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, int3, int2, nf4, power4, split2, kmeans4, fp4, post4, ….")] = "int8",
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
@@ -81,7 +82,7 @@ def compile_command(
         from qcompiler.api import Options
         from qcompiler.commands.compile import CompileRequest, compile_and_write
 
-        options = Options(level, passes, _form(form), _widen(widen), avoid_saturation, seed, verify)
+        options = Options(level, passes, _form(form), weights, _widen(widen), avoid_saturation, seed, verify)
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
 
@@ -107,7 +108,10 @@ def run_command(
     feeds: Feeds = None,
     on: Annotated[str, typer.Option("--on", help="machine, or onnxruntime (.onnx only).")] = "machine",
     repeat: Annotated[int, typer.Option("-n", "--repeat", min=1, help="Runs of each feed; the median time is shown.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that share one run; the outputs are the same.")] = 1,
+    threads: Annotated[int | None, typer.Option(
+        min=1, show_default="as many as there are cores, at most 4",
+        help="The most threads that share one run on the machine, where that is faster; the outputs are the same.",
+    )] = None,
     save: Annotated[Path | None, typer.Option(help="Write the outputs of all feeds to this .npz, stacked.")] = None,
     as_json: Json = False,
 ) -> None:

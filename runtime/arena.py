@@ -33,7 +33,7 @@ from .native import Native, yield_address
 from .opcodes import BY_NUMBER
 from .pace import Pace
 from .packing import pack_program
-from .parts import PROGRAM_NANOSECONDS, divide, part_rows, work
+from .parts import divide, part_rows, useful_threads
 from .plan import ALIGNMENT, Bound
 from .program import Program
 
@@ -55,6 +55,7 @@ class Arena:
 
     def __init__(self, native: Native, program: Program, bound: Bound, isa: Isa, threads: int = 1) -> None:
         self._native, self._program, self.bound = native, program, bound
+        threads = useful_threads(bound.code, threads)
         each = -(-(BLOCKS * BLOCK_BYTES + bound.scratch_bytes) // ALIGNMENT) * ALIGNMENT
         start = -(-bound.arena_bytes // ALIGNMENT) * ALIGNMENT
         self.memory = _aligned(start + threads * each, bound)
@@ -118,20 +119,17 @@ class Arena:
         return block.data, address_of(block)
 
     def _divide(self, threads: int) -> list[tuple[int, int]]:
-        """Append the parts of the instructions that have any: for each the first row and how many; nothing where it does not pay."""
-        groups, rows, shared = [(0, 0)] * (self._count + 1), [self.code], 0.0
+        """Append the parts of the instructions that have any: for each the first row and how many; empty where none has."""
+        groups, rows = [(0, 0)] * (self._count + 1), [self.code]
         total = self._count
         for index, numbers in enumerate(self.code):
             opcode = BY_NUMBER[int(numbers[0])]
-            values = opcode.row(numbers.tolist())
-            parts = divide(opcode, values, threads)
-            if not parts:
-                continue
-            groups[index] = (total, len(parts))
-            rows.append(part_rows(opcode, numbers, parts))
-            total += len(parts)
-            shared += work(opcode.name, values)
-        if shared < PROGRAM_NANOSECONDS:
+            parts = divide(opcode, opcode.row(numbers.tolist()), threads)
+            if parts:
+                groups[index] = (total, len(parts))
+                rows.append(part_rows(opcode, numbers, parts))
+                total += len(parts)
+        if total == self._count:
             return []
         self.code = np.concatenate(rows)
         return groups

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
+from .opcodes import BY_NUMBER
 
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
 _BATCHES = ("b0", "b1", "b2", "b3")
@@ -42,8 +43,8 @@ _PART_NANOSECONDS = 6_000
 _LEAST_LINES = 4
 """Lines of an image, below which more than one part for each thread cost more than they bring."""
 
-PROGRAM_NANOSECONDS = 60_000
-"""Work of the instructions that have parts, below which waking a thread costs more than it brings."""
+_PROGRAM_NANOSECONDS = 60_000
+"""Work of the instructions that can have parts, below which waking a thread costs more than it brings."""
 
 Part = dict[str, int]
 """Fields of a part that differ from the whole."""
@@ -98,6 +99,16 @@ def divide(opcode: Opcode, f: Values, threads: int, least: float = _LEAST_NANOSE
     each = min(max(int(nanoseconds / (threads * _PART_NANOSECONDS)), 1), _PARTS_PER_THREAD)
     parts = list(how(opcode.name, f, threads * each if most is None else most, threads))
     return parts if len(parts) > 1 else []
+
+
+def useful_threads(code: NDArray[np.int64], threads: int) -> int:
+    """How many of ``threads`` threads a program of these instructions is worth: all, or one."""
+    shared = 0.0
+    for numbers in code.tolist() if threads > 1 else ():
+        opcode = BY_NUMBER[numbers[0]]
+        nanoseconds = work(opcode.name, opcode.row(numbers)) if opcode.name in DIVIDERS else 0
+        shared += nanoseconds if nanoseconds >= _LEAST_NANOSECONDS else 0
+    return threads if shared >= _PROGRAM_NANOSECONDS else 1
 
 
 def part_rows(opcode: Opcode, numbers: NDArray[np.int64], parts: Sequence[Part]) -> NDArray[np.int64]:

@@ -19,8 +19,9 @@ from .instruction import BLOCK_BYTES, BLOCKS
 from .isa import Isa, best_isa
 from .native import load
 from .packing import pack_program
+from .parts import useful_threads
 from .program import Program
-from .team import Team
+from .team import Team, default_threads
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -53,22 +54,23 @@ class Session:
     Args:
         program: path of a ``.qprog`` file, or a `Program`.
         isa: instruction set of the kernels; default: the best of this CPU. All give the same results.
-        num_threads: threads that share one run, where that pays; any number gives the same results. They end with the session.
+        num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny programs. Any number
+            gives the same results. Default: as many as this process may use cores, at most 4. They end with the session.
 
     Raises:
         ProgramError: the file is not a sound program.
         MachineError: this CPU lacks the instruction set, or there is less than one thread.
     """
 
-    def __init__(self, program: str | Path | Program, isa: Isa | None = None, num_threads: int = 1) -> None:
+    def __init__(self, program: str | Path | Program, isa: Isa | None = None, num_threads: int | None = None) -> None:
         self.program = program if isinstance(program, Program) else Program.load(program)
         self.isa = best_isa() if isa is None else isa
         if not self.isa.supported:
             raise MachineError(f"this CPU has no {self.isa.name.lower()}; the best it can do is {best_isa().name.lower()}")
-        if num_threads < 1:
+        self._threads = default_threads() if num_threads is None else num_threads
+        if self._threads < 1:
             raise MachineError(f"num_threads is {num_threads}; it must be at least 1")
-        self._threads = num_threads
-        self._team = Team(num_threads - 1, load().attend) if num_threads > 1 else None
+        self._team = Team(self._threads - 1, lambda *post: load().attend(*post)) if self._threads > 1 else None
         self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
@@ -116,7 +118,7 @@ class Session:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
         bound = self.program.bind(**dims)
         packed = sum(weights.nbytes for weights in {id(w): w for w in pack_program(self.program, bound, self.isa).values()}.values())
-        scratch = self._threads * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
+        scratch = useful_threads(bound.code, self._threads) * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
         return Memory(bound.arena_bytes, scratch, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 
     def memory_for(self, feeds: Feeds) -> Memory:

@@ -7,6 +7,7 @@ not take. While a session's helpers are busy with one run, its other runs go on 
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,7 +24,15 @@ _LOOKS = 5000
 
 _FAREWELL_SECONDS = 1.0
 
+_MOST_THREADS = 4
+
 Attend = Callable[[int, int, int], int]
+
+
+def default_threads() -> int:
+    """As many as this process may use cores, at most 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_THREADS)
 
 
 class Shared(Protocol):
@@ -91,7 +100,7 @@ class Team:
 
     Args:
         helpers: how many.
-        attend: the compiled function in which they wait.
+        attend: the function in which they wait, `sharing.attend`.
     """
 
     def __init__(self, helpers: int, attend: Attend) -> None:

@@ -40,7 +40,7 @@ class Executor(Protocol):
 class MachineExecutor:
     """The integer machine."""
 
-    def __init__(self, program: Program, threads: int) -> None:
+    def __init__(self, program: Program, threads: int | None) -> None:
         self._session = Session(program, num_threads=threads)
         tensors = [Variable(entry.name, np.dtype(entry.dtype), list(entry.shape)) for entry in program.inputs]
         self.inputs = Graph(inputs=tensors)
@@ -80,8 +80,8 @@ class OnnxExecutor:
         return {}
 
 
-def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor:
-    """The executor for a file, with so many threads for a run.
+def open_executor(path: Path, on: str = "machine", threads: int | None = None) -> Executor:
+    """The executor for a file, with so many threads for a run; default: the machine decides, onnxruntime has one.
 
     Raises:
         OptionError: ``on`` is neither machine nor onnxruntime, or cannot run this kind of file.
@@ -96,5 +96,5 @@ def open_executor(path: Path, on: str = "machine", threads: int = 1) -> Executor
             raise OptionError(f"--on {on}: a .qprog runs on the machine only")
         return MachineExecutor(Program.load(path), threads)
     if on == "onnxruntime":
-        return OnnxExecutor(path, threads)
+        return OnnxExecutor(path, threads or 1)
     return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)

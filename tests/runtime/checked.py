@@ -273,7 +273,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
 
 def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa.PLAIN) -> dict[str, Array]:
     """Outputs of a program without symbols, with every access checked."""
-    session = Session(program, isa)
+    session = Session(program, isa, num_threads=1)
     bound = program.bind()
     arena = session._prepare(feeds)
     checked = CheckedMemory()
@@ -304,7 +304,7 @@ def _allow(checked: CheckedMemory, arena: Arena, program: Program, numbers: Arra
 
 def run_divided(program: Program, feeds: Mapping[str, Array], isa: Isa) -> dict[str, Array]:
     """Outputs where every instruction that can be divided runs in many parts, the last one first."""
-    session = Session(program, isa)
+    session = Session(program, isa, num_threads=1)
     arena = session._prepare(feeds)
     native, whole = load(), arena.code.copy()
     for numbers in whole:

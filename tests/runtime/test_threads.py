@@ -87,7 +87,7 @@ def always_ask(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_shared_runs_give_the_same_bits(threads: int) -> None:
     program = layers(32, 48, 0)
-    alone, together = Session(program), Session(program, num_threads=threads)
+    alone, together = Session(program, num_threads=1), Session(program, num_threads=threads)
     expected = [alone.raw(feed(program, seed)) for seed in range(20)]
     for run in range(MANY):
         np.testing.assert_array_equal(together.raw(feed(program, run % 20))["y"], expected[run % 20]["y"])
@@ -110,7 +110,7 @@ def test_eight_threads_share_sessions() -> None:
     programs = [layers(32, 48, 1), layers(40, 32, 2), two_layers()]
     sessions = [Session(program, num_threads=threads) for program in programs for threads in (1, 2)]
     feeds = [[feed(session.program, seed) for seed in range(3)] for session in sessions]
-    expected = [[Session(session.program).raw(one) for one in some] for session, some in zip(sessions, feeds, strict=True)]
+    expected = [[Session(session.program, num_threads=1).raw(one) for one in some] for session, some in zip(sessions, feeds, strict=True)]
     failures: list[str] = []
 
     def work(thread: int) -> None:
@@ -238,6 +238,15 @@ def test_a_forked_process_runs_without_the_helpers_it_has_lost() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "end True 0"), done.stderr
+
+
+def test_the_default_is_a_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        session = Session(layers(32, 48, 8))
+        assert session._threads == threads
+        assert session.memory().scratch == threads * Session(layers(32, 48, 8), num_threads=1).memory().scratch
+        assert Session(two_layers()).memory(batch=1) == Session(two_layers(), num_threads=1).memory(batch=1)
 
 
 def test_less_than_one_thread_is_refused() -> None:
