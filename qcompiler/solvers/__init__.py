@@ -17,6 +17,7 @@ SOLVERS: dict[str, Solver] = {
     "nearest": Nearest(),
     "clip": OptimalClip(),
     "gptq": Gptq(),
+    "beam": Gptq(beam=8),
     "descent": CoordinateDescent(),
     "adaround": AdaRound(),
     "adaquant": AdaQuant(),

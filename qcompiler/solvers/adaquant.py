@@ -34,7 +34,7 @@ class AdaQuant(Solver):
 
     iterations: int = 400
     rates: tuple[float, float] = (0.03, 0.003)
-    scale_rate: float = 0.001
+    scale_rate: float = 0.01
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""

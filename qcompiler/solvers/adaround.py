@@ -58,8 +58,8 @@ class AdaRound(Solver):
     """
 
     iterations: int = 400
-    rate: float = 0.03
-    penalty: float = 0.5
+    rate: float = 0.1
+    penalty: float = 5.0
     warm_up: float = 0.2
     powers: tuple[float, float] = (20.0, 2.0)
 

@@ -6,6 +6,9 @@ level nearest to ``w_j + Σ_{i>j} e_i L_ij / L_jj``, which makes its term as sma
 order (Frantar et al., "GPTQ", 2022; the form without an inverse is that of Chee et al., "QuIP", 2023), needs one factorization and no
 inverse, and leaves the weights as they are: what a block of columns owes to the columns before is one matrix product.
 
+The best level of a column is not always the best for those that follow. With a beam, as in the decoding of lattices, the ``beam`` partial
+roundings of least loss are kept instead of one.
+
 With ``act_order`` the columns with the largest diagonal elements are rounded first, while there is most freedom left.
 """
 
@@ -20,7 +23,7 @@ from scipy.linalg import lapack
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
 from qcompiler.solvers.base import Best, Solver, keep_best, nearest_solution, positive, refit_scale, rows_of, spread, stack_rows, thresholds
 from qcompiler.solvers.clip import importance_clip
-from qcompiler.solvers.kernels import round_columns
+from qcompiler.solvers.kernels import round_beam, round_columns
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +56,8 @@ class Gptq(Solver):
         damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the factorization succeeds.
         ratios: the scales tried, relative to those of the start; each row takes the one that came out best.
         rounds: how often the scales are refitted to the levels found and all columns rounded anew.
+        beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three nearest are tried
+            for more. The time grows with it, and without the help of matrix products.
     """
 
     block: int = 128
@@ -60,6 +65,7 @@ class Gptq(Solver):
     damping: float = 0.03
     ratios: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     rounds: int = 2
+    beam: int = 1
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
@@ -69,15 +75,15 @@ class Gptq(Solver):
         return keep_best(problem, nearest_solution(problem), stack_rows(parts), start)
 
     def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32]) -> Solution:
-        found = Best(*round_with_feedback(problem, factor, scale, self.block))
+        found = Best(*round_with_feedback(problem, factor, scale, self.block, self.beam))
         for ratio in self.ratios:
             if ratio != 1:
-                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block))
+                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block, self.beam))
         product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
         best = Best(*refit_scale(problem, found.solution, product))
         solution = best.solution
         for _ in range(self.rounds):
-            again, _ = round_with_feedback(problem, factor, solution.scale, self.block)
+            again, _ = round_with_feedback(problem, factor, solution.scale, self.block, self.beam)
             solution, losses = refit_scale(problem, again, product)
             best.show(solution, losses)
         return best.solution
@@ -90,19 +96,21 @@ def feedback_clip(problem: LayerProblem, factor: Factor) -> NDArray[np.float32]:
     return importance_clip(problem, importance)
 
 
-def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int) -> tuple[Solution, Floats]:
-    """Levels under the given scale, ``block`` columns at a time; with the damped loss of each row [G, R]."""
+def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1) -> tuple[Solution, Floats]:
+    """Levels under the given scale; with the damped loss of each row [G, R]. ``block`` and ``beam`` are explained at `Gptq`."""
     order = factor.order[:, None, :]
     weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
     steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
-    limits, losses = thresholds(problem.grid), np.zeros(weight.shape[:2])
-    error, chosen = np.empty_like(weight), np.empty(weight.shape, np.int16)
-    for last in range(weight.shape[2], 0, -block):
-        first = max(0, last - block)
-        targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
-        round_columns(
-            targets, weight, steps, factor.lower, factor.diagonal, first, problem.grid.levels, limits, chosen, error, losses
-        )  # fmt: skip
+    grid_levels, limits = problem.grid.levels, thresholds(problem.grid)
+    chosen, losses = np.empty(weight.shape, np.int16), np.zeros(weight.shape[:2])
+    if beam > 1:
+        round_beam(weight, steps, factor.lower, factor.diagonal, beam, grid_levels, limits, chosen, losses)
+    else:
+        error = np.empty_like(weight)
+        for last in range(weight.shape[2], 0, -block):
+            first = max(0, last - block)
+            targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
+            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, grid_levels, limits, chosen, error, losses)
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
     return Solution(levels, scale), losses

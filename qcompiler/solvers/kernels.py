@@ -16,6 +16,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 Levels = NDArray[np.int16]
 
+LEVELS = 256
+"""More levels than this no grid has."""
+
 
 def jit(function: _F) -> _F:
     """Compile at the first call and keep the machine code on disk."""
@@ -154,3 +157,78 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
                     if along > 0 and along * along > most * square:
                         most = along * along / square
                         scale[group, row, block] = along / square
+
+
+@jit
+def insert(least: Floats, ranking: NDArray[np.int64], kept: int, cost: float, key: int) -> int:
+    """Put a cost with its key into the ascending list of the smallest, which has ``kept`` elements; returns how many it has then."""
+    if kept == len(least):
+        if cost >= least[kept - 1]:
+            return kept
+        kept -= 1
+    place = kept
+    while place > 0 and least[place - 1] > cost:
+        least[place], ranking[place] = least[place - 1], ranking[place - 1]
+        place -= 1
+    least[place], ranking[place] = cost, key
+    return kept + 1
+
+
+@jit
+def round_beam(
+    weight: Floats,
+    scale: Floats,
+    factor: Floats,
+    diagonal: Floats,
+    beam: int,
+    grid_levels: Levels,
+    thresholds: Floats,
+    levels: Levels,
+    losses: Floats,
+) -> None:
+    """Round all columns from the last to the first as `round_columns` does, but follow the ``beam`` best choices so far of each row.
+
+    Args:
+        weight: [G, R, K], the exact weights.
+        scale: [G, R, K], positive.
+        factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
+        diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
+        beam: choices that are followed.
+        grid_levels: int16 [L], the levels of the grid.
+        thresholds: [L - 1], where the nearest level changes.
+        levels: int16 [G, R, K], the levels chosen; written.
+        losses: [G, R], written.
+    """
+    groups, rows, columns = weight.shape
+    options = min(3, len(grid_levels))
+    targets, following = np.empty((beam, columns)), np.empty((beam, columns))
+    costs, least, ranking = np.empty(beam), np.empty(beam), np.empty(beam, np.int64)
+    parents, choices = np.empty((columns, beam), np.int64), np.empty((columns, beam), np.int16)
+    for group in range(groups):
+        for row in range(rows):
+            targets[0] = weight[group, row]
+            costs[0] = 0.0
+            alive = 1
+            for column in range(columns - 1, -1, -1):
+                step = scale[group, row, column]
+                kept = 0
+                for path in range(alive):
+                    target = targets[path, column]
+                    first = min(max(nearest_index(thresholds, target / step) - 1, 0), len(grid_levels) - options)
+                    for index in range(first, first + options):
+                        missed = diagonal[group, column] * (target - step * grid_levels[index])
+                        kept = insert(least, ranking, kept, costs[path] + missed * missed, path * LEVELS + index)
+                for rank in range(kept):
+                    path, index = divmod(ranking[rank], LEVELS)
+                    parents[column, rank], choices[column, rank] = path, grid_levels[index]
+                    difference = weight[group, row, column] - step * grid_levels[index]
+                    for earlier in range(column):
+                        following[rank, earlier] = targets[path, earlier] + difference * factor[group, column, earlier]
+                targets, following = following, targets
+                costs, least = least, costs
+                alive = kept
+            losses[group, row] = costs[0]
+            path = 0
+            for column in range(columns):
+                levels[group, row, column] = choices[column, path]
+                path = parents[column, path]

@@ -35,9 +35,9 @@ class SoftAssignment(Solver):
 
     reach: int = 2
     iterations: int = 300
-    rate: float = 0.03
+    rate: float = 0.1
     temperatures: tuple[float, float] = (1.0, 0.05)
-    entropy: float = 0.5
+    entropy: float = 2.0
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""

@@ -10,7 +10,7 @@ from qcompiler.layer_problem import LayerProblem
 from qcompiler.solvers import Gptq, OptimalClip
 from qcompiler.solvers.base import nearest_solution, rounded, spread
 from qcompiler.solvers.gptq import factorize, round_with_feedback
-from tests.solvers.problems import GRIDS, check_valid, losses, problem_of
+from tests.solvers.problems import GRIDS, UNEVEN, brute_force, check_valid, losses, problem_of
 
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name}-{grid.block}")
 
@@ -113,3 +113,37 @@ def test_rows_in_small_parts_give_the_same(monkeypatch):
     whole = Gptq().solve(problem)
     monkeypatch.setattr("qcompiler.layer_problem.LARGEST_TEMPORARY", 50)
     np.testing.assert_array_equal(whole.levels, Gptq().solve(problem).levels)
+
+
+@pytest.mark.parametrize("grid", [uniform(2), uniform(3, block=3), UNEVEN], ids=lambda grid: grid.name)
+def test_a_beam_wide_enough_for_everything_finds_the_optimum(grid):
+    problem = problem_of(groups=2, rows=3, products=4, grid=grid)
+    scale = OptimalClip().solve(problem).scale
+    factor = factorize(problem, 0, True)
+    found, least = round_with_feedback(problem, factor, scale, 128, beam=1000)
+    optimum = brute_force(problem, scale)
+    np.testing.assert_allclose(losses(problem, found), least, rtol=1e-5)
+    if len(grid.levels) == 3:  # all levels are tried
+        np.testing.assert_allclose(least, optimum, rtol=1e-5)
+    else:
+        assert (least >= optimum * (1 - 1e-5)).all()
+        assert (least <= optimum * 1.05).mean() > 0.8
+
+
+@each_grid
+def test_the_loss_told_is_that_of_the_damped_metric(grid):
+    problem = problem_of(groups=2, rows=5, grid=grid)
+    scale, factor = nearest_solution(problem).scale, factorize(problem, 0.02, True)
+    diagonal = np.diagonal(problem.metric, axis1=1, axis2=2)
+    damped = replace(problem, gram=problem.gram + 0.02 * diagonal.mean(1)[:, None, None] * np.eye(12))
+    for beam in (1, 4):
+        solution, told = round_with_feedback(problem, factor, scale, 5, beam)
+        np.testing.assert_allclose(told, losses(damped, solution), rtol=1e-4)
+
+
+def test_a_wider_beam_is_better():
+    problem = problem_of(groups=1, rows=40, products=30, grid=uniform(3))
+    scale, factor = nearest_solution(problem).scale, factorize(problem, 0.01, True)
+    sums = [round_with_feedback(problem, factor, scale, 128, beam)[1].sum() for beam in (1, 2, 8, 64)]
+    assert sums == sorted(sums, reverse=True)
+    assert sums[2] < 0.9 * sums[0]
