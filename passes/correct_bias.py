@@ -3,6 +3,8 @@
 A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the bias gives it back:
 ``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration feeds in the quantized graph. At zero padding
 ``E[x]`` is taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
+
+Where the float model is at hand, a fifth of the feeds is held out, and the whole is kept only if it brings the outputs closer on those.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.collect import channel_means
+from ..calibration.network_loss import split_feeds
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, names_in, quantized_source, read_spec
+from ..ir import Constant, Graph, copy_of, names_in, quantized_source, read_spec
 from ..layers import Layer, add_to_bias, find_layers
 from ..pass_base import Context, Pass
+from ._gate import take_if_better
+
+HELD_FEEDS = 64
+"""Feeds to draw from for the judgement; a quarter of them are held out."""
 
 Array = NDArray[Any]
 
@@ -90,7 +97,9 @@ class CorrectBias(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         means = channel_means(graph, _input_channels([layer for layer, _ in found]), data)
-        taken = names_in(graph)
+        corrected = copy_of(graph)
+        layers, taken = {layer.node.name: layer for layer in find_layers(corrected)}, names_in(graph)
         for layer, error in found:
-            add_to_bias(layer, output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
-        return True
+            add_to_bias(layers[layer.node.name], output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
+        held = split_feeds(data, HELD_FEEDS, ctx.seed)[1] if ctx.reference is not None else []
+        return take_if_better(graph, corrected, held, ctx)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.channel_statistics import match_channels
-from ..calibration.network_loss import NetworkLoss, split_feeds
+from ..calibration.network_loss import split_feeds
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, copy_of, names_in, producer, quantized_source, spec_of, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias, set_weight_scale
 from ..pass_base import Context, Feed, Pass
-from ..report.record import Tuning
+from ._gate import take_if_better
 
 
 def tunable(graph: Graph, ctx: Context) -> list[Layer]:
@@ -89,13 +89,7 @@ class TuneStatistics(Pass):
         fit, held = split_feeds(data, self.feeds, ctx.seed)
         tuned = copy_of(graph)
         _tune(tuned, ctx.reference, [layer.node.name for layer in layers], fit, deviations=self.deviations)
-        judge = NetworkLoss(ctx.reference, held)
-        before, after = judge(graph), judge(tuned)
-        ctx.report.tunings.append(Tuning(self.name, before, after, after < before))
-        if after >= before:
-            return False
-        graph.nodes, graph.inputs, graph.outputs = tuned.nodes, tuned.inputs, tuned.outputs
-        return True
+        return take_if_better(graph, tuned, held, ctx)
 
 
 def _tune(graph: Graph, reference: Graph, names: Sequence[str], feeds: Sequence[Feed], *, deviations: bool) -> None:

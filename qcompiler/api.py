@@ -44,6 +44,7 @@ class Options:
         level: preset 0 (round to nearest) … 3 (search).
         passes: pipeline text instead of a preset.
         form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or integer arithmetic alone.
+        weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`).
         widen: 16-bit tensors: "auto", "off", or at most so many.
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
@@ -53,6 +54,7 @@ class Options:
     level: int = 2
     passes: str | None = None
     form: Form = "qdq"
+    weights: str = "int8"
     widen: str | int = "auto"
     avoid_saturation: bool = True
     seed: int = 0
@@ -62,7 +64,7 @@ class Options:
         """The passes to run."""
         if self.passes is not None:
             return Pipeline.parse(self.passes)
-        return preset(self.level, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx)
+        return preset(self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx)
 
 
 @dataclass

@@ -1,0 +1,25 @@
+"""The gate every tuned pass goes through: a change stays only where the network gains on feeds it was not tuned on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..calibration.network_loss import NetworkLoss
+from ..ir import Graph
+from ..pass_base import Context, Feed
+from ..report.record import Tuning
+
+
+def take_if_better(graph: Graph, tuned: Graph, held: Sequence[Feed], ctx: Context) -> bool:
+    """Make ``graph`` what ``tuned`` is if that one's outputs are closer to the float model's on ``held``; says whether it did.
+
+    Without a float model to compare with (``ctx.reference``) there is no judge, and the change stays.
+    """
+    if ctx.reference is not None:
+        judge = NetworkLoss(ctx.reference, held)
+        before, after = judge(graph), judge(tuned)
+        ctx.report.tunings.append(Tuning(ctx.running, before, after, after < before))
+        if after >= before:
+            return False
+    graph.nodes, graph.inputs, graph.outputs = tuned.nodes, tuned.inputs, tuned.outputs
+    return True
