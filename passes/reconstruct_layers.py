@@ -20,7 +20,8 @@ from ..calibration.gram import LayerInputs, layer_inputs
 from ..calibration.patches import as_matrix, from_matrix
 from ..calibration.sources import synthetic_source
 from ..errors import OptionError
-from ..grids import GridFamily, grid_named
+from ..executor import open_executor
+from ..grids import Grid, GridFamily, grid_named
 from ..ir import Constant, Graph, names_in, producer, quantized_source, spec_of, unique_name
 from ..layer_problem import LayerProblem, Solution, loss, mean_error
 from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight_scale
@@ -40,12 +41,14 @@ class ReconstructLayers(Pass):
         grid: grid of layers for which no pass has chosen one (``ctx.grids``).
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, or the quantized graph's.
+        executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
     grid: str = "int4"
     solver: str = "gptq"
     inputs: Literal["float", "quantized"] = "float"
+    executor: str = "serial"
 
     def __post_init__(self) -> None:
         grid_named(self.grid)
@@ -61,22 +64,53 @@ class ReconstructLayers(Pass):
         observed = [layer for layer in find_layers(source) if layer.node.name in layers]
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         default, taken = grid_named(self.grid), names_in(graph)
-        for inputs in layer_inputs(source, observed, data, seed=ctx.seed):
-            name = inputs.layer.node.name
-            record = self._solve(layers[name], inputs, ctx.grids.get(name, default), ctx.seed, taken)
-            ctx.report.reconstructions.append(record)
+        moments = layer_inputs(source, observed, data, seed=ctx.seed)
+        tasks = (self._task(layers[item.layer.node.name], item, ctx.grids.get(item.layer.node.name, default), ctx.seed) for item in moments)
+        with open_executor(self.executor) as executor:
+            for done, solved in enumerate(executor.map(solve, tasks), 1):
+                _apply(layers[solved.record.node], solved, taken)
+                ctx.report.reconstructions.append(solved.record)
+                ctx.on_step(done, len(observed))
         return True
 
-    def _solve(self, layer: Layer, inputs: LayerInputs, family: GridFamily, seed: int, taken: set[str]) -> Reconstruction:
-        """Give a layer the solver's choice where it beats plain rounding on what it did not see, else that."""
-        problem, held = _problems(layer, inputs, family)
-        plain, tuned = Nearest().solve(problem, None, seed), SOLVERS[self.solver].solve(problem, None, seed)
-        weights = [solution.weight(problem.grid.block) for solution in (plain, tuned)]
-        (fit_before, fit_after), (held_before, held_after) = ([loss(side, w) / _energy(side) for w in weights] for side in (problem, held))
-        kept = held_after <= held_before
-        _apply(layer, problem, tuned if kept else plain, taken)
-        solver = self.solver if kept else "nearest"
-        return Reconstruction(layer.node.name, problem.grid.name, solver, fit_before, fit_after, held_before, held_after, kept)
+    def _task(self, layer: Layer, inputs: LayerInputs, family: GridFamily, seed: int) -> Task:
+        weight = np.asarray(as_matrix(layer, layer.values))
+        grid = family.fit(weight, inputs.fit.gram)
+        fit, held = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held))
+        return Task(layer.node.name, fit, held, self.solver, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A layer to solve: its problem on the moments to fit on and on those held out, the solver's name, the seed."""
+
+    node: str
+    fit: LayerProblem
+    held: LayerProblem
+    solver: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A layer's solution, what its bias must add [C], and how it came about."""
+
+    solution: Solution
+    grid: Grid
+    shift: Array
+    record: Reconstruction
+
+
+def solve(task: Task) -> Solved:
+    """The solver's choice where it beats plain rounding on what it did not see, else that."""
+    block = task.fit.grid.block
+    plain, tuned = Nearest().solve(task.fit, None, task.seed), SOLVERS[task.solver].solve(task.fit, None, task.seed)
+    weights = [solution.weight(block) for solution in (plain, tuned)]
+    (fit_before, fit_after), (held_before, held_after) = ([loss(side, w) / _energy(side) for w in weights] for side in (task.fit, task.held))
+    kept = held_after <= held_before
+    solver = task.solver if kept else "nearest"
+    record = Reconstruction(task.node, task.fit.grid.name, solver, fit_before, fit_after, held_before, held_after, kept)
+    return Solved(tuned if kept else plain, task.fit.grid, mean_error(task.fit, weights[int(kept)]).reshape(-1), record)
 
 
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
@@ -91,43 +125,35 @@ def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
         yield layer
 
 
-def _problems(layer: Layer, inputs: LayerInputs, family: GridFamily) -> tuple[LayerProblem, LayerProblem]:
-    """The layer problem on the moments to fit on, and on those held out."""
-    weight = np.asarray(as_matrix(layer, layer.values))
-    corrects_mean = has_bias(layer)
-    grid = family.fit(weight, inputs.fit.gram)
-    fit, held = (LayerProblem(weight, side.gram, side.mean, grid, corrects_mean) for side in (inputs.fit, inputs.held))
-    return fit, held
-
-
 def _energy(problem: LayerProblem) -> float:
     """Mean square of the layer's outputs, without their mean where a bias holds it."""
     return max(loss(problem, np.zeros((1, 1, 1))), 1e-30)
 
 
-def _raised(problem: LayerProblem, solution: Solution, floor: Array) -> Solution:
-    """A solution whose scales are at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
+def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
+    """The solution with scales of at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
+    solution = solved.solution
     least = floor.reshape(solution.scale.shape[:2])[:, :, None].astype(np.float32)
     low = (solution.scale < least).any(axis=2)
     if not low.any():
         return solution
     scale = np.maximum(solution.scale, least)
-    rounded = problem.grid.nearest(problem.weight / scale)
+    rounded = solved.grid.nearest(np.asarray(as_matrix(layer, layer.values)) / scale)
     return Solution(np.where(low[:, :, None], rounded, solution.levels), scale)
 
 
-def _apply(layer: Layer, problem: LayerProblem, solution: Solution, taken: set[str]) -> None:
+def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:
     """Write a solution into the graph."""
     spec, input_spec, dequantize = spec_of(layer.weight), spec_of(layer.node.inputs[0]), producer(layer.weight)
     quantize = None if dequantize is None else producer(dequantize.inputs[0])
     if spec is None or quantize is None:
         return
-    bias = bias_constant(layer)
+    bias, solution = bias_constant(layer), solved.solution
     if bias is not None and input_spec is not None:
-        solution = _raised(problem, solution, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
-    values = solution.weight(problem.grid.block)
+        solution = _raised(layer, solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
+    values = from_matrix(layer, solution.weight(solved.grid.block))
     stored = quantize.inputs[0]
-    quantize.inputs[0] = Constant(unique_name(taken, f"{stored.name}_{problem.grid.name}"), np.ascontiguousarray(from_matrix(layer, values)))
+    quantize.inputs[0] = Constant(unique_name(taken, f"{stored.name}_{solved.grid.name}"), np.ascontiguousarray(values))
     set_weight_scale(layer, solution.scale.reshape(spec.scale.shape), taken)
     if has_bias(layer):
-        add_to_bias(layer, mean_error(problem, values).reshape(-1), taken)
+        add_to_bias(layer, solved.shift, taken)

@@ -7,7 +7,6 @@ tuned, so no error is corrected twice. The whole is kept only where the outputs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from ..calibration.network_loss import split_feeds
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, copy_of, names_in, producer, quantized_source, spec_of, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias, set_weight_scale
-from ..pass_base import Context, Feed, Pass
+from ..pass_base import Context, Pass
 from ._gate import take_if_better
 
 
@@ -87,13 +86,9 @@ class TuneStatistics(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         fit, held = split_feeds(data, self.feeds, ctx.seed)
-        tuned = copy_of(graph)
-        _tune(tuned, ctx.reference, [layer.node.name for layer in layers], fit, deviations=self.deviations)
+        tuned, names = copy_of(graph), [layer.node.name for layer in layers]
+        found = match_channels(graph, ctx.reference, names, fit, deviations=self.deviations, on_step=ctx.on_step)
+        by_name, taken = {layer.node.name: layer for layer in find_layers(tuned)}, names_in(tuned)
+        for name, (gain, shift) in found.items():
+            apply_tuning(by_name[name], gain, shift, taken)
         return take_if_better(graph, tuned, held, ctx)
-
-
-def _tune(graph: Graph, reference: Graph, names: Sequence[str], feeds: Sequence[Feed], *, deviations: bool) -> None:
-    found = match_channels(graph, reference, names, feeds, deviations=deviations)
-    taken, layers = names_in(graph), {layer.node.name: layer for layer in find_layers(graph)}
-    for name, (gain, shift) in found.items():
-        apply_tuning(layers[name], gain, shift, taken)

@@ -142,6 +142,7 @@ def compile(
     options: Options | None = None,
     for_onnx: bool = True,
     on_pass: Callable[[Pass, Graph, bool], None] = lambda _pass, _graph, _changed: None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
     on_data: Callable[[Source], Source] = lambda source: source,
 ) -> Compiled:
     """Compile a float model into an integer one.
@@ -152,6 +153,7 @@ def compile(
         options: see `Options`.
         for_onnx: the result is for ``.onnx`` (apply ``avoid_saturation``); False for ``.qprog``.
         on_pass: called after each pass.
+        on_step: called with (done, total) within passes that take long.
         on_data: may wrap the source, to show progress.
 
     Raises:
@@ -161,7 +163,7 @@ def compile(
     pipeline = options.pipeline(for_onnx=for_onnx)
     start = time.perf_counter()
     graph = load_graph(model)
-    ctx = Context(seed=options.seed)
+    ctx = Context(seed=options.seed, on_step=on_step)
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     feeds = list(islice(source, CHECK_FEEDS))

@@ -19,7 +19,7 @@ graph against the stage the pass promises, after every pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -56,6 +56,7 @@ class Context:
         batchnorm: statistics of folded BatchNorm, by the name of the tensor they describe.
         dims: sizes of symbolic dimensions to use where feeds are made up.
         reference: the float graph as the last exact pass left it; a rewritten one is compared with it. None: not known (a pass run by itself).
+        on_step: called with (done, total) by passes that take long.
         grids: grid of a layer's weights by the name of its node, where a pass has chosen one.
     """
 
@@ -65,6 +66,7 @@ class Context:
     batchnorm: dict[str, BatchNormStatistics] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
     reference: Graph | None = None
+    on_step: Callable[[int, int], None] = field(default=lambda _done, _total: None, repr=False)
     grids: dict[str, GridFamily] = field(default_factory=dict)
     running: str = ""
 

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 

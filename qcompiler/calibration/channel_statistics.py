@@ -6,7 +6,7 @@ inputs, so one session answers for all of them, and computes no more of the grap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,8 +124,9 @@ GAIN_LIMIT = 2.0
 
 
 def match_channels(
-    graph: Graph, reference: Graph, layers: Sequence[str], feeds: Sequence[Feed], *, deviations: bool
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    graph: Graph, reference: Graph, layers: Sequence[str], feeds: Sequence[Feed], *, deviations: bool,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:  # fmt: skip
     """Gain and shift under which every channel of the layers' outputs has the mean, and the deviation, that it has in another graph.
 
     Layer by layer in graph order: each is measured behind those already adjusted.
@@ -136,13 +137,14 @@ def match_channels(
         layers: names of the layers' nodes, in graph order.
         feeds: what to measure on.
         deviations: match the deviations, too; else every gain is 1.
+        on_step: called with (layers done, all layers).
 
     Returns:
         by name of a layer's node: gain and shift, float32 [C].
     """
     expected = AdjustableGraph(reference, layers).all_statistics(layers, feeds)
     adjustable = AdjustableGraph(graph, layers)
-    for name in layers:
+    for done, name in enumerate(layers, 1):
         want, have = expected[name], adjustable.statistics(name, feeds)
         gain = np.ones_like(want.mean)
         if deviations:
@@ -150,4 +152,5 @@ def match_channels(
             gain = np.clip(np.divide(want.deviation, have.deviation, out=gain, where=known), 1 / GAIN_LIMIT, GAIN_LIMIT)
         adjustable.gain[name] = gain.astype(np.float32)
         adjustable.shift[name] = (want.mean - have.mean * gain).astype(np.float32)
+        on_step(done, len(layers))
     return {name: (adjustable.gain[name], adjustable.shift[name]) for name in layers}

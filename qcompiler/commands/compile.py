@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
 from qcompiler.errors import OptionError
@@ -94,22 +94,31 @@ def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Com
     if request.print_after not in (None, "all", *names):
         raise OptionError(f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}")
     with _progress(errors, len(pipeline.passes)) as advance:
-        return compile(request.model, data=request.calib, options=request.options, for_onnx=for_onnx, on_pass=after)
+        return compile(request.model, data=request.calib, options=request.options, for_onnx=for_onnx, on_pass=after, on_step=advance.within)
 
 
 class _Advance:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
         self._task = progress.add_task("importing", total=total)
+        self._inner = progress.add_task("in this pass", total=None, visible=False)
 
     def __call__(self, name: str) -> None:
+        """A pass is done."""
         self._progress.update(self._task, advance=1, description=f"after {name}")
+        self._progress.update(self._inner, visible=False)
+
+    def within(self, done: int, total: int) -> None:
+        """So much of the running pass is done."""
+        if done <= 1:
+            self._progress.reset(self._inner, total=total)
+        self._progress.update(self._inner, completed=done, visible=True)
 
 
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[_Advance]:
     """A progress bar on a terminal, silence in a pipe."""
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Advance(progress, total)
 

@@ -110,3 +110,9 @@ def test_transposed_convolutions_are_left_to_plain_rounding():
 def test_unknown_names_are_refused_with_those_known(options):
     with pytest.raises(OptionError, match="; known:"):
         ReconstructLayers(**options)
+
+
+def test_processes_choose_the_same_weights():
+    here, there = (compiled(executor=executor, grid="int3")[0] for executor in ("serial", "processes:2"))
+    for got, want in zip(find_layers(there), find_layers(here), strict=True):
+        np.testing.assert_array_equal(got.values, want.values)
