@@ -11,9 +11,15 @@ import pytest
 
 from qcompiler import export, packing
 from qcompiler.importer import load_graph
-from qcompiler.ir import Constant, Graph
+from qcompiler.ir import Constant, Graph, constant_of, producer
+from qcompiler.lowering import lower_graph, to_program
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context
+from qcompiler.pipeline import Pipeline
 from qcompiler.runner import Runner
+from qcompiler.runtime import Session
 from tests.graphs import graph_of, ops
+from tests.passes.rewriting import random
 
 NF4 = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127]
 LAYER = """g (float[N, 128] x) => (float[N, 192] y) {
@@ -104,3 +110,23 @@ def test_an_8_bit_model_is_left_alone() -> None:
     k[:, :2] = 0
     graph = layer(k)
     assert packing.packed(graph) is graph
+
+
+NETWORK = """g (float[N, 32, 8, 8] x) => (float[N, 96] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  b = Relu(a)  c = Conv(b, w2)  d = GlobalAveragePool(c)  e = Flatten(d)  y = MatMul(e, w3) }"""
+
+
+@pytest.mark.parametrize(("grid", "large", "small"), [("int2", 2, 2), ("kmeans3", 3.05, 4), ("nf4", 4, 4), ("power5", 5.34, 8)])
+def test_the_machine_runs_packed_files_within_a_step_of_onnxruntime(grid: str, large: float, small: float, tmp_path: Path) -> None:
+    weights = {"w1": random(64, 32, 3, 3, seed=1), "b1": random(64, seed=2), "w2": random(48, 64, 1, 1, seed=3), "w3": random(48, 96, seed=4)}
+    graph, feeds = graph_of(NETWORK, **weights), [{"x": random(4, 32, 8, 8, seed=seed)} for seed in range(3)]
+    passes = f"quantize-activations,quantize-weights,reconstruct-layers(grid={grid},solver=clip),store-codes"
+    Manager(Pipeline.parse(passes).passes).run(graph, Context(data=feeds))
+    export.save(graph, tmp_path / "out.onnx", reference_feed=feeds[0])
+    bits = [weights[name].size * (large if name == "w1" else small) for name in ("w1", "w2", "w3")]
+    assert (tmp_path / "out.onnx").stat().st_size < sum(bits) / 8 + 8500
+    step = float(constant_of(producer(graph.outputs[0]).inputs[1]))
+    onnxruntime = Runner(onnx.load(tmp_path / "out.onnx"))
+    machine = Session(to_program(lower_graph(load_graph(tmp_path / "out.onnx"))))
+    for feed in feeds:
+        assert np.abs(machine.run(feed)["y"] - onnxruntime.run(feed)["y"]).max() <= step * 1.01
