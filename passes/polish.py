@@ -121,7 +121,7 @@ def _floats(values: Any) -> list[NDArray[Any]]:
 def _unit(layer: Layer) -> NDArray[np.float64]:
     """What a shift of 1 is for each output channel: the norm of its weights, float64 [C]."""
     values = np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0)
-    return np.sqrt(np.square(values).reshape(len(values), -1).sum(axis=1))
+    return np.asarray(np.sqrt(np.square(values).reshape(len(values), -1).sum(axis=1)))
 
 
 def _apply(graph: Graph, names: Sequence[str], settings: Settings) -> None:
