@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..calibration.sources import synthetic_source
 from ..equivalence.fold import Workspace
-from ..equivalence.noise import Levels, RegionNoise, region_noise
+from ..equivalence.noise import Levels, RegionNoise, grid_range, region_noise
 from ..equivalence.regions import Region, find_regions
 from ..equivalence.statistics import channel_ranges
-from ..equivalence.trial import Trial
+from ..equivalence.trial import Span, Trial
 from ..ir import Constant, Graph
 from ..pass_base import Context, Feed
 from ..placement import place
@@ -53,7 +53,7 @@ def scalable_regions(graph: Graph, ctx: Context, *, clips: bool) -> Iterator[Reg
         if reason is None:
             yield region
         else:
-            ctx.declined(region.places[0].ends[0].node, reason)
+            ctx.declined(region.node, reason)
 
 
 def power_divisors(x: Array, x_power: float, w: Array, w_power: float) -> Array:
@@ -89,14 +89,25 @@ def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candida
     return work.commit(ctx.batchnorm)
 
 
+def spans_of(noise: RegionNoise, divisors: Array) -> list[Span]:
+    """The grids of a region whose classes are divided by ``divisors``."""
+    numbers = {id(place): number for number, place in enumerate(noise.region.places)}
+    return [Span([numbers[id(place)] for place, _ in grid], *grid_range(grid, divisors)) for grid in noise.grids]
+
+
+def divided_noise(trial: Trial, noise: RegionNoise, divisors: Array, levels: Levels) -> float:
+    """Measured noise of a region whose classes are divided by ``divisors``."""
+    return trial.noise(noise.region, lambda work, region: work.scale(region, 1 / divisors), spans_of(noise, divisors), levels)
+
+
 def _best(noise: RegionNoise, candidates: Sequence[Array], trial: Trial, levels: Levels, gain: float) -> Array | None:
     """The candidate of least noise; None where none is good enough."""
     predicted = [noise.total(divisors, levels) for divisors in candidates]
     promising = [candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS]]
-    least = (1 - gain) * trial.noise(noise, np.ones(noise.region.classes), levels)
+    least = (1 - gain) * divided_noise(trial, noise, np.ones(noise.region.classes), levels)
     best = None
     for divisors in promising:
-        measured = trial.noise(noise, divisors, levels)
+        measured = divided_noise(trial, noise, divisors, levels)
         if measured < least:
             best, least = divisors, measured
     return best

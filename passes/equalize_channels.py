@@ -101,7 +101,7 @@ class EqualizeChannels(Pass):
             if reason is None:
                 yield region
             else:
-                ctx.declined(region.places[0].ends[0].node, reason)
+                ctx.declined(region.node, reason)
 
     def _step(self, region: Region, work: Workspace) -> float:
         """Equalize one region; how far the scales moved."""

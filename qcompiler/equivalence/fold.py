@@ -27,10 +27,6 @@ __all__ = ["Workspace", "shift_refusal", "spread_of"]
 Array = NDArray[Any]
 
 
-def _has_bias(node: Node) -> bool:
-    return len(node.inputs) > 2 and bool(node.inputs[2].name)
-
-
 def _bias_place(graph: Graph, node: Node) -> tuple[Node, int] | None:
     """The node and input position of a layer's bias: its own, or that of the Add behind a MatMul; None where there is no place for one."""
     if node.op != "MatMul":
@@ -82,6 +78,10 @@ class Workspace:
         known = self._values.get((id(node), slot))
         return np.asarray(constant_of(node.inputs[slot]), np.float64) if known is None else known
 
+    def _has(self, node: Node, slot: int) -> bool:
+        """True where there is a constant at an input, or will be."""
+        return (id(node), slot) in self._values or (slot < len(node.inputs) and bool(node.inputs[slot].name))
+
     def rows(self, node: Node) -> Array:
         """A layer's weight as [output channels, input channels of a group, taps], as it is now."""
         return rows_of(node, self.value(node, 1))
@@ -132,9 +132,8 @@ class Workspace:
             self._note(node.outputs[0], None)
 
     def _add(self, node: Node, slot: int, offset: Array) -> None:
-        known = (id(node), slot) in self._values or (slot < len(node.inputs) and bool(node.inputs[slot].name))
         beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
-        self._set(node, slot, (self.value(node, slot) if known else 0.0) + offset / beta)
+        self._set(node, slot, (self.value(node, slot) if self._has(node, slot) else 0.0) + offset / beta)
 
     def _set(self, node: Node, slot: int, values: Array) -> None:
         self._nodes[id(node)] = node
@@ -151,7 +150,7 @@ class Workspace:
             rows, shape = self.rows(node), self.value(node, 1).shape
             new = rows * factor[:, None, None] if end.writes else with_columns(node, columns_of(node, rows) / factor[:, None, None])
             self._set(node, 1, weight_of_rows(node, new, shape))
-            if end.writes and _has_bias(node):
+            if end.writes and self._has(node, 2):
                 self._set(node, 2, self.value(node, 2) * factor)
         elif end.role == "norm":
             for slot in range(1, len(node.inputs)):
@@ -184,7 +183,7 @@ class Workspace:
             parts = np.einsum("bjkt,bji->bikt", columns.reshape(blocks, block, *columns.shape[1:]), backward)
             new = with_columns(node, parts.reshape(columns.shape))
         self._set(node, 1, weight_of_rows(node, new, shape))
-        if end.writes and _has_bias(node):
+        if end.writes and self._has(node, 2):
             bias = np.broadcast_to(self.value(node, 2).reshape(-1), (blocks * block,)).reshape(blocks, block)
             self._set(node, 2, np.einsum("bij,bj->bi", forward, bias).reshape(-1))
 
@@ -206,8 +205,12 @@ class Workspace:
                 old = node.inputs[slot]
                 dtype = np.asarray(constant_of(old)).dtype
                 node.inputs[slot] = Constant(unique_name(taken, f"{old.name}_equivalent"), np.ascontiguousarray(values, dtype))
+                continue
+            bias = Constant(unique_name(taken, f"{node.name}_bias"), values.astype(np.float32))
+            if slot < len(node.inputs):
+                node.inputs[slot] = bias
             else:
-                node.inputs[slot:] = [Constant(unique_name(taken, f"{node.name}_bias"), values.astype(np.float32))]
+                node.inputs.append(bias)
         for node, place, factor in self._bounds.values():
             self._rewrite_clip(node, place, factor, taken)
         for name, (tensor, scale) in self._moved.items():

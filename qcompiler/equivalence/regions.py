@@ -57,7 +57,7 @@ class Place:
 
     def spread(self, values: Array) -> Array:
         """float64 [C]: the factor of each channel, from positive ones a class."""
-        factor = np.where(self.classes == FROZEN, 1.0, values[self.classes])
+        factor = np.append(values, 1.0)[self.classes]  # the last one is for FROZEN
         return np.where(self.inverse, 1 / factor, factor)
 
     def gather(self, values: Array, classes: int) -> Array:
@@ -90,6 +90,11 @@ class Region:
     def name(self) -> str:
         """Name of its first tensor."""
         return str(self.places[0].tensor.name)
+
+    @property
+    def node(self) -> Node:
+        """The node that writes its first tensor."""
+        return self.places[0].tensor.inputs[0]
 
     def ends(self, *, writes: bool, role: str | None = None) -> list[tuple[Place, End]]:
         """The constants on the output (``writes``) or input sides of nodes, of a role if one is named."""
@@ -202,13 +207,12 @@ def _seeds(graph: Graph, shapes: Mapping[str, Shape]) -> Iterator[tuple[Tensor, 
             yield node.outputs[0], (rank - 1,)
 
 
-def find_regions(graph: Graph) -> list[Region]:
-    """The regions of a float graph, in graph order; those that end nowhere useful are left out, frozen ones are not."""
-    shapes = infer_shapes(graph)
+def find_regions(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> list[Region]:
+    """The regions of a float graph, in graph order, frozen ones as well; ``shapes`` are those of its tensors, if they are known."""
+    shapes = infer_shapes(graph) if shapes is None else shapes
     finder = _Finder(graph, shapes)
     grown = [finder.grow(tensor, layout) for tensor, layout in _seeds(graph, shapes) if (tensor.name, layout) not in finder.seen]
-    regions = [_finish(region, shapes) for region in grown]
-    return [region for region in regions if region.ends(writes=True)]
+    return [_finish(region, shapes) for region in grown]
 
 
 def _finish(grown: _Growing, shapes: Mapping[str, Shape]) -> Region:

@@ -387,7 +387,10 @@ def _matmul(visit: Visit) -> Effect:
 
 
 def _activations(visit: Visit) -> Effect:
-    """MatMul of two activations: the free axis goes through; what is scaled along the summed axis is divided on the other side."""
+    """MatMul of two activations: the free axis goes through; what is scaled along the summed axis is divided on the other side.
+
+    A Softmax on the left averages, so that a shift goes through, too.
+    """
     node, layout = visit.node, visit.layout
     tensors = (*node.inputs[:2], node.outputs[0])
     ranks = {len(visit.shape(tensor) or ()) for tensor in tensors}
@@ -405,7 +408,9 @@ def _activations(visit: Visit) -> Effect:
     free = {-1: axis, 0: rank - 2, 1: rank - 1}[place]
     if axis == free:
         target = node.outputs[0] if place >= 0 else node.inputs[0 if axis == rank - 2 else 1]
-        return Effect((Link(target, layout),), block=block)
+        weights = producer(node.inputs[0])
+        averages = axis == rank - 1 and weights is not None and weights.op == "Softmax" and int(weights.attrs.get("axis", -1)) % rank == rank - 1
+        return Effect((Link(target, layout),), block=block, shifts=averages)
     moved = tuple((rank - 1 if a == rank - 2 else rank - 2) if a == axis else a for a in layout)
     return Effect((Link(node.inputs[1 - place], moved, inverse=True),), block=block)
 

@@ -1,13 +1,13 @@
-"""Measures what a diagonal transform of a region does to the outputs of the network, without applying it.
+"""Measures what a transform of a region does to the outputs of the network, on a copy of the graph.
 
-A copy of the float graph gets, at every tensor of the region that will have a grid, ``x -> s Q(x / s)``, and its readers the weights
-``Q(W s) / s``. All else stays float, so what the outputs err by is the noise of this region alone. The grids cover what some feeds showed; the
-noise is measured on others, so a transform that leaves no room for unseen values is found out.
+In the copy the transform is applied, every tensor of the region that will have a grid goes through one, and the weights at its ends are rounded.
+All else stays float, so what the outputs err by is the noise of this region alone. The grids cover what some feeds showed; the noise is measured
+on others, so a transform that leaves no room for unseen values is found out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +15,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.observers import Range, affine_grid
-from qcompiler.equivalence.fold import spread_of
-from qcompiler.equivalence.matrices import columns_of, rows_of, weight_of_rows, with_columns
-from qcompiler.equivalence.noise import Levels, RegionNoise, grid_range
-from qcompiler.equivalence.regions import Place
-from qcompiler.ir import Constant, Graph, Node, Variable, constant_of, copy_of, names_in, replace_uses, unique_name
+from qcompiler.equivalence.fold import Workspace
+from qcompiler.equivalence.matrices import rows_of, weight_of_rows
+from qcompiler.equivalence.noise import Levels
+from qcompiler.equivalence.regions import Region, find_regions
+from qcompiler.errors import QCompilerError
+from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, copy_of, names_in, replace_uses, unique_name
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
+from qcompiler.shapes import Shape, infer_shapes
 
-__all__ = ["Trial"]
+__all__ = ["Span", "Transform", "Trial"]
 
 Array = NDArray[Any]
+Transform = Callable[[Workspace, Region], None]
+
+HUGE = 1e30
+"""Noise of a transform under which the network cannot run."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A grid: the places (numbers within the region) of the tensors that share it, and the range it covers."""
+
+    places: Sequence[int]
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A float graph, feeds, and its outputs for them."""
+    """A float graph, the shapes of its tensors, feeds, and its outputs for them."""
 
     graph: Graph
+    shapes: Mapping[str, Shape]
     feeds: Sequence[Feed]
     expected: Sequence[Mapping[str, Array]]
 
@@ -40,55 +56,56 @@ class Trial:
     def on(graph: Graph, feeds: Sequence[Feed]) -> Trial:
         """Run the float graph once."""
         runner = Runner(graph)
-        return Trial(graph, feeds, [runner.run(feed) for feed in feeds])
+        return Trial(graph, infer_shapes(graph), feeds, [runner.run(feed) for feed in feeds])
 
-    def noise(self, region: RegionNoise, divisors: Array, levels: Levels) -> float:
-        """Noise of the outputs relative to their energy, summed over outputs, with the region's classes divided by ``divisors``."""
+    def noise(self, region: Region, transform: Transform, spans: Sequence[Span], levels: Levels) -> float:
+        """Noise of the outputs relative to their energy, summed over outputs, with ``region`` transformed and on grids."""
         copy = copy_of(self.graph)
-        places = {id(node): index for index, node in enumerate(self.graph.nodes)}
-        tensors = {tensor.name: tensor for node in copy.nodes for tensor in node.outputs}
+        wanted = (region.name, region.places[0].layout)
+        here = next(other for other in find_regions(copy, self.shapes) if (other.name, other.places[0].layout) == wanted)
+        work = Workspace(copy)
+        transform(work, here)
+        work.commit({})
         taken = names_in(copy)
-        for reader in region.readers:
-            node = copy.nodes[places[id(reader.node)]]
-            values = rounded(node, np.asarray(constant_of(node.inputs[1])), reader.place.spread(divisors), levels.weight)
-            node.inputs[1] = Constant(unique_name(taken, f"{node.name}_rounded"), values)
-        for grid in region.grids:
-            scale, zero_point = affine_grid(Range(*grid_range(grid, divisors)), int(levels.activation) + 1)
-            for place, _ in grid:
-                _insert(copy, tensors[place.tensor.name], place, divisors, (scale, zero_point, int(levels.activation)), taken)
-        runner = Runner(copy.toposort())
-        answers = [runner.run(feed) for feed in self.feeds]
-        return sum(_error([known[name] for known in self.expected], [got[name] for got in answers]) for name in self.expected[0])
+        for node in {id(end.node): end.node for place in here.places for end in place.ends if end.role == "weight"}.values():
+            rounded = round_rows(node, np.asarray(constant_of(node.inputs[1])), levels.weight)
+            node.inputs[1] = Constant(unique_name(taken, f"{node.name}_rounded"), rounded)
+        for span in spans:
+            for place in span.places:
+                _insert_grid(copy, here.places[place].tensor, span, int(levels.activation), taken)
+        return self._error(copy.toposort())
+
+    def _error(self, graph: Graph) -> float:
+        try:
+            runner = Runner(graph)
+            answers = [runner.run(feed) for feed in self.feeds]
+        except QCompilerError:
+            return HUGE
+        total = 0.0
+        for name in self.expected[0]:
+            signal = sum(float(np.square(known[name], dtype=np.float64).sum()) for known in self.expected)
+            pairs = zip(self.expected, answers, strict=True)
+            total += sum(float(np.square(np.subtract(known[name], got[name], dtype=np.float64)).sum()) for known, got in pairs) / max(signal, 1e-30)
+        return total if np.isfinite(total) else HUGE
 
 
-def _error(expected: Sequence[Array], answers: Sequence[Array]) -> float:
-    signal = sum(float(np.square(real, dtype=np.float64).sum()) for real in expected)
-    noise = sum(float(np.square(np.subtract(real, got, dtype=np.float64)).sum()) for real, got in zip(expected, answers, strict=True))
-    return noise / max(signal, 1e-30)
-
-
-def rounded(node: Node, weight: Array, divisor: Array, levels: float) -> Array:
-    """``Q(W s) / s`` with one symmetric grid an output channel, in the weight's shape and type."""
-    rows = with_columns(node, columns_of(node, rows_of(node, weight.astype(np.float64))) * divisor[:, None, None])
+def round_rows(node: Node, weight: Array, levels: float) -> Array:
+    """The weight on one symmetric grid an output channel, in its shape and type."""
+    rows = rows_of(node, weight.astype(np.float64))
     step = np.abs(rows).max(axis=(1, 2), keepdims=True, initial=0.0) / levels
     step = np.where(step > 0, step, 1.0)
-    columns = columns_of(node, np.rint(rows / step) * step) / divisor[:, None, None]
-    return weight_of_rows(node, with_columns(node, columns), weight.shape).astype(weight.dtype, order="C")
+    return weight_of_rows(node, np.rint(rows / step) * step, weight.shape).astype(weight.dtype, order="C")
 
 
-def _insert(graph: Graph, tensor: Variable, place: Place, divisors: Array, grid: tuple[float, int, int], taken: set[str]) -> None:
-    """Put ``s Q(x / s)`` behind a tensor."""
-    scale, zero_point, largest = grid
-    spread = spread_of(place, place.spread(divisors))
-    bounds = ((0 - zero_point) * scale * spread, (largest - zero_point) * scale * spread)
-    step = spread * scale
-    result = Variable(unique_name(taken, f"{tensor.name}_tried"), dtype=tensor.dtype, shape=tensor.shape)
+def _insert_grid(graph: Graph, tensor: Tensor, span: Span, largest: int, taken: set[str]) -> None:
+    """Round the values of a tensor to the grid of ``largest`` steps over the span, and clip them to it."""
+    scale, zero_point = affine_grid(Range(span.low, span.high), largest + 1)
+    result = Variable(unique_name(taken, f"{tensor.name}_rounded"), dtype=tensor.dtype, shape=tensor.shape)
     replace_uses(graph, tensor, result)
-    steps: list[tuple[str, list[Array]]] = [("Div", [step]), ("Round", []), ("Mul", [step]), ("Max", [bounds[0]]), ("Min", [bounds[1]])]
-    current = tensor
-    for index, (op, operands) in enumerate(steps):
-        last = index == len(steps) - 1
-        target = result if last else Variable(unique_name(taken, f"{tensor.name}_{op}"), dtype=tensor.dtype)
-        constants = [Constant(unique_name(taken, f"{tensor.name}_{op}_by"), np.asarray(values, np.float32)) for values in operands]
+    current: Tensor = tensor
+    steps = (("Div", [scale]), ("Round", []), ("Clip", [-zero_point, largest - zero_point]), ("Mul", [scale]))
+    for op, operands in steps:
+        target = result if op == "Mul" else Variable(unique_name(taken, f"{tensor.name}_{op}"), dtype=tensor.dtype)
+        constants = [Constant(unique_name(taken, f"{tensor.name}_{op}_by"), np.array(value, np.float32)) for value in operands]
         graph.nodes.append(Node(op, unique_name(taken, f"{tensor.name}_{op}_node"), {}, [current, *constants], [target]))
         current = target
