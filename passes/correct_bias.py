@@ -1,8 +1,9 @@
 """Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2, with measured means).
 
 A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the bias gives it back:
-``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration feeds in the quantized graph. At zero padding
-``E[x]`` is taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
+``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration feeds in the quantized graph, or, where feeds
+are made up, what BatchNorm statistics say. At zero padding ``E[x]`` is taken as inside. A layer without bias gets one, except a MatMul, which
+has no place for it.
 
 Where the float model is at hand, a fifth of the feeds is held out, and the whole is kept only if it brings the outputs closer on those.
 """
@@ -16,12 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.analytic_means import analytic_means
 from ..calibration.collect import channel_means
 from ..calibration.network_loss import split_feeds
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, copy_of, names_in, quantized_source, read_spec
 from ..layers import Layer, add_to_bias, find_layers
-from ..pass_base import Context, Pass
+from ..pass_base import Context, Feed, Pass
 from ._gate import take_if_better
 
 HELD_FEEDS = 64
@@ -84,6 +86,13 @@ def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
     }
 
 
+def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Context) -> Mapping[str, Array]:
+    """Mean of each channel of the layers' inputs, by name. BatchNorm statistics know it better than feeds that are made up."""
+    made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
+    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
+    return {**channel_means(graph, _input_channels(layers), data), **known}
+
+
 @dataclass(frozen=True)
 class CorrectBias(Pass):
     """Biases make up for the mean error of rounded weights."""
@@ -96,7 +105,7 @@ class CorrectBias(Pass):
         if not found:
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
-        means = channel_means(graph, _input_channels([layer for layer, _ in found]), data)
+        means = _means(graph, [layer for layer, _ in found], data, ctx)
         corrected = copy_of(graph)
         layers, taken = {layer.node.name: layer for layer in find_layers(corrected)}, names_in(graph)
         for layer, error in found:
