@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .instruction import BLOCK_COLUMNS, BLOCK_ROWS, ELEMENT_SIZE, HUGE, MAX_RANK, TILE_BYTES, ZERO_BYTES, Access, Element, Limit, Values
+from .isa import LANES
 from .windows import SLACK, band_bytes, is_banded
 
 
@@ -201,6 +202,11 @@ def recurrent_accesses(gates: int) -> Callable[[Values], list[Access]]:
 def recurrent_rules(f: Values) -> list[str]:
     """The state is on the grid of the output."""
     return ["the hidden state h and the output y have different element types"] if f["h_type"] != f["y_type"] else []
+
+
+def recurrent_scratch(f: Values, gates: int) -> int:
+    """int32 sums of either product, gates and states, and a row of codes in whole steps."""
+    return 4 * rounded(gates * f["hidden"] + LANES, 4) + rounded(max(f["inputs"], f["hidden"]) + 4, 2)
 
 
 def rounded(count: int, size: int) -> int:

@@ -34,6 +34,7 @@ from .extents import (
     product_scratch,
     recurrent_accesses,
     recurrent_rules,
+    recurrent_scratch,
     reduced,
     requant_constants,
     rounded,
@@ -270,13 +271,13 @@ _define(
 # and c [batch, hidden] int32 Q16 hold the initial state before and the final one after. kernels/recurrent.py has the roundings.
 _define(
     "lstm", [*read("x"), *write("y"), *write("h"), *write("c", (I32,)), *constants(I16, "table_h"), *_RECURRENT],
-    recurrent_accesses(4), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: 3 * rounded(4 * f["hidden"], 8),
+    recurrent_accesses(4), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: recurrent_scratch(f, 4),
 )
 # The same with gates z r h. m_s, n_s: hidden state code - y_zp -> Q15.
 _define(
     "gru",
     [*read("x"), *write("y"), *write("h"), *flag("linear_before_reset"), *multipliers("m_s"), Field("n_s", Kind.NUMBER, 1, 62), *_RECURRENT],
-    recurrent_accesses(3), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: 4 * rounded(3 * f["hidden"], 8),
+    recurrent_accesses(3), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: recurrent_scratch(f, 3),
 )
 _define(
     "argmax", [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1), *flag("select_last")],

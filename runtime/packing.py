@@ -17,6 +17,9 @@ from .program import Program
 from .windows import chunk_order, chunk_width, is_banded, padded_channels, reads_lines, segment_count, widest_chunk
 
 Packed = NDArray[np.uint8]
+RECURRENT = {"lstm": 4, "gru": 3}
+"""Gates of the recurrent opcodes."""
+
 _ALIGNMENT = 64
 _SMALLEST_GROUP = 4
 """Output channels of a group below which a panel of 16 columns would be mostly padding."""
@@ -30,6 +33,9 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
     for index in range(len(bound.code)):
         opcode = BY_NUMBER[int(bound.code[index, 0])]
         fields = opcode.row(bound.code[index].tolist())
+        if opcode.name in RECURRENT and fields["inputs"] > 0:
+            packed[index] = _pack_recurrent(program, index, opcode, fields, isa)
+            continue
         if opcode.name == "piecewise" and isa is not Isa.AVX512_VNNI:
             packed[index] = _listed_codes(program, index, opcode, fields)
             continue
@@ -58,6 +64,21 @@ def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, 
             codes = Piecewise(starts, rises, *numbers).codes().astype(ELEMENT_DTYPE[Element(f["y_type"])])
             program.packed[key] = _joined([codes.view(np.uint8)])
         return program.packed[key]
+
+
+def _pack_recurrent(program: Program, index: int, opcode: Opcode, fields: Mapping[str, int], isa: Isa) -> Packed:
+    """The weights of the inputs and, behind them, those of the state."""
+    wide = RECURRENT[opcode.name] * fields["hidden"]
+    parts = []
+    for side, element, k in (("w", fields["x_type"], fields["inputs"]), ("r", fields["h_type"], fields["hidden"])):
+        group = 4 if isa.has_quads and element == Element.U8 else 2
+        names = (side, f"bias_{side}", f"m_{side}", f"n_{side}")
+        parts.append((tuple(int(program.code[index, opcode.position(name)]) for name in names), ProductSize(k, wide, 1, 1), group))
+    key = ("recurrent", *parts)
+    with program.lock:
+        if key not in program.packed:
+            program.packed[key] = _joined([_pack(program, *part) for part in parts])
+    return program.packed[key]
 
 
 class ProductSize(NamedTuple):

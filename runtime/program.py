@@ -96,7 +96,7 @@ class Program:
     source: Mapping[str, Any] = field(default_factory=dict)
     _bindings: dict[tuple[int, ...], Bound] = field(default_factory=dict, repr=False)
     lock: Any = field(default_factory=threading.Lock, repr=False)
-    packed: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    packed: dict[tuple[Any, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod

@@ -29,13 +29,18 @@ stands at the position of its input.
 
 from __future__ import annotations
 
+from ..instruction import ISA_COLUMN, PACKED_COLUMN, Element
 from ..jit import jit
-from ..memory import load_i16, load_i32, store_32
+from ..memory import load_i16, load_i32, store_8, store_16, store_32, store_64
 from ..opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
+from ..simd import LANES
+from .bands import gather_run, layout_of
+from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import accumulate, copy_i32
+from .tiles import QUAD, group_size, packed_bytes, run_tile
 
 _LSTM, _GRU = columns("lstm"), columns("gru")
+_I16 = int(Element.I16)
 _INT32_MAX = (1 << 31) - 1
 
 
@@ -57,11 +62,40 @@ def _requant32(acc: int, j: int, m: int, n: int) -> int:
 
 
 @jit
+def _area(wide: int) -> int:
+    """Bytes of a part of the scratch memory: int32 for all gates, in whole vectors."""
+    return (4 * (wide + LANES) + 63) // 64 * 64
+
+
+@jit
 def _project(acc: int, bias: int, values: int, element: int, start: int, weights: int, rows: int, stride: int, count: int) -> None:
     """``acc = bias + values @ weights[:, :count]``; ``weights`` has rows of ``stride``."""
     copy_i32(acc, bias, count)
     for i in range(rows):
         accumulate(acc, weights + i * stride, fetch(values, element, start + i), count)
+
+
+@jit
+def _steps(layout: int, k: int) -> int:
+    return (k + 3) // 4 if layout == QUAD else (k + 1) // 2
+
+
+@jit
+def _multiply(isa: int, scratch: int, run: int, source: int, element: int, k: int, packed: int, cols: int, acc: int) -> int:
+    """``acc = bias + codes @ weights`` with packed weights; the address behind them. The codes are copied to ``run`` as tiles want them."""
+    layout, panels = layout_of(isa, element), (cols + LANES - 1) // LANES
+    steps, head = _steps(layout, k), panels * LANES * 4
+    panel_bytes = steps * LANES * (4 if layout == QUAD else 2)
+    gather_run(run, source, layout, element, k)
+    store_64(scratch, 0, run)
+    store_64(scratch, 1, 0)
+    first = 0
+    while first < panels:
+        group = group_size(isa, panels - first)
+        weights, column = packed + 3 * head + first * panel_bytes, first * LANES * 4
+        run_tile(isa, layout, group, True, scratch, scratch + 8, 1, weights, panel_bytes, steps, packed + column, acc + column)
+        first += group
+    return packed + packed_bytes(layout, steps, cols)
 
 
 @jit
@@ -72,24 +106,64 @@ def _steps_of(lengths: int, element: int, present: int, sequence: int, steps: in
 
 
 @jit
-def _lstm_cells(row: int, acc_w: int, acc_r: int, sequence: int, target: int) -> None:
-    """The gates of one sequence at one step: updates c and h, writes y."""
-    hidden, state, element = at(row, _LSTM.hidden), at(row, _LSTM.h), at(row, _LSTM.y_type)
-    m_h, n_h, y_zp, lo, hi = at(row, _LSTM.m_h), at(row, _LSTM.n_h), at(row, _LSTM.y_zp), at(row, _LSTM.lo), at(row, _LSTM.hi)
-    m_w, n_w, m_r, n_r = at(row, _LSTM.m_w), at(row, _LSTM.n_w), at(row, _LSTM.m_r), at(row, _LSTM.n_r)
-    table_f, cells = at(row, _LSTM.table_f), at(row, _LSTM.c)
+def _gate_indices(indices: int, acc_w: int, acc_r: int, m_w: int, n_w: int, m_r: int, n_r: int, count: int) -> None:
+    """Where the activations of the gates stand in their tables: int32."""
+    for j in range(count):
+        store_32(indices, j, _sat16(_requant32(acc_w, j, m_w, n_w) + _requant32(acc_r, j, m_r, n_r)) + 32768)
+
+
+@jit
+def _look_up(values: int, table: int, count: int) -> None:
+    """Replace int32 indices by the int16 of a table."""
+    for j in range(count):
+        store_32(values, j, load_i16(table, load_i32(values, j)))
+
+
+@jit
+def _update_cells(cells: int, gates: int, indices: int, hidden: int) -> None:
+    """c = sat32((f*c + 2*i*g + 2^14) >> 15), and where its activation stands in the table."""
+    i, f, g = gates, gates + 8 * hidden, gates + 12 * hidden
     for j in range(hidden):
-        o_at, f_at, g_at, cell = hidden + j, 2 * hidden + j, 3 * hidden + j, sequence * hidden + j
-        i = _activate(table_f, _requant32(acc_w, j, m_w, n_w) + _requant32(acc_r, j, m_r, n_r))
-        o = _activate(table_f, _requant32(acc_w, o_at, m_w, n_w) + _requant32(acc_r, o_at, m_r, n_r))
-        f = _activate(table_f, _requant32(acc_w, f_at, m_w, n_w) + _requant32(acc_r, f_at, m_r, n_r))
-        g = _activate(at(row, _LSTM.table_g), _requant32(acc_w, g_at, m_w, n_w) + _requant32(acc_r, g_at, m_r, n_r))
-        c = clamp((f * load_i32(cells, cell) + 2 * i * g + (1 << 14)) >> 15, -_INT32_MAX - 1, _INT32_MAX)
-        store_32(cells, cell, c)
-        h = o * _activate(at(row, _LSTM.table_h), (c + 16) >> 5)
-        code = clamp(((h * m_h + rounding(n_h)) >> n_h) + y_zp, lo, hi)
-        put(state, element, cell, code)
-        put(at(row, _LSTM.y), element, target + j, code)
+        total = load_i32(f, j) * load_i32(cells, j) + 2 * load_i32(i, j) * load_i32(g, j)
+        c = clamp((total + (1 << 14)) >> 15, -_INT32_MAX - 1, _INT32_MAX)
+        store_32(cells, j, c)
+        store_32(indices, j, _sat16((c + 16) >> 5) + 32768)
+
+
+@jit
+def _state_codes(codes: int, gate: int, count: int, m: int, n: int, zero_point: int, lo: int, hi: int) -> None:
+    """``out(R(gate * codes, m, n))``, in place."""
+    half = rounding(n)
+    for j in range(count):
+        store_32(codes, j, clamp(((load_i32(gate, j) * load_i32(codes, j) * m + half) >> n) + zero_point, lo, hi))
+
+
+@jit
+def _store_codes(base: int, element: int, start: int, codes: int, count: int) -> None:
+    """The low bits of ``count`` int32."""
+    target = base + start * size_of(element)
+    if element == _I16:
+        for j in range(count):
+            store_16(target, j, load_i32(codes, j))
+    else:
+        for j in range(count):
+            store_8(target, j, load_i32(codes, j))
+
+
+@jit
+def _lstm_cells(row: int, acc_w: int, acc_r: int, gates: int, sequence: int, target: int) -> None:
+    """The gates of one sequence at one step: updates c and h, writes y."""
+    hidden, element = at(row, _LSTM.hidden), at(row, _LSTM.y_type)
+    codes = gates + _area(4 * hidden)
+    _gate_indices(gates, acc_w, acc_r, at(row, _LSTM.m_w), at(row, _LSTM.n_w), at(row, _LSTM.m_r), at(row, _LSTM.n_r), 4 * hidden)
+    _look_up(gates, at(row, _LSTM.table_f), 3 * hidden)
+    _look_up(gates + 12 * hidden, at(row, _LSTM.table_g), hidden)
+    _update_cells(at(row, _LSTM.c) + 4 * sequence * hidden, gates, codes, hidden)
+    _look_up(codes, at(row, _LSTM.table_h), hidden)
+    m_h, n_h, y_zp, lo, hi = at(row, _LSTM.m_h), at(row, _LSTM.n_h), at(row, _LSTM.y_zp), at(row, _LSTM.lo), at(row, _LSTM.hi)
+    _state_codes(codes, gates + 4 * hidden, hidden, m_h, n_h, y_zp, lo, hi)
+    _store_codes(at(row, _LSTM.h), element, sequence * hidden, codes, hidden)
+    _store_codes(at(row, _LSTM.y), element, target, codes, hidden)
 
 
 @jit
@@ -99,24 +173,38 @@ def _pad_output(y: int, element: int, target: int, count: int, code: int) -> Non
 
 
 @jit
+def _lstm_step(row: int, scratch: int, position: int, sequence: int, target: int) -> None:
+    batch, inputs, hidden, element = at(row, _LSTM.batch), at(row, _LSTM.inputs), at(row, _LSTM.hidden), at(row, _LSTM.h_type)
+    wide, packed = 4 * hidden, at(row, PACKED_COLUMN)
+    acc_w = scratch + BLOCKS * BLOCK_BYTES
+    acc_r = acc_w + _area(wide)
+    gates, run = acc_r + _area(wide), acc_r + 3 * _area(wide)
+    x_type, x_start, h_start = at(row, _LSTM.x_type), (position * batch + sequence) * inputs, sequence * hidden
+    if packed != 0:
+        isa, x, h = at(row, ISA_COLUMN), at(row, _LSTM.x) + x_start * size_of(x_type), at(row, _LSTM.h) + h_start * size_of(element)
+        packed = _multiply(isa, scratch, run, x, x_type, inputs, packed, wide, acc_w)
+        _multiply(isa, scratch, run, h, element, hidden, packed, wide, acc_r)
+    else:
+        _project(acc_w, at(row, _LSTM.bias_w), at(row, _LSTM.x), x_type, x_start, at(row, _LSTM.w), inputs, wide, wide)
+        _project(acc_r, at(row, _LSTM.bias_r), at(row, _LSTM.h), element, h_start, at(row, _LSTM.r), hidden, wide, wide)
+    _lstm_cells(row, acc_w, acc_r, gates, sequence, target)
+
+
+@jit
 def lstm(row: int, scratch: int) -> None:
     """One direction of an LSTM."""
-    steps, batch, inputs, hidden = at(row, _LSTM.steps), at(row, _LSTM.batch), at(row, _LSTM.inputs), at(row, _LSTM.hidden)
-    wide, element, reverse = 4 * hidden, at(row, _LSTM.y_type), at(row, _LSTM.reverse) != 0
-    acc_w = scratch + BLOCKS * BLOCK_BYTES
-    acc_r = acc_w + 4 * wide
+    steps, batch, hidden = at(row, _LSTM.steps), at(row, _LSTM.batch), at(row, _LSTM.hidden)
+    reverse = at(row, _LSTM.reverse) != 0
     for step in range(steps):
         for sequence in range(batch):
             length = _steps_of(at(row, _LSTM.lengths), at(row, _LSTM.lengths_type), at(row, _LSTM.has_lengths), sequence, steps)
             position = length - 1 - step if reverse and step < length else step
             target = at(row, _LSTM.y_offset) + position * at(row, _LSTM.y_step) + sequence * at(row, _LSTM.y_row)
             if step >= length:
-                _pad_output(at(row, _LSTM.y), element, target, hidden, clamp(at(row, _LSTM.y_zp), at(row, _LSTM.lo), at(row, _LSTM.hi)))
-                continue
-            x_start = (position * batch + sequence) * inputs
-            _project(acc_w, at(row, _LSTM.bias_w), at(row, _LSTM.x), at(row, _LSTM.x_type), x_start, at(row, _LSTM.w), inputs, wide, wide)
-            _project(acc_r, at(row, _LSTM.bias_r), at(row, _LSTM.h), element, sequence * hidden, at(row, _LSTM.r), hidden, wide, wide)
-            _lstm_cells(row, acc_w, acc_r, sequence, target)
+                zero = clamp(at(row, _LSTM.y_zp), at(row, _LSTM.lo), at(row, _LSTM.hi))
+                _pad_output(at(row, _LSTM.y), at(row, _LSTM.y_type), target, hidden, zero)
+            else:
+                _lstm_step(row, scratch, position, sequence, target)
 
 
 @jit
@@ -131,19 +219,18 @@ def _gru_reset_state(row: int, acc_w: int, acc_r: int, reset: int, sequence: int
 
 
 @jit
-def _gru_cells(row: int, acc_w: int, acc_r: int, sequence: int, target: int) -> None:
+def _gru_cells(row: int, acc_w: int, acc_r: int, gates: int, sequence: int, target: int) -> None:
     """The gates of one sequence at one step: updates h, writes y."""
     hidden, state, element, after = at(row, _GRU.hidden), at(row, _GRU.h), at(row, _GRU.y_type), at(row, _GRU.linear_before_reset) != 0
     m_s, n_s, m_h, n_h, y_zp = at(row, _GRU.m_s), at(row, _GRU.n_s), at(row, _GRU.m_h), at(row, _GRU.n_h), at(row, _GRU.y_zp)
     m_w, n_w, m_r, n_r = at(row, _GRU.m_w), at(row, _GRU.n_w), at(row, _GRU.m_r), at(row, _GRU.n_r)
-    table_f = at(row, _GRU.table_f)
+    _gate_indices(gates, acc_w, acc_r, m_w, n_w, m_r, n_r, 2 * hidden)
+    _look_up(gates, at(row, _GRU.table_f), 2 * hidden)
     for j in range(hidden):
-        r_at, h_at, cell = hidden + j, 2 * hidden + j, sequence * hidden + j
-        z = _activate(table_f, _requant32(acc_w, j, m_w, n_w) + _requant32(acc_r, j, m_r, n_r))
+        h_at, cell, z = 2 * hidden + j, sequence * hidden + j, load_i32(gates, j)
         recurrent = _requant32(acc_r, h_at, m_r, n_r)
         if after:
-            gate = _activate(table_f, _requant32(acc_w, r_at, m_w, n_w) + _requant32(acc_r, r_at, m_r, n_r))
-            recurrent = (gate * recurrent + (1 << 14)) >> 15
+            recurrent = (load_i32(gates, hidden + j) * recurrent + (1 << 14)) >> 15
         g = _activate(at(row, _GRU.table_g), _requant32(acc_w, h_at, m_w, n_w) + recurrent)
         old = ((fetch(state, element, cell) - y_zp) * m_s + rounding(n_s)) >> n_s
         mixed = z * old + (32768 - z) * g
@@ -153,26 +240,32 @@ def _gru_cells(row: int, acc_w: int, acc_r: int, sequence: int, target: int) -> 
 
 
 @jit
-def _gru_step(row: int, acc_w: int, position: int, sequence: int, target: int) -> None:
-    batch, inputs, hidden = at(row, _GRU.batch), at(row, _GRU.inputs), at(row, _GRU.hidden)
-    wide = 3 * hidden
-    acc_r = acc_w + 4 * wide
-    reset = acc_r + 4 * wide
-    x_start, weights = (position * batch + sequence) * inputs, at(row, _GRU.r)
-    _project(acc_w, at(row, _GRU.bias_w), at(row, _GRU.x), at(row, _GRU.x_type), x_start, at(row, _GRU.w), inputs, wide, wide)
-    _project(acc_r, at(row, _GRU.bias_r), at(row, _GRU.h), at(row, _GRU.h_type), sequence * hidden, weights, hidden, wide, wide)
+def _gru_step(row: int, scratch: int, position: int, sequence: int, target: int) -> None:
+    batch, inputs, hidden, element = at(row, _GRU.batch), at(row, _GRU.inputs), at(row, _GRU.hidden), at(row, _GRU.h_type)
+    wide, packed = 3 * hidden, at(row, PACKED_COLUMN)
+    acc_w = scratch + BLOCKS * BLOCK_BYTES
+    acc_r = acc_w + _area(wide)
+    gates, reset, run = acc_r + _area(wide), acc_r + 2 * _area(wide), acc_r + 3 * _area(wide)
+    x_type, x_start, h_start, weights = at(row, _GRU.x_type), (position * batch + sequence) * inputs, sequence * hidden, at(row, _GRU.r)
+    if packed != 0:
+        isa, x, h = at(row, ISA_COLUMN), at(row, _GRU.x) + x_start * size_of(x_type), at(row, _GRU.h) + h_start * size_of(element)
+        packed = _multiply(isa, scratch, run, x, x_type, inputs, packed, wide, acc_w)
+        _multiply(isa, scratch, run, h, element, hidden, packed, wide, acc_r)
+    else:
+        _project(acc_w, at(row, _GRU.bias_w), at(row, _GRU.x), x_type, x_start, at(row, _GRU.w), inputs, wide, wide)
+        _project(acc_r, at(row, _GRU.bias_r), at(row, _GRU.h), element, h_start, weights, hidden, wide, wide)
     if at(row, _GRU.linear_before_reset) == 0:
         _gru_reset_state(row, acc_w, acc_r, reset, sequence)
         start = 2 * hidden
         _project(acc_r + 4 * start, at(row, _GRU.bias_r) + 4 * start, reset, 3, 0, weights + start, hidden, wide, hidden)
-    _gru_cells(row, acc_w, acc_r, sequence, target)
+    _gru_cells(row, acc_w, acc_r, gates, sequence, target)
 
 
 @jit
 def gru(row: int, scratch: int) -> None:
     """One direction of a GRU."""
     steps, batch, hidden = at(row, _GRU.steps), at(row, _GRU.batch), at(row, _GRU.hidden)
-    reverse, acc_w = at(row, _GRU.reverse) != 0, scratch + BLOCKS * BLOCK_BYTES
+    reverse = at(row, _GRU.reverse) != 0
     for step in range(steps):
         for sequence in range(batch):
             length = _steps_of(at(row, _GRU.lengths), at(row, _GRU.lengths_type), at(row, _GRU.has_lengths), sequence, steps)
@@ -182,4 +275,4 @@ def gru(row: int, scratch: int) -> None:
                 zero = clamp(at(row, _GRU.y_zp), at(row, _GRU.lo), at(row, _GRU.hi))
                 _pad_output(at(row, _GRU.y), at(row, _GRU.y_type), target, hidden, zero)
             else:
-                _gru_step(row, acc_w, position, sequence, target)
+                _gru_step(row, scratch, position, sequence, target)

@@ -353,7 +353,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise")
+    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise", "lstm", "gru")
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
     results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
     results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}

@@ -93,6 +93,18 @@ def test_lstm(reverse: int, lengths: list[int] | None) -> None:
     np.testing.assert_array_equal(result["c"], c)
 
 
+@pytest.mark.parametrize(("inputs", "hidden"), [(1, 1), (5, 21), (9, 40)])
+def test_lstm_of_many_panels(inputs: int, hidden: int) -> None:
+    net = Net(4, 5, steps=2, batch=1, inputs=inputs, hidden=hidden)
+    c0 = np.random.default_rng(9).integers(-(2**17), 2**17, (1, hidden)).astype(np.int32)
+    outputs = {"y": ((2, 2, 1, hidden), np.uint8), "h": ((1, hidden), np.uint8), "c": ((1, hidden), np.int32)}
+    result = run_one("lstm", {"x": net.x, "h": net.h, "c": c0}, outputs, table_h=TANH, **net.fields(0))
+    y, h, c = expected_lstm(net, c0, [2], 0)
+    np.testing.assert_array_equal(result["y"][:, 1], y)
+    np.testing.assert_array_equal(result["h"], h)
+    np.testing.assert_array_equal(result["c"], c)
+
+
 def test_lstm_follows_the_float_recurrence() -> None:
     net = Net(4, 3)
     c0 = np.zeros((3, 6), np.int32)
