@@ -2,7 +2,7 @@
 
 Each layer, alone, is put on each grid of the menu, its bias taking back the mean error, and the error of the network's outputs is measured:
 not a norm of weights. As the errors themselves are at hand, so are their products: what two layers lose together, a quadratic form without
-any further run of the network. An integer program, exchanges under the quadratic form, programs with perturbed costs and the uniform grids give
+any further run of the network. An integer program, exchanges under the quadratic form, both with perturbed costs, and the uniform grids give
 candidates; all are really evaluated on feeds that nothing was fitted to, and the best goes to ``ctx.grids`` for `reconstruct-layers`.
 
 Losses are of the weights alone: activations stay float here.
@@ -96,7 +96,7 @@ class AllocateBits(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         fit, held = split_feeds(data, FEEDS_PER_MEASURED * self.feeds, ctx.seed)
-        names, tables, menu = self._measure(ctx.reference, set(names), fit, ctx.seed)
+        names, tables, menu = self._measure(ctx, ctx.reference, set(names), fit)
         full = sum(weights[0].levels.size for weights in tables.values())
         judge = NetworkLoss(ctx.reference, held)
         best: tuple[Candidate, Choice] | None = None
@@ -115,19 +115,21 @@ class AllocateBits(Pass):
         ctx.grids.update({name: grids[option] for name, option in zip(names, best[1], strict=True)})
         return False
 
-    def _measure(self, reference: Graph, wanted: set[str], feeds: Sequence[Feed], seed: int) -> tuple[list[str], Tables, Menu]:
+    def _measure(self, ctx: Context, reference: Graph, wanted: set[str], feeds: Sequence[Feed]) -> tuple[list[str], Tables, Menu]:
         """Names of the layers, their weights on every grid, and what each costs."""
         layers = [layer for layer in find_layers(reference) if layer.node.name in wanted]
         solver = QuickGptq() if self.solver == "quick" else SOLVERS[self.solver]
-        errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], seed)
+        errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], ctx.seed)
         tables: Tables = {}
         found: dict[str, tuple[list[float], NDArray[Any]]] = {}
         fitted = [feed for index, feed in enumerate(feeds) if index % FEEDS_PER_MEASURED] or feeds
-        for inputs in layer_inputs(reference, layers, fitted, seed=seed):
-            tables[inputs.layer.node.name] = [round_weight(inputs, family, solver, seed) for family in self.grids]
+        for inputs in layer_inputs(reference, layers, fitted, seed=ctx.seed):
+            tables[inputs.layer.node.name] = [round_weight(inputs, family, solver, ctx.seed) for family in self.grids]
+            ctx.on_step(len(tables), 2 * len(layers))
         names = list(tables)
         for start in range(0, len(names), BATCH):
             found.update(errors.measure({name: tables[name] for name in names[start : start + BATCH]}))
+            ctx.on_step(len(layers) + len(found), 2 * len(layers))
         cost = np.array([found[name][0] for name in names])
         size = np.array([[stored_bytes(weight.distinct, weight.levels.size) for weight in tables[name]] for name in names], np.int64)
         vectors = np.stack([found[name][1] for name in names])
@@ -156,8 +158,8 @@ class AllocateBits(Pass):
         yield "integer program", plain
         yield "exchanges", exchange(menu, plain, budget)
         for index in range(self.candidates):
-            other = perturbed(additive, np.random.default_rng([seed, index]), SPREAD)
-            yield f"perturbed {index}", allocate(other, budget)
+            other = perturbed(menu, np.random.default_rng([seed, index]), SPREAD)
+            yield f"perturbed {index}, exchanges", exchange(other, allocate(Menu(other.cost, other.size), budget), budget)
         for option, family in enumerate(self.grids):
             choice = np.full(len(menu.cost), option)
             if menu.size_of(choice) <= budget:

@@ -86,7 +86,7 @@ class Polish(Pass):
         names = [layer.node.name for layer in layers]
         error = _OutputError(TunableGraph(graph, names), ctx.reference, fit)
         search = Spsa(self.steps, self.directions, self.radius)
-        best, _, _ = search.minimize(lambda vector: error(parameters.settings(vector)), np.zeros(parameters.length), ctx.seed)
+        best, _, _ = search.minimize(lambda vector: error(parameters.settings(vector)), np.zeros(parameters.length), ctx.seed, ctx.on_step)
         polished = copy_of(graph)
         _apply(polished, names, parameters.settings(best))
         judge = NetworkLoss(ctx.reference, held)

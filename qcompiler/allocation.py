@@ -230,5 +230,7 @@ def _changes(menu: Menu, choice: Choice) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def perturbed(menu: Menu, rng: np.random.Generator, spread: float) -> Menu:
-    """The menu with every cost multiplied by ``exp(spread * z)``, z normal: what else might have been measured."""
-    return replace(menu, cost=menu.cost * np.exp(spread * rng.standard_normal(menu.cost.shape)))
+    """The menu as it might have been measured on other feeds: every cost times ``exp(spread * z)``, z normal, and ``pairs`` in keeping with it."""
+    factor = np.exp(spread / 2 * rng.standard_normal(menu.cost.shape))
+    pairs = None if menu.pairs is None else menu.pairs * factor[:, :, None, None] * factor
+    return replace(menu, cost=menu.cost * factor**2, pairs=pairs)

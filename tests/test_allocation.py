@@ -141,6 +141,14 @@ def test_perturbed_costs_are_seeded():
     assert not np.array_equal(first, other)
 
 
+def test_perturbed_costs_and_interactions_are_those_of_longer_or_shorter_errors():
+    menu = random_menu(0, 4, 3, pairs=True)
+    other = perturbed(menu, np.random.default_rng(0), 0.5)
+    size = np.sqrt(menu.cost)[:, :, None, None] * np.sqrt(menu.cost)
+    np.testing.assert_allclose(other.pairs / (np.sqrt(other.cost)[:, :, None, None] * np.sqrt(other.cost)), menu.pairs / size)
+    assert not np.allclose(other.cost, menu.cost)
+
+
 def test_shapes_and_costs_are_checked():
     with pytest.raises(ValueError, match="both be"):
         Menu(np.zeros((2, 3)), np.zeros((3, 2), np.int64))

@@ -44,12 +44,15 @@ class Spsa:
     radius: float = 0.01
     reach: float = 1.0
 
-    def minimize(self, loss: Loss, start: Vector, seed: int = 0) -> tuple[Vector, float, float]:
-        """The best point seen, its loss, and that of the start."""
+    def minimize(
+        self, loss: Loss, start: Vector, seed: int = 0, on_step: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> tuple[Vector, float, float]:
+        """The best point seen, its loss, and that of the start. ``on_step`` is called with (done, total)."""
         rng, delay = np.random.default_rng(seed), self.steps / 10
         best, first = start.copy(), loss(start)
         least, factor = first, 1.0
         for k in range(self.steps):
+            on_step(k, self.steps)
             gradient = gradient_estimate(loss, best, self.radius / (k + 1) ** 0.101, self.directions, rng)
             size = float(np.sqrt(np.mean(np.square(gradient))))
             if size == 0:

@@ -70,7 +70,7 @@ def test_codes_stay_and_storage_gives_the_polished_graph_back():
 
 
 def test_a_result_that_is_worse_on_held_feeds_is_rolled_back(monkeypatch):
-    monkeypatch.setattr("qcompiler.calibration.spsa.Spsa.minimize", lambda self, loss, start, seed: (start + 0.7, 0.0, 1.0))
+    monkeypatch.setattr("qcompiler.calibration.spsa.Spsa.minimize", lambda self, loss, start, seed, on_step: (start + 0.7, 0.0, 1.0))
     graph, ctx = quantized("int8")
     values = [np.asarray(layer.values).copy() for layer in find_layers(graph)]
     before = Runner(graph).run(ctx.data[0])["y"]
@@ -82,12 +82,14 @@ def test_a_result_that_is_worse_on_held_feeds_is_rolled_back(monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_graph():
-    answers = []
+    answers, steps = [], []
     for _ in range(2):
         graph, ctx = quantized(stretch=4.0)
+        ctx.on_step = lambda done, total: steps.append((done, total))
         Polish(steps=3, radius=0.05).run(graph, ctx)
         answers.append(Runner(graph).run(ctx.data[0])["y"])
     np.testing.assert_array_equal(*answers)
+    assert steps == [(0, 3), (1, 3), (2, 3)] * 2
 
 
 def test_a_tunable_graph_as_it_is_answers_as_the_graph_does():
