@@ -22,7 +22,7 @@ from qcompiler.runtime.warm import warm
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.speed import Case, prepare
+from benchmarks.cases import Case, prepare
 from models.small import SMALL_TASKS
 from models.zoo import TASKS
 from qcompiler.errors import QCompilerError
@@ -70,13 +70,12 @@ def sample(engine: str, file: Path, feed: Path) -> Sample:
     return {key: float(value) for key, value in json.loads(done.stdout).items()}
 
 
-def measure(case: Case, folder: Path, rounds: int) -> dict[str, Sample]:
+def measure(case: Case, rounds: int) -> dict[str, Sample]:
     """Medians by engine."""
     samples: dict[str, list[Sample]] = {engine: [] for engine in SCRIPTS}
-    feed = folder / f"{case.name}.npz"
     for _ in range(rounds):
         for engine, found in samples.items():
-            found.append(sample(engine, case.files.get(engine, feed), feed))
+            found.append(sample(engine, case.files.get(engine, case.feed), case.feed))
     return {engine: {key: statistics.median(one[key] for one in found) for key in found[0]} for engine, found in samples.items()}
 
 
@@ -107,7 +106,7 @@ def main() -> int:
             except QCompilerError as error:
                 print(f"error: {model}: {error}", file=sys.stderr)
                 return 2
-            show(model, measure(case, Path(name), chosen.rounds), console)
+            show(model, measure(case, chosen.rounds), console)
     return 0
 
 
