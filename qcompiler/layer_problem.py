@@ -21,7 +21,7 @@ __all__ = ["LayerProblem", "Solution"]
 
 Array = NDArray[Any]
 
-LARGEST_TEMPORARY = 2**21
+LARGEST_TEMPORARY = 2**19
 """Elements of an array that a computation over rows makes at once."""
 
 

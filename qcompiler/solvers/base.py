@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids import Grid
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric
+from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices
 
 Array = NDArray[Any]
 
@@ -81,7 +81,8 @@ def stack_rows(parts: list[Solution]) -> Solution:
 
 def losses_of(problem: LayerProblem, solution: Solution) -> NDArray[np.float64]:
     """The loss of each row: float64 [G, R]."""
-    return loss_by_row(problem, solution.weight(problem.grid.block))
+    parts = [(rows_of(problem, rows), part_of(solution, rows)) for rows in row_slices(problem)]
+    return np.concatenate([loss_by_row(problem, part.weight(problem.grid.block)) for problem, part in parts], axis=1)
 
 
 def keep_best(problem: LayerProblem, first: Solution, *others: Solution | None) -> Solution:

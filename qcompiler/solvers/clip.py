@@ -29,7 +29,7 @@ from qcompiler.solvers.base import (
     stack_rows,
     thresholds,
 )
-from qcompiler.solvers.kernels import scan_scales
+from qcompiler.solvers.kernels import halves, scan_scales
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], cand
     for rows in row_slices(problem):
         part = np.ascontiguousarray(scale[:, rows])
         weight = np.ascontiguousarray(problem.weight[:, rows], np.float64)
-        scan_scales(weight, importance, part, ratios, width, problem.grid.levels, thresholds(problem.grid))
+        scan_scales(weight, importance, part, ratios, width, problem.grid.levels, thresholds(problem.grid), halves(problem.grid.levels))
         scale[:, rows] = part
     return positive(scale)
 

@@ -21,14 +21,31 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
-from qcompiler.solvers.base import Best, Solver, keep_best, nearest_solution, positive, refit_scale, rows_of, spread, stack_rows, thresholds
+from qcompiler.solvers.base import (
+    Best,
+    Solver,
+    keep_best,
+    losses_of,
+    nearest_solution,
+    part_of,
+    positive,
+    refit_scale,
+    rows_of,
+    spread,
+    stack_rows,
+    thresholds,
+)
 from qcompiler.solvers.clip import importance_clip
-from qcompiler.solvers.kernels import round_beam, round_columns
+from qcompiler.solvers.kernels import halves, round_beam, round_columns
 
 Floats = NDArray[np.float64]
 
 SMALLEST_DAMPING = 1e-10
 """What is added to the diagonal, relative to its mean, when no damping was wanted and the factorization fails."""
+
+
+SHORT = 32
+"""Products of a short row: a depthwise 5 x 5 kernel, a first convolution."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class Gptq(Solver):
         rounds: how often the scales are refitted to the levels found and all columns rounded anew.
         beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three nearest are tried
             for more. The time grows with it, and without the help of matrix products.
+        short_beam: the least beam for rows of at most `SHORT` products, where it costs little.
     """
 
     block: int = 128
@@ -66,24 +84,30 @@ class Gptq(Solver):
     ratios: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
     rounds: int = 2
     beam: int = 1
+    short_beam: int = 16
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
         factor = factorize(problem, self.damping, self.act_order)
         scale = feedback_clip(problem, factor) if start is None else start.scale
-        parts = [self._rows(rows_of(problem, rows), factor, scale[:, rows]) for rows in row_slices(problem)]
-        return keep_best(problem, nearest_solution(problem), stack_rows(parts), start)
+        parts = []
+        for rows in row_slices(problem):
+            part = rows_of(problem, rows)
+            parts.append(self._rows(part, factor, scale[:, rows], keep_best(part, nearest_solution(part), start and part_of(start, rows))))
+        return stack_rows(parts)
 
-    def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32]) -> Solution:
-        found = Best(*round_with_feedback(problem, factor, scale, self.block, self.beam))
+    def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], known: Solution) -> Solution:
+        beam = max(self.beam, self.short_beam) if problem.weight.shape[2] <= SHORT else self.beam
+        found = Best(*round_with_feedback(problem, factor, scale, self.block, beam))
         for ratio in self.ratios:
             if ratio != 1:
-                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block, self.beam))
+                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block, beam))
         product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
-        best = Best(*refit_scale(problem, found.solution, product))
-        solution = best.solution
+        best = Best(known, losses_of(problem, known))
+        solution, losses = refit_scale(problem, found.solution, product)
+        best.show(solution, losses)
         for _ in range(self.rounds):
-            again, _ = round_with_feedback(problem, factor, solution.scale, self.block, self.beam)
+            again, _ = round_with_feedback(problem, factor, solution.scale, self.block, beam)
             solution, losses = refit_scale(problem, again, product)
             best.show(solution, losses)
         return best.solution
@@ -101,7 +125,7 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
     order = factor.order[:, None, :]
     weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
     steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
-    grid_levels, limits = problem.grid.levels, thresholds(problem.grid)
+    grid_levels, limits, table = problem.grid.levels, thresholds(problem.grid), halves(problem.grid.levels)
     chosen, losses = np.empty(weight.shape, np.int16), np.zeros(weight.shape[:2])
     if beam > 1:
         round_beam(weight, steps, factor.lower, factor.diagonal, beam, grid_levels, limits, chosen, losses)
@@ -110,7 +134,7 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
         for last in range(weight.shape[2], 0, -block):
             first = max(0, last - block)
             targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
-            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, grid_levels, limits, chosen, error, losses)
+            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, grid_levels, limits, table, chosen, error, losses)
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
     return Solution(levels, scale), losses

@@ -16,6 +16,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 Levels = NDArray[np.int16]
 
+HALVES = 256
+"""No level's magnitude is above half of this."""
+
 LEVELS = 256
 """More levels than this no grid has."""
 
@@ -39,6 +42,26 @@ def nearest_index(thresholds: Floats, value: float) -> int:
 
 
 @jit
+def nearest_level(table: Levels, levels: Levels, thresholds: Floats, value: float) -> Any:
+    """The nearest level of ``value``. All thresholds are halves of integers: between two of them ``table``, made by `halves`, knows it."""
+    doubled = 2 * value
+    if not doubled > -HALVES:
+        return levels[0]
+    if doubled >= HALVES:
+        return levels[-1]
+    cell = int(np.floor(doubled))
+    if cell == doubled:
+        return levels[nearest_index(thresholds, value)]
+    return table[cell + HALVES]
+
+
+def halves(levels: Levels) -> Levels:
+    """int16 [2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``."""
+    middles = np.arange(-HALVES, HALVES) / 2 + 0.25
+    return np.asarray(levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)])
+
+
+@jit
 def round_columns(
     targets: Floats,
     weight: Floats,
@@ -48,6 +71,7 @@ def round_columns(
     first: int,
     grid_levels: Levels,
     thresholds: Floats,
+    table: Levels,
     levels: Levels,
     error: Floats,
     losses: Floats,
@@ -63,6 +87,7 @@ def round_columns(
         first: the first of the C columns.
         grid_levels: int16 [L], the levels of the grid.
         thresholds: [L - 1], where the nearest level changes.
+        table: `halves` of the levels.
         levels: int16 [G, R, K], the levels chosen; written.
         error: [G, R, K], weight minus chosen value; written.
         losses: [G, R], the loss of these columns is added.
@@ -74,7 +99,7 @@ def round_columns(
             for inner in range(columns - 1, -1, -1):
                 column = first + inner
                 step = scale[group, row, column]
-                level = grid_levels[nearest_index(thresholds, target[inner] / step)]
+                level = nearest_level(table, grid_levels, thresholds, target[inner] / step)
                 difference = weight[group, row, column] - step * level
                 levels[group, row, column] = level
                 error[group, row, column] = difference
@@ -129,7 +154,9 @@ def descend_rows(
 
 
 @jit
-def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, grid_levels: Levels, thresholds: Floats) -> None:
+def scan_scales(
+    weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, grid_levels: Levels, thresholds: Floats, table: Levels
+) -> None:
     """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors count by column.
 
     Args:
@@ -140,6 +167,7 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
         width: columns of a block.
         grid_levels: int16 [L], the levels of the grid.
         thresholds: [L - 1], where the nearest level changes.
+        table: `halves` of the levels.
     """
     groups, rows, columns = weight.shape
     for group in range(groups):
@@ -151,7 +179,7 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
                     inverse = 1 / (first * ratio)
                     along, square = 0.0, 0.0
                     for column in range(block * width, min(block * width + width, columns)):
-                        level = float(grid_levels[nearest_index(thresholds, weight[group, row, column] * inverse)])
+                        level = float(nearest_level(table, grid_levels, thresholds, weight[group, row, column] * inverse))
                         along += importance[group, column] * weight[group, row, column] * level
                         square += importance[group, column] * level * level
                     if along > 0 and along * along > most * square:
