@@ -27,7 +27,6 @@ from qcompiler.solvers.base import (
     rounded,
     rows_of,
     stack_rows,
-    thresholds,
 )
 from qcompiler.solvers.kernels import halves, scan_scales
 
@@ -94,7 +93,7 @@ def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], cand
     for rows in row_slices(problem):
         part = np.ascontiguousarray(scale[:, rows])
         weight = np.ascontiguousarray(problem.weight[:, rows], np.float64)
-        scan_scales(weight, importance, part, ratios, width, problem.grid.levels, thresholds(problem.grid), halves(problem.grid.levels))
+        scan_scales(weight, importance, part, ratios, width, halves(problem.grid.levels).astype(np.float64))
         scale[:, rows] = part
     return positive(scale)
 

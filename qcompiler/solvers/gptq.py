@@ -147,12 +147,12 @@ def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:
     ten times more until it is.
 
     Raises:
-        ValueError: the Gram matrix is not finite.
+        ValueError: the Gram matrix or a weight is not finite.
     """
     groups, products, _ = problem.gram.shape
     diagonals = np.diagonal(problem.gram, axis1=1, axis2=2) - (problem.mean**2 if problem.corrects_mean else 0)
-    if not np.isfinite(diagonals).all():
-        raise ValueError("the Gram matrix of the layer's inputs is not finite")
+    if not np.isfinite(diagonals).all() or not np.isfinite(problem.weight).all():
+        raise ValueError("the weights of the layer or the Gram matrix of its inputs are not finite")
     order = np.argsort(diagonals, axis=1, kind="stable") if act_order else np.tile(np.arange(products - 1, -1, -1), (groups, 1))
     lower = np.empty((groups, products, products))
     for group in range(groups):

@@ -154,9 +154,7 @@ def descend_rows(
 
 
 @jit
-def scan_scales(
-    weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, grid_levels: Levels, thresholds: Floats, table: Levels
-) -> None:
+def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, table: Floats) -> None:
     """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors count by column.
 
     Args:
@@ -165,9 +163,7 @@ def scan_scales(
         scale: [G, R, B], a first scale; replaced by the best.
         ratios: [N], the scales that are tried, relative to the first.
         width: columns of a block.
-        grid_levels: int16 [L], the levels of the grid.
-        thresholds: [L - 1], where the nearest level changes.
-        table: `halves` of the levels.
+        table: `halves` of the grid's levels; a weight just between two levels may go to either.
     """
     groups, rows, columns = weight.shape
     for group in range(groups):
@@ -176,12 +172,15 @@ def scan_scales(
                 first = scale[group, row, block]
                 most = 0.0
                 for ratio in ratios:
-                    inverse = 1 / (first * ratio)
+                    doubling = 2 / (first * ratio)
                     along, square = 0.0, 0.0
                     for column in range(block * width, min(block * width + width, columns)):
-                        level = float(nearest_level(table, grid_levels, thresholds, weight[group, row, column] * inverse))
-                        along += importance[group, column] * weight[group, row, column] * level
-                        square += importance[group, column] * level * level
+                        value = weight[group, row, column]
+                        cell = min(max(value * doubling + HALVES, 0.0), 2.0 * HALVES - 1)
+                        level = table[np.uint64(cell)]
+                        weighted = importance[group, column] * level
+                        along += weighted * value
+                        square += weighted * level
                     if along > 0 and along * along > most * square:
                         most = along * along / square
                         scale[group, row, block] = along / square

@@ -102,11 +102,15 @@ def test_inputs_that_are_always_zero_mean_plain_rounding():
     np.testing.assert_array_equal(found.levels, start.levels)
 
 
-def test_a_gram_matrix_that_is_not_finite_is_named():
+def test_what_is_not_finite_is_named():
     problem = problem_of()
     problem.gram[0, 2, 2] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        factorize(problem, 0.01, True)
+        Gptq().solve(problem)
+    problem = problem_of()
+    problem.weight[0, 1, 3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        Gptq().solve(problem, nearest_solution(problem_of()))
 
 
 def test_rows_in_small_parts_give_the_same(monkeypatch):
