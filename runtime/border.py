@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from ctypes import addressof
 from math import prod
 from typing import Any
 
@@ -25,6 +26,7 @@ from .plan import Bound
 from .program import Port, Program
 
 Array = NDArray[Any]
+_from_buffer = ctypes.c_char.from_buffer
 
 
 def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, int]:
@@ -68,10 +70,10 @@ def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 
 
-def address_of(array: Array) -> int:
-    """Where an array's elements begin."""
+def address_of(array: Any) -> int:
+    """Where the elements of a NumPy array begin."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+        return addressof(_from_buffer(array))
     except (TypeError, ValueError):  # not to be written, or empty
         return int(array.__array_interface__["data"][0])
 
@@ -103,12 +105,10 @@ class Border:
     def place(self, arrays: Sequence[Array]) -> list[Array]:
         """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been converted."""
         position, placed = 1, []
-        for crossing, array in zip(self._inputs, arrays, strict=True):
-            if array.dtype != crossing.outside:
-                array = array.astype(crossing.outside)
+        for crossing, array in zip(self._inputs, arrays):  # noqa: B905 as many as there are; this is the shortest way
             flags = array.flags
-            if not (flags.c_contiguous and flags.aligned):
-                array = np.require(array, requirements=("C", "A"))
+            if array.dtype != crossing.outside or not (flags.c_contiguous and flags.aligned):
+                array = np.require(array, crossing.outside, ("C", "A"))
             placed.append(array)
             self._table[position] = address_of(array)
             position += BORDER_WIDTH
