@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
+from qcompiler.passes.affine import Affine
 from qcompiler.passes.avoid_saturation import AvoidSaturation
 from qcompiler.passes.choose_grid import ChooseGrid
 from qcompiler.passes.choose_widths import ChooseWidths
@@ -41,6 +42,7 @@ from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
+from qcompiler.passes.rotate import Rotate
 from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
@@ -54,10 +56,10 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale,
+    Affine, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale,
     FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, FuseSplit, InlineIf, Lower, Nupes,
-    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, RoundTables, ScaleSalient, ShiftChannels,
-    SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
+    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RoundTables, ScaleSalient,
+    ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (

@@ -17,7 +17,7 @@ from qcompiler.ir import Graph
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner, light_model
 
-__all__ = ["ChannelRange", "channel_ranges"]
+__all__ = ["ChannelRange", "Samples", "channel_ranges", "sample_channels"]
 
 Array = NDArray[Any]
 _REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceSumSquare")
@@ -34,7 +34,7 @@ class ChannelRange:
     @property
     def largest(self) -> NDArray[np.float64]:
         """Largest magnitude of each channel."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
+        return np.asarray(np.maximum(np.abs(self.low), np.abs(self.high)))
 
 
 def channel_ranges(graph: Graph, places: Sequence[Place], data: Iterable[Feed]) -> dict[str, ChannelRange]:
@@ -73,3 +73,55 @@ def channel_ranges(graph: Graph, places: Sequence[Place], data: Iterable[Feed]) 
 def _in_order(values: Array, place: Place) -> Array:
     """Reduced values, whose axes are those of the layout in ascending order, by channel."""
     return np.transpose(values, np.argsort(np.argsort(place.layout))).reshape(-1).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows of channels of a place.
+
+    Attributes:
+        rows: float64 [n, C]: the largest ones of every feed, and some drawn from all.
+        gram: float64 [C, C], the mean of ``x xᵀ`` over all rows.
+    """
+
+    rows: NDArray[np.float64]
+    gram: NDArray[np.float64]
+
+
+def sample_channels(graph: Graph, places: Sequence[Place], data: Iterable[Feed], seed: int) -> dict[str, Samples]:
+    """Samples of ``places``, by tensor name; places of too many channels for a Gram matrix are not meant for it.
+
+    Raises:
+        DataError: no feed at all.
+    """
+    runner, rng = Runner(graph, [place.tensor.name for place in places]), np.random.default_rng(seed)
+    kept: dict[str, list[Array]] = {place.tensor.name: [] for place in places}
+    grams = {place.tensor.name: np.zeros((place.channels, place.channels)) for place in places}
+    counts = dict.fromkeys(kept, 0)
+    for feed in data:
+        values = runner.run(feed)
+        for place in places:
+            name, rows = place.tensor.name, _rows(values[place.tensor.name], place)
+            kept[name].append(rows[_telling(rows, rng)])
+            grams[name] += rows.T @ rows
+            counts[name] += len(rows)
+    if not all(counts.values()):
+        raise DataError("the calibration set is empty; give at least one feed")
+    return {name: Samples(np.concatenate(rows).astype(np.float64), grams[name] / counts[name]) for name, rows in kept.items()}
+
+
+def _rows(values: Array, place: Place) -> Array:
+    """A tensor as [positions, channels]."""
+    others = [axis for axis in range(place.rank) if axis not in place.layout]
+    return np.transpose(values, [*others, *place.layout]).reshape(-1, place.channels)
+
+
+SAMPLES = 48
+"""Rows of each kind that are kept of a feed."""
+
+
+def _telling(rows: Array, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of the rows of largest norm, those with the largest value of a channel relative to others, and some drawn at random."""
+    norms, relative = np.square(rows).sum(axis=1), np.abs(rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), 1e-30)).max(axis=1)
+    drawn = rng.permutation(len(rows))[:SAMPLES]
+    return np.unique(np.concatenate([np.argsort(norms)[-SAMPLES:], np.argsort(relative)[-SAMPLES:], drawn]))
