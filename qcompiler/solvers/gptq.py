@@ -43,7 +43,6 @@ Floats = NDArray[np.float64]
 SMALLEST_DAMPING = 1e-10
 """What is added to the diagonal, relative to its mean, when no damping was wanted and the factorization fails."""
 
-
 SHORT = 32
 """Products of a short row: a depthwise 5 x 5 kernel, a first convolution."""
 
@@ -71,7 +70,7 @@ class Gptq(Solver):
         block: columns whose errors are passed on together; changes nothing but the speed.
         act_order: the columns with the largest inputs first.
         damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the factorization succeeds.
-        ratios: the scales tried, relative to those of the start; each row takes the one that came out best.
+        ratios: the scales tried besides those of the start, relative to them; each row takes the one that came out best.
         rounds: how often the scales are refitted to the levels found and all columns rounded anew.
         beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three nearest are tried
             for more. The time grows with it, and without the help of matrix products.
@@ -81,7 +80,7 @@ class Gptq(Solver):
     block: int = 128
     act_order: bool = True
     damping: float = 0.03
-    ratios: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.2)
+    ratios: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)
     rounds: int = 2
     beam: int = 1
     short_beam: int = 16
@@ -100,8 +99,7 @@ class Gptq(Solver):
         beam = max(self.beam, self.short_beam) if problem.weight.shape[2] <= SHORT else self.beam
         found = Best(*round_with_feedback(problem, factor, scale, self.block, beam))
         for ratio in self.ratios:
-            if ratio != 1:
-                found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block, beam))
+            found.show(*round_with_feedback(problem, factor, positive(scale * ratio), self.block, beam))
         product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
         best = Best(known, losses_of(problem, known))
         solution, losses = refit_scale(problem, found.solution, product)
