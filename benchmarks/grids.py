@@ -109,9 +109,10 @@ def steps_for(name: str, solver: str) -> tuple[Pass, ...]:
     """The passes that put weights on a grid and store their codes."""
     if name == "int8":
         return Pipeline.parse("correct-bias,store-codes").passes
-    if name.startswith("auto"):
-        return Pipeline.parse(f"choose-grid(bits={int(name[4:])}),reconstruct-layers(solver={solver!r}),correct-bias,store-codes").passes
-    return Pipeline.parse(f"reconstruct-layers(grid={name!r}, solver={solver!r}),correct-bias,store-codes").passes
+    chooser, grid = (f"choose-grid(bits={int(name[4:])}),", f"int{name[4:]}") if name.startswith("auto") else ("", name)
+    return Pipeline.parse(
+        f"{chooser}reconstruct-layers(grid={grid!r}, solver={solver!r}),round-weights(grid={grid!r}),correct-bias,store-codes"
+    ).passes
 
 
 def scored(graph: Graph, task: Task, reference: Sequence[np.ndarray], size: int, ctx: Context) -> tuple[str, ...]:

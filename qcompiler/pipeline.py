@@ -44,6 +44,7 @@ from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
 from qcompiler.passes.rotate import Rotate
 from qcompiler.passes.round_tables import RoundTables
+from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
 from qcompiler.passes.smooth_activations import SmoothActivations
@@ -58,7 +59,7 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     Affine, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale,
     FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, FuseSplit, InlineIf, Lower, Nupes,
-    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RoundTables, ScaleSalient,
+    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RoundTables, RoundWeights, ScaleSalient,
     ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 

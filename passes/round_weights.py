@@ -1,0 +1,74 @@
+"""Puts weights that are no layer problem on a grid, each on its nearest level under the best scale of its channel.
+
+Those are the weights of LSTM and GRU nodes, whose errors go around, and of transposed convolutions, whose taps share a scale but not their
+inputs. `reconstruct-layers` takes all others. The float constant behind a weight's Q/DQ pair becomes ``scale * level``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..grids import GridFamily, fit_scale, grid_named
+from ..ir import Constant, Graph, Node, names_in, producer, read_spec, spec_of, unique_name
+from ..layers import RECURRENT, bias_constant, find_layers, weight_slots
+from ..pass_base import Context, Pass
+from ._match import Array
+from .quantize_weights import bias_floor
+
+
+@dataclass(frozen=True)
+class RoundWeights(Pass):
+    """Nearest levels for the weights of recurrent nodes and transposed convolutions.
+
+    Attributes:
+        grid: name of the grid of nodes for which no pass has chosen one (``ctx.grids``).
+    """
+
+    name: ClassVar[str] = "round-weights"
+    grid: str = "int4"
+
+    def __post_init__(self) -> None:
+        grid_named(self.grid)
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Round the weights; True when there were some."""
+        taken, found = names_in(graph), list(_weights(graph))
+        for node, quantize, floor in found:
+            _round(quantize, ctx.grids.get(node.name, grid_named(self.grid)), floor, taken)
+        return bool(found)
+
+
+def _weights(graph: Graph) -> Iterator[tuple[Node, Node, Array]]:
+    """(node, QuantizeLinear of one of its float weights, smallest scales that its bias allows)."""
+    floors = {}
+    for layer in find_layers(graph):
+        spec = spec_of(layer.node.inputs[0])
+        if layer.node.op == "ConvTranspose" and spec is not None:
+            bias = bias_constant(layer)
+            floors[layer.node.name] = bias_floor(None if bias is None else bias.values, float(spec.scale), layer.channels)
+    for node in graph.nodes:
+        for slot in weight_slots(node) if node.op in (*RECURRENT, "ConvTranspose") else ():
+            dequantize = producer(node.inputs[slot])
+            quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
+            stored = quantize.inputs[0] if quantize is not None else None
+            if quantize is not None and isinstance(stored, Constant) and stored.dtype == np.float32 and len(quantize.outputs[0].outputs) == 1:
+                yield node, quantize, floors.get(node.name, np.zeros(1))
+
+
+def _round(quantize: Node, family: GridFamily, floor: Array, taken: set[str]) -> None:
+    """Put the constant before ``quantize`` on a grid with one scale a channel."""
+    spec, dequantize, weight = read_spec(quantize), quantize.outputs[0].outputs[0], np.asarray(quantize.inputs[0].values)
+    if spec is None:
+        return
+    axis = spec.axis or 0
+    rows = np.moveaxis(weight, axis, 0).reshape(1, spec.scale.size, -1)
+    grid = family.fit(rows)
+    scale = np.maximum(fit_scale(grid, rows).reshape(-1), floor).astype(np.float32)
+    step = scale.reshape([-1 if index == axis else 1 for index in range(weight.ndim)]) if spec.axis is not None else scale.reshape(())
+    name = f"{quantize.inputs[0].name}_{family.name}"
+    quantize.inputs[0] = Constant(unique_name(taken, name), step * grid.nearest(weight / step).astype(np.float32))
+    quantize.inputs[1] = dequantize.inputs[1] = Constant(unique_name(taken, f"{name}_scale"), scale.reshape(spec.scale.shape))
