@@ -22,23 +22,29 @@ _PARTS_PER_THREAD = 3
 """The most parts for each thread: more than one, so that one who comes late or is interrupted holds up the others little."""
 
 _NANOSECONDS = {
-    "softmax": 0.7, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.08,
-    "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02,
+    "softmax": 0.7, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.1,
+    "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02, "table": 0.2, "piecewise": 0.05, "requant": 0.015,
 }
-"""Cost of an element, of a tap for windows, on a fast core with AVX-512, of those that cost more than `_NANOSECONDS_ELSE`."""
+"""Cost of an element, of a tap for windows, on a fast core with AVX-512, of those that do not cost `_NANOSECONDS_ELSE`."""
 
 _NANOSECONDS_ELSE = 0.03
-_WORD_FACTOR = 4
-"""Lookups of int16 cost more than those of bytes."""
+_LOOKUP_NANOSECONDS = 0.01
+"""Cost of a byte looked up in a table of bytes."""
 
-_PRODUCT_NANOSECONDS, _RESULT_NANOSECONDS, _TAP_NANOSECONDS = 0.0022, 0.08, 0.012
-"""Cost of a multiplication in a matrix product, of a requantized result, and of a tap of a depthwise convolution."""
+_RESULT_NANOSECONDS, _STEP_NANOSECONDS, _TAP_NANOSECONDS = 0.08, 0.0022, 0.012
+"""Cost of a result of a product with constant weights, of each of its multiplications, and of each of a depthwise convolution's."""
 
-_LEAST_NANOSECONDS = 4_000
+_ACTIVATIONS_NANOSECONDS, _ACTIVATIONS_STEP_NANOSECONDS = 0.2, 0.005
+"""The same for products of two activations, which are packed first."""
+
+_LEAST_NANOSECONDS = 2_500
 """Work of an instruction, below which meeting the others costs more than it brings."""
 
-_PART_NANOSECONDS = 6_000
+_PART_NANOSECONDS = 4_000
 """Work of a part, below which more than one for each thread cost more than they bring."""
+
+_CACHE_LINE = 64
+"""Bytes that two cores should not both write to."""
 
 _LEAST_LINES = 4
 """Lines of an image, below which more than one part for each thread cost more than they bring."""
@@ -55,10 +61,11 @@ def work(name: str, f: Values) -> float:
     if name == "gemm":
         return _product(f["rows"] * f["cols"], f["k"])
     if name == "matmul":
-        return _product(prod(f[b] for b in _BATCHES) * f["rows"] * f["cols"], f["k"])
+        results = prod(f[b] for b in _BATCHES) * f["rows"] * f["cols"]
+        return results * (_ACTIVATIONS_NANOSECONDS + f["k"] * _ACTIVATIONS_STEP_NANOSECONDS)
     cost = _NANOSECONDS.get(name, _NANOSECONDS_ELSE)
-    if name == "table" and f["x_type"] == Element.I16:
-        cost *= _WORD_FACTOR
+    if name == "table" and f["x_type"] == f["y_type"] == Element.U8:
+        cost = _LOOKUP_NANOSECONDS
     if "kernel_h" in f:
         pixels, taps = f["batch"] * f["out_h"] * f["out_w"], f["kernel_h"] * f["kernel_w"]
         if name != "conv":
@@ -77,7 +84,7 @@ def work(name: str, f: Values) -> float:
 
 
 def _product(results: int, k: int) -> float:
-    return results * (_RESULT_NANOSECONDS + k * _PRODUCT_NANOSECONDS)
+    return results * (_RESULT_NANOSECONDS + k * _STEP_NANOSECONDS)
 
 
 def divide(opcode: Opcode, f: Values, threads: int, least: float = _LEAST_NANOSECONDS, most: int | None = None) -> list[Part]:
@@ -178,12 +185,14 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 
 def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     """Along the dimension whose steps in y are the longest, of those that divide evenly: cores should not write to the same cache lines."""
-    units = [64 if i == MAX_RANK - 1 else 1 for i in range(MAX_RANK)]
-    even = [i for i, unit in enumerate(units) if f[f"d{i}"] >= 8 * most * unit or f[f"d{i}"] == most]
-    axis = max(even, key=lambda i: abs(f[f"y_s{i}"]), default=None)
-    if axis is None or f[f"y_s{axis}"] == 0:
+    last, size = MAX_RANK - 1, _bytes(f, "y")
+    apart = [i for i in range(last) if abs(f[f"y_s{i}"]) * size >= _CACHE_LINE and (f[f"d{i}"] >= 8 * most or f[f"d{i}"] == most)]
+    if f[f"d{last}"] >= 4 * most * _CACHE_LINE and f[f"y_s{last}"] != 0:
+        apart.append(last)
+    axis = max(apart, key=lambda i: abs(f[f"y_s{i}"]), default=None)
+    if axis is None:
         return
-    for first, count in _ranges(f[f"d{axis}"], most, units[axis]):
+    for first, count in _ranges(f[f"d{axis}"], most, _CACHE_LINE if axis == last else 1):
         yield {f"d{axis}": count, **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{axis}"] for s in "xy"}}
 
 
