@@ -24,8 +24,11 @@ LEVELS = 256
 
 
 def jit(function: _F) -> _F:
-    """Compile at the first call and keep the machine code on disk."""
-    return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    """Compile at the first call and keep the machine code on disk, where Numba finds a folder that it may write to."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # "no locator available": neither beside this file nor in the user's cache
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 @jit

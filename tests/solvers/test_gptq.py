@@ -8,9 +8,8 @@ import pytest
 from qcompiler.grids import uniform
 from qcompiler.layer_problem import LayerProblem
 from qcompiler.solvers import Gptq, OptimalClip
-from qcompiler.solvers.base import nearest_solution, rounded, spread, thresholds
+from qcompiler.solvers.base import nearest_solution, rounded, spread
 from qcompiler.solvers.gptq import factorize, round_with_feedback
-from qcompiler.solvers.kernels import halves, nearest_level
 from tests.solvers.problems import GRIDS, UNEVEN, brute_force, check_valid, losses, problem_of
 
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name}-{grid.block}")
@@ -152,11 +151,3 @@ def test_a_wider_beam_is_better():
     sums = [round_with_feedback(problem, factor, scale, 128, beam)[1].sum() for beam in (1, 2, 8, 64)]
     assert sums == sorted(sums, reverse=True)
     assert sums[2] < 0.9 * sums[0]
-
-
-@pytest.mark.parametrize("grid", [*GRIDS[:3], UNEVEN], ids=lambda grid: grid.name)
-def test_the_kernels_round_as_the_grid_does(grid):
-    values = np.concatenate([np.arange(-600, 600) / 4, np.nextafter(np.arange(-600, 600) / 4, 999), [np.inf, -np.inf, 1e300, 1e-300]])
-    table = halves(grid.levels)
-    found = [nearest_level(table, grid.levels, thresholds(grid), value) for value in values]
-    np.testing.assert_array_equal(found, grid.nearest(values))
