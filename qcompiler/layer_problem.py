@@ -84,8 +84,8 @@ def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]
 
 
 def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
-    """Expected squared error of each output with weights ``weight`` [G, R, K] instead of the problem's: float64 [G, R]."""
-    result = np.empty(problem.weight.shape[:2])
+    """Expected squared error of each output with weights ``weight`` [G, R, K] (or what broadcasts to it) instead of the problem's: float64 [G, R]."""
+    result, weight = np.empty(problem.weight.shape[:2]), np.broadcast_to(weight, problem.weight.shape)
     for rows in row_slices(problem):
         error = np.asarray(problem.weight[:, rows], np.float64) - weight[:, rows]
         result[:, rows] = np.einsum("grk,grk->gr", multiply_metric(problem, error), error)
