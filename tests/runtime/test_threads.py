@@ -24,7 +24,9 @@ from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.team import Team
 
+from tests.runtime.checked import build_one
 from tests.runtime.programs import two_layers
+from tests.runtime.test_recurrent import TANH, Net
 
 ROOT = Path(__file__).parents[2]
 MANY = 5000
@@ -106,17 +108,28 @@ def test_small_programs_wake_nobody() -> None:
     assert not session._team.threads
 
 
+def recurrent() -> tuple[Program, dict[str, Any]]:
+    """One LSTM that updates its state in place, and a feed."""
+    net = Net(4, 7, steps=6, batch=2, inputs=8, hidden=24)
+    cells = np.random.default_rng(7).integers(-(2**17), 2**17, (2, 24)).astype(np.int32)
+    outputs = {"y": ((6, 2, 2, 24), np.uint8), "h": ((2, 24), np.uint8), "c": ((2, 24), np.int32)}
+    return build_one("lstm", {"x": net.x, "h": net.h, "c": cells}, outputs, table_h=TANH, **net.fields(0))
+
+
 def test_eight_threads_share_sessions() -> None:
-    programs = [layers(32, 48, 1), layers(40, 32, 2), two_layers()]
-    sessions = [Session(program, num_threads=threads) for program in programs for threads in (1, 2)]
-    feeds = [[feed(session.program, seed) for seed in range(3)] for session in sessions]
-    expected = [[Session(session.program, num_threads=1).raw(one) for one in some] for session, some in zip(sessions, feeds, strict=True)]
+    """Convolutions on two sizes, a symbolic batch, an LSTM; alone, shared by two and by three threads."""
+    lstm, state = recurrent()
+    cases = [(program, [feed(program, seed) for seed in range(3)]) for program in (layers(32, 48, 1), layers(40, 32, 2), two_layers())]
+    cases.append((lstm, [{**state, "x": np.roll(state["x"], shift, axis=0)} for shift in range(3)]))
+    sessions = [(Session(program, num_threads=threads), feeds) for program, feeds in cases for threads in (1, 2, 3)]
+    expected = [[Session(program, num_threads=1).raw(one) for one in feeds] for program, feeds in cases for _ in range(3)]
     failures: list[str] = []
 
     def work(thread: int) -> None:
         for run in range(500):
             which, seed = (run + thread) % len(sessions), (run * 7 + thread) % 3
-            result = sessions[which].raw(feeds[which][seed])
+            session, feeds = sessions[which]
+            result = session.raw(feeds[seed])
             if any(not np.array_equal(result[name], value) for name, value in expected[which][seed].items()):
                 failures.append(f"thread {thread}, run {run}, session {which}")
 
