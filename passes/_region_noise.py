@@ -22,6 +22,7 @@ from ..equivalence.trial import Span, Trial
 from ..ir import Constant, Graph
 from ..pass_base import Context, Feed
 from ..placement import place
+from ..report.record import RegionChange
 
 Array = NDArray[Any]
 Candidates = Callable[[RegionNoise], Iterable[Array]]
@@ -85,8 +86,17 @@ def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candida
     for noise in observed_regions(graph, regions, data[::2]):
         best = _best(noise, list(candidates(noise)), trial, levels, gain)
         if best is not None:
-            work.scale(noise.region, 1 / best)
+            divisors, before, after = best
+            work.scale(noise.region, 1 / divisors)
+            ratios = (range_ratio(noise.largest), range_ratio(noise.largest / divisors))
+            ctx.report.regions.append(RegionChange(ctx.running, noise.region.name, "diagonal", noise.region.classes, before, after, *ratios))
     return work.commit(ctx.batchnorm)
+
+
+def range_ratio(ranges: Array) -> float:
+    """Largest over smallest range of a channel that is not always 0."""
+    live = ranges[ranges > 0]
+    return float(live.max() / live.min()) if live.size else 1.0
 
 
 def spans_of(noise: RegionNoise, divisors: Array) -> list[Span]:
@@ -100,14 +110,14 @@ def divided_noise(trial: Trial, noise: RegionNoise, divisors: Array, levels: Lev
     return trial.noise(noise.region, lambda work, region: work.scale(region, 1 / divisors), spans_of(noise, divisors), levels)
 
 
-def _best(noise: RegionNoise, candidates: Sequence[Array], trial: Trial, levels: Levels, gain: float) -> Array | None:
-    """The candidate of least noise; None where none is good enough."""
+def _best(
+    noise: RegionNoise, candidates: Sequence[Array], trial: Trial, levels: Levels, gain: float
+) -> tuple[Array, float, float] | None:
+    """The candidate of least noise, with the noise before and after; None where none is good enough."""
     predicted = [noise.total(divisors, levels) for divisors in candidates]
     promising = [candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS]]
-    least = (1 - gain) * divided_noise(trial, noise, np.ones(noise.region.classes), levels)
-    best = None
-    for divisors in promising:
-        measured = divided_noise(trial, noise, divisors, levels)
-        if measured < least:
-            best, least = divisors, measured
-    return best
+    before = divided_noise(trial, noise, np.ones(noise.region.classes), levels)
+    measured = [divided_noise(trial, noise, divisors, levels) for divisors in promising]
+    if not measured or min(measured) >= (1 - gain) * before:
+        return None
+    return promising[int(np.argmin(measured))], before, min(measured)

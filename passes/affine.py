@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.sources import synthetic_source
-from ..equivalence.affine import MARGIN, AffineProblem, dominance, fit_matrix
+from ..equivalence.affine import MARGIN, AffineProblem, Fit, dominance, fit_matrix
 from ..equivalence.fold import Workspace
 from ..equivalence.matrices import rows_of
 from ..equivalence.noise import Levels
 from ..ir import Graph, Node, constant_of
 from ..pass_base import Context, Pass
+from ..report.record import RegionChange
 from ..runner import Runner
 from ._mixing import Mixed, mixable_regions, sampled_regions
 from ._region_noise import power_divisors
@@ -107,21 +108,24 @@ class Affine(Pass):
         names = {end.node.inputs[0].name for region in regions for _, end in region.ends(writes=True, role="weight")}
         squares, work = self._mean_squares(graph, names, ctx), Workspace(graph)
         for found in mixed:
-            matrices = self._fit(found, squares, levels, ctx)
-            if matrices is not None and found.noise(trial, matrices, levels) < (1 - self.gain) * found.noise(trial, found.identity(), levels):
-                work.mix(found.region, matrices)
+            fit = self._fit(found, squares, levels)
+            if float(dominance(fit.matrices).min()) < MARGIN:
+                ctx.declined(found.region.node, "its matrix is not strictly diagonally dominant")
+                continue
+            before, after = found.noise(trial, found.identity(), levels), found.noise(trial, fit.matrices, levels)
+            if after < (1 - self.gain) * before:
+                work.mix(found.region, fit.matrices)
+                ctx.report.regions.append(
+                    RegionChange(self.name, found.region.name, "matrix", found.region.classes, before, after, condition=fit.condition)
+                )
         return work.commit(ctx.batchnorm)
 
-    def _fit(self, found: Mixed, squares: Mapping[str, float], levels: Levels, ctx: Context) -> Array | None:
-        """The matrix of a region; None where it is not certified."""
+    def _fit(self, found: Mixed, squares: Mapping[str, float], levels: Levels) -> Fit:
+        """The best matrix of a region."""
         problem = affine_problem(found, squares, levels)
-        fit = fit_matrix(
+        return fit_matrix(
             problem, starting_diagonal(problem), epochs=self.epochs, steps=self.steps, stability=self.stability, widest=self.widest
         )
-        if float(dominance(fit.matrices).min()) < MARGIN:
-            ctx.declined(found.region.node, "its matrix is not strictly diagonally dominant")
-            return None
-        return fit.matrices
 
     def _mean_squares(self, graph: Graph, names: set[str], ctx: Context) -> dict[str, float]:
         """Mean square of some tensors over a few feeds."""

@@ -6,9 +6,6 @@ the largest of its layer, and the largest counts: all branches share one scale. 
 regions; repeating the step over all regions until nothing moves makes the three ranges equal.
 
 A Clip that is crossed gets one bound a channel: a Min with a vector behind a Clip with the widest bounds.
-
-High-bias absorption: what a channel before a ReLU always exceeds, ``c = max(0, mean - 3 deviations)``, moves from its bias into those of the
-layers behind. Exact only for inputs above c, so it is off unless asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ from ..equivalence.fold import Workspace
 from ..equivalence.regions import Region, find_regions
 from ..ir import Graph
 from ..pass_base import Context, Pass
+from ..report.record import RegionChange
 
 LARGEST_RATIO = 1e4
 """A channel is divided by at most this and at least its inverse."""
@@ -64,6 +62,12 @@ def relative_ranges(region: Region, work: Workspace) -> tuple[Array, Array]:
     return sides[0], sides[1]
 
 
+def smallest_range(region: Region, work: Workspace) -> float:
+    """Smallest weight range of a channel that is not always 0, relative to the largest of its layer."""
+    ranges = np.concatenate(relative_ranges(region, work))
+    return float(ranges[ranges > 0].min(initial=1.0))
+
+
 def equalizing_factors(written: Array, read: Array) -> Array:
     """What each class is multiplied by: ``sqrt(read / written)``, 1 where one of them is 0."""
     live = (written > 0) & (read > 0)
@@ -89,10 +93,14 @@ class EqualizeChannels(Pass):
         """Rewrite ``graph`` in place; True when a channel was scaled."""
         work = Workspace(graph)
         regions = list(self._regions(graph, ctx))
+        before = [smallest_range(region, work) for region in regions]
         for _ in range(self.iterations):
             largest = max((self._step(region, work) for region in regions), default=0.0)
             if largest < CONVERGED:
                 break
+        for region, known in zip(regions, before, strict=True):
+            ratios = (1 / known, 1 / smallest_range(region, work))
+            ctx.report.regions.append(RegionChange(self.name, region.name, "diagonal", region.classes, None, None, *ratios))
         return work.commit(ctx.batchnorm)
 
     def _regions(self, graph: Graph, ctx: Context) -> Iterator[Region]:

@@ -20,6 +20,7 @@ from ..equivalence.noise import Levels
 from ..equivalence.regions import Region
 from ..ir import Graph
 from ..pass_base import Context, Pass
+from ..report.record import RegionChange
 from ._mixing import mixable_regions, sampled_regions
 
 Array = NDArray[Any]
@@ -70,12 +71,12 @@ class Rotate(Pass):
         work, rng, levels = Workspace(graph), np.random.default_rng(ctx.seed), Levels(255, 2 ** (self.bits - 1) - 1)
         mixed, trial = sampled_regions(graph, regions, ctx, self.feeds)
         for found in mixed:
-            best, least = None, (1 - self.gain) * found.noise(trial, found.identity(), levels)
-            for _ in range(self.draws):
-                matrices = rotations(found.region, rng)
-                noise = found.noise(trial, matrices, levels)
-                if noise < least:
-                    best, least = matrices, noise
-            if best is not None:
-                work.mix(found.region, best)
+            before = found.noise(trial, found.identity(), levels)
+            tried = [rotations(found.region, rng) for _ in range(self.draws)]
+            noises = [found.noise(trial, matrices, levels) for matrices in tried]
+            if noises and min(noises) < (1 - self.gain) * before:
+                work.mix(found.region, tried[int(np.argmin(noises))])
+                ctx.report.regions.append(
+                    RegionChange(self.name, found.region.name, "matrix", found.region.classes, before, min(noises), condition=1.0)
+                )
         return work.commit(ctx.batchnorm)

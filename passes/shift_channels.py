@@ -24,6 +24,7 @@ from ..equivalence.statistics import ChannelRange
 from ..equivalence.trial import Trial
 from ..ir import Graph
 from ..pass_base import Context, Pass
+from ..report.record import RegionChange
 from ._region_noise import TRIAL_FEEDS, divided_noise, observed_regions, scalable_regions, spans_of
 
 Array = NDArray[Any]
@@ -65,10 +66,11 @@ class ShiftChannels(Pass):
         trial = Trial.on(graph, data[1::2][:TRIAL_FEEDS] or data)
         work = Workspace(graph)
         for noise in observed_regions(graph, regions, data[::2]):
-            best = self._best(noise, trial)
-            if best is not None:
-                work.shift(noise.region, best[0])
-                work.scale(noise.region, 1 / best[1])
+            offsets, divisors, before, after = self._best(noise, trial)
+            if after < (1 - self.gain) * before:
+                work.shift(noise.region, offsets)
+                work.scale(noise.region, 1 / divisors)
+                ctx.report.regions.append(RegionChange(self.name, noise.region.name, "shift", noise.region.classes, before, after))
         return work.commit(ctx.batchnorm)
 
     def _regions(self, graph: Graph, ctx: Context) -> Iterator[Region]:
@@ -79,8 +81,8 @@ class ShiftChannels(Pass):
             else:
                 ctx.declined(region.node, reason)
 
-    def _best(self, noise: RegionNoise, trial: Trial) -> tuple[Array, Array] | None:
-        """Offsets [C] and divisors [classes] of least noise; None where none is good enough."""
+    def _best(self, noise: RegionNoise, trial: Trial) -> tuple[Array, Array, float, float]:
+        """Offsets [C] and divisors [classes] of least predicted noise, and what is measured before and after."""
         region = noise.region
         offsets = middles(noise.grids[0][0][1])
         shifted = replace(noise, grids=[[(place, _moved(seen, offsets)) for place, seen in grid] for grid in noise.grids])
@@ -92,8 +94,8 @@ class ShiftChannels(Pass):
             work.shift(here, offsets)
             work.scale(here, 1 / divisors)
 
-        least = (1 - self.gain) * divided_noise(trial, noise, np.ones(region.classes), Levels())
-        return (offsets, divisors) if trial.noise(region, transform, spans_of(shifted, divisors), Levels()) < least else None
+        before = divided_noise(trial, noise, np.ones(region.classes), Levels())
+        return offsets, divisors, before, trial.noise(region, transform, spans_of(shifted, divisors), Levels())
 
 
 def _moved(seen: ChannelRange, offsets: Array) -> ChannelRange:

@@ -142,6 +142,32 @@ class Allocation:
 
 
 @dataclass(frozen=True)
+class RegionChange:
+    """Tensors between layers whose channels were transformed together, the float function unchanged.
+
+    Attributes:
+        pass_name: the pass.
+        tensor: name of the first of them, before.
+        kind: ``diagonal``, ``shift`` or ``matrix``.
+        channels: number of independent channels.
+        noise_before, noise_after: noise of the outputs that the region's grids alone cause, relative to their energy, on feeds held out; None
+            where it was not measured.
+        ratio_before, ratio_after: largest over smallest range of a channel's weights (``equalize-channels``) or values.
+        condition: condition number of a matrix.
+    """
+
+    pass_name: str
+    tensor: str
+    kind: str
+    channels: int
+    noise_before: float | None = None
+    noise_after: float | None = None
+    ratio_before: float | None = None
+    ratio_after: float | None = None
+    condition: float | None = None
+
+
+@dataclass(frozen=True)
 class LayerError:
     """How far a layer's output is from the float one, in dB."""
 
@@ -161,6 +187,7 @@ class Report:
     widths: list[WidthChoice] = field(default_factory=list)
     layers: list[LayerError] = field(default_factory=list)
     reconstructions: list[Reconstruction] = field(default_factory=list)
+    regions: list[RegionChange] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
     allocation: Allocation | None = None
     grids: list[GridChoice] = field(default_factory=list)
