@@ -46,9 +46,12 @@ def find_splits(graph: Graph) -> Iterator[Split]:
     """Layers in three branches with float weights that do not overlap, in graph order."""
     for total in standard(graph, "Add"):
         inner = made_by(total.inputs[0], "Add")
-        if inner is None or sole_user(graph, inner.outputs[0]) is not total:
+        if inner is None:
             continue
-        branches = [made_by(tensor, *LAYERS) for tensor in (*inner.inputs, total.inputs[1])]
+        operands = [*inner.inputs, total.inputs[1]]
+        if sole_user(graph, inner.outputs[0]) is not total:
+            continue
+        branches = [made_by(tensor, *LAYERS) for tensor in operands]
         found = tuple(branch for branch in branches if branch is not None and sole_user(graph, branch.outputs[0]) in (inner, total))
         if len(found) == BRANCHES and _alike(found):
             yield Split(found, total)
