@@ -27,7 +27,7 @@ LARGEST_SHIFT = 15
 
 def power_of_two(divisors: Array) -> Array:
     """The nearest powers of two, in the exponent."""
-    return np.exp2(np.clip(np.rint(np.log2(divisors)), -LARGEST_SHIFT, LARGEST_SHIFT))
+    return np.asarray(np.exp2(np.clip(np.rint(np.log2(divisors)), -LARGEST_SHIFT, LARGEST_SHIFT)))
 
 
 def shifted_divisors(noise: RegionNoise) -> Iterator[Array]:

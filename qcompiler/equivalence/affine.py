@@ -103,7 +103,7 @@ class AffineProblem:
         slope = 2 / self.levels.activation * total ** (1 / NORM - 1) * powers * np.sign(values)
         parts = slope.reshape(self.blocks, self.block, -1) @ rows.reshape(-1, self.blocks, self.block).transpose(1, 0, 2)
         gradient += energy * step / 6 * parts
-        return step**2 / 12
+        return float(step**2 / 12)
 
     def _writer_steps(self, matrices: Array, weight: Array, inputs: float, energy: Array, gradient: Array) -> Array:
         """``n d_i^2 / 12`` of each channel; adds its share of the gradient."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qcompiler.equivalence.matrices import columns_of, rows_of, weight_of_rows, with_columns
 from qcompiler.equivalence.regions import Place, Region
-from qcompiler.equivalence.rules import End
+from qcompiler.equivalence.visit import End
 from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
 from qcompiler.pass_base import BatchNormStatistics
 

@@ -58,7 +58,7 @@ class Reader:
     @property
     def columns(self) -> Array:
         """float64 [C]: the largest weight that reads each channel."""
-        return self.largest.reshape(self.groups, -1, self.largest.shape[1]).max(axis=1, initial=0.0).reshape(-1)
+        return np.asarray(self.largest.reshape(self.groups, -1, self.largest.shape[1]).max(axis=1, initial=0.0).reshape(-1))
 
     @property
     def signal(self) -> float:

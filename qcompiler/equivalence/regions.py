@@ -18,7 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from qcompiler.equivalence.axes import Index, Layout, sizes_of
-from qcompiler.equivalence.rules import Effect, End, Link, Visit, apply_rule
+from qcompiler.equivalence.rules import apply_rule
+from qcompiler.equivalence.visit import Effect, End, Link, Visit
 from qcompiler.ir import Graph, Node, Tensor, constant_of, consumers, producer
 from qcompiler.shapes import Shape, infer_shapes
 

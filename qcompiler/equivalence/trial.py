@@ -103,7 +103,7 @@ def _insert_grid(graph: Graph, tensor: Tensor, span: Span, largest: int, taken: 
     result = Variable(unique_name(taken, f"{tensor.name}_rounded"), dtype=tensor.dtype, shape=tensor.shape)
     replace_uses(graph, tensor, result)
     current: Tensor = tensor
-    steps = (("Div", [scale]), ("Round", []), ("Clip", [-zero_point, largest - zero_point]), ("Mul", [scale]))
+    steps: tuple[tuple[str, list[float]], ...] = (("Div", [scale]), ("Round", []), ("Clip", [-zero_point, largest - zero_point]), ("Mul", [scale]))
     for op, operands in steps:
         target = result if op == "Mul" else Variable(unique_name(taken, f"{tensor.name}_{op}"), dtype=tensor.dtype)
         constants = [Constant(unique_name(taken, f"{tensor.name}_{op}_by"), np.array(value, np.float32)) for value in operands]
