@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.sources import synthetic_source
-from ..equivalence.noise import Levels
+from ..equivalence.levels import Levels
 from ..equivalence.regions import Place, Region, find_regions
 from ..equivalence.statistics import Samples, sample_channels
 from ..equivalence.trial import Span, Trial

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..calibration.sources import synthetic_source
 from ..equivalence.fold import Workspace
-from ..equivalence.noise import Levels, RegionNoise, grid_range, region_noise
+from ..equivalence.levels import Levels
+from ..equivalence.noise import RegionNoise, grid_range, region_noise
 from ..equivalence.regions import Region, find_regions
 from ..equivalence.statistics import channel_ranges
 from ..equivalence.trial import Span, Trial

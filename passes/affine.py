@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ..calibration.sources import synthetic_source
 from ..equivalence.affine import MARGIN, AffineProblem, Fit, dominance, fit_matrix
 from ..equivalence.fold import Workspace
+from ..equivalence.levels import Levels
 from ..equivalence.matrices import rows_of
-from ..equivalence.noise import Levels
 from ..ir import Graph, Node, constant_of
 from ..pass_base import Context, Pass
 from ..report.record import RegionChange

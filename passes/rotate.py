@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..equivalence.fold import Workspace
-from ..equivalence.noise import Levels
+from ..equivalence.levels import Levels
 from ..equivalence.regions import Region
 from ..ir import Graph
 from ..pass_base import Context, Pass

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..calibration.sources import synthetic_source
 from ..equivalence.fold import Workspace, shift_refusal
-from ..equivalence.noise import Levels, RegionNoise
+from ..equivalence.levels import Levels
+from ..equivalence.noise import RegionNoise
 from ..equivalence.regions import Region
 from ..equivalence.statistics import ChannelRange
 from ..equivalence.trial import Trial

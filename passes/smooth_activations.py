@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from ..equivalence.noise import Levels, RegionNoise
+from ..equivalence.levels import Levels
+from ..equivalence.noise import RegionNoise
 from ..ir import Graph
 from ..pass_base import Context, Pass
 from ._region_noise import power_divisors, scalable_regions, scale_regions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompiler.equivalence.affine import AffineProblem, dominance, fit_matrix, gradual_mask
-from qcompiler.equivalence.noise import Levels
+from qcompiler.equivalence.levels import Levels
 
 CHANNELS, BLOCK = 8, 4
 

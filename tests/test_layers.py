@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
 
-IDEAS = ("grids", "layer_problem", "solvers", "equivalence", "allocation")
-"""Mathematics without any graph."""
+IDEAS = ("grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.levels", "allocation")
+"""Mathematics without any graph. The rest of `equivalence` finds regions of graphs and folds transforms into them."""
 
 DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "verify")
 """What drives passes; a pass knows none of it."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.equivalence.noise import Levels
+from qcompiler.equivalence.levels import Levels
 
 __all__ = ["AffineProblem", "Fit", "dominance", "fit_matrix", "gradual_mask"]
 

@@ -17,22 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.matrices import columns_of, groups_of, rows_of
 from qcompiler.equivalence.regions import Place, Region
 from qcompiler.equivalence.statistics import ChannelRange
 from qcompiler.ir import Node, constant_of
 
-__all__ = ["Levels", "Reader", "RegionNoise", "grid_range", "region_noise"]
+__all__ = ["Reader", "RegionNoise", "grid_range", "region_noise"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Steps of the grids: of an activation's range, and up to a weight's largest magnitude. An infinite number: no noise."""
-
-    activation: float = 255
-    weight: float = 127
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.observers import Range, affine_grid
 from qcompiler.equivalence.fold import Workspace
+from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.matrices import rows_of, weight_of_rows
-from qcompiler.equivalence.noise import Levels
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.errors import QCompilerError
 from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, copy_of, names_in, replace_uses, unique_name

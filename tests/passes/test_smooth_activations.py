@@ -9,7 +9,7 @@ from qcompiler.passes.preshift import Preshift, power_of_two
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.smooth_activations import SmoothActivations
 
-from qcompiler.equivalence.noise import Levels
+from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.regions import find_regions
 from qcompiler.ir import Graph, constant_of
 from qcompiler.manager import Manager

@@ -1,0 +1,15 @@
+"""How fine the grids are that a transform is chosen for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Levels"]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Steps of the grids: of an activation's range, and up to a weight's largest magnitude. An infinite number: no noise."""
+
+    activation: float = 255
+    weight: float = 127
