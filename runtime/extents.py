@@ -43,6 +43,12 @@ def strided(f: Values, operand: str, dims: Sequence[int], strides: Sequence[int]
     return [Access(operand, first * size, (last + 1) * size, write)]
 
 
+def pitched(f: Values, operand: str, lines: int, run: int) -> list[Access]:
+    """``lines`` of ``run`` elements are written, a pitch of its own apart (0: densely), from an offset of its own on."""
+    pitch = f[f"{operand}_pitch"] or run
+    return strided(f, operand, [lines, run], [pitch, 1], True, f[f"{operand}_offset"])
+
+
 def walked(f: Values, operand: str, write: bool = False, offset: int = 0) -> list[Access]:
     """The walk over d0..d5 with an operand's own strides."""
     dims = [f[f"d{i}"] for i in range(MAX_RANK)]
@@ -84,7 +90,7 @@ def conv_accesses(f: Values) -> list[Access]:
     return [
         *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]),
         *constant("w", 1, taps * (f["in_c"] // f["groups"]) * outputs), *constant("bias", 4, outputs),
-        *requant_constants(f, outputs), *dense(f, "y", image(f, "out_c"), write=True),
+        *requant_constants(f, outputs), *pitched(f, "y", f["batch"] * f["out_h"] * f["out_w"], outputs),
     ]
 
 

@@ -10,12 +10,16 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import loop
+from .vectors import HAS_BYTE_LOOKUP
 
 SQUARE = 16
 """Rows and columns of bytes that are transposed at a time."""
 
 SHORTEST = 16
 """Bytes of the shortest run that `copy_run` copies."""
+
+PIXELS = 64 if HAS_BYTE_LOOKUP else 16
+"""Pixels that are put together of three planes at a time."""
 
 _I8, _I32, _I64 = (ir.IntType(width) for width in (8, 32, 64))
 _LINE = ir.VectorType(_I8, SQUARE)
@@ -88,8 +92,41 @@ def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, 
         builder.store(value, line(target, target_stride, i), align=1)
 
 
+def _make_interleave() -> Callable[[int, int, int, int], None]:
+    def interleave(typingctx: Any, target: Any, source: Any, plane: Any, blocks: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_interleave(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 4)), codegen
+
+    return intrinsic(interleave)  # type: ignore[no-any-return]
+
+
+def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks: Any) -> None:
+    """Three vectors, one of each plane, become three vectors of pixels, each by two shuffles."""
+    kind, order = ir.VectorType(_I8, PIXELS), ir.VectorType(_I32, PIXELS)
+    planes = [_at(builder, builder.add(source, builder.mul(plane, ir.Constant(_I64, c))), kind) for c in range(3)]
+    pixels = _at(builder, target, kind)
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        first, second, third = (builder.load(builder.gep(place, [index]), align=1) for place in planes)
+        for part in range(3):
+            places = [divmod(part * PIXELS + i, 3) for i in range(PIXELS)]
+            two = builder.shuffle_vector(first, second, ir.Constant(order, [pixel + PIXELS * (c == 1) for pixel, c in places]))
+            mixed = ir.Constant(order, [PIXELS + pixel if c == 2 else i for i, (pixel, c) in enumerate(places)])
+            number = builder.add(builder.mul(index, ir.Constant(_I64, 3)), ir.Constant(_I64, part))
+            builder.store(builder.shuffle_vector(two, third, mixed), builder.gep(pixels, [number]), align=1)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
 copy_run = _make_copy()
 """``copy_run(target, source, count)``: at least `SHORTEST` bytes; the runs do not overlap, or are the same."""
 
 transpose_square = _make_transpose()
 """``transpose_square(target, target_stride, source, source_stride)``: 16 x 16 bytes, strides in bytes."""
+
+interleave_three = _make_interleave()
+"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes, from planes ``plane`` bytes apart."""

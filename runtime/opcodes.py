@@ -30,6 +30,7 @@ from .extents import (
     nonempty_axis,
     norm_parameters,
     norm_rules,
+    pitched,
     pool_rules,
     product_scratch,
     recurrent_accesses,
@@ -107,8 +108,11 @@ def _define(name: str, fields: list[Field], accesses: Callable[[Values], list[Ac
 
 
 # x [batch, in_h, in_w, in_c], w [kernel_h, kernel_w, in_c/groups, out_c], y [batch, out_h, out_w, out_c]; bias has -x_zp*sum(w) in it.
+# Pixels of y are y_pitch elements apart, from y_offset on; 0: dense.
 _define(
-    "conv", [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1), *zero_points("x_zp"), *OUT],
+    "conv",
+    [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1), *zero_points("x_zp"), *OUT,
+     *dims("y_pitch", default=0), *strides("y_offset", default=0)],
     conv_accesses, limits=shift_limits("n"), rules=group_rules, scratch=conv_scratch,
 )
 # w [kernel_h, kernel_w, in_c, out_c/groups]; the zero point is NOT in the bias here: (x - x_zp) is multiplied.
@@ -175,11 +179,13 @@ _define(
     lambda f: [*dense(f, "x", f["count"]), *dense(f, "table", 256 if f["x_type"] == U8 else 65536), *dense(f, "y", f["count"], True)],
     rules=lambda f: ["the table and y have different element types"] if f["table_type"] != f["y_type"] else [],
 )
-# Requantize, and QuantizeInteger for i32 / i64 / bool inputs: out(requant(clip(x) - x_zp, m, n)).
+# Requantize, and QuantizeInteger for i32 / i64 / bool inputs: out(requant(clip(x) - x_zp, m, n)). ``lines`` of ``count`` elements (0: one) lie
+# y_pitch elements apart in y, from y_offset on, and densely in x.
 _define(
     "requant",
-    [*read("x", INTEGERS), *write("y", INTEGERS), *dims("count"), *zero_points("x_zp"), *multipliers("m"), *SHIFT, *OUT],
-    lambda f: [*dense(f, "x", f["count"]), *dense(f, "y", f["count"], True)],
+    [*read("x", INTEGERS), *write("y", INTEGERS), *dims("count"), *zero_points("x_zp"), *multipliers("m"), *SHIFT, *OUT,
+     *dims("lines", "y_pitch", default=0), *strides("y_offset", default=0)],
+    lambda f: [*dense(f, "x", f["count"] * max(f["lines"], 1)), *pitched(f, "y", max(f["lines"], 1), f["count"])],
 )
 # Conversion between integer types: wraps like C; to bool: x != 0.
 _define(

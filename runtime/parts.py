@@ -80,7 +80,7 @@ def work(name: str, f: Values) -> float:
         return f["outer"] * f["k"] * f["inner"] * cost
     if "out_h" in f:
         return f["batch"] * f["out_h"] * f["out_w"] * f["in_c"] * cost
-    return f.get("count", 0) * cost
+    return f.get("count", 0) * max(f.get("lines", 1), 1) * cost
 
 
 def _product(results: int, k: int) -> float:
@@ -173,6 +173,16 @@ def _dense(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         yield {"x": f["x"] + first * _bytes(f, "x"), "y": f["y"] + first * _bytes(f, "y"), "count": count}
 
 
+def _requant(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
+    """By lines where there are several."""
+    if f["lines"] < 2:
+        yield from _dense(name, f, most, threads)
+        return
+    for first, count in _ranges(f["lines"], most):
+        offset = f["y_offset"] + first * (f["y_pitch"] or f["count"])
+        yield {"x": f["x"] + first * f["count"] * _bytes(f, "x"), "y_offset": offset, "lines": count}
+
+
 def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     """Along the outermost dimension that is not 1; y is dense."""
     axis = next((i for i in range(MAX_RANK) if f[f"d{i}"] != 1), MAX_RANK - 1)
@@ -210,7 +220,7 @@ def _image(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     outputs, lines = f.get("out_c", f["in_c"]), max(1, -(-most // f["batch"]))
     if f["out_h"] < _LEAST_LINES * lines:  # lines that two parts both read are read twice
         lines = min(lines, -(-threads // f["batch"]))
-    pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * outputs * _bytes(f, "y")
+    pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * (f.get("y_pitch") or outputs) * _bytes(f, "y")
     unit = 2 if f["out_h"] >= 8 * lines else 1
     for image in range(f["batch"]):
         x, y = f["x"] + image * f["in_h"] * pitch_x, f["y"] + image * f["out_h"] * pitch_y
@@ -239,14 +249,14 @@ def _conv(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         yield from _image(name, f, most, threads)
         return
     for first, count in _ranges(pixels, most, 6):  # a matrix product: any pixels do
-        x, y = (f[s] + first * f[c] * _bytes(f, s) for s, c in (("x", "in_c"), ("y", "out_c")))
+        x, y = (f[s] + first * pitch * _bytes(f, s) for s, pitch in (("x", f["in_c"]), ("y", f["y_pitch"] or f["out_c"])))
         yield {"batch": 1, "in_h": count, "in_w": 1, "out_h": count, "out_w": 1, "x": x, "y": y}
 
 
 _Divider = Callable[[str, Values, int, int], Iterator[Part]]
 DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "gemm": (_gemm, "xy"), "matmul": (_matmul, "aby"), "conv": (_conv, "xy"), "conv_transpose": (_image, "xy"), "max_pool": (_image, "xy"),
-    "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_dense, "xy"), "cast": (_dense, "xy"),
+    "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_requant, "xy"), "cast": (_dense, "xy"),
     "piecewise": (_dense, "xy"), "move": (_move, "xy"),
     "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
     **{name: (_walk, f"{operands}y") for name, operands in _WALKED.items()},

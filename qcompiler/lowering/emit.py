@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import sympy
 from qcompiler import shapes
 from qcompiler.dims import Dim, as_dim, floor_div, maximum, minimum, to_nested
 from qcompiler.errors import UnsupportedError
-from qcompiler.ir import Constant, Graph, Node, Tensor
+from qcompiler.ir import Constant, Graph, Node, Tensor, consumers
 from qcompiler.lowering.layout import Order, View, coalesce, contiguous
 from qcompiler.lowering.mirror import mirror
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
@@ -37,6 +37,7 @@ class Emitter:
         self.known = shapes.infer(mirror(graph))
         self._rules = rules
         self._views: dict[str, View] = {}
+        self._copies: dict[Hashable, View] = {}
         self._required: set[str] = set()
 
     def run(self) -> Program:
@@ -129,6 +130,10 @@ class Emitter:
             values = np.array([int(item) for item in value.ints()], tensor.dtype or np.int64).reshape(value.items.shape)
         return View.dense(self.program.constant(values), values.shape)
 
+    def placed(self, tensor: Tensor) -> View | None:
+        """Where a tensor lies whose parts were written before it; None: nowhere yet."""
+        return self._views.get(tensor.name)
+
     def bind(self, tensor: Tensor, view: View) -> None:
         """Say where a tensor lies."""
         self._views[tensor.name] = view
@@ -139,6 +144,35 @@ class Emitter:
         self.bind(tensor, view)
         return view
 
+    def place(self, tensor: Tensor, order: Order) -> View:
+        """Where an instruction that can leave gaps between its lines writes ``tensor``, whose innermost axis in ``order`` is a line.
+
+        A tensor that nothing but a Concat along that axis reads is written into the Concat's result at once.
+        """
+        view = self._place_in_concat(tensor, order)
+        if view is None:
+            return self.new(tensor, order)
+        self.bind(tensor, view)
+        return view
+
+    def _place_in_concat(self, tensor: Tensor, order: Order) -> View | None:
+        readers = consumers(tensor)
+        if len(readers) != 1 or readers[0].op != "Concat" or any(tensor is output for output in self.graph.outputs):
+            return None
+        concat, result = readers[0], readers[0].outputs[0]
+        axis = int(concat.attrs["axis"])
+        repeated = sum(part is tensor for part in concat.inputs) > 1
+        if repeated or order[-1] != axis or len(order) < 2 or np.dtype(result.dtype) != np.dtype(tensor.dtype):
+            return None
+        if result.name not in self._views:
+            self.new(result, order)
+        whole = self._views[result.name]
+        if not whole.lies_in(order):
+            return None
+        before = next(i for i, part in enumerate(concat.inputs) if part is tensor)
+        start = as_dim(sum((self.shape(part)[axis] for part in concat.inputs[:before]), start=0))
+        return whole.sliced(axis, start, self.shape(tensor)[axis], 1)
+
     def scratch(self, shape: Sequence[Dim], dtype: Any, order: Order | None = None, name: str = "") -> View:
         """A buffer that no tensor of the graph is bound to."""
         axes = tuple(range(len(shape))) if order is None else order
@@ -147,13 +181,16 @@ class Emitter:
         return View.dense(self.program.buffer(physical, dtype, name=name, perm=perm), shape, axes)
 
     def in_order(self, view: View, order: Order | None, node: str) -> View:
-        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy."""
+        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy, made once."""
         axes = tuple(range(view.rank)) if order is None else order
         if view.lies_in(axes):
             return view
-        copy = self.scratch(view.shape, view.handle.element, axes)
-        self.move(view, copy, node)
-        return copy
+        key = (self.is_buffer(view), view.handle.index, view.shape, view.strides, view.offset, axes)
+        if key not in self._copies:
+            copy = self.scratch(view.shape, view.handle.element, axes)
+            self.move(view, copy, node)
+            self._copies[key] = copy
+        return self._copies[key]
 
     def copied(self, view: View, node: str) -> View:
         """A copy in the order of the axes."""

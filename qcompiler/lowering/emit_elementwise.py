@@ -10,7 +10,7 @@ import numpy as np
 from qcompiler.dims import to_nested
 from qcompiler.ir import Node
 from qcompiler.lowering.emit import Emitter, output_fields
-from qcompiler.lowering.layout import Order, View
+from qcompiler.lowering.layout import Order, View, product
 from qcompiler.runtime.opcodes import Binary, Comparison, Logic
 
 _BINARY = {"Add": Binary.ADD, "Mul": Binary.MUL, "Div": Binary.DIV, "Min": Binary.MIN, "Max": Binary.MAX}
@@ -66,8 +66,17 @@ def emit_piecewise(emitter: Emitter, node: Node) -> None:
 
 def emit_requantize(emitter: Emitter, node: Node) -> None:
     """Requantize and QuantizeInteger."""
-    zero = int(node.attrs.get("x_zp", 0))
-    _unary(emitter, node, "requant", x_zp=zero, m=int(node.attrs["m"]), n=int(node.attrs["n"]), **output_fields(node))
+    x, order = emitter.anyhow_dense(emitter.view(node.inputs[0]), node.name)
+    y = emitter.place(node.outputs[0], order)
+    fields = {"x_zp": int(node.attrs.get("x_zp", 0)), "m": int(node.attrs["m"]), "n": int(node.attrs["n"]), **output_fields(node)}
+    if y.order is not None:
+        emitter.program.emit("requant", node=node.name, x=x.handle, y=y.handle, count=to_nested(x.count), **fields)
+        return
+    lines = product([y.shape[axis] for axis in order[:-1]])
+    emitter.program.emit(
+        "requant", node=node.name, x=x.handle, y=y.handle, count=to_nested(y.shape[order[-1]]), lines=to_nested(lines),
+        y_pitch=to_nested(y.strides[order[-2]]), y_offset=to_nested(y.offset), **fields,
+    )
 
 
 def emit_cast(emitter: Emitter, node: Node) -> None:

@@ -49,18 +49,21 @@ def emit_conv(emitter: Emitter, node: Node) -> None:
     x = emitter.in_order(emitter.view(node.inputs[0]), order, node.name)
     weight, bias = _values(node.inputs[1]), _values(node.inputs[2]).astype(np.int64)
     zero, outputs = int(node.attrs["x_zp"]), weight.shape[0]
-    y = emitter.new(node.outputs[0], order)
+    y = emitter.place(node.outputs[0], order)
+    pitch = to_nested(y.strides[order[-2]])
     folded = (bias - zero * weight.reshape(outputs, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
-    common = {"x": x.handle, "y": y.handle, "bias": folded, **_factors(node, outputs), **output_fields(node)}
+    common = {
+        "x": x.handle, "y": y.handle, "y_offset": to_nested(y.offset), "bias": folded, **_factors(node, outputs), **output_fields(node),
+    }
     if _is_pointwise(node):
         columns = np.ascontiguousarray(weight.reshape(outputs, -1).T)
         rows = product([size for axis, size in enumerate(x.shape) if axis != 1])
-        emitter.program.emit("gemm", node=node.name, w=columns, rows=to_nested(rows), k=columns.shape[0], cols=outputs, **common)
+        emitter.program.emit("gemm", node=node.name, w=columns, rows=to_nested(rows), k=columns.shape[0], cols=outputs, y_row=pitch, **common)
         return
     packed = _as_image(weight).transpose(2, 3, 1, 0)
     emitter.program.emit(
         "conv", node=node.name, w=np.ascontiguousarray(packed), out_c=outputs, groups=int(node.attrs["group"]), x_zp=zero,
-        **geometry(node, x, y), **common,
+        y_pitch=pitch, **geometry(node, x, y), **common,
     )
 
 

@@ -103,13 +103,14 @@ def emit_tile(emitter: Emitter, node: Node) -> None:
 
 
 def emit_concat(emitter: Emitter, node: Node) -> None:
-    """One copy for each input, into a result that lies like the first dense one."""
+    """One copy for each input that was not written in place, into a result that lies like the first dense one."""
     axis, parts = int(node.attrs["axis"]), [emitter.view(tensor) for tensor in node.inputs]
     order = next((part.order for part in parts if part.order is not None and emitter.is_buffer(part)), None)
-    y = emitter.new(node.outputs[0], order)
+    y = emitter.placed(node.outputs[0]) or emitter.new(node.outputs[0], order)
     start: Dim = 0
     for part in parts:
-        emitter.move(part, y.sliced(axis, start, part.shape[axis], 1), node.name, y.order)
+        if part.handle is not y.handle:  # else it was written there
+            emitter.move(part, y.sliced(axis, start, part.shape[axis], 1), node.name, y.order)
         start = as_dim(start + part.shape[axis])
 
 

@@ -24,6 +24,13 @@ def at(row: int, column: int) -> int:
 
 
 @jit
+def at_or(row: int, column: int, default: int) -> int:
+    """A number of the instruction; ``default`` where it is 0."""
+    number: int = load_i64(row, column)
+    return number if number != 0 else default
+
+
+@jit
 def fetch(base: int, element: int, index: int) -> int:
     """One element of any type."""
     if element in (_U8, _BOOL):

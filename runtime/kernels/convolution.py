@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..jit import jit
 from ..opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, fetch
+from .common import BLOCK_BYTES, BLOCKS, at, at_or, fetch
 from .product import accumulate, copy_i32, store_row
 
 _CONV, _TRANSPOSED = columns("conv"), columns("conv_transpose")
@@ -40,10 +40,11 @@ def conv(row: int, scratch: int) -> None:
     """Convolution; x's zero point is in the bias, padding reads as the zero point."""
     acc = scratch + BLOCKS * BLOCK_BYTES
     height, width, outputs = at(row, _CONV.out_h), at(row, _CONV.out_w), at(row, _CONV.out_c)
+    pitch = at_or(row, _CONV.y_pitch, outputs)
     for pixel in range(at(row, _CONV.batch) * height * width):
         _conv_pixel(row, acc, pixel // (height * width), pixel // width % height, pixel % width)
         store_row(
-            at(row, _CONV.y), at(row, _CONV.y_type), pixel * outputs, acc, at(row, _CONV.m), at(row, _CONV.n), outputs,
+            at(row, _CONV.y), at(row, _CONV.y_type), at(row, _CONV.y_offset) + pixel * pitch, acc, at(row, _CONV.m), at(row, _CONV.n), outputs,
             at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
         )
 

@@ -26,7 +26,7 @@ from ..opcodes import columns
 from ..simd import LANES, TILE_ROWS, Isa
 from ..windows import chunk_width, padded_channels, widest_chunk
 from .bands import band_lines, band_rows, copy_line, layout_of, padded_width, point_pixels
-from .common import BLOCK_BYTES, BLOCKS, at, size_of
+from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
 from .tiles import QUAD, requant_rows
 
 _CONV = columns("conv")
@@ -133,12 +133,12 @@ def _convolve_pixels(row: int, scratch: int, groups: int, first: int, pixels: in
     layout = layout_of(isa, at(row, _CONV.x_type))
     x_size = 1 if layout == QUAD else 2
     acc, packed = scratch + BLOCKS * BLOCK_BYTES, at(row, PACKED_COLUMN)
-    offsets = acc + TILE_BYTES
+    offsets, pitch = acc + TILE_BYTES, at_or(row, _CONV.y_pitch, channels)
     padded, single = _padded_channels(channels), at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) == 1
     m, n, w = packed + 4 * padded, packed + 8 * padded, packed + 12 * padded
     for top in range(0, pixels, TILE_ROWS):
         count = min(TILE_ROWS, pixels - top)
-        y, c = at(row, _CONV.y) + (first + top) * channels * y_size, 0
+        y, c = at(row, _CONV.y) + (at(row, _CONV.y_offset) + (first + top) * pitch) * y_size, 0
         while c < channels:
             width = _chunk_width(_widest_chunk(isa == _AVX512, layout == QUAD), channels - c)
             weights = w + c * groups * 4
@@ -152,7 +152,7 @@ def _convolve_pixels(row: int, scratch: int, groups: int, first: int, pixels: in
                     single_i16(x, width // LANES, weights, packed + 4 * c, acc + r * 4 * width)
             used = min(width, channels - c)
             requant_rows(
-                y + c * y_size, channels * y_size, element, acc, 4 * width, count, m + 4 * c, n + 4 * c, used,
+                y + c * y_size, pitch * y_size, element, acc, 4 * width, count, m + 4 * c, n + 4 * c, used,
                 at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
             )
             c += width

@@ -13,6 +13,7 @@ from .common import (
     BLOCK,
     BLOCK_BYTES,
     at,
+    at_or,
     clamp,
     code_block,
     fetch,
@@ -294,6 +295,9 @@ def _look_up(row: int, y: int, x: int, entries: int, count: int) -> None:
     """``y[i] = entries[x[i]]`` on bytes."""
     whole = count // LOOKUP_BYTES if HAS_BYTE_LOOKUP and at(row, ISA_COLUMN) == _AVX512 else 0
     lookup_bytes(y, x, entries, whole)
+    if whole > 0:  # the last bytes overlap their neighbours
+        lookup_bytes(y + count - LOOKUP_BYTES, x + count - LOOKUP_BYTES, entries, 1)
+        return
     for i in range(whole * LOOKUP_BYTES, count):
         store_8(y, i, load_u8(entries, load_u8(x, i)))
 
@@ -327,28 +331,31 @@ def _requantize_block(row: int, block: int, count: int) -> None:
 
 
 @jit
-def _requantize_bytes(row: int, scratch: int) -> None:
+def _requantize_bytes(row: int, scratch: int, lines: int, pitch: int) -> None:
     """From uint8 to uint8 by the table of all codes."""
     for i in range(_BYTE_CODES):
         store_64(scratch, i, i)
     _requantize_block(row, scratch, _BYTE_CODES)
-    entries = scratch + BLOCK_BYTES
+    entries, count = scratch + BLOCK_BYTES, at(row, _REQUANT.count)
     store_block(entries, _U8, 0, scratch, _BYTE_CODES)
-    _look_up(row, at(row, _REQUANT.y), at(row, _REQUANT.x), entries, at(row, _REQUANT.count))
+    for line in range(lines):
+        _look_up(row, at(row, _REQUANT.y) + at(row, _REQUANT.y_offset) + line * pitch, at(row, _REQUANT.x) + line * count, entries, count)
 
 
 @jit
 def requantize(row: int, scratch: int) -> None:
     """``out(requant(clip(x) - x_zp, m, n))``; the clip to int32 never changes a code."""
-    x, y, total = at(row, _REQUANT.x), at(row, _REQUANT.y), at(row, _REQUANT.count)
-    if at(row, _REQUANT.x_type) == _U8 and at(row, _REQUANT.y_type) == _U8 and total >= _BYTE_CODES:
-        _requantize_bytes(row, scratch)
+    x, y, total, lines = at(row, _REQUANT.x), at(row, _REQUANT.y), at(row, _REQUANT.count), max(at(row, _REQUANT.lines), 1)
+    pitch = at_or(row, _REQUANT.y_pitch, total)
+    if at(row, _REQUANT.x_type) == _U8 and at(row, _REQUANT.y_type) == _U8 and total * lines >= _BYTE_CODES:
+        _requantize_bytes(row, scratch, lines, pitch)
         return
-    for first in range(0, total, BLOCK):
-        count = min(BLOCK, total - first)
-        load_block(scratch, x, at(row, _REQUANT.x_type), first, 1, count)
-        _requantize_block(row, scratch, count)
-        store_block(y, at(row, _REQUANT.y_type), first, scratch, count)
+    for line in range(lines if total > 0 else 0):
+        for first in range(0, total, BLOCK):
+            count = min(BLOCK, total - first)
+            load_block(scratch, x, at(row, _REQUANT.x_type), line * total + first, 1, count)
+            _requantize_block(row, scratch, count)
+            store_block(y, at(row, _REQUANT.y_type), at(row, _REQUANT.y_offset) + line * pitch + first, scratch, count)
 
 
 @jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..instruction import Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from ..movers import SHORTEST, SQUARE, copy_run, transpose_square
+from ..movers import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three, transpose_square
 from ..opcodes import columns
 from .common import at, clamp, fetch, put, rounding, size_of
 
@@ -76,6 +76,22 @@ def _outer_place(row: int, strides: int, index: int) -> int:
 
 
 @jit
+def _is_interleaving(row: int) -> bool:
+    """Three planes of bytes become pixels: an image of three colours."""
+    planes = at(row, _MOVE.d4) == 3 and at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1 and at(row, _MOVE.y_s5) == 3
+    return planes and size_of(at(row, _MOVE.x_type)) == 1
+
+
+@jit
+def _interleave(target: int, source: int, plane: int, pixels: int) -> None:
+    blocks = pixels // PIXELS
+    interleave_three(target, source, plane, blocks)
+    done = blocks * PIXELS
+    for c in range(3):
+        copy_elements(target + 3 * done + c, source + c * plane + done, 1, pixels - done, 3, 1)
+
+
+@jit
 def _move_plane(row: int, target: int, source: int, size: int) -> None:
     """The two inner dimensions."""
     rows, cols = at(row, _MOVE.d4), at(row, _MOVE.d5)
@@ -85,6 +101,9 @@ def _move_plane(row: int, target: int, source: int, size: int) -> None:
             _transpose(target, source, rows, cols, y_row, x_step)
         else:
             _transpose(target, source, cols, rows, y_step, x_row)
+        return
+    if _is_interleaving(row):
+        _interleave(target, source, x_row, cols)
         return
     for i in range(rows):
         copy_elements(target + i * y_row * size, source + i * x_row * size, size, cols, y_step, x_step)

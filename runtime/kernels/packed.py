@@ -12,7 +12,7 @@ from ..memory import store_64
 from ..opcodes import columns
 from ..simd import TILE_ROWS
 from .bands import band_lines, band_rows, copy_line, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
-from .common import BLOCK_BYTES, BLOCKS, at, size_of
+from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
 from .tiles import QUAD, multiply_block, packed_bytes, point_rows
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
@@ -111,13 +111,13 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
     steps, code_bytes = _steps_of(layout, run * at(row, _CONV.kernel_w) if by_lines else run), (1 if layout == QUAD else 2)
     acc, offsets = scratch + BLOCKS * BLOCK_BYTES, scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
     y_size = size_of(at(row, _CONV.y_type))
-    y_stride = at(row, _CONV.out_c) * y_size
+    y_stride = at_or(row, _CONV.y_pitch, at(row, _CONV.out_c)) * y_size
     for start in range(0, pixels, _MOST_ROWS):
         count = min(_MOST_ROWS, pixels - start)
         point_pixels(row, scratch, base, line_bytes, at(row, _CONV.in_c) * code_bytes, start, count)
         for group in range(groups):
             _point_segments(row, offsets, line_bytes, at(row, _CONV.in_c) * code_bytes, group * run * code_bytes)
             packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, segments * steps, cols)
-            y = at(row, _CONV.y) + (first + start) * y_stride + group * cols * y_size
+            y = at(row, _CONV.y) + (first + start) * y_stride + (at(row, _CONV.y_offset) + group * cols) * y_size
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
             multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, acc)

@@ -24,7 +24,7 @@ from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, So
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.lines import LINES
-from qcompiler.runtime.movers import copy_run, transpose_square
+from qcompiler.runtime.movers import PIXELS, copy_run, interleave_three, transpose_square
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
 from qcompiler.runtime.parts import divide, part_rows
@@ -170,6 +170,18 @@ def transpose_reference(checked: CheckedMemory) -> Callable[..., None]:
     return transpose
 
 
+def interleave_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `interleave_three` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def interleave(target: int, source: int, plane: int, blocks: int) -> None:
+        for pixel in range(PIXELS * blocks):
+            for c in range(3):
+                store(target, 3 * pixel + c, load(source + c * plane, pixel))
+
+    return interleave
+
+
 def copy_reference(checked: CheckedMemory) -> Callable[..., None]:
     """What `copy_run` computes, on checked memory."""
     load, store = checked.loader(8, False), checked.storer(8)
@@ -250,6 +262,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
     replaced |= {id(kernel): lines_reference(checked, wide) for kernel, wide in LINES.items()}
     replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
+    replaced[id(interleave_three)] = interleave_reference(checked)
     replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):

@@ -162,6 +162,19 @@ def test_requant(seed: int, n: int, x_type: Any, limits: tuple[int, int]) -> Non
     assert y.tolist() == [out.code(spec.requant(spec.clip32(int(v)) - zero, m, n)) for v in x]
 
 
+@pytest.mark.parametrize("x_type", [np.uint8, np.int16])
+@pytest.mark.parametrize("count", [5, 64, 100])
+def test_requant_into_a_part_of_each_line(x_type: Any, count: int) -> None:
+    x = draw(np.random.default_rng(count), x_type, (7, count))
+    before = np.full((7, count + 9), 9, np.uint8)
+    y = run_one(
+        "requant", {"x": x, "y": before}, {"y": (before.shape, np.uint8)}, count=count, lines=7, y_pitch=count + 9, y_offset=4, x_zp=3, m=1 << 30,
+        n=31, y_zp=7,
+    )["y"]
+    before[:, 4 : 4 + count] = [[spec.Range(7, 0, 255).code(spec.requant(int(v) - 3, 1 << 30, 31)) for v in line] for line in x]
+    assert y.tolist() == before.tolist()
+
+
 @pytest.mark.parametrize("x_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
 @pytest.mark.parametrize("y_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
 def test_cast_wraps_like_numpy(x_type: Any, y_type: Any) -> None:

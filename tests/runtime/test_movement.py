@@ -38,6 +38,15 @@ def test_transpose(dtype: Any, perm: list[int]) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("pixels", [5, 64, 150])
+def test_planes_become_pixels(pixels: int) -> None:
+    x = values(np.uint8, (2, 3, pixels))
+    y = run_one(
+        "move", {"x": x}, {"y": ((2, pixels, 3), np.uint8)}, dims=[2, 3, pixels], x_strides=[3 * pixels, pixels, 1], y_strides=[3 * pixels, 1, 3],
+    )["y"]
+    np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
+
+
 def test_slice_with_negative_step() -> None:
     x = values(np.int16, (4, 9))
     expected = x[1:3, 8:1:-3]

@@ -163,12 +163,16 @@ def test_conv(x_type: Any, geometry: Any, channels: Any, batch: int, seed: int) 
     dtype, out = output(rng)
     folded = p["bias"] - zero * p["w"].astype(np.int64).sum(axis=(0, 1, 2))
     acc = brute_conv(x, p["w"], geometry, groups, zero) + folded
+    offset, pitch = (0, 0) if seed % 2 else (3, out_c + 5)  # dense, or a part of the channels of a wider image
+    before = np.full((*acc.shape[:3], pitch or out_c), 9, dtype)
     y = run_one(
-        "conv", {"x": x}, {"y": (acc.shape, dtype)}, **{**p, "bias": folded}, batch=batch, in_h=in_h, in_w=in_w, in_c=in_c, out_h=acc.shape[1],
+        "conv", {"x": x, "y": before}, {"y": (before.shape, dtype)}, y_pitch=pitch, y_offset=offset, **{**p, "bias": folded}, batch=batch,
+        in_h=in_h, in_w=in_w, in_c=in_c, out_h=acc.shape[1],
         out_w=acc.shape[2], out_c=out_c, kernel_h=kernel[0], kernel_w=kernel[1], stride_h=stride[0], stride_w=stride[1], dilation_h=dilation[0],
         dilation_w=dilation[1], pad_top=pads[0], pad_left=pads[1], groups=groups, x_zp=zero, y_zp=out.zero_point, lo=out.lo, hi=out.hi,
     )["y"]
-    assert y.tolist() == requantized(acc, p, out).tolist()
+    before[..., offset : offset + out_c] = requantized(acc, p, out)
+    assert y.tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("channels", [(3, 5, 1), (4, 6, 2), (4, 4, 4)])
