@@ -2,21 +2,34 @@
 
 Codes q of b bits stand for ``scale * sign(q) |q|^(1/a)``. Exponent and clipping compete, so every exponent is judged under the best scale of
 each output channel, and by the nearest level, not by rounding in the power domain; ``a = 1`` (uniform) stands where nothing does better. The
-power keeps products but not sums: levels are decoded, to int8, before anything is added up. The codes themselves are the solver's
-(`reconstruct-layers`), which reaches every level.
+power keeps products but not sums: levels are decoded, to int8, before anything is added up.
 
-The graph stays as it is: the grids go to ``ctx.grids``.
+With ``learn`` exponent and codes are chosen together, on the outputs of the layer: for each exponent error feedback (`qcompiler.solvers.Gptq`)
+picks the codes among all levels, not only those next to a weight, and the exponent whose codes lose least is taken where it also loses less on
+inputs that it was not fitted to. No gradient of ``|w|^a`` occurs, which has none at 0, and the exponent stays within bounds. (Taking turns, an
+exponent for fixed codes and codes for it, does not move: codes are best for the exponent that they were chosen for.)
+
+The graph stays as it is: the grids go to ``ctx.grids``; `reconstruct-layers` chooses the codes that stay.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..grids import GridFamily, grid_named
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grids import Grid, GridFamily, grid_named, minimize, power
 from ..ir import Graph
+from ..layer_problem import LayerProblem, loss
+from ..layers import has_bias
 from ..pass_base import Context, Pass
-from ._grids import observed_layers
+from ..solvers import Gptq
+from ._grids import Observed, observed_layers
+
+LOWEST, HIGHEST, REACH = 0.35, 1.2, 0.15
+"""Bounds of an exponent, and how far learning moves it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Nupes(Pass):
         bits: of a code.
         block: products along a row that share a scale; 0: the whole row.
         weighted: errors count as much as the inputs they meet; False needs no data.
+        learn: exponents together with codes; needs ``weighted``.
     """
 
     name: ClassVar[str] = "nupes"
@@ -34,9 +48,12 @@ class Nupes(Pass):
     bits: int = 4
     block: int = 0
     weighted: bool = True
+    learn: bool = False
 
     def __post_init__(self) -> None:
         self._family()
+        if self.learn and not self.weighted:
+            raise ValueError("learn=True needs weighted=True")
 
     def _family(self) -> GridFamily:
         return grid_named(f"power{self.bits}", self.block or None)
@@ -44,5 +61,26 @@ class Nupes(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the exponents; False, as the graph stays as it is."""
         for observed in observed_layers(graph, ctx, weighted=self.weighted):
-            ctx.grids[observed.layer.node.name] = self._family().fit(observed.weight, observed.metric)
+            grid = self._family().fit(observed.weight, observed.metric)
+            learns = self.learn and self.bits > 2
+            ctx.grids[observed.layer.node.name] = _learned(observed, grid, self.bits, ctx.seed) if learns else grid
         return False
+
+
+def _learned(observed: Observed, start: Grid, bits: int, seed: int) -> Grid:
+    """The power grid near ``start`` whose codes by error feedback lose least, if less than those of ``start`` on what was held out."""
+    if observed.fit is None or observed.held is None:
+        return start
+    fit, held = (LayerProblem(observed.weight, side.gram, side.mean, start, has_bias(observed.layer)) for side in (observed.fit, observed.held))
+
+    def losses(grid: Grid) -> tuple[float, float]:
+        weight = Gptq().solve(replace(fit, grid=grid), None, seed).weight(grid.block)
+        return loss(fit, weight), loss(held, weight)
+
+    def fit_loss(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([losses(power(float(exponent), bits, start.block, start.largest))[0] for exponent in exponents.reshape(-1)])
+
+    middle = float(start.name.split("(")[1].rstrip(")"))
+    exponent, _ = minimize(fit_loss, np.linspace(max(middle - REACH, LOWEST), min(middle + REACH, HIGHEST), 5), 3)
+    learned = power(float(exponent.reshape(-1)[0]), bits, start.block, start.largest)
+    return learned if losses(learned)[1] < losses(start)[1] else start

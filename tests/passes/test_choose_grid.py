@@ -12,7 +12,7 @@ from qcompiler.passes.reconstruct_layers import ReconstructLayers
 
 from qcompiler.errors import OptionError
 from qcompiler.grids import grid_named
-from qcompiler.ir import Graph
+from qcompiler.ir import Graph, copy_of
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -72,6 +72,20 @@ def test_heavy_tails_get_a_small_exponent_and_even_weights_none() -> None:
     exponents = {node: float(grid.name[len("power4(") : -1]) for node, grid in ctx.grids.items()}
     assert exponents[first.name] == pytest.approx(1, abs=0.12)
     assert exponents[graph.nodes[-1].name] < 0.6
+
+
+def test_learning_exponents_with_their_codes_loses_less() -> None:
+    losses = {}
+    for learn in (False, True):
+        graph, ctx = network(), context()
+        ctx.reference = copy_of(graph)
+        steps = [QuantizeActivations(), QuantizeWeights(), Nupes(bits=3, learn=learn), ReconstructLayers(solver="gptq")]
+        Manager(steps).run(graph, ctx)
+        losses[learn] = [record.held_after for record in ctx.report.reconstructions]
+    assert all(after <= before for before, after in zip(losses[False], losses[True], strict=True))
+    assert np.prod(losses[True]) < 0.95 * np.prod(losses[False])
+    with pytest.raises(ValueError, match="weighted"):
+        Nupes(learn=True, weighted=False)
 
 
 def test_blocks_reach_the_grids_and_levels_keep_pairs_exact() -> None:
