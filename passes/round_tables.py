@@ -26,7 +26,7 @@ class RoundTables(Pass):
     """Embedding tables on a grid of few levels, a scale a row.
 
     Attributes:
-        grid: its name; a fitted one is fitted to the first rows.
+        grid: its name; a fitted one is fitted to some thousand rows.
         smallest: elements from which a table is worth it.
     """
 
@@ -54,7 +54,7 @@ class RoundTables(Pass):
 
     def _rounded(self, table: np.ndarray) -> np.ndarray:
         """``scale * level`` for every row: float32 [V, D]."""
-        grid = grid_named(self.grid).fit(table[None, :_ROWS])
+        grid = grid_named(self.grid).fit(table[None, :: -(-len(table) // _ROWS)])
         result = np.empty_like(table)
         for start in range(0, len(table), _ROWS):
             part = table[start : start + _ROWS]

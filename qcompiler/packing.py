@@ -140,7 +140,11 @@ def _coded_rows(rows: Array) -> tuple[NDArray[np.uint8], Array] | None:
 
 def packed(graph: Graph) -> Graph:
     """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too little."""
-    constants = {id(t): t for node in graph.nodes for t in node.inputs if isinstance(t, Constant) and t.dtype in PACKED_TYPES}
+    inside = {id(node) for node in graph.nodes}  # the bodies of control flow keep what they read
+    constants = {
+        id(tensor): tensor for node in graph.nodes for tensor in node.inputs
+        if isinstance(tensor, Constant) and tensor.dtype in PACKED_TYPES and all(id(reader) in inside for reader in tensor.outputs)
+    }  # fmt: skip
     sizes = {key: np.asarray(tensor.values).nbytes for key, tensor in constants.items()}
     found = {tensor.name: coded(np.asarray(tensor.values)) for key, tensor in constants.items() if sizes[key] >= SMALLEST}
     chosen = {name: code for name, code in found.items() if code is not None}

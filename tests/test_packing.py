@@ -105,6 +105,17 @@ def test_two_bits_take_four_where_the_newest_opset_is_out_of_reach() -> None:
     assert packing.packed(graph) is graph  # its DFT means something else from opset 20 on
 
 
+def test_constants_that_a_body_reads_stay_as_they_are() -> None:
+    text = """g (float[3, 128] x, bool c) => (float[3, 192] y, float[3, 192] z) {
+        w = DequantizeLinear <axis = 1> (k, s)  y = MatMul(x, w)
+        z = If (c) <then_branch = t () => (float[3, 192] a) { v = DequantizeLinear <axis = 1> (k, s)  a = MatMul(x, v) },
+                    else_branch = e () => (float[3, 192] b) { u = DequantizeLinear <axis = 1> (k, s)  n = Neg(u)  b = MatMul(x, n) }> }"""
+    graph = graph_of(text, k=codes([-1, 0, 1]), s=np.ones(192, np.float32))
+    feed = {"x": random(3, 128), "c": np.array(False)}
+    before, after = Runner(graph).run(feed), Runner(export.to_model(graph)).run(feed)
+    assert all(np.array_equal(before[name], after[name]) for name in ("y", "z"))
+
+
 def test_an_8_bit_model_is_left_alone() -> None:
     k = codes(list(range(-127, 128)))
     k[:, :2] = 0
