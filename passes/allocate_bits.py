@@ -22,7 +22,7 @@ from ..calibration.gram import layer_inputs
 from ..calibration.network_loss import NetworkLoss, split_feeds
 from ..calibration.patches import as_matrix
 from ..calibration.sources import synthetic_source
-from ..calibration.weight_sensitivity import BATCH, OutputErrors, QuickGptq, RoundedWeight, round_weight, with_weights
+from ..calibration.weight_sensitivity import BATCH, OutputErrors, RoundedWeight, round_weight, with_weights
 from ..errors import OptionError
 from ..grids import GridFamily, grid_named
 from ..ir import Constant, Graph, quantized_source, spec_of
@@ -63,7 +63,7 @@ class AllocateBits(Pass):
         size_budget: bytes of the layers' weights, as a share of those at 8 bits.
         max_loss: where not 0: the smallest size whose output error, relative to the outputs' energy, is at most this, whatever ``size_budget``.
         menu: names of grids to choose among.
-        solver: what puts weights on a grid to measure its loss: a solver's name, or ``quick``.
+        solver: what puts weights on a grid to measure its loss, by name.
         feeds: how many to measure on; as many others, where there are, judge the candidates.
         candidates: programs with perturbed costs.
     """
@@ -72,15 +72,15 @@ class AllocateBits(Pass):
     size_budget: float = 0.5
     max_loss: float = 0.0
     menu: str = "int2,int3,int4,int5,int6,int8"
-    solver: str = "quick"
+    solver: str = "gptq"
     feeds: int = 8
     candidates: int = 6
 
     def __post_init__(self) -> None:
         if not self.grids:
             raise OptionError("pass 'allocate-bits': the menu is empty; name at least one grid")
-        if self.solver != "quick" and self.solver not in SOLVERS:
-            raise OptionError(f"unknown solver '{self.solver}'; known: quick, {', '.join(SOLVERS)}")
+        if self.solver not in SOLVERS:
+            raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
         if self.size_budget <= 0 or self.max_loss < 0 or self.feeds < 1 or self.candidates < 0:
             raise ValueError("size_budget and feeds must be positive, max_loss and candidates not negative")
 
@@ -118,13 +118,12 @@ class AllocateBits(Pass):
     def _measure(self, ctx: Context, reference: Graph, wanted: set[str], feeds: Sequence[Feed]) -> tuple[list[str], Tables, Menu]:
         """Names of the layers, their weights on every grid, and what each costs."""
         layers = [layer for layer in find_layers(reference) if layer.node.name in wanted]
-        solver = QuickGptq() if self.solver == "quick" else SOLVERS[self.solver]
         errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], ctx.seed)
         tables: Tables = {}
         found: dict[str, tuple[list[float], NDArray[Any]]] = {}
         fitted = [feed for index, feed in enumerate(feeds) if index % FEEDS_PER_MEASURED] or feeds
         for inputs in layer_inputs(reference, layers, fitted, seed=ctx.seed):
-            tables[inputs.layer.node.name] = [round_weight(inputs, family, solver, ctx.seed) for family in self.grids]
+            tables[inputs.layer.node.name] = [round_weight(inputs, family, SOLVERS[self.solver], ctx.seed) for family in self.grids]
             ctx.on_step(len(tables), 2 * len(layers))
         names = list(tables)
         for start in range(0, len(names), BATCH):

@@ -27,10 +27,14 @@ from .tune_statistics import apply_tuning, tunable
 
 Vector = NDArray[np.float64]
 
+GAIN_UNIT = 0.05
+"""What a parameter of 1 adds to the logarithm of a gain. All later layers see a gain, few values of a tensor a scale: on EfficientNet-Lite0
+gains off by 10 % cost a hundred times the error of 8 bits, scales off by as much nothing to speak of."""
+
 
 @dataclass(frozen=True)
 class _Parameters:
-    """How a vector of parameters becomes settings: log-scales, log-gains, then shifts in units of each channel's ``unit``."""
+    """How a vector of parameters becomes settings: log-scales, log-gains in `GAIN_UNIT`, then shifts in that of each channel's ``unit``."""
 
     scales: NDArray[np.float32]
     units: Sequence[NDArray[np.float64]]
@@ -45,11 +49,11 @@ class _Parameters:
         """What a vector stands for; that of zeros is the graph as it is."""
         first, second = len(self.scales), len(self.scales) + len(self.units)
         scales = (self.scales * np.exp(vector[:first])).astype(np.float32)
-        gains = np.exp(vector[first:second]).astype(np.float32)
+        gains = np.exp(GAIN_UNIT * vector[first:second]).astype(np.float32)
         if not self.shifts:
             return Settings(scales, gains)
         parts = np.split(vector[second:], np.cumsum([len(unit) for unit in self.units])[:-1])
-        return Settings(scales, gains, [(part * unit).astype(np.float32) for part, unit in zip(parts, self.units, strict=True)])
+        return Settings(scales, gains, [(GAIN_UNIT * part * unit).astype(np.float32) for part, unit in zip(parts, self.units, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Polish(Pass):
     Attributes:
         steps: of the descent; each runs the feeds ``2 * directions + 1`` times.
         directions: perturbations averaged in a step.
-        radius: of the perturbations of a logarithm.
+        radius: of the perturbations of the logarithm of a scale.
         shifts: move biases, too, channel by channel.
         feeds: how many to fit to.
     """
@@ -67,7 +71,7 @@ class Polish(Pass):
     name: ClassVar[str] = "polish"
     steps: int = 20
     directions: int = 4
-    radius: float = 0.01
+    radius: float = 0.05
     shifts: bool = False
     feeds: int = 16
 

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import LayerInputs
 from qcompiler.calibration.patches import as_matrix, from_matrix
-from qcompiler.grids import GridFamily, fit_scale
+from qcompiler.grids import GridFamily
 from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in, unique_name
-from qcompiler.layer_problem import LayerProblem, Solution, mean_error
+from qcompiler.layer_problem import LayerProblem, mean_error
 from qcompiler.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
-from qcompiler.solvers import Gptq, Solver
-from qcompiler.solvers.base import rounded
+from qcompiler.solvers import Solver
 
-__all__ = ["BATCH", "OutputErrors", "QuickGptq", "RoundedWeight", "round_weight", "with_weights"]
+__all__ = ["BATCH", "OutputErrors", "RoundedWeight", "round_weight", "with_weights"]
 
 BATCH = 8
 """Layers whose weights are inputs of one session."""
@@ -57,18 +56,6 @@ class RoundedWeight:
         """The weight in the layer's own shape, float32."""
         scale = self.scale if self.block is None else np.repeat(self.scale, self.block, axis=2)[:, :, : self.levels.shape[2]]
         return np.ascontiguousarray(from_matrix(layer, scale * self.levels.astype(np.float32)))
-
-
-@dataclass(frozen=True)
-class QuickGptq(Solver):
-    """One round of GPTQ under the scales that are best for rounding by the diagonal of the metric alone: good enough to compare grids."""
-
-    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
-        """See `Solver.solve`."""
-        if start is None:
-            scale = fit_scale(problem.grid, problem.weight, problem.gram)
-            start = rounded(problem, scale)
-        return Gptq(rounds=0).solve(problem, start, seed)
 
 
 def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: int) -> RoundedWeight:

@@ -51,7 +51,7 @@ def test_held_feeds_lose_less_and_the_record_says_so(shifts, stretch):
     _, held = split_feeds(ctx.data, 16, ctx.seed)
     judge = NetworkLoss(ctx.reference, held)
     before = judge(graph)
-    assert Polish(steps=8, radius=0.05, shifts=shifts).run(graph, ctx)
+    assert Polish(steps=12, radius=0.2, shifts=shifts).run(graph, ctx)
     (record,) = ctx.report.tunings
     assert (record.before, record.after, record.kept) == (before, judge(graph), True)
     assert record.after < record.before
@@ -60,7 +60,7 @@ def test_held_feeds_lose_less_and_the_record_says_so(shifts, stretch):
 def test_codes_stay_and_storage_gives_the_polished_graph_back():
     graph, ctx = quantized(stretch=4.0)
     codes = {layer.node.name: read_spec(layer.weight.inputs[0]).quantize(layer.values) for layer in find_layers(graph)}
-    assert Polish(steps=4, radius=0.05, shifts=True).run(graph, ctx)
+    assert Polish(steps=4, radius=0.2, shifts=True).run(graph, ctx)
     feed = ctx.data[0]
     polished = Runner(graph).run(feed)["y"]
     Manager([StoreCodes()]).run(graph, ctx)
