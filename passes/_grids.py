@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..calibration.gram import Moments, layer_inputs
 from ..calibration.patches import as_matrix
 from ..calibration.sources import synthetic_source
-from ..grids import GridFamily, fit_scale
-from ..ir import Graph
+from ..grids import Grid, GridFamily, fit_scale
+from ..ir import Graph, Node
 from ..layer_problem import LayerProblem, loss
-from ..layers import Layer, find_layers, has_bias
+from ..layers import RECURRENT, Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
 from ..pass_base import Context
 
 Array = NDArray[Any]
@@ -53,8 +53,6 @@ def observed_layers(graph: Graph, ctx: Context, *, weighted: bool) -> Iterator[O
         matrix = as_matrix(layer, layer.values) if layer.values.dtype == np.float32 else None
         if matrix is not None:
             layers[layer.node.name] = Observed(layer, np.asarray(matrix))
-        elif layer.values.dtype == np.float32:
-            ctx.declined(layer.node, "the taps of a transposed convolution share a scale but not their inputs; it keeps 8 bits")
     if not weighted:
         yield from layers.values()
         return
@@ -65,13 +63,38 @@ def observed_layers(graph: Graph, ctx: Context, *, weighted: bool) -> Iterator[O
         yield Observed(found.layer, found.weight, inputs.fit, inputs.held)
 
 
+def loose_weights(graph: Graph) -> Iterator[tuple[Node, list[Array]]]:
+    """Nodes whose weights are no layer problem (LSTM, GRU, transposed convolutions) with their float weights as rows, each [1, C, K]."""
+    for node in graph.nodes:
+        slots = weight_slots(node) if node.op in (*RECURRENT, "ConvTranspose") else ()
+        stored = [(slot, underlying_constant(node.inputs[slot])) for slot in slots]
+        rows = [_rows(np.asarray(value.values), weight_axis(node, slot)) for slot, value in stored if value is not None and value.dtype == np.float32]
+        if rows and len(rows) == len(slots):
+            yield node, rows
+
+
+def _rows(weight: Array, axis: int) -> Array:
+    return np.moveaxis(weight, axis, 0).reshape(1, weight.shape[axis], -1)
+
+
+def _rounded(weight: Array, family: GridFamily, metric: Array | None) -> tuple[Grid, Array]:
+    """The grid of a weight [G, R, K], and its nearest levels under the best scales."""
+    grid = family.fit(weight, metric)
+    scale = fit_scale(grid, weight, metric)
+    spread = scale if grid.block is None else np.repeat(scale, grid.block, axis=2)[:, :, : weight.shape[2]]
+    return grid, spread * grid.nearest(weight / spread).astype(np.float32)
+
+
+def weight_loss(weights: list[Array], family: GridFamily) -> float:
+    """Squared error of weights on their nearest levels under the best scales, relative to their energy."""
+    error = sum(float(np.sum((weight - _rounded(weight, family, None)[1]) ** 2, dtype=np.float64)) for weight in weights)
+    return error / max(sum(float(np.sum(weight**2, dtype=np.float64)) for weight in weights), 1e-30)
+
+
 def relative_loss(observed: Observed, family: GridFamily) -> float:
     """Error of the outputs with the nearest levels under the best scales, relative to their energy: on what was held out, or of the weights alone."""
-    grid, weight = family.fit(observed.weight, observed.metric), observed.weight
-    scale = fit_scale(grid, weight, observed.metric)
-    spread = scale if grid.block is None else np.repeat(scale, grid.block, axis=2)[:, :, : weight.shape[2]]
-    rounded = spread * grid.nearest(weight / spread).astype(np.float32)
     if observed.held is None:
-        return float(np.sum((weight - rounded) ** 2, dtype=np.float64) / max(float(np.sum(weight**2, dtype=np.float64)), 1e-30))
-    problem = LayerProblem(weight, observed.held.gram, observed.held.mean, grid, has_bias(observed.layer))
+        return weight_loss([observed.weight], family)
+    grid, rounded = _rounded(observed.weight, family, observed.metric)
+    problem = LayerProblem(observed.weight, observed.held.gram, observed.held.mean, grid, has_bias(observed.layer))
     return loss(problem, rounded) / max(loss(problem, np.zeros((1, 1, 1))), 1e-30)

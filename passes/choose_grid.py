@@ -1,7 +1,8 @@
 """Gives every layer the grid that loses least at the given storage, by measured loss.
 
 Each candidate is fitted to the layer's weight, the weight put on its nearest levels under the best scales, and the error of the layer's outputs
-taken from moments of inputs that nothing was fitted to. Without data the error of the weights themselves decides.
+taken from moments of inputs that nothing was fitted to. Without data, and for LSTM, GRU and transposed convolutions (`round-weights`), the
+error of the weights themselves decides.
 
 The graph stays as it is: the grids go to ``ctx.grids``, all the losses to the report.
 """
@@ -13,10 +14,10 @@ from typing import ClassVar
 
 from ..errors import OptionError
 from ..grids import GridFamily, grid_named
-from ..ir import Graph
+from ..ir import Graph, Node
 from ..pass_base import Context, Pass
 from ..report.record import GridChoice
-from ._grids import Observed, observed_layers, relative_loss
+from ._grids import loose_weights, observed_layers, relative_loss, weight_loss
 
 CANDIDATES: dict[int, tuple[str, ...]] = {
     2: ("int2", "kmeans2"),
@@ -57,15 +58,18 @@ class ChooseGrid(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the grids; False, as the graph stays as it is."""
+        families = self._families()
         for observed in observed_layers(graph, ctx, weighted=self.weighted):
-            self._choose(observed, ctx)
+            best = _best(observed.layer.node, families, [relative_loss(observed, family) for family in families], self.bits, ctx)
+            ctx.grids[observed.layer.node.name] = best.fit(observed.weight, observed.metric)
+        for node, weights in loose_weights(graph):
+            ctx.grids[node.name] = _best(node, families, [weight_loss(weights, family) for family in families], self.bits, ctx)
         return False
 
-    def _choose(self, observed: Observed, ctx: Context) -> None:
-        families = self._families()
-        losses = [relative_loss(observed, family) for family in families]
-        best = families[losses.index(min(losses))]
-        node, grid = observed.layer.node.name, best.fit(observed.weight, observed.metric)
-        ctx.grids[node] = grid
-        table = {family.name: value for family, value in zip(families, losses, strict=True)}
-        ctx.report.grids.append(GridChoice(node, best.name, grid.bits, table))
+
+def _best(node: Node, families: list[GridFamily], losses: list[float], bits: int, ctx: Context) -> GridFamily:
+    """The grid of least loss; all losses go to the report."""
+    best = families[losses.index(min(losses))]
+    table = {family.name: value for family, value in zip(families, losses, strict=True)}
+    ctx.report.grids.append(GridChoice(node.name, best.name, bits, table))
+    return best

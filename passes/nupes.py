@@ -26,7 +26,7 @@ from ..layer_problem import LayerProblem, loss
 from ..layers import has_bias
 from ..pass_base import Context, Pass
 from ..solvers import Gptq
-from ._grids import Observed, observed_layers
+from ._grids import Observed, loose_weights, observed_layers
 
 LOWEST, HIGHEST, REACH = 0.35, 1.2, 0.15
 """Bounds of an exponent, and how far learning moves it."""
@@ -64,6 +64,8 @@ class Nupes(Pass):
             grid = self._family().fit(observed.weight, observed.metric)
             learns = self.learn and self.bits > 2
             ctx.grids[observed.layer.node.name] = _learned(observed, grid, self.bits, ctx.seed) if learns else grid
+        for node, _ in loose_weights(graph):
+            ctx.grids[node.name] = self._family()  # `round-weights` fits it to each weight
         return False
 
 
