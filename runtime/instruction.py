@@ -13,8 +13,8 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
-PACKED_COLUMN, ISA_COLUMN = WIDTH - 2, WIDTH - 1
-"""In a linked table: address of the weights packed for this CPU (0: none) and the instruction set that packed them."""
+PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = WIDTH - 3, WIDTH - 2, WIDTH - 1
+"""In a linked table: 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the instruction set that packed them."""
 
 BLOCK = 512
 """Elements that an elementwise kernel processes at a time; each block is int64 in scratch memory."""

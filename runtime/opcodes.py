@@ -68,7 +68,7 @@ from .instruction import (
     I64,
     INTEGERS,
     MAX_RANK,
-    PACKED_COLUMN,
+    PART_COLUMN,
     U8,
     Access,
     Binary,
@@ -102,7 +102,7 @@ _TABLE: list[Opcode] = []
 
 def _define(name: str, fields: list[Field], accesses: Callable[[Values], list[Access]], **more: Any) -> None:
     """Append an opcode. Its number is its place: files hold it, so new ones come last."""
-    if 1 + len(fields) > PACKED_COLUMN:
+    if 1 + len(fields) > PART_COLUMN:
         raise ValueError(f"opcode {name} has {len(fields)} fields")
     _TABLE.append(Opcode(name, len(_TABLE) + 1, tuple(fields), accesses, **more))
 

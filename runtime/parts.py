@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_SIZE, MAX_RANK, Element, Kind, Opcode, Values
+from .instruction import ELEMENT_SIZE, MAX_RANK, PART_COLUMN, Element, Kind, Opcode, Values
 from .opcodes import BY_NUMBER
 
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
@@ -122,6 +122,7 @@ def part_rows(opcode: Opcode, numbers: NDArray[np.int64], parts: Sequence[Part])
     """The table rows of an instruction's parts."""
     columns = {field.name: column for column, field in enumerate(opcode.fields, start=1)}
     rows = np.repeat(numbers[None], len(parts), axis=0)
+    rows[:, PART_COLUMN] = 1
     for row, part in zip(rows, parts, strict=True):
         for name, value in part.items():
             row[columns[name]] = value

@@ -6,7 +6,7 @@ and what had to be copied: rows of a matrix, or a band of an image.
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES
+from ..instruction import BLOCK_ROWS, ISA_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES
 from ..jit import jit
 from ..memory import store_64
 from ..opcodes import columns
@@ -51,7 +51,7 @@ def packed_gemm(row: int, scratch: int) -> None:
                 gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
             point_rows(scratch, panel, steps * 4, count)
         out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
-        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, acc)
+        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, acc, at(row, PART_COLUMN) != 0)
 
 
 @jit
@@ -120,4 +120,4 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
             packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, segments * steps, cols)
             y = at(row, _CONV.y) + (first + start) * y_stride + (at(row, _CONV.y_offset) + group * cols) * y_size
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
-            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, acc)
+            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, acc, at(row, PART_COLUMN) != 0)

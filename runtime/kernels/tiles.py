@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..epilogue import requantize_i16_1, requantize_i16_6, requantize_u8_1, requantize_u8_6
 from ..instruction import Element
 from ..jit import jit
-from ..memory import store_64
+from ..memory import prefetch_write, store_64
 from ..simd import (
     LANES,
     PAIR_256,
@@ -177,14 +177,22 @@ def point_rows(pointers: int, start: int, stride: int, rows: int) -> None:
 
 
 @jit
+def _fetch_rows(target: int, stride: int, rows: int, row_bytes: int) -> None:
+    """Ask for the cache lines of a tile's results while it is multiplied: another core may have written there last."""
+    for r in range(rows):
+        prefetch_write(target + r * stride)
+        prefetch_write(target + r * stride + row_bytes - 1)
+
+
+@jit
 def multiply_block(
     isa: int, layout: int, rows: int, pointers: int, offsets: int, segments: int, packed: int, cols: int, steps: int,
-    out: tuple[int, int, int, int, int, int], acc: int,
+    out: tuple[int, int, int, int, int, int], acc: int, shared: bool,
 ) -> None:
     """``rows`` rows of activations times all columns of packed weights.
 
     ``pointers``: addresses of the rows, the last one repeated as `point_rows` does; ``offsets``: of their segments, ``steps`` steps each;
-    ``out``: address of the first code, bytes between rows, element type, zero point, lo, hi.
+    ``out``: address of the first code, bytes between rows, element type, zero point, lo, hi; ``shared``: other cores write such codes, too.
     """
     y, y_stride, element, y_zp, lo, hi = out
     panels = (cols + LANES - 1) // LANES
@@ -199,7 +207,9 @@ def multiply_block(
         weights = packed + 3 * head + first * panel_bytes
         for top in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - top)
-            run_tile(isa, layout, group, count == 1, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, column, acc)
             target = y + top * y_stride + first * LANES * size
+            if shared:
+                _fetch_rows(target, y_stride, count, width * size)
+            run_tile(isa, layout, group, count == 1, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, column, acc)
             requant_rows(target, y_stride, element, acc, group * LANES * 4, count, column + head, column + 2 * head, width, y_zp, lo, hi)
         first += group

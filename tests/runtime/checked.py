@@ -264,6 +264,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
     replaced[id(interleave_three)] = interleave_reference(checked)
     replaced[id(add_bytes)] = add_reference(checked)
+    replaced[id(memory.prefetch_write)] = lambda _: None
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
