@@ -1,8 +1,11 @@
 """Small changes of scales and biases that bring the network's outputs closer to the float model's, found by running it forward alone.
 
-Parameters are the logarithms of the scales of 8-bit activations (one for all that share a grid), the logarithm of a gain for each layer (its
-weights' scales and its bias grow together, the codes stay) and, where wished, a shift for each output channel. SPSA estimates the gradient of
+Parameters are the logarithm of a gain for each layer (its weights' scales and its bias grow together, the codes stay) and, where wished, a shift
+for each output channel and the logarithms of the scales of 8-bit activations (one for all that share a grid). SPSA estimates the gradient of
 the outputs' error from the error at pairs of random perturbations. The result is kept only where feeds that it did not see agree.
+
+Narrower ranges of activations fit any few feeds better and clip what other feeds hold: with 16 feeds of EfficientNet-Lite0 the error on
+others grew by half. They are for those with many feeds.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ class Polish(Pass):
         directions: perturbations averaged in a step.
         radius: of the perturbations of the logarithm of a scale.
         shifts: move biases, too, channel by channel.
+        ranges: move scales of activations, too.
         feeds: how many to fit to.
     """
 
@@ -73,6 +77,7 @@ class Polish(Pass):
     directions: int = 4
     radius: float = 0.05
     shifts: bool = False
+    ranges: bool = False
     feeds: int = 16
 
     def __post_init__(self) -> None:
@@ -81,14 +86,14 @@ class Polish(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Tune; True when that brought the outputs closer to the float model's on feeds held out."""
-        layers, units = tunable(graph, ctx), scale_units(graph)
+        layers, units = tunable(graph, ctx), scale_units(graph) if self.ranges else []
         if ctx.reference is None or not (layers or units):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         fit, held = split_feeds(data, self.feeds, ctx.seed)
         parameters = _Parameters(scales_of(units), [_unit(layer) for layer in layers], self.shifts)
         names = [layer.node.name for layer in layers]
-        error = _OutputError(TunableGraph(graph, names), ctx.reference, fit)
+        error = _OutputError(TunableGraph(graph, names, ranges=self.ranges), ctx.reference, fit)
         search = Spsa(self.steps, self.directions, self.radius)
         best, _, _ = search.minimize(lambda vector: error(parameters.settings(vector)), np.zeros(parameters.length), ctx.seed, ctx.on_step)
         polished = copy_of(graph)
@@ -130,7 +135,8 @@ def _unit(layer: Layer) -> NDArray[np.float64]:
 
 def _apply(graph: Graph, names: Sequence[str], settings: Settings) -> None:
     """Write settings into the graph."""
-    set_scales(graph, settings.scales)
+    if len(settings.scales):
+        set_scales(graph, settings.scales)
     taken, layers = names_in(graph), {layer.node.name: layer for layer in find_layers(graph)}
     shifts = settings.shifts or [np.zeros(layers[name].channels, np.float32) for name in names]
     for name, gain, shift in zip(names, settings.gains, shifts, strict=True):

@@ -28,7 +28,7 @@ class Settings:
     """Values of what can be tuned.
 
     Attributes:
-        scales: float32 [U], one for each unit of activations that share a grid.
+        scales: float32 [U], one for each unit of activations that share a grid; empty: they stay as they are.
         gains: float32 [L], one for each layer: its output, the bias included, is multiplied by it.
         shifts: for each layer float32 [C], added to that; none: no layer has shifts.
     """
@@ -70,12 +70,13 @@ class TunableGraph:
     Args:
         graph: with Q/DQ pairs; it is not changed.
         layers: names of the layers' nodes that get gains and shifts.
+        ranges: scales of activations are inputs, too.
     """
 
-    def __init__(self, graph: Graph, layers: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, layers: Sequence[str], *, ranges: bool) -> None:
         copy = copy_of(graph)
         taken = names_in(copy)
-        self._scales = [self._open_scale(copy, unit, taken) for unit in scale_units(copy)]
+        self._scales = [self._open_scale(copy, unit, taken) for unit in (scale_units(copy) if ranges else ())]
         by_name = {layer.node.name: layer for layer in find_layers(copy)}
         self._layers = [self._open_layer(copy, by_name[name], taken) for name in layers]
         self._runner = Runner(copy.toposort())

@@ -7,6 +7,7 @@ from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.store_codes import StoreCodes
+from qcompiler.passes.tune_statistics import apply_tuning
 
 from qcompiler.calibration.network_loss import NetworkLoss, split_feeds
 from qcompiler.calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
@@ -51,16 +52,28 @@ def test_held_feeds_lose_less_and_the_record_says_so(shifts, stretch):
     _, held = split_feeds(ctx.data, 16, ctx.seed)
     judge = NetworkLoss(ctx.reference, held)
     before = judge(graph)
-    assert Polish(steps=12, radius=0.2, shifts=shifts).run(graph, ctx)
+    assert Polish(steps=12, radius=0.2, shifts=shifts, ranges=not shifts).run(graph, ctx)
     (record,) = ctx.report.tunings
     assert (record.before, record.after, record.kept) == (before, judge(graph), True)
     assert record.after < record.before
 
 
+def test_by_default_gains_alone_are_tuned_and_ranges_stay():
+    graph, ctx = quantized("int8")
+    before = scales_of(scale_units(graph))
+    judge = NetworkLoss(ctx.reference, split_feeds(ctx.data, 16, ctx.seed)[1])
+    for layer in find_layers(graph):
+        apply_tuning(layer, np.full(layer.channels, 1.05, np.float32), np.zeros(layer.channels, np.float32), names_in(graph))
+    spoilt = judge(graph)
+    assert Polish(steps=12, radius=0.1).run(graph, ctx)
+    assert judge(graph) < 0.5 * spoilt
+    np.testing.assert_array_equal(scales_of(scale_units(graph)), before)
+
+
 def test_codes_stay_and_storage_gives_the_polished_graph_back():
     graph, ctx = quantized(stretch=4.0)
     codes = {layer.node.name: read_spec(layer.weight.inputs[0]).quantize(layer.values) for layer in find_layers(graph)}
-    assert Polish(steps=4, radius=0.2, shifts=True).run(graph, ctx)
+    assert Polish(steps=4, radius=0.2, shifts=True, ranges=True).run(graph, ctx)
     feed = ctx.data[0]
     polished = Runner(graph).run(feed)["y"]
     Manager([StoreCodes()]).run(graph, ctx)
@@ -86,7 +99,7 @@ def test_the_same_seed_gives_the_same_graph():
     for _ in range(2):
         graph, ctx = quantized(stretch=4.0)
         ctx.on_step = lambda done, total: steps.append((done, total))
-        Polish(steps=3, radius=0.05).run(graph, ctx)
+        Polish(steps=3, radius=0.05, ranges=True).run(graph, ctx)
         answers.append(Runner(graph).run(ctx.data[0])["y"])
     np.testing.assert_array_equal(*answers)
     assert steps == [(0, 3), (1, 3), (2, 3)] * 2
@@ -95,7 +108,7 @@ def test_the_same_seed_gives_the_same_graph():
 def test_a_tunable_graph_as_it_is_answers_as_the_graph_does():
     graph, ctx = quantized()
     names = [layer.node.name for layer in find_layers(graph)]
-    tuned = TunableGraph(graph, names)
+    tuned = TunableGraph(graph, names, ranges=True)
     got = tuned.outputs(ctx.data[0], Settings(scales_of(scale_units(graph)), np.ones(len(names), np.float32)))
     np.testing.assert_allclose(got[0], Runner(graph, fusions=False).run(ctx.data[0])["y"], rtol=1e-4, atol=1e-4)
 
