@@ -115,10 +115,13 @@ def _best(
     noise: RegionNoise, candidates: Sequence[Array], trial: Trial, levels: Levels, gain: float
 ) -> tuple[Array, float, float] | None:
     """The candidate of least noise, with the noise before and after; None where none is good enough."""
+    identity = np.ones(noise.region.classes)
+    limit = noise.total(identity, levels) if noise.readers else np.inf  # without readers nothing is predicted
     predicted = [noise.total(divisors, levels) for divisors in candidates]
-    promising = [candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS]]
-    before = divided_noise(trial, noise, np.ones(noise.region.classes), levels)
-    measured = [divided_noise(trial, noise, divisors, levels) for divisors in promising]
-    if not measured or min(measured) >= (1 - gain) * before:
+    promising = [candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS] if predicted[index] < limit]
+    if not promising:
         return None
-    return promising[int(np.argmin(measured))], before, min(measured)
+    before = divided_noise(trial, noise, identity, levels)
+    measured = [divided_noise(trial, noise, divisors, levels) for divisors in promising]
+    best = int(np.argmin(measured))
+    return (promising[best], before, measured[best]) if measured[best] < (1 - gain) * before else None

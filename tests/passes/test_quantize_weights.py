@@ -85,3 +85,13 @@ def test_recurrent_weights_have_a_scale_for_each_gate_unit():
 def test_a_layer_with_a_float_input_is_left():
     graph = graph_of(CASES["MatMul"][0], w=random(4, 6))
     assert not QuantizeWeights().run(graph, Context())
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_a_layer_may_have_one_scale(op):
+    text, shape, axis = CASES[op]
+    weight = random(*shape) * np.geomspace(0.01, 10, shape[axis]).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    graph, feed = graph_of(text, w=weight), {"x": random(1, 4, 5, 5) if "Conv" in op else random(5, 4)}
+    Manager([QuantizeActivations(), QuantizeWeights(granularity="tensor")]).run(graph, Context(data=[feed]))
+    spec = spec_of(next(node for node in graph.nodes if node.op == op).inputs[1])
+    np.testing.assert_allclose(spec.scale, np.abs(weight).max() / 127, rtol=1e-6)
