@@ -41,7 +41,9 @@ PAIR_OPSET, NIBBLE_OPSET = 25, 21
 
 _SAMPLE = 4096
 
-_SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, TensorProto.INT2: np.int8, TensorProto.UINT2: np.uint8}
+_UINT2, _INT2 = 25, 26
+"""Numbers of ONNX's types; onnx has names for them from opset 25 on."""
+_SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, _INT2: np.int8, _UINT2: np.uint8}
 
 Array = NDArray[Any]
 
@@ -165,6 +167,8 @@ def _reach(graph: Graph, version: int) -> bool:
     """Move ``graph`` up to an opset; False where it cannot go there."""
     if graph.opset >= version:
         return True
+    if version > onnx.defs.onnx_opset_version():
+        return False
     try:
         opset.convert(graph, version)
     except opset.NotConvertibleError:
@@ -195,7 +199,7 @@ class _Packer:
         """The tensor that holds the values again."""
         if code.fits_type and (code.bits == 4 or self._pairs):
             signed = code.values.dtype == np.int8
-            kind = {(2, True): TensorProto.INT2, (2, False): TensorProto.UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
+            kind = {(2, True): _INT2, (2, False): _UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
             return self._cast(name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype)
         values = self._constant(f"{name}_levels", code.values)
         index = self._index(name, code)
@@ -206,7 +210,7 @@ class _Packer:
         """The codes as int32."""
         if code.bits in (3, 5, 6):
             return self._from_words(name, code)
-        kind = TensorProto.UINT2 if code.bits == 2 and self._pairs else TensorProto.UINT4
+        kind = _UINT2 if code.bits == 2 and self._pairs else TensorProto.UINT4
         return self._cast(name, self._stored(name, code.codes, kind), np.dtype(np.int32))
 
     def _from_words(self, name: str, code: Coded) -> Tensor:

@@ -98,7 +98,16 @@ def test_tables_of_few_values_leave_packed_and_come_back(levels: list[int] | str
     np.testing.assert_array_equal(stored(load_graph(model), dtype), [k])
 
 
-def test_two_bits_take_four_where_the_newest_opset_is_out_of_reach() -> None:
+def test_two_bits_take_four_where_onnx_does_not_know_them_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 24)
+    k = codes([-1, 0, 1])
+    model = export.to_model(layer(k))
+    assert model.opset_import[0].version == 21
+    assert k.size / 2 < model.ByteSize() < k.size * 0.65
+    np.testing.assert_array_equal(stored(load_graph(model), np.int8), [k])
+
+
+def test_a_graph_that_cannot_reach_a_newer_opset_stays_as_it_is() -> None:
     text = "g (float[4, 128] x) => (float[4, 192] y) { a = DFT <axis = 1> (c)  w = DequantizeLinear <axis = 1> (k, s)  y = MatMul(x, w) }"
     graph = graph_of(text, opset=19, k=codes([-1, 0, 1]), s=np.ones(192, np.float32), c=np.zeros((1, 4, 2), np.float32))
     graph.outputs.append(graph.nodes[0].outputs[0])
