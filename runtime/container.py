@@ -26,7 +26,7 @@ from .instruction import ELEMENT_DTYPE, WIDTH, Element
 from .program import BufferInfo, ConstantInfo, Port, Program
 
 FORMAT = "qprog"
-VERSION = 1
+VERSION = 2
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}

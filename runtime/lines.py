@@ -100,6 +100,33 @@ def _look_up(builder: Any, parts: list[Any], index: Any) -> Any:
     return found[0]
 
 
+def _make_wide_lookup() -> Callable[[int, int, int, int], None]:
+    def lookup(typingctx: Any, y: Any, x: Any, table: Any, blocks: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if HAS_LINES:
+                _emit_wide_lookup(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 4)), codegen
+
+    return intrinsic(lookup)  # type: ignore[no-any-return]
+
+
+def _emit_wide_lookup(builder: Any, y: Any, x: Any, table: Any, blocks: Any) -> None:
+    source, target = builder.inttoptr(x, _BYTES.as_pointer()), builder.inttoptr(y, _CODES.as_pointer())
+    entries = _parts(builder, table, 256)
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        codes = builder.zext(builder.load(builder.gep(source, [index]), align=1), _CODES)
+        builder.store(_look_up(builder, entries, codes), builder.gep(target, [index]), align=2)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
+lookup_wide = _make_wide_lookup()
+"""``y[i] = table[x[i]]`` for ``32 * blocks`` uint8 codes and 256 int16 entries: called with ``(y, x, table, blocks)``; only where `HAS_LINES`."""
+
 lines_u8_64, lines_u8_128, lines_u8_256 = (make_lines(segments, False) for segments in (64, 128, 256))
 lines_i16_64, lines_i16_128, lines_i16_256 = (make_lines(segments, True) for segments in (64, 128, 256))
 

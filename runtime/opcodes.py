@@ -97,6 +97,7 @@ _RECURRENT = [
 ]
 
 
+_EXPONENTIALS = {"table_coarse": 32, "table_middle": 32, "table_fine": 64}
 _TABLE: list[Opcode] = []
 
 
@@ -217,13 +218,15 @@ _define(
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis, scratch=lambda f: rounded(f["inner"], 8),
 )
-# x, y [outer, k, inner], over k. table_hi, table_lo int64[256].
+# x, y [outer, k, inner], over k. exp in Q30 is the product of an entry of each table.
 _define(
     "softmax",
-    [*read("x"), *constants(I64, "table_hi", "table_lo"), *write("y"), *dims("outer", "k"), *dims("inner", default=1), *multipliers("m"),
+    [*read("x"), *constants(I32, *_EXPONENTIALS), *write("y"), *dims("outer", "k"), *dims("inner", default=1), *multipliers("m"),
      Field("n", Kind.NUMBER, 1, 62), *OUT],
-    lambda f: [*dense(f, "x", three(f)), *constant("table_hi", 8, 256), *constant("table_lo", 8, 256), *dense(f, "y", three(f), True)],
-    limits=lambda _: [Limit("table_hi", 0, 1 << 30), Limit("table_lo", 0, 1 << 30)],
+    lambda f: [
+        *dense(f, "x", three(f)), *(a for name, size in _EXPONENTIALS.items() for a in constant(name, 4, size)), *dense(f, "y", three(f), True),
+    ],
+    limits=lambda _: [Limit(name, 0, 1 << 30) for name in _EXPONENTIALS],
     rules=nonempty_axis, scratch=lambda f: rounded(f["k"], 8),
 )
 # x, y [outer, k, inner], normalized over k. gamma, beta int64: [k], or with per_row = 1 [channels] by row (o*inner + i) % channels.

@@ -89,10 +89,15 @@ def mean_code(total: int, count: int, m: int, n: int, out: Range) -> int:
     return out.code((2 * total * m + denominator) // (2 * denominator))
 
 
-def softmax(x: Sequence[int], table_hi: Sequence[int], table_lo: Sequence[int], m: int, n: int, out: Range) -> list[int]:
-    """Codes of the softmax of one row of codes; the tables hold ``exp`` in Q30."""
+def exponential(distance: int, coarse: Sequence[int], middle: Sequence[int], fine: Sequence[int]) -> int:
+    """``exp`` in Q30 of a distance below 65536, by tables of 32, 32 and 64 entries in Q30."""
+    return (((coarse[distance >> 11] * middle[distance >> 6 & 31]) >> 30) * fine[distance & 63]) >> 30
+
+
+def softmax(x: Sequence[int], tables: Sequence[Sequence[int]], m: int, n: int, out: Range) -> list[int]:
+    """Codes of the softmax of one row of codes; the three tables are those of `exponential`."""
     peak = max(x)
-    terms = [(table_hi[(peak - v) >> 8] * table_lo[(peak - v) & 255]) >> 30 for v in x]
+    terms = [exponential(peak - v, *tables) for v in x]
     total = sum(terms)
     inverse = (1 << 61) // total if total else 0
     return [out.code(requant((term * inverse) >> 30, m, n)) for term in terms]

@@ -1,4 +1,4 @@
-"""The sum of two uint8 tensors, each with its factor, as LLVM vector code on 32 bits.
+"""Sums and products of two tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor, on 32 bits.
 
 ``a * a_m + b * b_m + c`` may need 41 bits, but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
 signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``, n >= 16, is
@@ -22,6 +22,7 @@ _FLAVOUR = PAIR_512 if Isa.AVX512_VNNI.supported else PAIR_ANY
 _CODES, _SUMS, _PAIRS = ir.VectorType(_I8, LANES), ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
 AddBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int, int], None]
 AddCodes = Callable[[int, int, int, int, int, int, int, int, int, int], None]
+MultiplyCodes = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
 
 
 def _make_add() -> AddBytes:
@@ -89,6 +90,37 @@ def _emit_wide_add(builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b:
     loop(builder, blocks, [], step)
 
 
+def _make_product() -> MultiplyCodes:
+    def multiply(
+        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, b_zp: Any, m: Any, c: Any, n: Any, lo: Any, hi: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_product(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 11)), codegen
+
+    return intrinsic(multiply)  # type: ignore[no-any-return]
+
+
+def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, b_zp: Any, *numbers: Any) -> None:
+    zeros = [splat(builder, builder.trunc(zero, _I32), LANES) for zero in (a_zp, b_zp)]
+    m, c, n, lo, hi = (splat(builder, number, LANES) for number in numbers)
+    kind, wide = ir.VectorType(_I16, LANES), ir.VectorType(_I64, LANES)
+    sources, target = [builder.inttoptr(base, kind.as_pointer()) for base in (a, b)], builder.inttoptr(y, kind.as_pointer())
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        codes = [builder.sext(builder.load(builder.gep(source, [index]), align=1), _SUMS) for source in sources]
+        first, second = (builder.sext(builder.sub(code, zero), wide) for code, zero in zip(codes, zeros, strict=True))
+        values = builder.ashr(builder.add(builder.mul(builder.mul(first, second), m), c), n)
+        values = builder.select(builder.icmp_signed(">", values, lo), values, lo)
+        values = builder.select(builder.icmp_signed("<", values, hi), values, hi)
+        builder.store(builder.trunc(values, kind), builder.gep(target, [index]), align=1)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
 add_bytes = _make_add()
 """``y[i] = min(max(((65536 * h + l) >> (16 + shift)), lo), hi) + y_zp`` on ``16 * blocks`` codes.
 
@@ -106,4 +138,10 @@ WIDE_ADDS = {
 """``y[i] = min(max((a * a_m + b * b_m + c) >> n, lo), hi)`` on ``16 * blocks`` codes, and whether a, b and y are int16, else uint8.
 
 Called with ``(y, a, b, blocks, a_m, b_m, c, n, lo, hi)``.
+"""
+
+multiply_wide = _make_product()
+"""``y[i] = min(max(((a - a_zp) * (b - b_zp) * m + c) >> n, lo), hi)`` on ``16 * blocks`` int16 codes; everything fits 64 bits.
+
+Called with ``(y, a, b, blocks, a_zp, b_zp, m, c, n, lo, hi)``.
 """

@@ -67,6 +67,12 @@ def test_the_machine_equals_the_integer_onnx_to_the_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_arena_is_hardly_larger_than_what_lives_at_once(name: str) -> None:
+    memory = compiled_for(name, False).session().memory_for(task_of(name).feeds[0])
+    assert memory.arena <= 1.1 * memory.peak_lower_bound
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_multiplication_is_in_integers(name: str) -> None:
     report = compiled_for(name, False).report
     assert report.figures["integer_mac_share"] == 1.0

@@ -68,10 +68,10 @@ def emit_softmax(emitter: Emitter, node: Node) -> None:
     """Softmax."""
     x, order, sizes = _as_three(emitter, emitter.view(node.inputs[0]), [int(node.attrs["axis"])], node.name)
     y = emitter.new(node.outputs[0], order)
-    high, low = (np.asarray(tensor.values) for tensor in node.inputs[1:])
+    coarse, middle, fine = (np.asarray(tensor.values) for tensor in node.inputs[1:])
     emitter.program.emit(
-        "softmax", node=node.name, x=x.handle, y=y.handle, table_hi=high, table_lo=low, m=int(node.attrs["m"]), n=int(node.attrs["n"]), **sizes,
-        **output_fields(node),
+        "softmax", node=node.name, x=x.handle, y=y.handle, table_coarse=coarse, table_middle=middle, table_fine=fine, m=int(node.attrs["m"]),
+        n=int(node.attrs["n"]), **sizes, **output_fields(node),
     )
 
 

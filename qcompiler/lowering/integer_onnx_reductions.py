@@ -44,11 +44,13 @@ def write_softmax(writer: OnnxWriter, node: Node) -> None:
     """Softmax."""
     axis, x = [int(node.attrs["axis"])], writer.wide(writer.tensor(node.inputs[0]))
     distance = writer.sub(writer.reduce("ReduceMax", x, axis), x)
-    low = writer.emit("Mod", [distance, 256])
-    high = writer.emit("Div", [writer.sub(distance, low), 256])
-    tables = [writer.constant(np.asarray(tensor.values)) for tensor in node.inputs[1:]]
-    factors = [writer.emit("Gather", [table, index], axis=0) for table, index in zip(tables, (high, low), strict=True)]
-    terms = writer.shift(writer.mul(*factors), 30)
+    fine = writer.emit("Mod", [distance, 64])
+    above = writer.emit("Div", [writer.sub(distance, fine), 64])
+    middle = writer.emit("Mod", [above, 32])
+    coarse = writer.emit("Div", [writer.sub(above, middle), 32])
+    tables = [writer.constant(np.asarray(tensor.values).astype(np.int64)) for tensor in node.inputs[1:]]
+    factors = [writer.emit("Gather", [table, index], axis=0) for table, index in zip(tables, (coarse, middle, fine), strict=True)]
+    terms = writer.shift(writer.mul(writer.shift(writer.mul(factors[0], factors[1]), 30), factors[2]), 30)
     inverse = writer.emit("Div", [1 << 61, writer.reduce("ReduceSum", terms, axis)])
     shares = writer.shift(writer.mul(terms, inverse), 30)
     finish_codes(writer, node, writer.requant(shares, int(node.attrs["m"]), int(node.attrs["n"])))

@@ -107,13 +107,14 @@ def average_bounds(lw: Lowering, node: Node) -> Bounds:
 
 
 def lower_softmax(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
-    """Rule of Softmax: ``exp`` of the distance to the largest code, as the product of two tables in Q30."""
+    """Rule of Softmax: ``exp`` of the distance to the largest code, as the product of three tables in Q30."""
     x = lw.natural(node.inputs[0])
-    steps = np.arange(256, dtype=np.float64) * x.grid.scale
-    high, low = (np.rint(2.0**30 * np.exp(-steps * width)).astype(np.int64) for width in (256.0, 1.0))
+    tables = [
+        lw.out.constant(f"{target.name}_exp_{name}", np.rint(2.0**30 * np.exp(-x.grid.scale * step * np.arange(size))).astype(np.int32))
+        for name, size, step in (("coarse", 32, 2048.0), ("middle", 32, 64.0), ("fine", 64, 1.0))
+    ]
     m, n = fixed_point(2.0**-31 / target.grid.scale)
     attrs = {"axis": int(node.attrs.get("axis", -1)) % rank_of(node.inputs[0]), "m": m, "n": n}
-    tables = [lw.out.int64(f"{target.name}_exp_high", high), lw.out.int64(f"{target.name}_exp_low", low)]
     return lw.emit("Softmax", [x.tensor, *tables], attrs, target, node.outputs[0].shape)
 
 

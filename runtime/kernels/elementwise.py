@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..instruction import ISA_COLUMN, Binary, Comparison, Element, Logic
 from ..jit import jit
+from ..lines import LINE_CODES, lookup_wide
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import columns
 from ..simd import LANES, Isa
-from ..sums import add_byte_byte, add_bytes, add_wide_byte, add_wide_wide, narrow_wide_byte, narrow_wide_wide
+from ..sums import add_byte_byte, add_bytes, add_wide_byte, add_wide_wide, multiply_wide, narrow_wide_byte, narrow_wide_wide
 from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
 from .common import (
     BLOCK,
@@ -169,6 +170,22 @@ def _add_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
 
 
 @jit
+def _multiplies_wide(row: int) -> bool:
+    """A dense product of int16."""
+    wide = at(row, _BINARY.a_type) == _I16 and at(row, _BINARY.b_type) == _I16 and at(row, _BINARY.y_type) == _I16
+    dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
+    return wide and dense and at(row, _BINARY.kind) == _MUL and at(row, _BINARY.y_zp) == 0 and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _multiply_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
+    n = at(row, _BINARY.n)
+    multiply_wide(
+        y, a, b, blocks, at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.a_m), rounding(n), n, at(row, _BINARY.lo), at(row, _BINARY.hi)
+    )
+
+
+@jit
 def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: int, runs: int) -> None:
     """``runs`` runs along the innermost dimension, or as many pieces of one."""
     run, a_step, b_step = at(row, _BINARY.d5), at(row, _BINARY.a_s5), at(row, _BINARY.b_s5)
@@ -182,6 +199,9 @@ def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: in
             first = run // LANES * LANES
         elif _adds_wide(row):
             _add_wide(row, y, a, b, run // LANES)
+            first = run // LANES * LANES
+        elif _multiplies_wide(row):
+            _multiply_wide(row, y, a, b, run // LANES)
             first = run // LANES * LANES
     if runs > 1:
         _load_runs(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs)
@@ -205,7 +225,7 @@ def binary(row: int, scratch: int) -> None:
     if run == 0 or lines == 0:
         return
     together = min(max(BLOCK // run, 1), lines)
-    if run >= _VECTOR_RUN and (_adds_bytes(row) or _adds_wide(row)):
+    if run >= _VECTOR_RUN and (_adds_bytes(row) or _adds_wide(row) or _multiplies_wide(row)):
         together = 1
     for outer in range(outer_count(row, _BINARY.d0) // lines):
         a_start = outer_offset(row, _BINARY.d0, _BINARY.a_s0, outer * lines)
@@ -314,7 +334,9 @@ def table(row: int, scratch: int) -> None:
         for i in range(count):
             store_8(y, i, load_u8(entries, load_i16(x, i) + 32768))
     elif wide_y:
-        for i in range(count):
+        done = count // LINE_CODES * LINE_CODES if at(row, ISA_COLUMN) == _AVX512 else 0
+        lookup_wide(y, x, entries, done // LINE_CODES)
+        for i in range(done, count):
             store_16(y, i, load_i16(entries, load_u8(x, i)))
     else:
         _look_up(row, y, x, entries, count)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ..exponentials import COARSE_SHIFT, FINE, MIDDLE, MIDDLE_SHIFT, exponentials_i16, exponentials_u8
+from ..instruction import ISA_COLUMN, Element
 from ..jit import jit
-from ..memory import load_i64, store_64
+from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 from ..opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, code_block, load_block, rounding, store_strided
+from ..simd import LANES, Isa
+from .common import BLOCK_BYTES, BLOCKS, at, clamp, code_block, load_block, requant_block, rounding, size_of, store_strided
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")
+_I16, _AVX512 = int(Element.I16), int(Isa.AVX512_VNNI)
 
 
 @jit
@@ -19,38 +23,88 @@ def _largest(values: int, count: int) -> int:
 
 
 @jit
-def _exponentials(values: int, count: int, table_hi: int, table_lo: int) -> int:
-    """Replace codes by exp in Q30, relative to the largest; returns the sum."""
-    peak, total = _largest(values, count), 0
-    for j in range(count):
-        distance = peak - load_i64(values, j)
-        term = (load_i64(table_hi, distance >> 8) * load_i64(table_lo, distance & 255)) >> 30
-        store_64(values, j, term)
+def _exponential(row: int, distance: int) -> int:
+    """exp of a distance from the largest code, in Q30."""
+    coarse = load_i32(at(row, _SOFTMAX.table_coarse), distance >> COARSE_SHIFT)
+    middle = load_i32(at(row, _SOFTMAX.table_middle), (distance >> MIDDLE_SHIFT) & (MIDDLE - 1))
+    return (((coarse * middle) >> 30) * load_i32(at(row, _SOFTMAX.table_fine), distance & (FINE - 1))) >> 30
+
+
+@jit
+def _largest_code(x: int, wide: bool, count: int) -> int:
+    peak = -32768
+    if wide:
+        for j in range(count):
+            peak = max(peak, load_i16(x, j))
+    else:
+        for j in range(count):
+            peak = max(peak, load_u8(x, j))
+    return peak
+
+
+@jit
+def _dense_terms(row: int, x: int, terms: int, count: int) -> int:
+    """int32 exponentials of a dense line, relative to its largest code; returns their sum."""
+    wide, total, done = at(row, _SOFTMAX.x_type) == _I16, 0, 0
+    peak = _largest_code(x, wide, count)
+    if at(row, ISA_COLUMN) == _AVX512:
+        coarse, middle, fine = at(row, _SOFTMAX.table_coarse), at(row, _SOFTMAX.table_middle), at(row, _SOFTMAX.table_fine)
+        blocks = count // LANES
+        if wide:
+            total = exponentials_i16(terms, x, peak, coarse, middle, fine, blocks)
+        else:
+            total = exponentials_u8(terms, x, peak, coarse, middle, fine, blocks)
+        done = blocks * LANES
+    for j in range(done, count):
+        term = _exponential(row, peak - (load_i16(x, j) if wide else load_u8(x, j)))
+        store_32(terms, j, term)
         total += term
     return total
 
 
 @jit
-def _share_codes(row: int, values: int, count: int, inverse: int) -> None:
-    """Replace Q30 terms by the code of their share of the sum: Q31, then requantized."""
-    m, n, y_zp, lo, hi = at(row, _SOFTMAX.m), at(row, _SOFTMAX.n), at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi)
-    half = rounding(n)
-    for j in range(count):
-        share = (load_i64(values, j) * inverse) >> 30
-        store_64(values, j, clamp(((share * m + half) >> n) + y_zp, lo, hi))
+def _dense_shares(row: int, y: int, terms: int, count: int, inverse: int) -> None:
+    """The codes of int32 terms' shares of their sum: Q31, then requantized."""
+    m, n, y_zp = at(row, _SOFTMAX.m), at(row, _SOFTMAX.n), at(row, _SOFTMAX.y_zp)
+    lo, hi, half = at(row, _SOFTMAX.lo) - y_zp, at(row, _SOFTMAX.hi) - y_zp, rounding(at(row, _SOFTMAX.n))
+    if at(row, _SOFTMAX.y_type) == _I16:
+        for j in range(count):
+            store_16(y, j, clamp((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n, lo, hi) + y_zp)
+    else:
+        for j in range(count):
+            store_8(y, j, clamp((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n, lo, hi) + y_zp)
+
+
+@jit
+def _softmax_line(row: int, values: int, start: int) -> None:
+    """One line whose elements lie ``inner`` apart."""
+    k, inner = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
+    load_block(values, at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type), start, inner, k)
+    peak, total = _largest(values, k), 0
+    for j in range(k):
+        term = _exponential(row, peak - load_i64(values, j))
+        store_64(values, j, term)
+        total += term
+    inverse = (1 << 61) // total if total > 0 else 0
+    for j in range(k):
+        store_64(values, j, (load_i64(values, j) * inverse) >> 30)
+    requant_block(values, k, at(row, _SOFTMAX.m), at(row, _SOFTMAX.n))
+    code_block(values, k, at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi))
+    store_strided(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start, inner, values, k)
 
 
 @jit
 def softmax(row: int, scratch: int) -> None:
     """Softmax over the middle axis of [outer, k, inner]."""
-    values = scratch + BLOCKS * BLOCK_BYTES
-    k, inner = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
-    for line in range(at(row, _SOFTMAX.outer) * inner):
-        start = line // inner * k * inner + line % inner
-        load_block(values, at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type), start, inner, k)
-        total = _exponentials(values, k, at(row, _SOFTMAX.table_hi), at(row, _SOFTMAX.table_lo))
-        _share_codes(row, values, k, (1 << 61) // total if total > 0 else 0)
-        store_strided(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start, inner, values, k)
+    values, k, inner = scratch + BLOCKS * BLOCK_BYTES, at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
+    if inner != 1:
+        for line in range(at(row, _SOFTMAX.outer) * inner):
+            _softmax_line(row, values, line // inner * k * inner + line % inner)
+        return
+    x_pitch, y_pitch = k * size_of(at(row, _SOFTMAX.x_type)), k * size_of(at(row, _SOFTMAX.y_type))
+    for line in range(at(row, _SOFTMAX.outer)):
+        total = _dense_terms(row, at(row, _SOFTMAX.x) + line * x_pitch, values, k)
+        _dense_shares(row, at(row, _SOFTMAX.y) + line * y_pitch, values, k, (1 << 61) // total if total > 0 else 0)
 
 
 @jit

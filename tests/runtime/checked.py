@@ -20,10 +20,11 @@ from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.builder import Buffer, ProgramBuilder
 from qcompiler.runtime.channels import CHANNEL_TILES, SINGLE_TILES, taps_in_group
 from qcompiler.runtime.epilogue import REQUANTIZE
+from qcompiler.runtime.exponentials import EXPONENTIALS
 from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.kernels.tiles import TILES
-from qcompiler.runtime.lines import LINES
+from qcompiler.runtime.lines import LINES, lookup_wide
 from qcompiler.runtime.movers import PIXELS, copy_run, interleave_three, transpose_square
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
@@ -31,7 +32,7 @@ from qcompiler.runtime.parts import divide, part_rows
 from qcompiler.runtime.pools import POOL_TILES
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
-from qcompiler.runtime.sums import WIDE_ADDS, add_bytes
+from qcompiler.runtime.sums import WIDE_ADDS, add_bytes, multiply_wide
 from qcompiler.runtime.vectors import lookup_bytes
 from qcompiler.runtime.windows import chunk_order
 
@@ -226,6 +227,34 @@ def wide_add_reference(checked: CheckedMemory, a_wide: bool, b_wide: bool, y_wid
     return add
 
 
+def exponentials_reference(checked: CheckedMemory, wide: bool) -> Callable[..., int]:
+    """What the exponentials of a line are, on checked memory."""
+    load, load_entry = checked.loader(16, True) if wide else checked.loader(8, False), checked.loader(32, True)
+    store = checked.storer(32)
+
+    def exponentials(terms: int, x: int, peak: int, coarse: int, middle: int, fine: int, blocks: int) -> int:
+        tables = [[load_entry(table, i) for i in range(size)] for table, size in ((coarse, 32), (middle, 32), (fine, 64))]
+        found = [spec.exponential(peak - load(x, j), *tables) for j in range(16 * blocks)]
+        for j, term in enumerate(found):
+            store(terms, j, term)
+        return sum(found)
+
+    return exponentials
+
+
+def product_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `multiply_wide` computes, on checked memory."""
+    load, store = checked.loader(16, True), checked.storer(16)
+
+    def multiply(y: int, a: int, b: int, blocks: int, a_zp: int, b_zp: int, m: int, c: int, n: int, lo: int, hi: int) -> None:
+        for i in range(16 * blocks):
+            total = (load(a, i) - a_zp) * (load(b, i) - b_zp) * m + c
+            assert -(2**63) <= total < 2**63
+            store(y, i, min(max(total >> n, lo), hi))
+
+    return multiply
+
+
 def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
     """What `lookup_bytes` computes, on checked memory."""
     load, store = checked.loader(8, False), checked.storer(8)
@@ -252,6 +281,17 @@ def lines_reference(checked: CheckedMemory, wide: bool) -> Callable[..., None]:
     return lines
 
 
+def wide_lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `lookup_wide` computes, on checked memory."""
+    load_code, load_entry, store = checked.loader(8, False), checked.loader(16, True), checked.storer(16)
+
+    def lookup(y: int, x: int, table: int, blocks: int) -> None:
+        for i in range(32 * blocks):
+            store(y, i, load_entry(table, load_code(x, i)))
+
+    return lookup
+
+
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
     replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
@@ -262,9 +302,12 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
     replaced |= {id(kernel): lines_reference(checked, wide) for kernel, wide in LINES.items()}
     replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
+    replaced |= {id(kernel): exponentials_reference(checked, wide) for kernel, wide in EXPONENTIALS.items()}
     replaced[id(interleave_three)] = interleave_reference(checked)
+    replaced[id(multiply_wide)] = product_reference(checked)
     replaced[id(add_bytes)] = add_reference(checked)
     replaced[id(memory.prefetch_write)] = lambda _: None
+    replaced[id(lookup_wide)] = wide_lookup_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
@@ -367,7 +410,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise", "lstm", "gru")
+    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise", "softmax", "lstm", "gru")
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
     results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
     results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}

@@ -81,6 +81,19 @@ def test_dense_sums(y_limits: tuple[int, int], a_type: Any, b_type: Any, count: 
     check_binary(0, a_type, b_type, ((count,), (count,)), seed, y_limits, n)
 
 
+@FEW
+@given(count=st.integers(16, 70), seed=seeds, n=st.sampled_from([1, 30, 46, 60]))
+def test_dense_products(count: int, seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b, m = draw(rng, np.int16, (2, count)), draw(rng, np.int16, (count,)), int(rng.integers(-(2**30), 2**30))
+    y = run_one(
+        "binary", {"a": a, "b": b}, {"y": (a.shape, np.int16)}, kind=1, dims=[2, count], a_strides=[count, 1], b_strides=[0, 1], a_m=m, n=n, y_zp=0,
+        lo=-30000, hi=32767,
+    )["y"]
+    out = spec.Range(0, -30000, 32767)
+    assert y.tolist() == [[out.code(spec.requant(int(p) * int(q), m, n)) for p, q in zip(line, b, strict=True)] for line in a]
+
+
 @pytest.mark.parametrize("b_type", [np.uint8, np.int16])
 def test_runs_of_sums(b_type: Any) -> None:
     check_binary(0, np.int16, b_type, ((3, 2, 70), (2, 70)), 5, (-32768, 32767), 38)
