@@ -206,7 +206,7 @@ class Workspace:
                 dtype = np.asarray(constant_of(old)).dtype
                 node.inputs[slot] = Constant(unique_name(taken, f"{old.name}_equivalent"), np.ascontiguousarray(values, dtype))
                 continue
-            bias = Constant(unique_name(taken, f"{node.name}_bias"), values.astype(np.float32))
+            bias = Constant(unique_name(taken, f"{node.name}_bias"), values.astype(np.asarray(constant_of(node.inputs[1])).dtype))
             if slot < len(node.inputs):
                 node.inputs[slot] = bias
             else:
