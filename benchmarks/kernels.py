@@ -3,7 +3,8 @@
     python -m benchmarks.kernels [--repeat 20]
 
 Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. Products with a single row (and
-a few) are compared with the *bandwidth*: reading as many bytes of memory once. One thread; the fastest of many runs.
+a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed (`runtime/winograd.py`) need
+fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
 """
 
 from __future__ import annotations

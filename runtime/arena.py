@@ -27,7 +27,7 @@ from .control import (
     YIELD,
 )
 from .errors import MachineError
-from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, ISA_COLUMN, PACKED_COLUMN, Source
+from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, PACKED_COLUMN, Source
 from .isa import Isa
 from .native import Native, yield_address
 from .opcodes import BY_NUMBER
@@ -67,7 +67,7 @@ class Arena:
         self.code[:, ISA_COLUMN] = isa
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
-            self.code[index, PACKED_COLUMN] = address_of(weights)
+            self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.transformed
         self._count = len(self.code)
         groups = self._divide(threads) if threads > 1 else []
         self.is_shared, self.pace = bool(groups), Pace()

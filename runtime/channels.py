@@ -1,8 +1,12 @@
-"""Products channel by channel (depthwise convolutions) as LLVM vector code.
+"""Depthwise convolutions as LLVM vector code.
 
-A vector of codes holds one tap of many channels, the instructions want several taps of one channel: *groups* of four uint8 taps (layout
-quad) or two int16 taps (layout pair) are interleaved by unpacking. That leaves the sums of a *chunk* of channels in another order, by lanes
-of 128 bits, which the packed weights follow; the sums are put in order at the end.
+The dot-product instructions want several taps of one channel side by side: *groups* of four uint8 (layout quad) or two int16 (layout
+pair) from as many lines of the image. Lines are interleaved once (`make_interleave`), then every tap of a line of the kernel reads the
+same vectors, one pixel further on. Interleaving by unpacking leaves a *chunk* of channels in ``group`` vectors, by lanes of 128 bits; the
+saturating packs that turn sums into codes put them in order again.
+
+Interleaved lines are stored as [vector, pixel, chunk bytes]: where a chunk is shorter than a vector, one load holds the same channels of
+several neighbouring pixels.
 """
 
 from __future__ import annotations
@@ -14,32 +18,105 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import loop
-from .simd import LANES, PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, Isa, pair_step, quad_step
+from .codes import Scale, limits, octets, raised, shuffled, words
+from .emit import loop, splat
+from .simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-ChannelTile = Callable[[int, int, int, int, int, int], None]
-SingleTile = Callable[[int, int, int, int, int], None]
+Interleave = Callable[[int, int, int, int], None]
+PixelCopy = Callable[[int, int, int, int, int], None]
+ChannelTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
+
 
 def taps_in_group(layout: str) -> int:
-    """Taps that one step multiplies; as many sums are interleaved."""
+    """Taps that one step multiplies; a chunk lies in as many vectors."""
     return 4 if layout == "quad" else 2
 
 
-def make_channel_tile(flavour: Flavour, width: int) -> ChannelTile:
-    """``acc[c] = bias[c] + sum over taps of x_tap[c] * w_tap[c]`` for the ``width`` channels of a chunk.
+def _number(value: int) -> Any:
+    return ir.Constant(_I64, value)
 
-    The intrinsic is called with ``(x, offsets, groups, w, bias, acc)``: address of the first code; of int64 offsets in bytes, one a tap
-    (whole groups of them); number of groups; addresses of the weights (int8 quads or int16 pairs), of int32 start values and of the results.
+
+def _at(builder: Any, base: Any, kind: Any, offset: Any = 0) -> Any:
+    """A pointer ``offset`` bytes behind an address."""
+    address = builder.add(base, _number(offset) if isinstance(offset, int) else offset)
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def make_interleave(layout: str, chunk_bytes: int, widening: bool = False) -> Interleave:
+    """Interleave the lines of one group, pixel by pixel.
+
+    The intrinsic is called with ``(lines, target, vector_bytes, pixels)``: address of pairs of int64, for every line the address of the first
+    code and the bytes to the next pixel; address of the result, bytes between its vectors, number of pixels. A chunk has ``chunk_bytes``
+    bytes; when ``widening`` the lines are uint8 and become int16.
     """
 
-    def tile(typingctx: Any, x: Any, offsets: Any, groups: Any, w: Any, bias: Any, acc: Any) -> Any:
+    def interleave(typingctx: Any, lines: Any, target: Any, vector_bytes: Any, pixels: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            if flavour.isa.supported:
-                _ChannelWriter(builder, flavour, width).emit(*arguments)
+            _emit_interleave(builder, layout, chunk_bytes, widening, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 6)), codegen
+        return types.void(*([types.int64] * 4)), codegen
+
+    return intrinsic(interleave)  # type: ignore[no-any-return]
+
+
+def _emit_interleave(builder: Any, layout: str, chunk_bytes: int, widening: bool, lines: Any, target: Any, vector_bytes: Any, pixels: Any) -> None:
+    group = taps_in_group(layout)
+    codes = ir.VectorType(_I8, chunk_bytes) if layout == "quad" else ir.VectorType(_I16, chunk_bytes // 2)
+    stored = ir.VectorType(_I8, codes.count) if widening else codes
+    starts = [builder.load(_at(builder, lines, _I64, 16 * i), align=8) for i in range(group)]
+    steps = [builder.load(_at(builder, lines, _I64, 16 * i + 8), align=8) for i in range(group)]
+
+    def step(index: Any, places: list[Any]) -> list[Any]:
+        loaded = [builder.load(_at(builder, place, stored), align=1) for place in places]
+        taps = [builder.zext(value, codes) for value in loaded] if widening else loaded
+        offset = builder.mul(index, _number(chunk_bytes))
+        for vector, value in enumerate(_interleaved(builder, taps)):
+            place = builder.add(offset, builder.mul(vector_bytes, _number(vector)))
+            builder.store(value, _at(builder, target, value.type, place), align=16)
+        return [builder.add(place, each) for place, each in zip(places, steps, strict=True)]
+
+    loop(builder, pixels, starts, step)
+
+
+def _interleaved(builder: Any, taps: list[Any]) -> list[Any]:
+    """Vectors of whole groups: each lane of 128 bits gives its channels by fours."""
+    if len(taps) == 2:
+        return [_unpacked(builder, taps[0], taps[1], high) for high in (False, True)]
+    pairs = ir.VectorType(_I16, taps[0].type.count // 2)
+    halves = [[builder.bitcast(_unpacked(builder, taps[i], taps[i + 1], high), pairs) for high in (False, True)] for i in (0, 2)]
+    return [_unpacked(builder, halves[0][side], halves[1][side], high) for side in (0, 1) for high in (False, True)]
+
+
+def _unpacked(builder: Any, a: Any, b: Any, high: bool) -> Any:
+    """The elements of a and b in turns, of the lower or the upper half of every 128 bits."""
+    lane, count = 128 // a.type.element.width, a.type.count
+    places = [base + high * (lane // 2) + i for base in range(0, count, lane) for i in range(lane // 2)]
+    return shuffled(builder, a, b, [place + side for place in places for side in (0, count)])
+
+
+def make_channel_tile(flavour: Flavour, pixels: int, rows: int, wide: bool) -> ChannelTile:
+    """Codes of one chunk of channels for ``blocks`` times ``pixels`` neighbouring vectors of pixels in ``rows`` rows of the output.
+
+    The intrinsic is called with ``(blocks, q, vector_bytes, offsets, taps, w, tap_bytes, heads, y, y_step, y_row, y_zp, lo, hi)``: address of
+    the interleaved lines and bytes between their vectors; of int64 offsets in bytes, one for every group of lines and column of the kernel, and
+    their number; of weights (for each tap the groups of row 0, then of row 1) and the bytes between taps; of bias and the vectors of
+    `codes.Scale`, each as int32 in the order of a chunk's vectors; of the first code, bytes to the next vector of pixels and to the next row;
+    zero point and limits of a code.
+    Codes are int16 when ``wide``, else uint8.
+    """
+
+    def tile(
+        typingctx: Any, blocks: Any, q: Any, vector_bytes: Any, offsets: Any, taps: Any, w: Any, tap_bytes: Any, heads: Any, y: Any, y_step: Any,
+        y_row: Any, y_zp: Any, lo: Any, hi: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if flavour.isa.supported:
+                _ChannelWriter(builder, flavour, pixels, rows, wide, arguments).emit()
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 14)), codegen
 
     return intrinsic(tile)  # type: ignore[no-any-return]
 
@@ -47,130 +124,129 @@ def make_channel_tile(flavour: Flavour, width: int) -> ChannelTile:
 class _ChannelWriter:
     """Writes the LLVM code of one channel tile."""
 
-    def __init__(self, builder: Any, flavour: Flavour, width: int) -> None:
-        self.builder, self.flavour, self.width = builder, flavour, width
-        self.group = taps_in_group(flavour.layout)
-        self.lanes = width // self.group  # of a vector of sums
-        self.sums = ir.VectorType(_I32, self.lanes)
-        self.codes = ir.VectorType(_I8 if flavour.layout == "quad" else _I16, width)
+    def __init__(self, builder: Any, flavour: Flavour, pixels: int, rows: int, wide: bool, arguments: Any) -> None:
+        self.builder, self.flavour, self.pixels, self.rows, self.wide = builder, flavour, pixels, rows, wide
+        (self.blocks, self.q, self.vector_bytes, self.offsets, self.taps, self.w, self.tap_bytes, self.heads, self.y, self.y_step, self.y_row,
+         self.y_zp, self.lo, self.hi) = arguments
+        self.group, self.size = taps_in_group(flavour.layout), flavour.bits // 8
+        self.sums = ir.VectorType(_I32, self.size // 4)
+        self.codes = ir.VectorType(_I8, self.size) if flavour.layout == "quad" else ir.VectorType(_I16, self.size // 2)
         self.step = quad_step if flavour.layout == "quad" else pair_step
 
-    def emit(self, x: Any, offsets: Any, groups: Any, w: Any, bias: Any, acc: Any) -> None:
+    def emit(self) -> None:
+        """All blocks."""
+        builder, q, y, pitch = self.builder, self.q, self.y, self.builder.mul(self.y_step, _number(self.pixels))
+
+        def block(index: Any, _: list[Any]) -> list[Any]:
+            self.q = builder.add(q, builder.mul(index, _number(self.pixels * self.size)))
+            self.y = builder.add(y, builder.mul(index, pitch))
+            self._block()
+            return []
+
+        loop(builder, self.blocks, [], block)
+
+    def _block(self) -> None:
+        builder, outputs = self.builder, range(self.pixels * self.rows)
+        start = [builder.load(self._head(0, v), align=4) for v in range(self.group)] * len(outputs)
+        sums = raised(builder, [self._scale(v) for v in range(self.group)], loop(builder, self.taps, start, self._tap))
+        for v in range(self.group):  # vector by vector: the constants of one at a time fit the registers
+            for output in outputs:
+                sums[output * self.group + v] = self._scale(v).apply(sums[output * self.group + v])
+        for output in outputs:
+            self._store(*divmod(output, self.rows), sums[output * self.group : (output + 1) * self.group])
+
+    def _head(self, which: int, vector: int) -> Any:
+        return _at(self.builder, self.heads, self.sums, (which * self.group + vector) * self.size)
+
+    def _scale(self, vector: int) -> Scale:
+        return Scale(self.builder, lambda which: self.builder.load(self._head(1 + which, vector), align=4))
+
+    def _load(self, address: Any, offset: int) -> Any:
+        return self.builder.load(_at(self.builder, address, self.codes, offset), align=1)
+
+    def _tap(self, index: Any, sums: list[Any]) -> list[Any]:
         builder = self.builder
-        zeros = [ir.Constant(self.sums, [0] * self.lanes)] * self.group
+        place = builder.add(self.q, builder.load(_at(builder, self.offsets, _I64, builder.mul(index, _number(8))), align=8))
+        weights = builder.add(self.w, builder.mul(index, self.tap_bytes))
+        result = list(sums)
+        for v in range(self.group):
+            factors = [self._load(weights, (row * self.group + v) * self.size) for row in range(self.rows)]
+            vector = builder.add(place, builder.mul(self.vector_bytes, _number(v)))
+            for pixel in range(self.pixels):
+                codes = self._load(vector, pixel * self.size)
+                for row in range(self.rows):
+                    at = (pixel * self.rows + row) * self.group + v
+                    result[at] = self.step(builder, self.flavour, sums[at], codes, factors[row])
+        return result
 
-        def step(index: Any, totals: list[Any]) -> list[Any]:
-            taps = [self._load(builder.add(x, self._offset(offsets, index, t)), self.codes) for t in range(self.group)]
-            weights = builder.add(w, builder.mul(index, ir.Constant(_I64, 4 * self.width)))
-            factors = [self._load(weights, self.codes, i) for i in range(self.group)]
-            pieces = self._interleaved(taps)
-            return [self.step(builder, self.flavour, total, a, b) for total, a, b in zip(totals, pieces, factors, strict=True)]
-
-        for i, total in enumerate(self._ordered(loop(builder, groups, zeros, step))):
-            start = self._load(bias, self.sums, i, 4)
-            builder.store(builder.add(total, start), self._at(acc, self.sums, i), align=4)
-
-    def _at(self, base: Any, kind: Any, index: int) -> Any:
-        return self.builder.gep(self.builder.inttoptr(base, kind.as_pointer()), [ir.Constant(_I64, index)])
-
-    def _load(self, base: Any, kind: Any, index: int = 0, align: int = 1) -> Any:
-        return self.builder.load(self._at(base, kind, index), align=align)
-
-    def _offset(self, offsets: Any, index: Any, tap: int) -> Any:
+    def _store(self, pixel: int, row: int, values: list[Any]) -> None:
         builder = self.builder
-        place = builder.add(builder.mul(index, ir.Constant(_I64, self.group)), ir.Constant(_I64, tap))
-        return builder.load(builder.gep(builder.inttoptr(offsets, _I64.as_pointer()), [place]), align=8)
+        place = builder.add(builder.mul(self.y_step, _number(pixel)), builder.mul(self.y_row, _number(row)))
+        zero = splat(builder, builder.trunc(self.y_zp, _I32), self.sums.count)
+        for index, codes in enumerate(self._narrowed([builder.add(value, zero) for value in values])):
+            builder.store(codes, _at(builder, self.y, codes.type, builder.add(place, _number(index * self.size))), align=1)
 
-    def _interleaved(self, taps: list[Any]) -> list[Any]:
-        """Vectors of whole groups: each lane of 128 bits gives its channels by fours."""
+    def _narrowed(self, values: list[Any]) -> list[Any]:
+        """Codes in the order of the channels, limited."""
+        builder = self.builder
+        halves = [words(builder, values[i], values[i + 1]) for i in range(0, self.group, 2)]
+        count = halves[0].type.count
+        if not self.wide and self.group == 4:
+            return [limits(builder, octets(builder, *halves), self.lo, self.hi)]
+        if not self.wide:
+            return [builder.trunc(limits(builder, halves[0], self.lo, self.hi), ir.VectorType(_I8, count))]
         if self.group == 2:
-            return [self._unpacked(taps[0], taps[1], self.codes, high) for high in (False, True)]
-        halves = [[self._unpacked(taps[i], taps[i + 1], self.codes, high) for high in (False, True)] for i in (0, 2)]
-        pairs = ir.VectorType(_I16, self.width // 2)
-        result = []
-        for side in (0, 1):
-            first, second = (self.builder.bitcast(half[side], pairs) for half in halves)
-            result += [self.builder.bitcast(self._unpacked(first, second, pairs, high), self.codes) for high in (False, True)]
-        return result
-
-    def _unpacked(self, a: Any, b: Any, kind: Any, high: bool) -> Any:
-        """The elements of a and b in turns, of the lower or the upper half of every 128 bits."""
-        lane, count = 128 // kind.element.width, kind.count
-        places = [base + high * (lane // 2) + i for base in range(0, count, lane) for i in range(lane // 2)]
-        order = [place + side for place in places for side in (0, count)]
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, count), order))
-
-    def _ordered(self, totals: list[Any]) -> list[Any]:
-        """The sums by channel: 128-bit part ``p`` of total ``v`` is the ``group * p + v``-th of the result."""
-        slots = self.lanes // 4
-        if slots == 1:
-            return totals
-        if self.group == 4 and slots == 4:
-            low, high = ([self._parts(totals[i], totals[i + 1], [(0, p), (1, p), (0, p + 1), (1, p + 1)]) for p in (0, 2)] for i in (0, 2))
-            return [self._parts(low[p // 2], high[p // 2], [(side, 2 * (p % 2) + i) for side in (0, 1) for i in (0, 1)]) for p in range(4)]
-        result = []
-        for first in range(0, slots * self.group, slots):
-            places = [divmod(first + s, self.group) for s in range(slots)]
-            sources = sorted({vector for _, vector in places})
-            chosen = [(sources.index(vector), part) for part, vector in places]
-            result.append(self._parts(totals[sources[0]], totals[sources[-1]], chosen))
-        return result
-
-    def _parts(self, a: Any, b: Any, chosen: list[tuple[int, int]]) -> Any:
-        order = [side * self.lanes + 4 * part + i for side, part in chosen for i in range(4)]
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, self.lanes), order))
+            return [limits(builder, halves[0], self.lo, self.hi)]
+        order = [8 * lane + side + i for lane in range(count // 8) for side in (0, count) for i in range(8)]
+        return [limits(builder, shuffled(builder, halves[0], halves[1], order[first : first + count]), self.lo, self.hi) for first in (0, count)]
 
 
-def make_single_tile(wide: bool) -> SingleTile:
-    """``acc[c] = bias[c] + x[c] * w[c]``: one tap, on ``16 * vectors`` channels in their own order.
+def make_pixel_copy(width: int) -> PixelCopy:
+    """Copy ``width`` bytes of every pixel; called with ``(target, target_step, source, source_step, pixels)``, the steps in bytes."""
 
-    The intrinsic is called with ``(x, vectors, w, bias, acc)``; weights are int16, each with a zero behind it. Codes are int16 when ``wide``,
-    else uint8.
-    """
-
-    def tile(typingctx: Any, x: Any, vectors: Any, w: Any, bias: Any, acc: Any) -> Any:
+    def copy(typingctx: Any, target: Any, target_step: Any, source: Any, source_step: Any, pixels: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_single(builder, ir.VectorType(_I16 if wide else _I8, LANES), *arguments)
+            to, to_step, start, start_step, count = arguments
+            kind = ir.VectorType(_I8, width)
+
+            def step(_: Any, places: list[Any]) -> list[Any]:
+                builder.store(builder.load(_at(builder, places[1], kind), align=1), _at(builder, places[0], kind), align=1)
+                return [builder.add(places[0], to_step), builder.add(places[1], start_step)]
+
+            loop(builder, count, [to, start], step)
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 5)), codegen
 
-    return intrinsic(tile)  # type: ignore[no-any-return]
+    return intrinsic(copy)  # type: ignore[no-any-return]
 
 
-def _emit_single(builder: Any, codes: Any, x: Any, vectors: Any, w: Any, bias: Any, acc: Any) -> None:
-    sums, pairs = ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
-    flavour = PAIR_512 if Isa.AVX512_VNNI.supported else PAIR_ANY
+INTERLEAVES: dict[Interleave, tuple[str, int, bool]] = {}
+"""Every interleaving with what it was made for."""
 
-    def at(base: Any, kind: Any, index: Any) -> Any:
-        return builder.gep(builder.inttoptr(base, kind.as_pointer()), [index])
+CHANNEL_TILES: dict[ChannelTile, tuple[Flavour, int, int, bool]] = {}
+"""Every channel tile with what it was made for."""
 
-    def step(index: Any, _: list[Any]) -> list[Any]:
-        values = builder.bitcast(builder.zext(builder.load(at(x, codes, index), align=1), sums), pairs)
-        start, factors = builder.load(at(bias, sums, index), align=4), builder.load(at(w, pairs, index), align=4)
-        builder.store(pair_step(builder, flavour, start, values, factors), at(acc, sums, index), align=4)
-        return []
-
-    loop(builder, vectors, [], step)
+def _interleave(layout: str, chunk_bytes: int, widening: bool = False) -> Interleave:
+    made = make_interleave(layout, chunk_bytes, widening)
+    INTERLEAVES[made] = (layout, chunk_bytes, widening)
+    return made
 
 
-single_u8, single_i16 = make_single_tile(False), make_single_tile(True)
-
-SINGLE_TILES = {single_u8: False, single_i16: True}
-"""Every tile of one tap, and whether its codes are int16."""
-
-CHANNEL_TILES: dict[ChannelTile, tuple[str, int]] = {}
-"""Every channel tile with its layout and width."""
-
-
-def _channel_tile(flavour: Flavour, width: int) -> ChannelTile:
-    tile = make_channel_tile(flavour, width)
-    CHANNEL_TILES[tile] = (flavour.layout, width)
+def channel_tile(flavour: Flavour, pixels: int, rows: int, wide: bool) -> ChannelTile:
+    """A channel tile, in the list."""
+    tile = make_channel_tile(flavour, pixels, rows, wide)
+    CHANNEL_TILES[tile] = (flavour, pixels, rows, wide)
     return tile
 
 
-quad512_64 = _channel_tile(QUAD_512, 64)
-quad256_32, quad256_16 = (_channel_tile(QUAD_256, width) for width in (32, 16))
-quad512_32, quad512_16 = (_channel_tile(QUAD_512, width) for width in (32, 16))
-pair512_32, pair512_16 = (_channel_tile(PAIR_512, width) for width in (32, 16))
-pair256_16, pairany_16 = _channel_tile(PAIR_256, 16), _channel_tile(PAIR_ANY, 16)
+quads_64, quads_32, quads_16 = (_interleave("quad", size) for size in (64, 32, 16))
+pairs_64, pairs_32, pairs_16 = (_interleave("pair", size) for size in (64, 32, 16))
+widened_64, widened_32, widened_16 = (_interleave("pair", size, True) for size in (64, 32, 16))
+copy_64, copy_32, copy_16, copy_8 = (make_pixel_copy(width) for width in (64, 32, 16, 8))
+
+PIXEL_COPIES = {copy_64: 64, copy_32: 32, copy_16: 16, copy_8: 8}
+"""Every copy of pixels, and its bytes."""
+
+MANY_PIXELS = {QUAD_512: (4, 3), PAIR_512: (4, 3), QUAD_256: (2, 1), PAIR_256: (4, 3), PAIR_ANY: (4, 3)}
+"""Vectors of pixels that the larger tile of one row, of two rows computes: as many as the registers hold."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .instruction import BLOCK_COLUMNS, BLOCK_ROWS, ELEMENT_SIZE, HUGE, MAX_RANK, TILE_BYTES, ZERO_BYTES, Access, Element, Limit, Values
+from .interleaving import depthwise_bytes, is_depthwise, is_depthwise_size
 from .isa import LANES
 from .windows import SLACK, band_bytes, is_banded
+from .winograd import can_transform, transformed_bytes
 
 
 def element_size(f: Values, operand: str) -> int:
@@ -234,6 +236,10 @@ def matmul_scratch(f: Values) -> int:
 
 def conv_scratch(f: Values) -> int:
     """Scratch memory of ``conv``."""
+    plain = rounded(f["out_c"], 4)
+    if is_depthwise(f["groups"], f["in_c"], f["out_c"]):
+        return max(plain, depthwise_bytes(f) if is_depthwise_size(f) else 0)
     taps = f["kernel_h"] * f["kernel_w"]
-    packed = TILE_BYTES + rounded(taps + 4, 8) + (rounded(band_bytes(f), 1) + SLACK if is_banded(f) else 0)
-    return max(packed, rounded(f["out_c"], 4))
+    if can_transform(f):
+        plain = max(plain, transformed_bytes(f))
+    return max(plain, TILE_BYTES + rounded(taps + 4, 8) + (rounded(band_bytes(f), 1) + SLACK if is_banded(f) else 0))

@@ -13,8 +13,9 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
-PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = WIDTH - 3, WIDTH - 2, WIDTH - 1
-"""In a linked table: 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the instruction set that packed them."""
+FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = WIDTH - 4, WIDTH - 3, WIDTH - 2, WIDTH - 1
+"""In a linked table: 1 for transformed weights; 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the
+instruction set that packed them."""
 
 BLOCK = 512
 """Elements that an elementwise kernel processes at a time; each block is int64 in scratch memory."""
@@ -34,6 +35,13 @@ ZERO_BYTES = 256
 
 TILE_BYTES = 6 * 64 * 4
 """int32 results of one register tile."""
+
+SHIFT_BASE = 33
+"""From this shift on, requantization needs only the upper half of a product."""
+
+SCALE_VECTORS = 5
+"""Vectors of int32 that scale a vector of sums: multipliers, those of the odd columns moved to even ones, what is added to the upper half
+of a product, right shifts of it, and left shifts of the sums (0 where n is at least `SHIFT_BASE`); `packing.scale_vectors` makes them."""
 
 BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)
 """What a row of the border's table asks for; a copy counts bytes."""

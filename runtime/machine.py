@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .instruction import PACKED_COLUMN, WIDTH
+from .instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH
 from .jit import jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
@@ -14,6 +14,7 @@ from .kernels.piecewise import piecewise
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
+from .kernels.transformed import transformed_conv
 from .kernels.wide import is_wide, wide_matmul
 from .memory import load_i64
 from .opcodes import BY_NAME
@@ -36,6 +37,8 @@ ROW_BYTES = 8 * WIDTH
 def _convolve(packed: bool, row: int, scratch: int) -> None:
     if not packed:
         conv(row, scratch)
+    elif load_i64(row, FORM_COLUMN) != 0:
+        transformed_conv(row, scratch)
     elif is_depthwise(row):
         depthwise_conv(row, scratch)
     else:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_DTYPE, Element, Opcode
+from .instruction import ELEMENT_DTYPE, SHIFT_BASE, Element, Opcode
+from .interleaving import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
 from .isa import LANES, Isa
 from .opcodes import BY_NUMBER
 from .piecewise import Piecewise
 from .plan import Bound
 from .program import Program
-from .windows import chunk_order, chunk_width, is_banded, padded_channels, reads_lines, segment_count, widest_chunk
+from .windows import is_banded, reads_lines, segment_count
+from .winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 
 Packed = NDArray[np.uint8]
 RECURRENT = {"lstm": 4, "gru": 3}
@@ -25,32 +27,50 @@ _SMALLEST_GROUP = 4
 """Output channels of a group below which a panel of 16 columns would be mostly padding."""
 
 
-def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Packed]:
+class Weights(NamedTuple):
+    """What a kernel reads instead of the stored weights, and whether it is transformed for `kernels/transformed.py`."""
+
+    codes: Packed
+    transformed: bool = False
+
+
+def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]:
     """Packed weights by instruction, for those that have a packed kernel; kept by the program for later bindings."""
     if isa is Isa.PLAIN:
         return {}
-    packed: dict[int, Packed] = {}
+    packed: dict[int, Weights] = {}
     for index in range(len(bound.code)):
         opcode = BY_NUMBER[int(bound.code[index, 0])]
         fields = opcode.row(bound.code[index].tolist())
         if opcode.name in RECURRENT and fields["inputs"] > 0:
-            packed[index] = _pack_recurrent(program, index, opcode, fields, isa)
+            packed[index] = Weights(_pack_recurrent(program, index, opcode, fields, isa))
             continue
         if opcode.name == "piecewise" and isa is not Isa.AVX512_VNNI:
-            packed[index] = _listed_codes(program, index, opcode, fields)
+            packed[index] = Weights(_listed_codes(program, index, opcode, fields))
             continue
         size = product_size(opcode.name, fields)
         if size is None:
             continue
         group = 4 if isa.has_quads and fields["x_type"] == Element.U8 else 2
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
-        channelwise = size.cols == 1 and size.groups > 1
-        key = (*constants, *size, group, isa if channelwise else 0)
-        with program.lock:
-            if key not in program.packed:
-                program.packed[key] = _pack_channels(program, constants, size, group, isa) if channelwise else _pack(program, constants, size, group)
-        packed[index] = program.packed[key]
+        packed[index] = _pack_product(program, constants, fields, size, group, isa)
     return packed
+
+
+def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> Weights:
+    """The weights of one instruction, in the form that is best for it."""
+    chunks = chunks_of(fields, isa, group) if size.cols == 1 and size.groups > 1 else None
+    key = (*constants, *(chunks or size), group)
+    with program.lock:
+        if "kernel_h" in fields and can_transform(fields) and pays(fields, isa):
+            transformed = (*constants, fields["in_c"], fields["out_c"])
+            if transformed not in program.packed:
+                program.packed[transformed] = _transform(program, constants, fields["in_c"], fields["out_c"])
+            if program.packed[transformed].size:
+                return Weights(program.packed[transformed], True)
+        if key not in program.packed:
+            program.packed[key] = _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
+        return Weights(program.packed[key])
 
 
 def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, int]) -> Packed:
@@ -90,52 +110,106 @@ class ProductSize(NamedTuple):
     segments: int
 
 
+class Chunks(NamedTuple):
+    """A depthwise convolution by chunks of channels: its kernel, the rows that a tile computes, bytes of a vector, taps in a group."""
+
+    kernel_h: int
+    kernel_w: int
+    channels: int
+    rows: int
+    vector: int
+    group: int
+
+
+def chunks_of(fields: Mapping[str, int], isa: Isa, group: int) -> Chunks:
+    """How a depthwise convolution is packed."""
+    rows = rows_at_once(fields["stride_h"], fields["dilation_h"])
+    return Chunks(fields["kernel_h"], fields["kernel_w"], fields["in_c"], rows, vector_bytes(isa), group)
+
+
 def product_size(opcode: str, fields: Mapping[str, int]) -> ProductSize | None:
     """What an instruction multiplies with constant weights; None where packing does not pay."""
     if opcode == "gemm" and fields["k"] > 0 and fields["cols"] > 0:
         return ProductSize(fields["k"], fields["cols"], 1, 1)
-    if opcode != "conv" or fields["in_c"] == 0 or not is_banded(fields):
+    if opcode != "conv" or fields["in_c"] == 0:
         return None
-    groups = fields["groups"]
+    groups, channels, kernel_h, kernel_w = fields["groups"], fields["in_c"], fields["kernel_h"], fields["kernel_w"]
     cols = fields["out_c"] // groups
-    channelwise = groups == fields["in_c"] == fields["out_c"]
-    if cols < (1 if groups == 1 or channelwise else _SMALLEST_GROUP):
+    if is_depthwise(groups, channels, fields["out_c"]):
+        return ProductSize(kernel_h * kernel_w, 1, groups, 1) if is_depthwise_size(fields) else None
+    if not is_banded(fields) or cols < (1 if groups == 1 else _SMALLEST_GROUP):
         return None
-    kernel_h, kernel_w = fields["kernel_h"], fields["kernel_w"]
     segments = segment_count(kernel_h, kernel_w, reads_lines(groups, fields["dilation_w"]))
-    return ProductSize(kernel_h * kernel_w * (fields["in_c"] // groups), cols, groups, segments)
+    return ProductSize(kernel_h * kernel_w * (channels // groups), cols, groups, segments)
 
 
 def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group: int) -> Packed:
-    """For every group its bias, m and n, padded to whole panels, and its weights."""
+    """For every group its bias and scale, padded to whole panels, and its weights."""
     k, cols, groups, segments = size
     weights = program.constant(constants[0]).reshape(-1)[: k * cols * groups].reshape(k, groups, cols)
     parts: list[Packed] = []
     for g in range(groups):
         heads = (program.constant(c).reshape(-1)[g * cols : (g + 1) * cols] for c in constants[1:])
-        parts += [_padded(head, fill, -(-cols // LANES) * LANES).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
+        bias, m, n = (_padded(head, fill, -(-cols // LANES) * LANES) for head, fill in zip(heads, (0, 0, 1), strict=True))
+        parts += [head.view(np.uint8) for head in (bias, *scale_vectors(m, n))]
         parts.append(pack_weights(weights[:, g], group, segments))
     return _joined(parts)
 
 
-def _pack_channels(program: Program, constants: tuple[int, ...], size: ProductSize, group: int, isa: Isa) -> Packed:
-    """Bias, m, n and weights of a depthwise convolution, padded to whole chunks."""
-    taps, channels = size.k, size.groups
-    heads = (program.constant(c).reshape(-1)[:channels] for c in constants[1:])
-    parts = [_padded(head, fill, padded_channels(channels)).view(np.uint8) for head, fill in zip(heads, (0, 0, 1), strict=True)]
-    weights = np.zeros((-(-taps // group) * group, padded_channels(channels)), np.int8 if group == 4 else np.int16)
-    weights[:taps, :channels] = program.constant(constants[0]).reshape(-1)[: taps * channels].reshape(taps, channels)
-    if taps == 1:
-        alone = np.zeros((padded_channels(channels), 2), np.int16)
-        alone[:, 0] = weights[0]
-        return _joined([*parts, alone.reshape(-1).view(np.uint8)])
+def _transform(program: Program, constants: tuple[int, ...], channels: int, outputs: int) -> Packed:
+    """What `kernels/transformed.py` reads; nothing where a sum could be too large.
+
+    For every output the bias plus the middle of its sums, the scale, 64 times the middle; 36 planes of weights [panels, channel pairs, 16, 2].
+    """
+    w = program.constant(constants[0]).reshape(-1)[: 9 * channels * outputs].reshape(3, 3, channels, outputs).astype(np.int32)
+    highest, lowest = (255 * limit(w, 0).sum(axis=(0, 1, 2), dtype=np.int64) for limit in (np.maximum, np.minimum))
+    middle = (highest + lowest) // 2
+    if (highest - middle).max() >= LARGEST_DISTANCE:
+        return np.empty(0, np.uint8)
+    matrix = np.array(WEIGHTS, np.int32)
+    planes = np.einsum("ia,jb,abco->ijco", matrix, matrix, w).astype(np.int16)
+    ordered = planes.reshape(PLANES, channels // 2, 2, outputs // LANES, LANES).transpose(0, 3, 1, 4, 2)
+    bias, m, n = (program.constant(c).reshape(-1)[:outputs].astype(np.int64) for c in constants[1:])
+    heads = [values.astype(np.int32) for values in (bias + middle, *scale_vectors(m, n), 64 * middle)]
+    return _joined([values.view(np.uint8) for values in (*heads, np.ascontiguousarray(ordered).reshape(-1))])
+
+
+def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks) -> Packed:
+    """For every chunk bias, m, n and weights in the order of its vectors; for each column of the kernel, group of lines and row of the tile."""
+    kernel_h, kernel_w, channels, rows, vector, group = chunks
+    groups, size = line_groups(kernel_h, rows, group), 1 if group == 4 else 2
+    weights = program.constant(constants[0]).reshape(-1)[: kernel_h * kernel_w * channels].reshape(kernel_h, kernel_w, channels)
+    lines = np.zeros((kernel_w, rows, groups * group, channels + vector), np.int8 if group == 4 else np.int16)
+    for row in range(rows):
+        lines[:, row, row : row + kernel_h, :channels] = weights.transpose(1, 0, 2)
+    taps = lines.reshape(kernel_w, rows, groups, group, channels + vector).transpose(0, 2, 1, 4, 3)
+    bias, m, n = (program.constant(c).reshape(-1)[:channels] for c in constants[1:])
+    bias, m, n = _padded(bias, 0, channels + vector), _padded(m, 0, channels + vector), _padded(n, 1, channels + vector)
+    parts: list[Packed] = []
     first = 0
     while first < channels:
-        width = chunk_width(widest_chunk(isa is Isa.AVX512_VNNI, group == 4), channels - first)
-        chunk = weights[:, first : first + width][:, chunk_order(width, group)]
-        parts.append(np.ascontiguousarray(chunk.reshape(-1, group, width).transpose(0, 2, 1)).reshape(-1).view(np.uint8))
-        first += width
+        chunk = chunk_bytes(vector, (channels - first) * size)
+        order = first + np.array(chunk_order(vector, chunk, group))
+        parts += [head.view(np.uint8) for head in (bias[order].reshape(-1), *scale_vectors(m[order].reshape(-1), n[order].reshape(-1)))]
+        parts.append(np.ascontiguousarray(taps[:, :, :, order]).reshape(-1).view(np.uint8))
+        first += chunk // size
     return _joined(parts)
+
+
+def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
+    """What `codes.Scale` reads, for multipliers and shifts in the order of the sums.
+
+    Multipliers are doubled as long as they fit: then a small shift means that all sums but small ones saturate every code.
+    """
+    m, n = m.astype(np.int64), n.astype(np.int64)
+    for _ in range(30):
+        small = (np.abs(m) < 1 << 30) & (n < 62)
+        m, n = np.where(small, 2 * m, m), np.where(small, n + 1, n)
+    left = np.where(m == 0, 0, np.clip(SHIFT_BASE - n, 0, 30))
+    n = np.maximum(n, SHIFT_BASE)
+    odd = np.zeros_like(m)
+    odd[::2] = m[1::2]
+    return [values.astype(np.int32) for values in (m, odd, 1 << (n - SHIFT_BASE), n - 32, left)]
 
 
 def _joined(parts: list[Packed]) -> Packed:

@@ -246,7 +246,7 @@ def _lines(name: str, f: Values, x: int, pitch: int, first: int) -> Part:
 def _conv(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     pixels = f["batch"] * f["out_h"] * f["out_w"]
     same = f["in_h"] == f["out_h"] and f["in_w"] == f["out_w"] and f["pad_top"] == 0 and f["pad_left"] == 0
-    if not same or f["kernel_h"] * f["kernel_w"] * f["stride_h"] * f["stride_w"] != 1:
+    if not same or f["kernel_h"] * f["kernel_w"] * f["stride_h"] * f["stride_w"] != 1 or f["groups"] == f["in_c"] > 1:
         yield from _image(name, f, most, threads)
         return
     for first, count in _ranges(pixels, most, 6):  # a matrix product: any pixels do

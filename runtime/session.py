@@ -117,7 +117,7 @@ class Session:
     def memory(self, **dims: int) -> Memory:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
         bound = self.program.bind(**dims)
-        packed = sum(weights.nbytes for weights in {id(w): w for w in pack_program(self.program, bound, self.isa).values()}.values())
+        packed = sum(codes.nbytes for codes in {id(w.codes): w.codes for w in pack_program(self.program, bound, self.isa).values()}.values())
         scratch = useful_threads(bound.code, self._threads) * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
         return Memory(bound.arena_bytes, scratch, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 

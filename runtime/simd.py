@@ -89,7 +89,7 @@ def _load(builder: Any, kind: Any, base: Any, offset: Any = None, align: int = 1
     return builder.load(builder.bitcast(base, kind.as_pointer()), align=align)
 
 
-class _TileBuilder:
+class TileBuilder:
     """Writes the LLVM code of one tile."""
 
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
@@ -101,8 +101,12 @@ class _TileBuilder:
         self.step_bytes = LANES * (2 if flavour.layout == "pair" else 4)
 
     def emit(self) -> None:
-        sums = loop(self.builder, self.segments, self._start() * self.rows, self._segment)
-        self._store(sums)
+        """Multiply and store the sums."""
+        self._store(self.sums())
+
+    def sums(self) -> list[Any]:
+        """The int32 sums in registers, row by row."""
+        return loop(self.builder, self.segments, self._start() * self.rows, self._segment)
 
     def _pointer(self, address: Any) -> Any:
         return self.builder.inttoptr(address, _I8.as_pointer())
@@ -166,7 +170,7 @@ def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.isa.supported:
-                _TileBuilder(builder, flavour, rows, panels, arguments).emit()
+                TileBuilder(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 8)), codegen

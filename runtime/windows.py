@@ -55,26 +55,3 @@ def band_bytes(f: Values) -> int:
 def is_banded(f: Values) -> bool:
     """Whether the bands of a convolution are of a sane size."""
     return band_bytes(f) <= MOST_BAND_BYTES
-
-
-def widest_chunk(long_vectors: bool, quads: bool) -> int:
-    """Channels of a depthwise convolution that one vector holds, of 512 bits or of 256, as uint8 or as int16."""
-    return (64 if long_vectors else 32) // (1 if quads else 2)
-
-
-def chunk_width(widest: int, left: int) -> int:
-    """Channels of the next chunk when ``left`` remain: a power of two from 16 to the widest."""
-    if left > 32 or widest <= 16:
-        return widest
-    return min(32 if left > 16 else 16, widest)
-
-
-def chunk_order(width: int, group: int) -> list[int]:
-    """The channel of every sum of a chunk after interleaving ``group`` taps: lanes of 128 bits give their channels by fours."""
-    lane = 4 * group
-    return [lane * part + 4 * vector + i for vector in range(group) for part in range(width // lane) for i in range(4)]
-
-
-def padded_channels(channels: int) -> int:
-    """Channels with those that fill the last chunk, however wide it is."""
-    return (channels + 63) // 64 * 64

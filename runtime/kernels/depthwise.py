@@ -1,158 +1,293 @@
-"""Depthwise convolution: one weight a channel and tap, chunks of channels to a vector.
+"""Depthwise convolution: one weight a channel and tap.
 
-The image is copied band by band with its padding (`windows.py`), so that every tap lies at a fixed distance from its pixel. Six pixels at a
-time are summed, then requantized together.
+Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory, padded with the zero point;
+then tiles of several pixels multiply, requantize and store. `interleaving.py` has the sizes, `channels.py` the vector code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from .. import interleaving
 from ..channels import (
-    pair256_16,
-    pair512_16,
-    pair512_32,
-    pairany_16,
-    quad256_16,
-    quad256_32,
-    quad512_16,
-    quad512_32,
-    quad512_64,
-    single_i16,
-    single_u8,
+    MANY_PIXELS,
+    channel_tile,
+    copy_8,
+    copy_16,
+    copy_32,
+    copy_64,
+    pairs_16,
+    pairs_32,
+    pairs_64,
+    quads_16,
+    quads_32,
+    quads_64,
+    widened_16,
+    widened_32,
+    widened_64,
 )
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, TILE_BYTES
+from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
 from ..jit import jit
-from ..memory import load_i64, store_64
+from ..memory import store_64
 from ..opcodes import columns
-from ..simd import LANES, TILE_ROWS, Isa
-from ..windows import chunk_width, padded_channels, widest_chunk
-from .bands import band_lines, band_rows, copy_line, layout_of, padded_width, point_pixels
-from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
-from .tiles import QUAD, requant_rows
+from ..simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, Isa
+from .bands import layout_of, padded_width
+from .common import BLOCK_BYTES, BLOCKS, at, at_or, put, size_of
+from .movement import copy_bytes
+from .tiles import QUAD
 
 _CONV = columns("conv")
+_I16 = int(Element.I16)
 _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
-_MOST_PIXELS = BLOCKS * BLOCK_BYTES // 8 - TILE_ROWS
+_LINES, _FILL, _OFFSETS = 64, 128, 256
+"""Bytes from a vector of zero points to the tables behind it: the lines of a group, nothing but zero points, offsets of taps."""
 
-_chunk_width, _padded_channels, _widest_chunk = jit(chunk_width), jit(padded_channels), jit(widest_chunk)
+_vector_bytes, _chunk_bytes, _rows_at_once = jit(interleaving.vector_bytes), jit(interleaving.chunk_bytes), jit(interleaving.rows_at_once)
+_line_groups, _phase_pixels, _tap_pixel = jit(interleaving.line_groups), jit(interleaving.phase_pixels), jit(interleaving.tap_pixel)
+_is_depthwise, _parts = jit(interleaving.is_depthwise), jit(interleaving.depthwise_parts)
+_SPARE_PIXELS, _HEADS = interleaving.SPARE_PIXELS, 1 + SCALE_VECTORS
+
+TileArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+"""What every channel tile is called with; see `channels.make_channel_tile`."""
+
+
+def _tiles(flavour: Flavour, wide: bool) -> Callable[[int, bool, TileArguments], None]:
+    """A compiled function that runs the tile of one or two rows, and of one or many pixels."""
+    one, many, one_of_two, many_of_two = (
+        channel_tile(flavour, pixels, rows, wide) for rows in (1, 2) for pixels in (1, MANY_PIXELS[flavour][rows - 1])
+    )
+
+    @jit
+    def run(rows: int, several: bool, arguments: TileArguments) -> None:
+        if rows == 1:
+            if several:
+                many(*arguments)
+            else:
+                one(*arguments)
+        elif several:
+            many_of_two(*arguments)
+        else:
+            one_of_two(*arguments)
+
+    return run
+
+
+_quad512, _quad512_wide = (_tiles(QUAD_512, wide) for wide in (False, True))
+_pair512, _pair512_wide = (_tiles(PAIR_512, wide) for wide in (False, True))
+_quad256, _quad256_wide = (_tiles(QUAD_256, wide) for wide in (False, True))
+_pair256, _pair256_wide = (_tiles(PAIR_256, wide) for wide in (False, True))
+_pairany, _pairany_wide = (_tiles(PAIR_ANY, wide) for wide in (False, True))
+_WIDE_TILES, _NARROW_TILES = MANY_PIXELS[QUAD_512], MANY_PIXELS[QUAD_256]
+
+
+@jit
+def _run_tile(isa: int, layout: int, wide: bool, rows: int, several: bool, a: TileArguments) -> None:
+    if layout == QUAD:
+        if isa == _AVX512:
+            if wide:
+                _quad512_wide(rows, several, a)
+            else:
+                _quad512(rows, several, a)
+        elif wide:
+            _quad256_wide(rows, several, a)
+        else:
+            _quad256(rows, several, a)
+    else:
+        _run_pairs(isa, wide, rows, several, a)
+
+
+@jit
+def _run_pairs(isa: int, wide: bool, rows: int, several: bool, a: TileArguments) -> None:
+    if isa == _AVX512:
+        if wide:
+            _pair512_wide(rows, several, a)
+        else:
+            _pair512(rows, several, a)
+    elif isa in (_AVX2, _AVX_VNNI):
+        if wide:
+            _pair256_wide(rows, several, a)
+        else:
+            _pair256(rows, several, a)
+    elif wide:
+        _pairany_wide(rows, several, a)
+    else:
+        _pairany(rows, several, a)
+
+
+@jit
+def _interleave(layout: int, element: int, chunk: int, lines: int, target: int, vector_bytes: int, pixels: int) -> None:
+    if layout == QUAD:
+        if chunk == 64:
+            quads_64(lines, target, vector_bytes, pixels)
+        elif chunk == 32:
+            quads_32(lines, target, vector_bytes, pixels)
+        else:
+            quads_16(lines, target, vector_bytes, pixels)
+    elif element == _I16:
+        if chunk == 64:
+            pairs_64(lines, target, vector_bytes, pixels)
+        elif chunk == 32:
+            pairs_32(lines, target, vector_bytes, pixels)
+        else:
+            pairs_16(lines, target, vector_bytes, pixels)
+    elif chunk == 64:
+        widened_64(lines, target, vector_bytes, pixels)
+    elif chunk == 32:
+        widened_32(lines, target, vector_bytes, pixels)
+    else:
+        widened_16(lines, target, vector_bytes, pixels)
 
 
 @jit
 def is_depthwise(row: int) -> bool:
     """As many groups as input and output channels."""
-    groups = at(row, _CONV.groups)
-    return groups > 1 and groups == at(row, _CONV.in_c) and groups == at(row, _CONV.out_c)
+    return _is_depthwise(at(row, _CONV.groups), at(row, _CONV.in_c), at(row, _CONV.out_c))
 
 
 @jit
-def _sum_chunk(isa: int, layout: int, width: int, x: int, offsets: int, groups: int, w: int, bias: int, acc: int) -> None:
-    if layout == QUAD:
-        if isa == _AVX512:
-            if width == 64:
-                quad512_64(x, offsets, groups, w, bias, acc)
-            elif width == 32:
-                quad512_32(x, offsets, groups, w, bias, acc)
-            else:
-                quad512_16(x, offsets, groups, w, bias, acc)
-        elif width == 32:
-            quad256_32(x, offsets, groups, w, bias, acc)
-        else:
-            quad256_16(x, offsets, groups, w, bias, acc)
-    elif isa == _AVX512:
-        if width == 32:
-            pair512_32(x, offsets, groups, w, bias, acc)
-        else:
-            pair512_16(x, offsets, groups, w, bias, acc)
-    elif isa in (_AVX2, _AVX_VNNI):
-        pair256_16(x, offsets, groups, w, bias, acc)
-    else:
-        pairany_16(x, offsets, groups, w, bias, acc)
-
-
-@jit
-def _point_taps(row: int, offsets: int, line_bytes: int, pixel_bytes: int, taps: int) -> None:
-    """Offsets of a window's taps; those that fill the last group have no weight and are read at the first."""
-    width = at(row, _CONV.kernel_w)
-    for tap in range(taps):
-        inside = tap < width * at(row, _CONV.kernel_h)
-        place = tap // width * at(row, _CONV.dilation_h) * line_bytes + tap % width * at(row, _CONV.dilation_w) * pixel_bytes
-        store_64(offsets, tap, place if inside else 0)
-
-
-@jit
-def _is_direct(row: int, layout: int) -> bool:
-    """The taps can be read where the image is: no padding, codes as the tiles want them, whole chunks of channels."""
-    wide = padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
-    high = band_lines(at(row, _CONV.out_h), at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h))
-    padded = at(row, _CONV.pad_top) + at(row, _CONV.pad_left) > 0 or wide > at(row, _CONV.in_w) or high > at(row, _CONV.in_h)
-    channels, covered = at(row, _CONV.in_c), 0
-    while covered < channels:
-        covered += _chunk_width(_widest_chunk(at(row, ISA_COLUMN) == _AVX512, layout == QUAD), channels - covered)
-    return not padded and covered == channels and size_of(at(row, _CONV.x_type)) == (1 if layout == QUAD else 2)
+def _padded_width(row: int) -> int:
+    return padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
 
 
 @jit
 def depthwise_conv(row: int, scratch: int) -> None:
     """The opcode ``conv`` where every channel is its own group, on packed weights."""
-    layout, out_h, height = layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)), at(row, _CONV.out_h), at(row, _CONV.in_h)
-    kernel_h, stride_h, dilation_h = at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h)
-    pixel_bytes = at(row, _CONV.in_c) * (1 if layout == QUAD else 2)
-    pixels = out_h * at(row, _CONV.out_w)
-    if _is_direct(row, layout):
-        line_bytes = pixel_bytes * at(row, _CONV.in_w)
-        for image in range(at(row, _CONV.batch)):
-            _convolve_band(row, scratch, layout, at(row, _CONV.x) + image * height * line_bytes, line_bytes, image * pixels, pixels)
+    layout, channels, packed = layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)), at(row, _CONV.in_c), at(row, PACKED_COLUMN)
+    code_bytes, group = (1, 4) if layout == QUAD else (2, 2)
+    vector, zeros = _vector_bytes(at(row, ISA_COLUMN)), scratch + BLOCKS * BLOCK_BYTES
+    if at(row, _CONV.out_w) == 0:
         return
-    line_bytes = pixel_bytes * padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
-    band = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES + (kernel_h * at(row, _CONV.kernel_w) + 11) // 8 * 64
-    most = band_rows(out_h, line_bytes, kernel_h, stride_h, dilation_h)
+    for i in range(64 // size_of(at(row, _CONV.x_type))):
+        put(zeros, at(row, _CONV.x_type), i, at(row, _CONV.x_zp))
+    for i in range(4):
+        store_64(zeros + _FILL, 2 * i, zeros)
+        store_64(zeros + _FILL, 2 * i + 1, 0)
+    rows = _rows_at_once(at(row, _CONV.stride_h), at(row, _CONV.dilation_h))
+    taps = _line_groups(at(row, _CONV.kernel_h), rows, group) * at(row, _CONV.kernel_w)
+    first = 0
+    while first < channels:
+        chunk = _chunk_bytes(vector, (channels - first) * code_bytes)
+        _convolve_chunk(row, zeros, layout, first, chunk, packed)
+        packed += group * vector * (_HEADS + taps * rows)
+        first += chunk // code_bytes
+
+
+@jit
+def _convolve_chunk(row: int, zeros: int, layout: int, first: int, chunk: int, packed: int) -> None:
+    """All images, for the channels of one chunk."""
+    group, kernel_w, out_h = (4 if layout == QUAD else 2), at(row, _CONV.kernel_w), at(row, _CONV.out_h)
+    stride_w, dilation_w = at(row, _CONV.stride_w), at(row, _CONV.dilation_w)
+    most = _rows_at_once(at(row, _CONV.stride_h), at(row, _CONV.dilation_h))
+    groups, phase = _line_groups(at(row, _CONV.kernel_h), most, group), _phase_pixels(_padded_width(row), stride_w)
+    vector_bytes = (stride_w * phase + _SPARE_PIXELS) * chunk
+    for column in range(kernel_w):
+        for g in range(groups):
+            place = g * group * vector_bytes + _tap_pixel(column, stride_w, dilation_w, phase) * chunk
+            store_64(zeros + _OFFSETS, column * groups + g, place)
     for image in range(at(row, _CONV.batch)):
-        for first in range(0, out_h, most):
-            count, top = min(most, out_h - first), first * stride_h - at(row, _CONV.pad_top)
-            for i in range(band_lines(count, kernel_h, stride_h, dilation_h)):
-                copy_line(row, band + i * line_bytes, layout, image * height + top + i if 0 <= top + i < height else -1)
-            start = image * pixels + first * at(row, _CONV.out_w)
-            _convolve_band(row, scratch, layout, band, line_bytes, start, count * at(row, _CONV.out_w))
+        for y in range(0, out_h, most):
+            rows = min(most, out_h - y)
+            for g in range(groups):
+                _interleave_group(row, zeros, layout, first, chunk, image, y * at(row, _CONV.stride_h), g, phase)
+            _multiply_rows(row, zeros, layout, first, chunk, packed, image * out_h + y, rows, most)
 
 
 @jit
-def _convolve_band(row: int, scratch: int, layout: int, base: int, line_bytes: int, first: int, pixels: int) -> None:
-    """``pixels`` pixels of the output from ``first`` on, whose windows start at ``base``."""
-    group, pixel_bytes = 4 if layout == QUAD else 2, at(row, _CONV.in_c) * (1 if layout == QUAD else 2)
-    groups = (at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) + group - 1) // group
-    _point_taps(row, scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES, line_bytes, pixel_bytes, groups * group)
-    for start in range(0, pixels, _MOST_PIXELS):
-        count = min(_MOST_PIXELS, pixels - start)
-        point_pixels(row, scratch, base, line_bytes, pixel_bytes, start, count)
-        _convolve_pixels(row, scratch, groups, first + start, count)
+def _places(row: int, zeros: int) -> tuple[int, int, int]:
+    """Addresses of results, copied lines and interleaved lines."""
+    width, stride = _padded_width(row), at(row, _CONV.stride_w)
+    parts = _parts(at(row, _CONV.out_w), width, _phase_pixels(width, stride), stride, at(row, _CONV.kernel_h), at(row, _CONV.kernel_w))
+    results = zeros + parts[0]
+    return results, results + parts[1], results + parts[1] + parts[2]
 
 
 @jit
-def _convolve_pixels(row: int, scratch: int, groups: int, first: int, pixels: int) -> None:
-    """``pixels`` pixels of the output from ``first`` on; the addresses of their windows are at ``scratch``."""
-    isa, channels, element, y_size = at(row, ISA_COLUMN), at(row, _CONV.in_c), at(row, _CONV.y_type), size_of(at(row, _CONV.y_type))
-    layout = layout_of(isa, at(row, _CONV.x_type))
-    x_size = 1 if layout == QUAD else 2
-    acc, packed = scratch + BLOCKS * BLOCK_BYTES, at(row, PACKED_COLUMN)
-    offsets, pitch = acc + TILE_BYTES, at_or(row, _CONV.y_pitch, channels)
-    padded, single = _padded_channels(channels), at(row, _CONV.kernel_h) * at(row, _CONV.kernel_w) == 1
-    m, n, w = packed + 4 * padded, packed + 8 * padded, packed + 12 * padded
-    for top in range(0, pixels, TILE_ROWS):
-        count = min(TILE_ROWS, pixels - top)
-        y, c = at(row, _CONV.y) + (at(row, _CONV.y_offset) + (first + top) * pitch) * y_size, 0
-        while c < channels:
-            width = _chunk_width(_widest_chunk(isa == _AVX512, layout == QUAD), channels - c)
-            weights = w + c * groups * 4
-            for r in range(count):
-                x = load_i64(scratch, top + r) + c * x_size
-                if not single:
-                    _sum_chunk(isa, layout, width, x, offsets, groups, weights, packed + 4 * c, acc + r * 4 * width)
-                elif layout == QUAD:
-                    single_u8(x, width // LANES, weights, packed + 4 * c, acc + r * 4 * width)
-                else:
-                    single_i16(x, width // LANES, weights, packed + 4 * c, acc + r * 4 * width)
-            used = min(width, channels - c)
-            requant_rows(
-                y + c * y_size, pitch * y_size, element, acc, 4 * width, count, m + 4 * c, n + 4 * c, used,
-                at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
-            )
-            c += width
+def _line(row: int, image: int, top: int, index: int) -> int:
+    """The ``index``-th line that rows of the output from line ``top`` of the padded image on need; -1: padding, or a line without weights."""
+    place = top + index * at(row, _CONV.dilation_h) - at(row, _CONV.pad_top)
+    lines = at(row, _CONV.kernel_h) + _rows_at_once(at(row, _CONV.stride_h), at(row, _CONV.dilation_h)) - 1
+    return image * at(row, _CONV.in_h) + place if index < lines and 0 <= place < at(row, _CONV.in_h) else -1
+
+
+@jit
+def _interleave_group(row: int, zeros: int, layout: int, first: int, chunk: int, image: int, top: int, g: int, phase: int) -> None:
+    """The lines of group ``g``, padded and interleaved, phase by phase."""
+    element, stride, pad_left, group = at(row, _CONV.x_type), at(row, _CONV.stride_w), at(row, _CONV.pad_left), (4 if layout == QUAD else 2)
+    width, size = _padded_width(row), size_of(element)
+    places, vector_bytes = _places(row, zeros), (stride * phase + _SPARE_PIXELS) * chunk
+    channels, target = chunk // (1 if layout == QUAD else 2), places[2] + g * group * vector_bytes
+    partial, inside = at(row, _CONV.in_c) - first < channels, max(min(at(row, _CONV.in_w), width - pad_left), 0)
+    pixel_bytes, line_bytes = at(row, _CONV.in_c) * size, inside * channels * size
+    for i in range(group if partial else 0):
+        line = _line(row, image, top, g * group + i)
+        if line >= 0:
+            source = at(row, _CONV.x) + line * at(row, _CONV.in_w) * pixel_bytes + first * size
+            _copy_pixels(places[1] + i * line_bytes, channels * size, source, pixel_bytes, inside, (at(row, _CONV.in_c) - first) * size)
+    for p in range(stride):
+        pixels = max((width - p + stride - 1) // stride, 0)
+        before = min(max((pad_left - p + stride - 1) // stride, 0), pixels)
+        end = min(max((pad_left + at(row, _CONV.in_w) - p + stride - 1) // stride, before), pixels)
+        start, pixel = target + p * phase * chunk, p + stride * before - pad_left
+        _interleave(layout, element, chunk, zeros + _FILL, start, vector_bytes, before)
+        for i in range(group):
+            line, step = _line(row, image, top, g * group + i), channels * size if partial else pixel_bytes
+            base = places[1] + i * line_bytes if partial else at(row, _CONV.x) + line * at(row, _CONV.in_w) * pixel_bytes + first * size
+            store_64(zeros + _LINES, 2 * i, base + pixel * step if line >= 0 else zeros)
+            store_64(zeros + _LINES, 2 * i + 1, stride * step if line >= 0 else 0)
+        _interleave(layout, element, chunk, zeros + _LINES, start + before * chunk, vector_bytes, end - before)
+        _interleave(layout, element, chunk, zeros + _FILL, start + end * chunk, vector_bytes, pixels - end)
+
+
+@jit
+def _copy_pixels(target: int, target_step: int, source: int, source_step: int, pixels: int, count: int) -> None:
+    """``count`` bytes of every pixel."""
+    if count == 64:
+        copy_64(target, target_step, source, source_step, pixels)
+    elif count == 32:
+        copy_32(target, target_step, source, source_step, pixels)
+    elif count == 16:
+        copy_16(target, target_step, source, source_step, pixels)
+    elif count == 8:
+        copy_8(target, target_step, source, source_step, pixels)
+    else:
+        for pixel in range(pixels):
+            copy_bytes(target + pixel * target_step, source + pixel * source_step, count)
+
+
+@jit
+def _multiply_rows(row: int, zeros: int, layout: int, first: int, chunk: int, packed: int, y_line: int, rows: int, most: int) -> None:
+    """One or two rows of the output from line ``y_line`` on, for the channels of one chunk."""
+    isa, channels, out_w, wide = at(row, ISA_COLUMN), at(row, _CONV.in_c), at(row, _CONV.out_w), at(row, _CONV.y_type) == _I16
+    code_bytes, group, size, vector = (1 if layout == QUAD else 2), (4 if layout == QUAD else 2), (2 if wide else 1), _vector_bytes(isa)
+    stride = at(row, _CONV.stride_w)
+    taps = _line_groups(at(row, _CONV.kernel_h), most, group) * at(row, _CONV.kernel_w)
+    vector_bytes = (stride * _phase_pixels(_padded_width(row), stride) + _SPARE_PIXELS) * chunk
+    vectors, used = (out_w * chunk + vector - 1) // vector, min(chunk // code_bytes, channels - first)
+    pitch = at_or(row, _CONV.y_pitch, channels)
+    y, y_step, y_row = at(row, _CONV.y) + (at(row, _CONV.y_offset) + y_line * out_w * pitch + first) * size, pitch * size, out_w * pitch * size
+    results, _, q = _places(row, zeros)
+    in_place = used == vector // code_bytes
+    target, step, row_bytes = results, vector // code_bytes * size, vectors * (vector // code_bytes) * size
+    if in_place:
+        target, step, row_bytes = y, y_step, y_row
+    done, several = 0, _many(isa, layout, rows)
+    while done < vectors:
+        count = several if vectors - done >= several else 1
+        blocks = (vectors - done) // count
+        _run_tile(isa, layout, wide, rows, count == several, (
+            blocks, q + done * vector, vector_bytes, zeros + _OFFSETS, taps, packed + _HEADS * group * vector, group * vector * most, packed,
+            target + done * step, step, row_bytes, at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
+        ))
+        done += blocks * count
+    for r in range(0 if in_place else rows):
+        if used == pitch and used == chunk // code_bytes:
+            copy_bytes(y + r * y_row, results + r * row_bytes, y_row)
+        else:
+            _copy_pixels(y + r * y_row, y_step, results + r * row_bytes, chunk // code_bytes * size, out_w, used * size)
+
+
+@jit
+def _many(isa: int, layout: int, rows: int) -> int:
+    """Vectors of pixels of the larger tile."""
+    most = _NARROW_TILES if isa == _AVX_VNNI and layout == QUAD else _WIDE_TILES
+    return most[rows - 1]

@@ -51,7 +51,7 @@ def packed_gemm(row: int, scratch: int) -> None:
                 gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
             point_rows(scratch, panel, steps * 4, count)
         out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
-        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, acc, at(row, PART_COLUMN) != 0)
+        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, at(row, PART_COLUMN) != 0)
 
 
 @jit
@@ -109,7 +109,7 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
     by_lines = reads_lines(groups, at(row, _CONV.dilation_w))
     segments = segment_count(at(row, _CONV.kernel_h), at(row, _CONV.kernel_w), by_lines)
     steps, code_bytes = _steps_of(layout, run * at(row, _CONV.kernel_w) if by_lines else run), (1 if layout == QUAD else 2)
-    acc, offsets = scratch + BLOCKS * BLOCK_BYTES, scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
+    offsets = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
     y_size = size_of(at(row, _CONV.y_type))
     y_stride = at_or(row, _CONV.y_pitch, at(row, _CONV.out_c)) * y_size
     for start in range(0, pixels, _MOST_ROWS):
@@ -120,4 +120,4 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
             packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, segments * steps, cols)
             y = at(row, _CONV.y) + (first + start) * y_stride + (at(row, _CONV.y_offset) + group * cols) * y_size
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
-            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, acc, at(row, PART_COLUMN) != 0)
+            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, at(row, PART_COLUMN) != 0)

@@ -29,7 +29,7 @@ stands at the position of its input.
 
 from __future__ import annotations
 
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, Element
+from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, store_8, store_16, store_32, store_64
 from ..opcodes import columns
@@ -37,7 +37,7 @@ from ..simd import LANES
 from .bands import gather_run, layout_of
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import accumulate, copy_i32
-from .tiles import QUAD, group_size, packed_bytes, run_tile
+from .tiles import QUAD, group_size, packed_bytes, run_single
 
 _LSTM, _GRU = columns("lstm"), columns("gru")
 _I16 = int(Element.I16)
@@ -92,8 +92,8 @@ def _multiply(isa: int, scratch: int, run: int, source: int, element: int, k: in
     first = 0
     while first < panels:
         group = group_size(isa, panels - first)
-        weights, column = packed + 3 * head + first * panel_bytes, first * LANES * 4
-        run_tile(isa, layout, group, True, scratch, scratch + 8, 1, weights, panel_bytes, steps, packed + column, acc + column)
+        weights, column = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes, first * LANES * 4
+        run_single(isa, layout, group, scratch, scratch + 8, weights, panel_bytes, steps, packed + column, acc + column)
         first += group
     return packed + packed_bytes(layout, steps, cols)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..epilogue import requantize_i16_1, requantize_i16_6, requantize_u8_1, requantize_u8_6
-from ..instruction import Element
+from collections.abc import Callable
+
+from ..instruction import SCALE_VECTORS, Element
 from ..jit import jit
 from ..memory import prefetch_write, store_64
+from ..products import product_tile
 from ..simd import (
     LANES,
     PAIR_256,
@@ -24,7 +26,19 @@ from ..simd import (
 )
 
 TILES: dict[Tile, tuple[Flavour, int, int]] = {}
-"""Every tile with its flavour, rows and panels."""
+"""Every tile that ends in sums, with its flavour, rows and panels."""
+
+QUAD, PAIR, WIDE = 0, 1, 2
+_AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
+_I16 = int(Element.I16)
+_SOME_ROWS, _FEW_ROWS = 4, 3
+
+ProductArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+"""What every product tile is called with; see `products.product_tile`."""
+
+
+TileArguments = tuple[int, int, int, int, int, int, int, int]
+"""What every tile that ends in sums is called with; see `simd.make_tile`."""
 
 
 def _tile(flavour: Flavour, rows: int, panels: int) -> Tile:
@@ -33,19 +47,48 @@ def _tile(flavour: Flavour, rows: int, panels: int) -> Tile:
     return tile
 
 
-_quad512_6x1, _quad512_6x2, _quad512_6x4 = (_tile(QUAD_512, TILE_ROWS, p) for p in (1, 2, 4))
-_quad512_1x1, _quad512_1x2, _quad512_1x4 = (_tile(QUAD_512, 1, p) for p in (1, 2, 4))
-_pair512_6x1, _pair512_6x2, _pair512_6x4 = (_tile(PAIR_512, TILE_ROWS, p) for p in (1, 2, 4))
-_pair512_1x1, _pair512_1x2, _pair512_1x4 = (_tile(PAIR_512, 1, p) for p in (1, 2, 4))
-_wide512_6x1, _wide512_6x2, _wide512_6x4 = (_tile(WIDE_512, TILE_ROWS, p) for p in (1, 2, 4))
-_quad256_6, _quad256_1 = (_tile(QUAD_256, rows, 1) for rows in (TILE_ROWS, 1))
-_pair256_6, _pair256_1 = (_tile(PAIR_256, rows, 1) for rows in (TILE_ROWS, 1))
-_pairany_6, _pairany_1 = (_tile(PAIR_ANY, rows, 1) for rows in (TILE_ROWS, 1))
-_wide256_6, _wideany_6 = _tile(WIDE_256, TILE_ROWS, 1), _tile(WIDE_ANY, TILE_ROWS, 1)
+def _wide_tiles(flavour: Flavour, panels: int) -> Callable[[int, TileArguments], None]:
+    """A compiled function that runs the tile of 6 or 4 rows."""
+    all_, some = (_tile(flavour, rows, panels) for rows in (TILE_ROWS, _SOME_ROWS))
 
-QUAD, PAIR, WIDE = 0, 1, 2
-_AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
-_I16 = int(Element.I16)
+    @jit
+    def run(rows: int, arguments: TileArguments) -> None:
+        if rows == TILE_ROWS:
+            all_(*arguments)
+        else:
+            some(*arguments)
+
+    return run
+
+
+_wide512_1, _wide512_2, _wide512_4 = (_wide_tiles(WIDE_512, panels) for panels in (1, 2, 4))
+_wide256, _wideany = _wide_tiles(WIDE_256, 1), _wide_tiles(WIDE_ANY, 1)
+_quad512_1x1, _quad512_1x2, _quad512_1x4 = (_tile(QUAD_512, 1, p) for p in (1, 2, 4))
+_pair512_1x1, _pair512_1x2, _pair512_1x4 = (_tile(PAIR_512, 1, p) for p in (1, 2, 4))
+_quad256_1, _pair256_1, _pairany_1 = (_tile(flavour, 1, 1) for flavour in (QUAD_256, PAIR_256, PAIR_ANY))
+
+
+def _by_rows(flavour: Flavour, panels: int) -> Callable[[int, ProductArguments], None]:
+    """A compiled function that runs the tile of 6, 4, 3 or 1 rows."""
+    all_, some, few, one = (product_tile(flavour, rows, panels) for rows in (TILE_ROWS, _SOME_ROWS, _FEW_ROWS, 1))
+
+    @jit
+    def run(rows: int, arguments: ProductArguments) -> None:
+        if rows == TILE_ROWS:
+            all_(*arguments)
+        elif rows == _SOME_ROWS:
+            some(*arguments)
+        elif rows == _FEW_ROWS:
+            few(*arguments)
+        else:
+            one(*arguments)
+
+    return run
+
+
+_quad512_1, _quad512_2, _quad512_4 = (_by_rows(QUAD_512, panels) for panels in (1, 2, 4))
+_pair512_1, _pair512_2, _pair512_4 = (_by_rows(PAIR_512, panels) for panels in (1, 2, 4))
+_quad256, _pair256, _pairany = (_by_rows(flavour, 1) for flavour in (QUAD_256, PAIR_256, PAIR_ANY))
 
 
 @jit
@@ -57,116 +100,109 @@ def group_size(isa: int, left: int) -> int:
 
 
 @jit
-def _tile_quad512(
-    panels: int, single: bool, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int
-) -> None:
-    if single:
+def next_rows(left: int) -> int:
+    """Rows of the next tile when ``left`` remain: as few tiles of a single row as possible."""
+    if left in (5, 7, 8, 11):
+        return _SOME_ROWS
+    if left >= TILE_ROWS:
+        return TILE_ROWS
+    if left >= _SOME_ROWS:
+        return _SOME_ROWS
+    return _FEW_ROWS if left == _FEW_ROWS else 1
+
+
+@jit
+def next_blocks(left: int) -> int:
+    """Tiles of so many rows, one behind the other."""
+    if left < 2 * TILE_ROWS:
+        return 1
+    return left // TILE_ROWS - (1 if left % TILE_ROWS in (1, 2, 5) else 0)
+
+
+@jit
+def run_product(isa: int, layout: int, panels: int, rows: int, arguments: ProductArguments) -> None:
+    """Tiles of ``rows`` rows (as `next_rows` chose) and ``panels`` (as `group_size` chose)."""
+    if isa != _AVX512:
+        _run_narrow(isa, layout, rows, arguments)
+    elif layout == QUAD:
         if panels == 4:
-            _quad512_1x4(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+            _quad512_4(rows, arguments)
         elif panels == 2:
-            _quad512_1x2(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+            _quad512_2(rows, arguments)
         else:
-            _quad512_1x1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+            _quad512_1(rows, arguments)
     elif panels == 4:
-        _quad512_6x4(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _pair512_4(rows, arguments)
     elif panels == 2:
-        _quad512_6x2(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _pair512_2(rows, arguments)
     else:
-        _quad512_6x1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _pair512_1(rows, arguments)
 
 
 @jit
-def _tile_pair512(
-    panels: int, single: bool, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int
-) -> None:
-    if single:
-        if panels == 4:
-            _pair512_1x4(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        elif panels == 2:
-            _pair512_1x2(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        else:
-            _pair512_1x1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    elif panels == 4:
-        _pair512_6x4(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    elif panels == 2:
-        _pair512_6x2(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    else:
-        _pair512_6x1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-
-
-@jit
-def _tile_wide(isa: int, panels: int, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
-    if isa == _AVX512:
-        if panels == 4:
-            _wide512_6x4(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        elif panels == 2:
-            _wide512_6x2(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        else:
-            _wide512_6x1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    elif isa in (_AVX2, _AVX_VNNI):
-        _wide256_6(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    else:
-        _wideany_6(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-
-
-@jit
-def _tile_narrow(
-    isa: int, layout: int, single: bool, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int
-) -> None:
+def _run_narrow(isa: int, layout: int, rows: int, arguments: ProductArguments) -> None:
     """One panel, without 512-bit vectors."""
     if layout == QUAD:
-        if single:
-            _quad256_1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        else:
-            _quad256_6(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _quad256(rows, arguments)
     elif isa in (_AVX2, _AVX_VNNI):
-        if single:
-            _pair256_1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-        else:
-            _pair256_6(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    elif single:
-        _pairany_1(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _pair256(rows, arguments)
     else:
-        _pairany_6(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+        _pairany(rows, arguments)
 
 
 @jit
-def run_tile(
-    isa: int, layout: int, panels: int, single: bool, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int,
-    acc: int,
-) -> None:
-    """One tile of six rows (or a single one) and ``panels`` (as `group_size` chose) panels; results int32 [6, 16 * panels] at ``acc``."""
-    if layout == WIDE:
-        _tile_wide(isa, panels, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    elif isa != _AVX512:
-        _tile_narrow(isa, layout, single, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
+def wide_rows(left: int) -> int:
+    """Rows of the next wide tile when ``left`` remain; a tile may compute more rows than there are."""
+    return _SOME_ROWS if left <= _SOME_ROWS or left in (7, 8) else TILE_ROWS
+
+
+@jit
+def run_wide(isa: int, panels: int, rows: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows, 16 * panels] at ``acc``."""
+    arguments = (pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+    if isa == _AVX512:
+        if panels == 4:
+            _wide512_4(rows, arguments)
+        elif panels == 2:
+            _wide512_2(rows, arguments)
+        else:
+            _wide512_1(rows, arguments)
+    elif isa in (_AVX2, _AVX_VNNI):
+        _wide256(rows, arguments)
+    else:
+        _wideany(rows, arguments)
+
+
+@jit
+def run_single(isa: int, layout: int, panels: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    """A single row and ``panels`` (as `group_size` chose); results int32 [16 * panels] at ``acc``."""
+    if isa != _AVX512:
+        if layout == QUAD:
+            _quad256_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        elif isa in (_AVX2, _AVX_VNNI):
+            _pair256_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        else:
+            _pairany_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
     elif layout == QUAD:
-        _tile_quad512(panels, single, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-    else:
-        _tile_pair512(panels, single, pointers, offsets, segments, b, panel_bytes, steps, bias, acc)
-
-
-@jit
-def requant_rows(
-    y: int, y_stride: int, element: int, acc: int, acc_stride: int, rows: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int
-) -> None:
-    """Codes of up to six rows of int32 sums; sums, multipliers and shifts are padded to whole vectors."""
-    if element == _I16:
-        if rows == 1:
-            requantize_i16_1(y, y_stride, acc, acc_stride, rows, m, n, count, y_zp, lo, hi)
+        if panels == 4:
+            _quad512_1x4(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        elif panels == 2:
+            _quad512_1x2(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
         else:
-            requantize_i16_6(y, y_stride, acc, acc_stride, rows, m, n, count, y_zp, lo, hi)
-    elif rows == 1:
-        requantize_u8_1(y, y_stride, acc, acc_stride, rows, m, n, count, y_zp, lo, hi)
+            _quad512_1x1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+    elif panels == 4:
+        _pair512_1x4(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+    elif panels == 2:
+        _pair512_1x2(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
     else:
-        requantize_u8_6(y, y_stride, acc, acc_stride, rows, m, n, count, y_zp, lo, hi)
+        _pair512_1x1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
 
 
 @jit
 def packed_bytes(layout: int, steps: int, cols: int) -> int:
-    """Bytes of a group's packed weights with its bias, m and n; ``steps`` of all segments together."""
+    """Bytes of a group's packed weights with its bias and scale; ``steps`` of all segments together."""
     panels = (cols + LANES - 1) // LANES
-    return panels * LANES * (12 + steps * (4 if layout == QUAD else 2))
+    return panels * LANES * (4 * (1 + SCALE_VECTORS) + steps * (4 if layout == QUAD else 2))
 
 
 @jit
@@ -187,29 +223,33 @@ def _fetch_rows(target: int, stride: int, rows: int, row_bytes: int) -> None:
 @jit
 def multiply_block(
     isa: int, layout: int, rows: int, pointers: int, offsets: int, segments: int, packed: int, cols: int, steps: int,
-    out: tuple[int, int, int, int, int, int], acc: int, shared: bool,
+    out: tuple[int, int, int, int, int, int], shared: bool,
 ) -> None:
     """``rows`` rows of activations times all columns of packed weights.
 
-    ``pointers``: addresses of the rows, the last one repeated as `point_rows` does; ``offsets``: of their segments, ``steps`` steps each;
-    ``out``: address of the first code, bytes between rows, element type, zero point, lo, hi; ``shared``: other cores write such codes, too.
+    ``pointers``: addresses of the rows; ``offsets``: of their segments, ``steps`` steps each; ``out``: address of the first code, bytes between
+    rows, element type, zero point, lo, hi; ``shared``: other cores write such codes, too.
     """
     y, y_stride, element, y_zp, lo, hi = out
     panels = (cols + LANES - 1) // LANES
     head = panels * LANES * 4
     panel_bytes = segments * steps * LANES * (4 if layout == QUAD else 2)
-    size = 2 if element == _I16 else 1
+    size, wide = (2, 1) if element == _I16 else (1, 0)
     first = 0
     while first < panels:
         group = group_size(isa, panels - first)
         width = min(group * LANES, cols - first * LANES)
         column = packed + first * LANES * 4
-        weights = packed + 3 * head + first * panel_bytes
-        for top in range(0, rows, TILE_ROWS):
-            count = min(TILE_ROWS, rows - top)
+        weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes
+        top = 0
+        while top < rows:
+            count, blocks = next_rows(rows - top), 1 if shared else next_blocks(rows - top)
             target = y + top * y_stride + first * LANES * size
             if shared:
                 _fetch_rows(target, y_stride, count, width * size)
-            run_tile(isa, layout, group, count == 1, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, column, acc)
-            requant_rows(target, y_stride, element, acc, group * LANES * 4, count, column + head, column + 2 * head, width, y_zp, lo, hi)
+            run_product(isa, layout, group, count, (
+                blocks, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, column, head, target, y_stride, width, wide,
+                y_zp, lo, hi,
+            ))
+            top += blocks * count
         first += group

@@ -9,7 +9,7 @@ from ..opcodes import columns
 from ..simd import LANES, TILE_ROWS
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import batch_offset
-from .tiles import WIDE, group_size, point_rows, run_tile
+from .tiles import group_size, point_rows, run_wide
 
 _MATMUL = columns("matmul")
 _U8, _I16 = int(Element.U8), int(Element.I16)
@@ -108,7 +108,7 @@ def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: 
         count = min(group * LANES, width - first * LANES)
         for top in range(0, rows, TILE_ROWS):
             left = min(TILE_ROWS, rows - top)
-            run_tile(isa, WIDE, group, False, scratch + 8 * top, zeros, 1, b_panel + first * panel_bytes, panel_bytes, steps, zeros, acc)
+            run_wide(isa, group, TILE_ROWS, scratch + 8 * top, zeros, b_panel + first * panel_bytes, panel_bytes, steps, zeros, acc)
             for r in range(left):
                 target = y_start + (top + r) * at(row, _MATMUL.y_row) + first * LANES * at(row, _MATMUL.y_col)
                 _store_codes(row, acc + r * group * LANES * 4, target, count)

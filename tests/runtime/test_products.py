@@ -125,9 +125,12 @@ GEOMETRIES = [
     ((1, 9), (1, 5), (1, 2), (1, 1), (0, 2, 0, 1)),
     ((3, 3), (5, 5), (1, 1), (1, 1), (2, 2, 2, 2)),
     ((8, 8), (2, 2), (2, 2), (3, 3), (0, 0, 0, 0)),
+    ((3, 19), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1)),
+    ((4, 15), (2, 5), (1, 1), (1, 1), (0, 2, 1, 2)),
 ]
 CHANNELS = [
-    (3, 5, 1), (4, 4, 4), (6, 4, 2), (1, 3, 1), (3, 6, 3), (16, 33, 1), (32, 32, 32), (19, 19, 19), (67, 67, 67), (6, 20, 2), (12, 36, 2),
+    (3, 5, 1), (4, 4, 4), (6, 4, 2), (1, 3, 1), (3, 6, 3), (16, 33, 1), (32, 32, 32), (19, 19, 19), (67, 67, 67), (40, 40, 40), (6, 20, 2),
+    (12, 36, 2),
 ]
 
 
@@ -155,11 +158,25 @@ def brute_conv(x: Any, w: Any, geometry: Any, groups: int, pad: int) -> Any:
 @settings(max_examples=25, deadline=None)
 @given(x_type=codes, geometry=st.sampled_from(GEOMETRIES), channels=st.sampled_from(CHANNELS), batch=st.integers(1, 2), seed=seeds)
 def test_conv(x_type: Any, geometry: Any, channels: Any, batch: int, seed: int) -> None:
+    check_conv(x_type, geometry, channels, batch, seed, {})
+
+
+@pytest.mark.parametrize("channels", [(19, 19, 19), (3, 37, 1)])
+def test_conv_with_factors_of_any_size(channels: Any) -> None:
+    """Small multipliers, small shifts: nearly all codes are saturated, or zero."""
+    rng = np.random.default_rng(11)
+    factors = {"m": rng.integers(-(2**31) + 1, 2**31, channels[1]) >> rng.integers(0, 32, channels[1]), "n": rng.integers(1, 63, channels[1])}
+    factors["n"][:8] = [1, 2, 3, 4, 31, 32, 33, 34]
+    for x_type in (np.uint8, np.int16):
+        check_conv(x_type, GEOMETRIES[1], channels, 1, 12, factors)
+
+
+def check_conv(x_type: Any, geometry: Any, channels: Any, batch: int, seed: int, factors: dict[str, Any]) -> None:
     rng = np.random.default_rng(seed)
     (in_h, in_w), kernel, stride, dilation, pads = geometry
     in_c, out_c, groups = channels
     x, zero = draw(rng, x_type, (batch, in_h, in_w, in_c)), zero_point(rng, x_type)
-    p = layer(rng, (*kernel, in_c // groups, out_c), out_c)
+    p = {**layer(rng, (*kernel, in_c // groups, out_c), out_c), **factors}
     dtype, out = output(rng)
     folded = p["bias"] - zero * p["w"].astype(np.int64).sum(axis=(0, 1, 2))
     acc = brute_conv(x, p["w"], geometry, groups, zero) + folded

@@ -1,0 +1,80 @@
+"""3x3 convolutions by Winograd's transform: the algebra, its bounds, and that the results are those of the plain kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from qcompiler.runtime.isa import Isa, best_isa
+from qcompiler.runtime.session import Session
+
+from qcompiler.runtime import packing, winograd
+from tests.runtime.checked import build_one
+from tests.runtime.test_products import brute_conv, check_conv
+
+GEOMETRY = ((5, 9), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
+INPUT, WEIGHTS, OUTPUT = (np.array(matrix, dtype=object) for matrix in (winograd.INPUT, winograd.WEIGHTS, winograd.OUTPUT))
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transform even where it does not pay."""
+    monkeypatch.setattr(packing, "pays", lambda fields, isa: True)
+
+
+def test_the_matrices_give_576_times_the_convolution() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(0, 256, (6, 6)).astype(object), rng.integers(-127, 128, (3, 3)).astype(object)
+    y = OUTPUT @ ((WEIGHTS @ w @ WEIGHTS.T) * (INPUT @ x @ INPUT.T)) @ OUTPUT.T
+    expected = [[sum(x[i + a, j + b] * w[a, b] for a in range(3) for b in range(3)) for j in range(4)] for i in range(4)]
+    assert y.tolist() == [[576 * value for value in row] for row in expected]
+
+
+def test_transformed_codes_and_weights_fit_int16() -> None:
+    positive, negative = np.maximum(INPUT, 0).sum(axis=1), np.maximum(-INPUT, 0).sum(axis=1)
+    largest = np.maximum(np.outer(positive, positive) + np.outer(negative, negative), np.outer(positive, negative) + np.outer(negative, positive))
+    assert 255 * largest.max() < 1 << 15
+    assert 127 * np.abs(WEIGHTS).sum(axis=1).max() ** 2 < 1 << 15
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("channels", [(16, 16, 1), (32, 48, 1)])
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 1, 0)])
+def test_results_are_those_of_the_plain_kernel(channels: Any, pads: Any) -> None:
+    geometry = (*GEOMETRY[:4], pads)
+    check_conv(np.uint8, geometry, channels, 2 if channels[0] == 16 else 1, 7 + pads[1] % 2, {})
+
+
+def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
+    """A layer whose sums are the largest there are, and its sums."""
+    x, w = np.full((1, 6, 6, channels), 255, np.uint8), np.full((3, 3, channels, 16), 127, np.int8)
+    w[..., ::2] = -127
+    x[0, 2, 3, ::3] = 0
+    acc = brute_conv(x, w, ((6, 6), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)), 1, 0)
+    program, feeds = build_one(
+        "conv", {"x": x}, {"y": ((1, 6, 6, 16), np.int16)}, w=w, bias=np.zeros(16, np.int32), m=np.full(16, 1 << 30), n=np.full(16, 41), batch=1,
+        in_h=6, in_w=6, in_c=channels, out_h=6, out_w=6, out_c=16, kernel_h=3, kernel_w=3, pad_top=1, pad_left=1, lo=-32768, hi=32767,
+    )
+    return program, feeds, np.clip((acc + (1 << 10)) >> 11, -32768, 32767)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("channels", "transformed"), [(224, True), (240, False)])
+def test_the_largest_sums_are_exact_or_not_transformed(channels: int, transformed: bool) -> None:
+    program, feeds, expected = extreme(channels)
+    assert packing.pack_program(program, program.bind(), best_isa())[0].transformed is transformed
+    for isa in Isa:
+        if isa.supported:
+            np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], expected)
+
+
+def test_it_is_used_where_it_pays() -> None:
+    layer = dict.fromkeys(("kernel_h", "kernel_w"), 3) | dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w", "groups"), 1)
+    layer |= {"in_c": 128, "out_c": 128, "out_h": 28, "out_w": 28, "in_w": 28, "x_type": 0}
+    for isa in (Isa.AVX2, Isa.AVX512_VNNI):
+        assert winograd.can_transform(layer)
+        assert winograd.pays(layer, isa)
+        assert not winograd.pays({**layer, "out_h": 7, "out_w": 7, "in_c": 512, "out_c": 512}, isa)
+    assert not winograd.can_transform({**layer, "stride_w": 2})
+    assert not winograd.can_transform({**layer, "in_c": 3})
