@@ -160,12 +160,13 @@ def _solve(menu: Menu, budget: int, bound: float) -> Choice:
     objective /= max(float(np.abs(objective).max()), 1e-300) if not np.isfinite(bound) else max(bound, 1e-300)
     upper = np.concatenate([usable.reshape(-1).astype(float), np.ones(len(joint))])
     one_each = coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
-    sizes = np.concatenate([menu.size.reshape(-1) / max(budget, 1), np.zeros(len(joint))])[None, :]
-    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(sizes, -np.inf, 1)]
+    sizes = np.concatenate([menu.size.reshape(-1).astype(float), np.zeros(len(joint))])[None, :]
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(sizes, -np.inf, budget)]
     if len(joint):
         constraints.append(LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
-    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options={"mip_rel_gap": RELATIVE_GAP})
+    # without presolve HiGHS seldom has to mend a solution, of which some versions print a line
+    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options={"mip_rel_gap": RELATIVE_GAP, "presolve": False})
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
