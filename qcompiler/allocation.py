@@ -166,7 +166,8 @@ def _solve(menu: Menu, budget: int, bound: float) -> Choice:
         constraints.append(LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
     # without presolve HiGHS seldom has to mend a solution, of which some versions print a line
-    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options={"mip_rel_gap": RELATIVE_GAP, "presolve": False})
+    how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
+    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options=how)
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
