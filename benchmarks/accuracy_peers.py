@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,7 +77,8 @@ def measure(task: Task, reference: Answers, command: str, timeout: float) -> tup
 
 def write_feeds(path: Path, feeds: Sequence[Feed]) -> None:
     """All arrays of all feeds in one file."""
-    np.savez(path, **{f"{index}|{name}": array for index, feed in enumerate(feeds) for name, array in feed.items()})
+    arrays: dict[str, Any] = {f"{index}|{name}": array for index, feed in enumerate(feeds) for name, array in feed.items()}
+    np.savez(path, **arrays)
 
 
 if __name__ == "__main__":

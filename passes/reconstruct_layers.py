@@ -134,12 +134,12 @@ def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
     """The solution with scales of at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
     solution = solved.solution
     least = floor.reshape(solution.scale.shape[:2])[:, :, None].astype(np.float32)
-    low = (solution.scale < least).any(axis=2)
+    low = np.any(solution.scale < least, axis=2, keepdims=True)
     if not low.any():
         return solution
     scale = np.maximum(solution.scale, least)
     rounded = solved.grid.nearest(np.asarray(as_matrix(layer, layer.values)) / scale)
-    return Solution(np.where(low[:, :, None], rounded, solution.levels), scale)
+    return Solution(np.where(low, rounded, solution.levels), scale)
 
 
 def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:

@@ -196,5 +196,5 @@ def add_to_bias(layer: Layer, shift: NDArray[Any], taken: set[str]) -> None:
 def has_bias(layer: Layer) -> bool:
     """True where a layer has a float bias that may change, or can get one: a MatMul without an Add cannot."""
     if layer.bias_node is None:
-        return layer.node.op != "MatMul"
+        return bool(layer.node.op != "MatMul")
     return isinstance(layer.bias_node.inputs[layer.bias_slot], Constant)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 
-def read_feeds(path):
+def read_feeds(path: str) -> list[dict[str, NDArray[Any]]]:
     """A list of dictionaries of arrays by input name."""
     arrays = np.load(path)
     parts = [(key.split("|", 1), arrays[key]) for key in arrays.files]

@@ -66,14 +66,15 @@ class AdjustableGraph:
             values = self._runner.run({**feed, **settings}, outputs)
             for name in layers:
                 size = float(values[f"{name}//size"])
-                parts = (values[f"{name}//mean"] * size, values[f"{name}//square"] * size, np.array(size))
+                parts = (values[f"{name}//mean"].astype(np.float64) * size, values[f"{name}//square"].astype(np.float64) * size, np.array(size))
                 sums[name] = [total + part for total, part in zip(sums[name], parts, strict=True)]
         return {name: _moments(*total) for name, total in sums.items()}
 
 
 def _moments(mean: Array, square: Array, size: Array) -> ChannelStatistics:
     average = mean / size
-    return ChannelStatistics(average, np.sqrt(np.maximum(square / size - average**2, 0.0)))
+    with np.errstate(invalid="ignore"):  # moments beyond float32 are no numbers; `_adjustment` leaves such channels alone
+        return ChannelStatistics(average, np.sqrt(np.maximum(square / size - average**2, 0.0)))
 
 
 def _input(layer: str, kind: str) -> str:
@@ -145,12 +146,17 @@ def match_channels(
     expected = AdjustableGraph(reference, layers).all_statistics(layers, feeds)
     adjustable = AdjustableGraph(graph, layers)
     for done, name in enumerate(layers, 1):
-        want, have = expected[name], adjustable.statistics(name, feeds)
-        gain = np.ones_like(want.mean)
-        if deviations:
-            known = (have.deviation > 0) & (want.deviation > 0)
-            gain = np.clip(np.divide(want.deviation, have.deviation, out=gain, where=known), 1 / GAIN_LIMIT, GAIN_LIMIT)
-        adjustable.gain[name] = gain.astype(np.float32)
-        adjustable.shift[name] = (want.mean - have.mean * gain).astype(np.float32)
+        adjustable.gain[name], adjustable.shift[name] = _adjustment(expected[name], adjustable.statistics(name, feeds), deviations=deviations)
         on_step(done, len(layers))
     return {name: (adjustable.gain[name], adjustable.shift[name]) for name in layers}
+
+
+def _adjustment(want: ChannelStatistics, have: ChannelStatistics, *, deviations: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gain and shift from one to the other; channels whose moments are beyond float32 are left alone."""
+    known = np.isfinite(want.mean + want.deviation + have.mean + have.deviation)
+    gain = np.ones_like(want.mean)
+    if deviations:
+        usable = known & (have.deviation > 0) & (want.deviation > 0)
+        gain = np.clip(np.divide(want.deviation, have.deviation, out=gain, where=usable), 1 / GAIN_LIMIT, GAIN_LIMIT)
+    shift = np.subtract(want.mean, have.mean * gain, out=np.zeros_like(gain), where=known)
+    return gain.astype(np.float32), shift.astype(np.float32)
