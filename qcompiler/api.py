@@ -44,7 +44,9 @@ class Options:
         level: preset 0 (round to nearest) … 3 (search).
         passes: pipeline text instead of a preset.
         form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or integer arithmetic alone.
-        weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`).
+        weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`); ``auto``: one for each layer, under a budget.
+        size_budget: with ``auto``, bytes of the layers' weights as a share of those at 8 bits.
+        max_loss: with ``auto``, instead: the smallest size whose output error relative to the outputs' energy is at most this.
         widen: 16-bit tensors: "auto", "off", or at most so many.
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
@@ -55,6 +57,8 @@ class Options:
     passes: str | None = None
     form: Form = "qdq"
     weights: str = "int8"
+    size_budget: float | None = None
+    max_loss: float | None = None
     widen: str | int = "auto"
     avoid_saturation: bool = True
     seed: int = 0
@@ -64,7 +68,12 @@ class Options:
         """The passes to run."""
         if self.passes is not None:
             return Pipeline.parse(self.passes)
-        return preset(self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx)
+        if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
+            raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
+        return preset(
+            self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx,
+            size_budget=self.size_budget, max_loss=self.max_loss,
+        )  # fmt: skip
 
 
 @dataclass

@@ -66,7 +66,9 @@ def compile_command(
     level: Level = 2,
     form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
     passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
-    weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, int3, int2, nf4, power4, split2, kmeans4, fp4, post4, ….")] = "int8",
+    weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")] = "int8",
+    size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
@@ -82,7 +84,9 @@ def compile_command(
         from qcompiler.api import Options
         from qcompiler.commands.compile import CompileRequest, compile_and_write
 
-        options = Options(level, passes, _form(form), weights, _widen(widen), avoid_saturation, seed, verify)
+        options = Options(
+            level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify,
+        )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
 
@@ -93,6 +97,19 @@ def _form(text: str) -> Literal["qdq", "integer"]:
     if text == "integer":
         return "integer"
     raise OptionError(f"--format {text}: must be qdq or integer")
+
+
+def _share(text: str | None) -> float | None:
+    """``50%`` or ``0.5``."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise OptionError(f"--size-budget {text}: must be a share of the 8-bit size, such as 50% or 0.5")
+    return share
 
 
 def _widen(text: str) -> str | int:

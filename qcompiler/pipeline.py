@@ -15,6 +15,7 @@ from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.affine import Affine
+from qcompiler.passes.allocate_bits import AllocateBits
 from qcompiler.passes.avoid_saturation import AvoidSaturation
 from qcompiler.passes.choose_grid import ChooseGrid
 from qcompiler.passes.choose_widths import ChooseWidths
@@ -37,6 +38,7 @@ from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
+from qcompiler.passes.polish import Polish
 from qcompiler.passes.preshift import Preshift
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
@@ -57,10 +59,10 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    Affine, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm, FoldConstants, FoldScale,
-    FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax, FuseSplit, InlineIf, Lower, Nupes,
-    PlainGemm, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RoundTables, RoundWeights, ScaleSalient,
-    ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
+    Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
+    FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
+    FuseSplit, InlineIf, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
+    Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -105,24 +107,40 @@ ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
 
 
-def preset(level: int, *, weights: str = "int8", widen: str | int, avoid_saturation: bool, for_onnx: bool) -> Pipeline:
+def preset(
+    level: int, *, weights: str = "int8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool, size_budget: float | None = None,
+    max_loss: float | None = None,
+) -> Pipeline:  # fmt: skip
     """The pipeline of ``-O<level>``.
 
-    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
-    the statistics of every channel; 3 measures on more feeds. The machine takes 16 bits at next to no cost, so a program gets more of them than an
-    ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
+    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits; 3 rescales
+    activations channel by channel where that helps, measures on more feeds and lets the solver look further. The machine takes 16 bits at next to
+    no cost, so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
+
+    ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
     """
-    low_bit = weights != "int8"
+    auto, low_bit = weights == "auto", weights != "int8"
+    grid = "int8" if auto else weights
+    tables = (RoundTables(grid=weights),) if low_bit and not auto else ()
     if level == 0:
-        nearest = (ReconstructLayers(grid=weights, solver="nearest"),) if low_bit else ()
-        return Pipeline((*NORMALIZE, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
+        if auto:
+            raise OptionError("--weights auto: choosing grids needs -O1 or more")
+        nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
+        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
+    smooth = (SmoothActivations(),) if level == 3 else ()
     widths = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
     exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
-    levels = (ReconstructLayers(grid=weights, solver="clip" if level == 1 else "gptq"),) if low_bit else ()
-    statistics = (TuneStatistics(),) if level > 1 else ()
+    budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
+    allocation = (build_pass(AllocateBits, budget),) if auto else ()
+    levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
     return Pipeline((
-        *NORMALIZE, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *levels, CorrectBias(), *statistics, StoreCodes(),
+        *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
+        StoreCodes(),
     ))  # fmt: skip
+
+
+LEVEL_SOLVERS = {1: "clip", 2: "gptq", 3: "beam"}
+"""What chooses the levels of weights below 8 bits at each effort."""
 
 
 def find_pass(name: str) -> type[Pass]:

@@ -87,7 +87,22 @@ def test_names_are_unique_and_kebab_case() -> None:
 
 
 def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
-    presets = [preset(level, widen="auto", avoid_saturation=True, for_onnx=to).passes for level in range(4) for to in (True, False)]
+    choices = [(level, grid) for level in range(4) for grid in ("int8", "int4", "nf4", "auto") if (level, grid) != (0, "auto")]
+    presets = [preset(level, weights=grid, for_onnx=to).passes for level, grid in choices for to in (True, False)]
     for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
         assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))
+
+
+def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
+    steps = {step.name: step for step in preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).passes}
+    assert (steps["allocate-bits"].size_budget, steps["allocate-bits"].max_loss) == (0.25, 0.01)
+    assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
+    with pytest.raises(OptionError, match="-O1"):
+        preset(0, weights="auto", for_onnx=False)
+
+
+def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
+    steps = {step.name: step for step in preset(1, weights="nf4", for_onnx=True).passes}
+    assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
+    assert not {"round-tables", "reconstruct-layers", "round-weights"} & {step.name for step in preset(1, for_onnx=True).passes}
