@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
     parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
     parser.add_argument("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
+    parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
     chosen = parser.parse_args()
     if chosen.zoo is None and any(name in TASKS for name in chosen.models):
         parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
@@ -52,7 +53,7 @@ def main() -> int:
     for name in chosen.models:
         task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, chosen.zoo)
         try:
-            for row in measure(task, Options(level=chosen.level)):
+            for row in measure(task, Options(level=chosen.level, weights=chosen.weights)):
                 table.add_row(*row)
         except QCompilerError as error:
             print(f"error: {name}: {error}", file=sys.stderr)

@@ -2,7 +2,9 @@
 
 A channel with mean ``m`` and deviation ``s`` in the float model, ``m'`` and ``s'`` in the quantized one, is scaled by ``s / s'``: its weight
 scale grows by that, its codes stay, and its bias becomes ``(b - m') s / s' + m``. Layer by layer in graph order, each behind those already
-tuned, so no error is corrected twice. The whole is kept only where the outputs on feeds that were not measured come closer to the float model's.
+tuned, so no error is corrected twice. The whole is kept only where it takes away a good part of the error of the outputs on feeds that were not
+measured: on EfficientNet-Lite0, calibrated on crops of eight pictures, 10 % less error on other crops of these was 1.6 dB more on other pictures;
+on PP-OCR recognition with weights of 4 bits 57 % less was 1.6 dB less on other lines, and 73 of 80 lines read instead of 42.
 """
 
 from __future__ import annotations
@@ -69,11 +71,13 @@ class TuneStatistics(Pass):
     Attributes:
         deviations: match them, too, not the means alone.
         feeds: how many to measure on.
+        most: share of the error on held-out feeds that may be left.
     """
 
     name: ClassVar[str] = "tune-statistics"
     deviations: bool = True
     feeds: int = 16
+    most: float = 0.5
 
     def __post_init__(self) -> None:
         if self.feeds < 1:
@@ -91,4 +95,4 @@ class TuneStatistics(Pass):
         by_name, taken = {layer.node.name: layer for layer in find_layers(tuned)}, names_in(tuned)
         for name, (gain, shift) in found.items():
             apply_tuning(by_name[name], gain, shift, taken)
-        return take_if_better(graph, tuned, held, ctx)
+        return take_if_better(graph, tuned, held, ctx, most=self.most)

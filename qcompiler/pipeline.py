@@ -113,9 +113,10 @@ def preset(
 ) -> Pipeline:  # fmt: skip
     """The pipeline of ``-O<level>``.
 
-    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits; 3 rescales
-    activations channel by channel where that helps, measures on more feeds and lets the solver look further. The machine takes 16 bits at next to
-    no cost, so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
+    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
+    the statistics of channels where that takes most of the error; 3 rescales activations channel by channel where that helps, measures on more
+    feeds and lets the solver look further. The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file
+    (``for_onnx``), whose products may also be made exact for any CPU.
 
     ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
     """
@@ -133,9 +134,10 @@ def preset(
     budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
     allocation = (build_pass(AllocateBits, budget),) if auto else ()
     levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
+    statistics = (TuneStatistics(),) if low_bit and level > 1 else ()
     return Pipeline((
         *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
-        StoreCodes(),
+        *statistics, StoreCodes(),
     ))  # fmt: skip
 
 

@@ -32,3 +32,9 @@ def test_without_a_float_model_there_is_no_judge():
     graph, ctx = scaled(1.4), Context()
     assert take_if_better(graph, scaled(0.5), [FEED], ctx)
     assert ctx.report.tunings == []
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1.0, True), (0.5, False), (0.6, True)])
+def test_a_gain_may_be_too_small_to_count(most, kept):
+    graph, ctx = scaled(1.4), Context(reference=copy_of(scaled(1.0)))
+    assert take_if_better(graph, scaled(1.3), [FEED], ctx, most=most) == kept  # 0.09 of 0.16 is left

@@ -37,7 +37,7 @@ def test_every_channel_has_the_moments_of_the_float_model_and_no_code_moved(devi
     feeds = [{"x": correlated(seed)} for seed in range(4)]  # too few to hold any out: the pass measures on all of them
     graph, ctx = quantized(feeds)
     codes = [read_spec(layer.weight.inputs[0]).quantize(layer.values) for layer in find_layers(graph)]
-    Manager([TuneStatistics(deviations=deviations)]).run(graph, ctx)
+    Manager([TuneStatistics(deviations=deviations, most=1.0)]).run(graph, ctx)
     assert ctx.report.tunings[0].kept
     for inner in ("a", "c"):
         want, have = channels(network(), inner, feeds), channels(graph, inner, feeds)
@@ -53,7 +53,7 @@ def test_it_is_kept_only_where_unseen_feeds_gain():
     graph, ctx = quantized(feeds)
     judge = NetworkLoss(network(), [{"x": correlated(seed)} for seed in range(50, 60)])
     before = judge(graph)
-    Manager([TuneStatistics()]).run(graph, ctx)
+    Manager([TuneStatistics(most=1.0)]).run(graph, ctx)
     assert judge(graph) < before
     record = ctx.report.tunings[0]
     assert record.after < record.before
@@ -63,7 +63,7 @@ def test_a_network_that_gets_worse_is_rolled_back():
     feeds = [{"x": random(4, 6, 8, 8, seed=seed, low=-0.01 if seed else -900, high=0.01 if seed else 900)} for seed in range(10)]
     graph, ctx = quantized(feeds)
     before = [layer.values for layer in find_layers(graph)]
-    changed = TuneStatistics(feeds=1).run(graph, ctx)
+    changed = TuneStatistics(feeds=1, most=1.0).run(graph, ctx)
     record = ctx.report.tunings[0]
     assert changed == record.kept == (record.after < record.before)
     if not changed:
