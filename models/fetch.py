@@ -72,6 +72,9 @@ def _unpack(archive: Path, target: Path) -> None:
         zipfile.ZipFile(archive).extractall(target)
         return
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary, tarfile.open(archive) as tar:
-        tar.extractall(temporary, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later
+            tar.extractall(temporary, filter="data")
+        else:
+            tar.extractall(temporary)
         (outer,) = Path(temporary).iterdir()
         shutil.move(outer, target)
