@@ -77,7 +77,7 @@ class TuneStatistics(Pass):
     name: ClassVar[str] = "tune-statistics"
     deviations: bool = True
     feeds: int = 16
-    most: float = 0.5
+    most: float = 0.6
 
     def __post_init__(self) -> None:
         if self.feeds < 1:

@@ -102,7 +102,7 @@ def _smooth(table: NDArray[np.int64]) -> NDArray[np.float64]:
 def _end(table: NDArray[np.int64], index: int) -> float:
     """What the function does beyond its last step: it stays in the middle of that code, or, where the table saturates, well inside."""
     code = int(table[index])
-    return code + _INSIDE * (code == table.max()) - _INSIDE * (code == table.min())
+    return code + _INSIDE * bool(code == table.max()) - _INSIDE * bool(code == table.min())
 
 
 def _line_ends(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

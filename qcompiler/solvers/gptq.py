@@ -79,7 +79,7 @@ class Gptq(Solver):
 
     block: int = 128
     act_order: bool = True
-    damping: float = 0.03
+    damping: float = 0.1
     ratios: tuple[float, ...] = (0.8, 0.9, 1.1, 1.2)
     rounds: int = 2
     beam: int = 1
