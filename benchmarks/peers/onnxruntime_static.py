@@ -33,7 +33,7 @@ def main(model, calibration, test, answers, bits):
     data, start = read_feeds(calibration), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "out.onnx"
-        quant_pre_process(model, str(prepared))
+        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared), str(result), Reader(data), quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt4 if bits == 4 else QuantType.QInt8,
