@@ -48,6 +48,7 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
         places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
         report = _compile_all(request, places, errors)
         for place, target in zip(places, targets, strict=True):
+            report.file_bytes[target.name] = sum(part.stat().st_size for part in place.parent.iterdir())
             for part in sorted(place.parent.iterdir()):
                 part.replace(target.parent / part.name)
     if request.report is not None:

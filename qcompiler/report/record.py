@@ -193,6 +193,7 @@ class Report:
     grids: list[GridChoice] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float | int | str | None] = field(default_factory=dict)
+    file_bytes: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, ready for JSON."""

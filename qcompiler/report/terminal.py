@@ -75,6 +75,8 @@ def _sizes(report: Report) -> Iterator[Row]:
     before, after, share = (_figure(report, name) for name in ("float_bytes", "out_bytes", "integer_mac_share"))
     if before and after is not None:
         yield "weights", f"{size(before)} -> {size(after)} ({after / before:.0%})"
+    for name, written in report.file_bytes.items():
+        yield "file", f"{name}: {size(written)}"
     if share is not None:
         yield "integer", f"{_percent(share)} of all multiply-accumulates"
 

@@ -23,6 +23,7 @@ def full_report() -> Report:
         widths=[WidthChoice("a", 16, 12.0, True), WidthChoice("b", 16, 12.0, False), WidthChoice("c", 8, 40.0, True)],
         layers=[LayerError(name, "Conv", value) for name, value in (("c", 30.0), ("a", 9.5), ("d", 20.0), ("b", 25.0))],
         output_sqnr_db={"scores": 31.42, "labels": SAME_DB},
+        file_bytes={"out.onnx": 2_400_000},
         figures={
             "float_bytes": 18_800_000, "out_bytes": 4_700_000, "integer_mac_share": 0.9996, "arena_bytes": 1_204_224, "constants_bytes": 4_800_000,
             "seconds": 12.34, "peak_memory_bytes": 512_000_000, "avoid_saturation_cost_db": 1.25,
@@ -33,6 +34,7 @@ def full_report() -> Report:
 def test_the_table_tells_everything_that_was_measured() -> None:
     assert rows(full_report()) == [
         ("weights", "18.8 MB -> 4.7 MB (25%)"),
+        ("file", "out.onnx: 2.4 MB"),
         ("integer", "99.9 % of all multiply-accumulates"),
         ("output", "scores: 31.4 dB against float"),
         ("output", "labels: no difference against float"),
