@@ -1,6 +1,6 @@
 """What each pass adds, alone and together: tasks x grids of the weights x pipelines.
 
-    python -m benchmarks.ablation --zoo FOLDER effnet minilm ocr_rec ocr_cls [--weights int8 int4] [--only gptq -O2] [--json results.json]
+    python -m benchmarks.ablation --zoo FOLDER effnet minilm ocr_rec ocr_cls [--weights int8 int4] [--only gptq O2] [--json results.json]
 
 Every pipeline ends in one graph, which onnxruntime runs on the task's labelled feeds; none of those was among the feeds it was calibrated on.
 With ``--json`` results are kept as they come, and a run that was broken off goes on where it stopped.
@@ -8,7 +8,6 @@ With ``--json`` results are kept as they come, and a run that was broken off goe
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -22,9 +21,8 @@ from rich.table import Table
 
 import qcompiler
 from benchmarks.accuracy import answers_of, score_text
-from models.small import SMALL_TASKS
+from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Answers, Task, agreement, sqnr_db
-from models.zoo import TASKS, zoo_task
 from qcompiler.api import Options
 from qcompiler.errors import QCompilerError
 from qcompiler.runner import Runner
@@ -60,7 +58,7 @@ PIPELINES = {
 }
 """Pipelines by what is tried; ``{grid}`` stands for the grid of the weights."""
 
-PRESETS = {f"-O{level}": level for level in range(4)}
+PRESETS = {f"O{level}": level for level in range(4)}
 
 
 @dataclass(frozen=True)
@@ -78,19 +76,15 @@ class Result:
 
 def main() -> int:
     """Measure every combination asked for; those that fail are named, and the exit status is 1."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description="Measure what each pass adds.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
+    parser = models_parser("ablation", "Measure what each pass adds.")
     parser.add_argument("--weights", nargs="+", default=["int8", "int4", "int3"], metavar="GRID", help="grids of the weights")
     parser.add_argument("--only", nargs="+", choices=[*PIPELINES, *PRESETS], metavar="NAME", help=", ".join((*PIPELINES, *PRESETS)))
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     results = [Result(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
     names, failed = chosen.only or [*PIPELINES, *PRESETS], False
     for model in chosen.models:
-        task = SMALL_TASKS[model]() if model in SMALL_TASKS else zoo_task(model, chosen.zoo)
+        task = task_of(model, chosen.zoo)
         known = {(item.model, item.weights, item.pipeline) for item in results}
         wanted = [(grid, name) for grid in chosen.weights for name in names if (model, grid, name) not in known]
         reference = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)[0] if wanted else []

@@ -10,7 +10,6 @@ feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fus
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -25,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 import qcompiler
-from models.small import SMALL_TASKS
+from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
-from models.zoo import TASKS, zoo_task
 from qcompiler.api import Options
 from qcompiler.commands.executors import open_executor
 from qcompiler.errors import QCompilerError
@@ -41,17 +39,13 @@ Run = Callable[[Feed], Mapping[str, NDArray[Any]]]
 
 def main() -> int:
     """Measure the models named; 2 when one cannot be compiled."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description="Measure compiled models on labelled data.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
+    parser = models_parser("accuracy", "Measure compiled models on labelled data.")
     parser.add_argument("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
     parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     table = Table(*COLUMNS)
     for name in chosen.models:
-        task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, chosen.zoo)
+        task = task_of(name, chosen.zoo)
         try:
             for row in measure(task, Options(level=chosen.level, weights=chosen.weights)):
                 table.add_row(*row)

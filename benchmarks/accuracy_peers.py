@@ -10,7 +10,6 @@ quantizing took.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -25,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy import answers_of, score_text
-from models.small import SMALL_TASKS
+from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
-from models.zoo import TASKS, zoo_task
 from qcompiler.runner import Runner
 
 COLUMNS = ("model", "quantized by", "score", "same class", "SQNR", "seconds")
@@ -35,17 +33,13 @@ COLUMNS = ("model", "quantized by", "score", "same class", "SQNR", "seconds")
 
 def main() -> int:
     """Run every peer on every model; those that fail are shown with the last line they wrote."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy_peers", description="Measure other quantizers.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
+    parser = models_parser("accuracy_peers", "Measure other quantizers.")
     parser.add_argument("--peer", action="append", required=True, metavar="NAME=COMMAND", help="a name, and a command with {io} in it")
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="for each peer and model")
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     table = Table(*COLUMNS)
     for model in chosen.models:
-        task = SMALL_TASKS[model]() if model in SMALL_TASKS else zoo_task(model, chosen.zoo)
+        task = task_of(model, chosen.zoo)
         reference = answers_of(Runner(onnx.load(task.model)).run, task)[0]
         table.add_row(task.name, "float", score_text(task, reference))
         for peer in chosen.peer:

@@ -8,7 +8,6 @@ Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0
 
 from __future__ import annotations
 
-import argparse
 import logging
 import tempfile
 import time
@@ -20,9 +19,8 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from rich.console import Console
 from rich.table import Table
 
-from models.small import SMALL_TASKS
+from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Feed, Task
-from models.zoo import TASKS, zoo_task
 from qcompiler import export
 from qcompiler.calibration.sources import open_source
 from qcompiler.importer import load_graph
@@ -67,17 +65,13 @@ def seconds(work: Callable[[Task, Path], None], task: Task, folder: Path) -> flo
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description="Time calibration beside onnxruntime's quantizer.")
-    parser.add_argument("models", nargs="+", choices=[*SMALL_TASKS, *TASKS])
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are")
+    parser = models_parser("calibration", "Time calibration beside onnxruntime's quantizer.")
     parser.add_argument("--repeat", type=int, default=3)
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     logging.disable(logging.WARNING)
     table = Table("model", "feeds", "qcompiler -O0, s", "quantize_static MinMax, s")
     for name in chosen.models:
-        task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, chosen.zoo)
+        task = task_of(name, chosen.zoo)
         with tempfile.TemporaryDirectory() as folder:
             times = [(seconds(ours, task, Path(folder)), seconds(theirs, task, Path(folder))) for _ in range(chosen.repeat)]
         table.add_row(name, str(len(task.calibration)), *(f"{min(column):.2f}" for column in zip(*times, strict=True)))

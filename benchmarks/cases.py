@@ -13,8 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 import qcompiler
-from models.small import SMALL_TASKS
-from models.zoo import zoo_task
+from benchmarks.arguments import task_of
 
 LIGHT = {
     "resnet50": "light_resnet50", "densenet121": "light_densenet121", "inception_v1": "light_inception_v1", "inception_v2": "light_inception_v2",
@@ -61,7 +60,7 @@ def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
         model, feeds = light_model(name)
         feed = feeds[0]
     else:
-        task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, zoo or Path())
+        task = task_of(name, zoo)
         model, feeds = task.model, [dict(feed) for feed in task.calibration[:8]]
         feed = {key: array[:1] for key, array in dict(task.feeds[0]).items()}
     result, program = folder / f"{name}.onnx", folder / f"{name}.qprog"

@@ -10,7 +10,6 @@ that imports only NumPy, which every engine stands on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -22,9 +21,8 @@ from qcompiler.runtime.warm import warm
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import models_parser, parse
 from benchmarks.cases import Case, prepare
-from models.small import SMALL_TASKS
-from models.zoo import TASKS
 from qcompiler.errors import QCompilerError
 
 _PROLOGUE = """
@@ -90,13 +88,9 @@ def show(name: str, results: dict[str, Sample], console: Console) -> None:
 
 def main() -> int:
     """Measure the models named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description="Time from the first import to the first answer.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER")
+    parser = models_parser("cold_start", "Time from the first import to the first answer.")
     parser.add_argument("--rounds", type=int, default=7)
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     warm()
     console = Console(width=None if sys.stdout.isatty() else 150)
     with tempfile.TemporaryDirectory() as name:

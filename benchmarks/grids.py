@@ -22,9 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy import answers_of, score_text
-from models.small import SMALL_TASKS
+from benchmarks.arguments import add_models, parse, task_of
 from models.task import Task, agreement, sqnr_db
-from models.zoo import TASKS, zoo_task
 from qcompiler.export import save
 from qcompiler.grids import grid_loss, grid_named
 from qcompiler.importer import load_graph
@@ -47,13 +46,12 @@ def main() -> int:
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("figures", help="Gaussian and Laplace weights")
     models = kinds.add_parser("models", help="compiled models")
-    models.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    models.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are")
+    add_models(models)
     models.add_argument("--grids", nargs="+", default=["int8", "int4", "nf4", "auto4"], metavar="GRID", help="names of grids, or auto2 … auto6")
     models.add_argument("--solver", default="gptq", help="what chooses the levels")
     models.add_argument("--tables", default="", metavar="GRID", help="grid of embedding tables")
     models.add_argument("--widen", default="auto", help="16-bit tensors: auto or off")
-    chosen = parser.parse_args()
+    chosen = parse(parser)
     table = figures() if chosen.kind == "figures" else compiled(chosen)
     Console(width=None if sys.stdout.isatty() else 130).print(table)
     return 0
@@ -78,7 +76,7 @@ def compiled(chosen: argparse.Namespace) -> Table:
     """A line for each model and grid."""
     table = Table("model", "weights", "layers' error", "SQNR", "same class", "score", "bytes", "of float")
     for name in chosen.models:
-        task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, chosen.zoo)
+        task = task_of(name, chosen.zoo)
         for row in measure(task, chosen.grids, chosen.solver, chosen.tables, chosen.widen):
             table.add_row(*row)
             print("\t".join(row), file=sys.stderr, flush=True)

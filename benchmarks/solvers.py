@@ -7,19 +7,16 @@ Losses are geometric means over layers of the loss relative to that of rounding 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.small import SMALL_TASKS
+from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Task
-from models.zoo import TASKS, zoo_task
 from qcompiler.calibration.gram import LayerInputs, layer_inputs
 from qcompiler.calibration.patches import as_matrix
 from qcompiler.grids import grid_named
@@ -36,16 +33,14 @@ Problems = tuple[LayerProblem, LayerProblem]
 
 def main() -> int:
     """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description="Compare solvers on the layers of models.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS], help=", ".join((*SMALL_TASKS, *TASKS)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are")
+    parser = models_parser("solvers", "Compare solvers on the layers of models.")
     parser.add_argument("--grids", nargs="+", default=["int4", "int3"], metavar="GRID", help="names of grids")
     parser.add_argument("--solvers", nargs="+", default=[*SOLVERS], choices=[*SOLVERS], metavar="SOLVER", help=", ".join(SOLVERS))
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one layer in N")
-    chosen = parser.parse_args()
+    chosen = parse(parser)
     table = Table("model", "layers", "grid", "solver", "fitted", "held out", "seconds")
     for name in chosen.models:
-        task = SMALL_TASKS[name]() if name in SMALL_TASKS else zoo_task(name, chosen.zoo)
+        task = task_of(name, chosen.zoo)
         for row in measure(task, chosen.grids, chosen.solvers, chosen.every):
             table.add_row(*row)
             print("\t".join(row), file=sys.stderr, flush=True)

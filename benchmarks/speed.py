@@ -25,10 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import models_parser, parse
 from benchmarks.cases import ENGINES, LIGHT, MACHINE, Case, Feed, prepare
 from benchmarks.speed_report import Row, Timing, as_json, plot, show
-from models.small import SMALL_TASKS
-from models.zoo import TASKS
 from qcompiler.errors import QCompilerError
 
 BURST = 3
@@ -144,16 +143,12 @@ def arena_of(case: Case, threads: int) -> tuple[int, int]:
 
 def arguments() -> argparse.Namespace:
     """What the user asks for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Time models side by side with other runtimes.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", choices=[*SMALL_TASKS, *TASKS, *LIGHT], help=", ".join((*SMALL_TASKS, *TASKS, *LIGHT)))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER")
+    parser = models_parser("speed", "Time models side by side with other runtimes.", LIGHT)
     parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them (.svg, .png, .pdf; needs matplotlib)")
-    chosen = parser.parse_args()
-    if chosen.zoo is None and any(name in TASKS for name in chosen.models):
-        parser.error(f"--zoo FOLDER is needed for {', '.join(TASKS)}")
+    chosen = parse(parser)
     if chosen.plot is not None and find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'onnx-qcompiler[bench]'")
     return chosen

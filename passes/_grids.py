@@ -15,7 +15,7 @@ from ..calibration.patches import as_matrix
 from ..calibration.sources import synthetic_source
 from ..grids import Grid, GridFamily, fit_scale
 from ..ir import Graph, Node
-from ..layer_problem import LayerProblem, loss
+from ..layer_problem import LayerProblem, relative_loss, spread_scale
 from ..layers import RECURRENT, Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
 from ..pass_base import Context
 
@@ -81,7 +81,7 @@ def _rounded(weight: Array, family: GridFamily, metric: Array | None) -> tuple[G
     """The grid of a weight [G, R, K], and its nearest levels under the best scales."""
     grid = family.fit(weight, metric)
     scale = fit_scale(grid, weight, metric)
-    spread = scale if grid.block is None else np.repeat(scale, grid.block, axis=2)[:, :, : weight.shape[2]]
+    spread = spread_scale(scale, grid.block, weight.shape[2])
     return grid, spread * grid.nearest(weight / spread).astype(np.float32)
 
 
@@ -91,10 +91,10 @@ def weight_loss(weights: list[Array], family: GridFamily) -> float:
     return error / max(sum(float(np.sum(weight**2, dtype=np.float64)) for weight in weights), 1e-30)
 
 
-def relative_loss(observed: Observed, family: GridFamily) -> float:
+def output_loss(observed: Observed, family: GridFamily) -> float:
     """Error of the outputs with the nearest levels under the best scales, relative to their energy: on what was held out, or of the weights alone."""
     if observed.held is None:
         return weight_loss([observed.weight], family)
     grid, rounded = _rounded(observed.weight, family, observed.metric)
     problem = LayerProblem(observed.weight, observed.held.gram, observed.held.mean, grid, has_bias(observed.layer))
-    return loss(problem, rounded) / max(loss(problem, np.zeros((1, 1, 1))), 1e-30)
+    return relative_loss(problem, rounded)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allocation import Front, Menu, allocate, exchange, pareto_front, perturbed
+from ..calibration.feeds import split_feeds
 from ..calibration.gram import layer_inputs
-from ..calibration.network_loss import NetworkLoss, split_feeds
+from ..calibration.network_loss import NetworkLoss
 from ..calibration.patches import as_matrix
 from ..calibration.sources import synthetic_source
 from ..calibration.weight_sensitivity import BATCH, OutputErrors, RoundedWeight, round_weight, with_weights

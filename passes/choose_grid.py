@@ -17,7 +17,7 @@ from ..grids import GridFamily, grid_named
 from ..ir import Graph, Node
 from ..pass_base import Context, Pass
 from ..report.record import GridChoice
-from ._grids import loose_weights, observed_layers, relative_loss, weight_loss
+from ._grids import loose_weights, observed_layers, output_loss, weight_loss
 
 CANDIDATES: dict[int, tuple[str, ...]] = {
     2: ("int2", "kmeans2"),
@@ -60,7 +60,7 @@ class ChooseGrid(Pass):
         """Choose the grids; False, as the graph stays as it is."""
         families = self._families()
         for observed in observed_layers(graph, ctx, weighted=self.weighted):
-            best = _best(observed.layer.node, families, [relative_loss(observed, family) for family in families], self.bits, ctx)
+            best = _best(observed.layer.node, families, [output_loss(observed, family) for family in families], self.bits, ctx)
             ctx.grids[observed.layer.node.name] = best.fit(observed.weight, observed.metric)
         for node, weights in loose_weights(graph):
             ctx.grids[node.name] = _best(node, families, [weight_loss(weights, family) for family in families], self.bits, ctx)

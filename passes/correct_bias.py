@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from ..calibration.analytic_means import analytic_means
 from ..calibration.collect import channel_means
-from ..calibration.network_loss import split_feeds
+from ..calibration.feeds import held_feeds
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, copy_of, names_in, quantized_source, read_spec
 from ..layers import Layer, add_to_bias, find_layers
 from ..pass_base import Context, Feed, Pass
 from ._gate import take_if_better
 
-HELD_FEEDS = 64
-"""Feeds to draw from for the judgement; a quarter of them are held out."""
+HELD_FEEDS = 16
+"""Feeds to judge on."""
 
 Array = NDArray[Any]
 
@@ -69,7 +69,7 @@ def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Arr
     found = []
     for layer in layers:
         error = rounding_error(layer)
-        if error is None:
+        if error is None or not error.any():  # nothing was rounded here, or `reconstruct-layers` has corrected it already
             continue
         if layer.node.op == "MatMul" and layer.bias_node is None:
             ctx.declined(layer.node, "a MatMul without an Add has no bias to correct")
@@ -110,5 +110,5 @@ class CorrectBias(Pass):
         layers, taken = {layer.node.name: layer for layer in find_layers(corrected)}, names_in(graph)
         for layer, error in found:
             add_to_bias(layers[layer.node.name], output_shift(layer, error, means[layer.node.inputs[0].name]), taken)
-        held = split_feeds(data, HELD_FEEDS, ctx.seed)[1] if ctx.reference is not None else []
+        held = held_feeds(data, HELD_FEEDS, ctx.seed) if ctx.reference is not None else []
         return take_if_better(graph, corrected, held, ctx)

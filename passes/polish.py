@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.network_loss import NetworkLoss, split_feeds
+from ..calibration.feeds import split_feeds
+from ..calibration.network_loss import NetworkLoss
 from ..calibration.sources import synthetic_source
 from ..calibration.spsa import Spsa
 from ..calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
 from ..ir import Graph, copy_of, names_in
 from ..layers import Layer, find_layers
-from ..pass_base import Context, Feed, Pass
-from ..report.record import Tuning
-from ..runner import Runner
+from ..pass_base import Context, Pass
+from ._gate import take_if_better
 from .tune_statistics import apply_tuning, tunable
 
 Vector = NDArray[np.float64]
@@ -93,38 +93,17 @@ class Polish(Pass):
         fit, held = split_feeds(data, self.feeds, ctx.seed)
         parameters = _Parameters(scales_of(units), [_unit(layer) for layer in layers], self.shifts)
         names = [layer.node.name for layer in layers]
-        error = _OutputError(TunableGraph(graph, names, ranges=self.ranges), ctx.reference, fit)
+        error, tunable_graph = NetworkLoss(ctx.reference, fit), TunableGraph(graph, names, ranges=self.ranges)
+
+        def loss(vector: Vector) -> float:
+            settings = parameters.settings(vector)
+            return error.of(lambda feed: tunable_graph.run(feed, settings))
+
         search = Spsa(self.steps, self.directions, self.radius)
-        best, _, _ = search.minimize(lambda vector: error(parameters.settings(vector)), np.zeros(parameters.length), ctx.seed, ctx.on_step)
+        best, _, _ = search.minimize(loss, np.zeros(parameters.length), ctx.seed, ctx.on_step)
         polished = copy_of(graph)
         _apply(polished, names, parameters.settings(best))
-        judge = NetworkLoss(ctx.reference, held)
-        before, after = judge(graph), judge(polished)
-        ctx.report.tunings.append(Tuning(self.name, before, after, after < before))
-        if after >= before:
-            return False
-        graph.nodes, graph.inputs, graph.outputs = polished.nodes, polished.inputs, polished.outputs
-        return True
-
-
-class _OutputError:
-    """Squared error of the outputs over their energy, averaged over outputs and feeds."""
-
-    def __init__(self, tunable_graph: TunableGraph, reference: Graph, feeds: Sequence[Feed]) -> None:
-        self._graph, self._feeds, runner = tunable_graph, feeds, Runner(reference)
-        self._expected = [[value.astype(np.float64) for value in _floats(runner.run(feed).values())] for feed in feeds]
-
-    def __call__(self, settings: Settings) -> float:
-        ratios = [
-            float(np.square(value - want).sum()) / max(float(np.square(want).sum()), 1e-30)
-            for feed, expected in zip(self._feeds, self._expected, strict=True)
-            for value, want in zip(self._graph.outputs(feed, settings), expected, strict=True)
-        ]
-        return float(np.mean(ratios)) if ratios else 0.0
-
-
-def _floats(values: Any) -> list[NDArray[Any]]:
-    return [value for value in values if np.issubdtype(value.dtype, np.floating)]
+        return take_if_better(graph, polished, held, ctx)
 
 
 def _unit(layer: Layer) -> NDArray[np.float64]:

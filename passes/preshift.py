@@ -13,12 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..equivalence.levels import Levels
 from ..equivalence.noise import RegionNoise
-from ..ir import Graph
-from ..pass_base import Context, Pass
-from ._region_noise import scalable_regions, scale_regions
-from .smooth_activations import smoothing_divisors
+from .smooth_activations import SmoothActivations
 
 Array = NDArray[Any]
 
@@ -31,28 +27,12 @@ def power_of_two(divisors: Array) -> Array:
     return np.asarray(np.exp2(np.clip(np.rint(np.log2(divisors)), -LARGEST_SHIFT, LARGEST_SHIFT)))
 
 
-def shifted_divisors(noise: RegionNoise) -> Iterator[Array]:
-    """Those of `smoothing_divisors`, as powers of two."""
-    yield from (power_of_two(divisors) for divisors in smoothing_divisors(noise))
-
-
 @dataclass(frozen=True)
-class Preshift(Pass):
-    """Channels scaled by powers of two: bit-exact in float.
-
-    Attributes:
-        feeds: calibration feeds to see ranges on.
-        gain: least part of a region's noise that must go for it to be changed.
-        clips: also through Clip, which then costs a Min behind it.
-    """
+class Preshift(SmoothActivations):
+    """Channels scaled by powers of two: bit-exact in float. Options as `SmoothActivations`."""
 
     name: ClassVar[str] = "preshift"
-    exact: ClassVar[bool] = True
-    feeds: int = 32
-    gain: float = 0.1
-    clips: bool = False
 
-    def run(self, graph: Graph, ctx: Context) -> bool:
-        """Rewrite ``graph`` in place; True when a channel was scaled."""
-        regions = list(scalable_regions(graph, ctx, clips=self.clips))
-        return scale_regions(graph, ctx, regions, shifted_divisors, Levels(), feeds=self.feeds, gain=self.gain)
+    def divisors(self, noise: RegionNoise) -> Iterator[Array]:
+        """Those of `SmoothActivations`, as powers of two."""
+        yield from (power_of_two(divisors) for divisors in super().divisors(noise))

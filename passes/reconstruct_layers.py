@@ -22,9 +22,9 @@ from ..calibration.sources import synthetic_source
 from ..errors import OptionError
 from ..executor import open_executor
 from ..grids import Grid, GridFamily, grid_named
-from ..ir import Constant, Graph, names_in, producer, quantized_source, spec_of, unique_name
-from ..layer_problem import LayerProblem, Solution, loss, mean_error
-from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight_scale
+from ..ir import Graph, names_in, spec_of
+from ..layer_problem import LayerProblem, Solution, mean_error, relative_loss
+from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
 from ..pass_base import Context, Pass
 from ..report.record import Reconstruction
 from ..solvers import SOLVERS, Nearest
@@ -106,7 +106,7 @@ def solve(task: Task) -> Solved:
     block = task.fit.grid.block
     plain, tuned = Nearest().solve(task.fit, None, task.seed), SOLVERS[task.solver].solve(task.fit, None, task.seed)
     weights = [solution.weight(block) for solution in (plain, tuned)]
-    (fit_before, fit_after), (held_before, held_after) = ([loss(side, w) / _energy(side) for w in weights] for side in (task.fit, task.held))
+    (fit_before, fit_after), (held_before, held_after) = ([relative_loss(side, w) for w in weights] for side in (task.fit, task.held))
     kept = held_after <= held_before
     solver = task.solver if kept else "nearest"
     record = Reconstruction(task.node, task.fit.grid.name, solver, fit_before, fit_after, held_before, held_after, kept)
@@ -116,18 +116,13 @@ def solve(task: Task) -> Solved:
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
     """Layers whose float weight passes through an int8 Q/DQ pair per channel."""
     for layer in find_layers(graph):
-        codes, spec = quantized_source(layer.weight), spec_of(layer.weight)
-        if codes is None or isinstance(codes, Constant) or spec is None or spec.dtype != np.int8 or layer.values.dtype != np.float32:
+        spec = spec_of(layer.weight)
+        if weight_pair(layer) is None or spec is None or spec.dtype != np.int8:
             continue
         if as_matrix(layer, layer.values) is None:
             ctx.declined(layer.node, "the taps of a transposed convolution share a scale but not their inputs; its weights are rounded to nearest")
             continue
         yield layer
-
-
-def _energy(problem: LayerProblem) -> float:
-    """Mean square of the layer's outputs, without their mean where a bias holds it."""
-    return max(loss(problem, np.zeros((1, 1, 1))), 1e-30)
 
 
 def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
@@ -144,16 +139,9 @@ def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
 
 def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:
     """Write a solution into the graph."""
-    spec, input_spec, dequantize = spec_of(layer.weight), spec_of(layer.node.inputs[0]), producer(layer.weight)
-    quantize = None if dequantize is None else producer(dequantize.inputs[0])
-    if spec is None or quantize is None:
-        return
-    bias, solution = bias_constant(layer), solved.solution
+    bias, input_spec, solution = bias_constant(layer), spec_of(layer.node.inputs[0]), solved.solution
     if bias is not None and input_spec is not None:
         solution = _raised(layer, solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
-    values = from_matrix(layer, solution.weight(solved.grid.block))
-    stored = quantize.inputs[0]
-    quantize.inputs[0] = Constant(unique_name(taken, f"{stored.name}_{solved.grid.name}"), np.ascontiguousarray(values))
-    set_weight_scale(layer, solution.scale.reshape(spec.scale.shape), taken)
+    set_weight(layer, from_matrix(layer, solution.weight(solved.grid.block)), solution.scale, taken, solved.grid.name)
     if has_bias(layer):
         add_to_bias(layer, solved.shift, taken)

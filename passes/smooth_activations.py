@@ -51,7 +51,11 @@ class SmoothActivations(Pass):
     gain: float = 0.1
     clips: bool = False
 
+    def divisors(self, noise: RegionNoise) -> Iterator[Array]:
+        """What is tried for a region: float64 [classes] each."""
+        return smoothing_divisors(noise)
+
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when a channel was scaled."""
         regions = list(scalable_regions(graph, ctx, clips=self.clips))
-        return scale_regions(graph, ctx, regions, smoothing_divisors, Levels(), feeds=self.feeds, gain=self.gain)
+        return scale_regions(graph, ctx, regions, self.divisors, Levels(), feeds=self.feeds, gain=self.gain)

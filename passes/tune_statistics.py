@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.channel_statistics import match_channels
-from ..calibration.network_loss import split_feeds
+from ..calibration.feeds import split_feeds
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, copy_of, names_in, producer, quantized_source, spec_of, unique_name
-from ..layers import Layer, add_to_bias, find_layers, has_bias, set_weight_scale
+from ..ir import Graph, copy_of, names_in, spec_of
+from ..layers import Layer, add_to_bias, find_layers, has_bias, set_weight, weight_pair
 from ..pass_base import Context, Pass
 from ._gate import take_if_better
 
@@ -29,8 +29,7 @@ def tunable(graph: Graph, ctx: Context) -> list[Layer]:
     """Layers with float weights behind a Q/DQ pair and a bias."""
     found = []
     for layer in find_layers(graph):
-        codes = quantized_source(layer.weight)
-        if codes is None or isinstance(codes, Constant):
+        if weight_pair(layer) is None:
             continue
         if not has_bias(layer):
             ctx.declined(layer.node, "a MatMul without an Add has no bias to correct")
@@ -43,17 +42,14 @@ def tunable(graph: Graph, ctx: Context) -> list[Layer]:
 
 def scale_layer(layer: Layer, gain: NDArray[np.float32], taken: set[str]) -> None:
     """Multiply each channel of a layer, its bias left out, by ``gain`` [C]: weights and scales alike, so its codes stay."""
-    spec, dequantize = spec_of(layer.weight), producer(layer.weight)
-    quantize = None if dequantize is None else producer(dequantize.inputs[0])
-    if spec is None or quantize is None:
+    spec = spec_of(layer.weight)
+    if spec is None:
         return
     levels = spec.quantize(layer.values)
     scale = (spec.scale.reshape(-1) * gain).astype(np.float32)
     shape = [1] * levels.ndim
     shape[layer.axis] = -1
-    values = levels.astype(np.float32) * scale.reshape(shape)
-    quantize.inputs[0] = Constant(unique_name(taken, f"{quantize.inputs[0].name}_tuned"), values)
-    set_weight_scale(layer, scale.reshape(spec.scale.shape), taken)
+    set_weight(layer, levels.astype(np.float32) * scale.reshape(shape), scale, taken, "tuned")
 
 
 def apply_tuning(layer: Layer, gain: NDArray[np.float32], shift: NDArray[np.float32], taken: set[str]) -> None:

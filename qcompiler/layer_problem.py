@@ -71,8 +71,12 @@ class Solution:
 
     def weight(self, block: int | None = None) -> NDArray[np.float32]:
         """``scale * level``: float32 [G, R, K]."""
-        spread = self.scale if block is None else np.repeat(self.scale, block, axis=2)[:, :, : self.levels.shape[2]]
-        return np.asarray(spread * self.levels.astype(np.float32))
+        return np.asarray(spread_scale(self.scale, block, self.levels.shape[2]) * self.levels.astype(np.float32))
+
+
+def spread_scale(scale: Array, block: int | None, products: int) -> Array:
+    """Scales [G, R, B] as those of each weight, broadcastable to [G, R, K]."""
+    return scale if block is None else np.repeat(scale, block, axis=2)[:, :, :products]
 
 
 def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]:
@@ -95,6 +99,11 @@ def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
 def loss(problem: LayerProblem, weight: Array) -> float:
     """`loss_by_row` summed over all outputs."""
     return float(loss_by_row(problem, weight).sum())
+
+
+def relative_loss(problem: LayerProblem, weight: Array) -> float:
+    """`loss` over the energy of the outputs, without their mean where a bias holds it."""
+    return loss(problem, weight) / max(loss(problem, np.zeros((1, 1, 1))), 1e-30)
 
 
 def mean_error(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, 
 
 __all__ = [
     "LAYERS", "Layer", "add_to_bias", "bias_constant", "find_layers", "fused_activation", "fused_bias", "has_bias", "is_depthwise",
-    "set_weight_scale", "underlying_constant", "weight_axis", "weight_slots",
+    "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -167,6 +167,25 @@ def find_layers(graph: Graph) -> Iterator[Layer]:
         last = add or node
         last = fused_activation(graph, last) or last
         yield Layer(node, node.inputs[1], weight_axis(node, 1), bias_node, slot, last.outputs[0])
+
+
+def weight_pair(layer: Layer) -> tuple[Node, Node] | None:
+    """The QuantizeLinear and DequantizeLinear between a layer and its float weight; None where there are no such two."""
+    dequantize = producer(layer.weight)
+    quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
+    is_float = quantize is not None and isinstance(quantize.inputs[0], Constant) and quantize.inputs[0].dtype == np.float32
+    return (quantize, dequantize) if is_float and dequantize is not None and quantize is not None else None
+
+
+def set_weight(layer: Layer, values: NDArray[np.float32], scale: NDArray[np.float32], taken: set[str], suffix: str) -> None:
+    """Give a layer that has a `weight_pair` other float weights, named after the old ones, and their Q/DQ pair other scales [C]."""
+    pair = weight_pair(layer)
+    if pair is None:
+        return
+    quantize, _ = pair
+    shape = quantize.inputs[1].shape
+    quantize.inputs[0] = Constant(unique_name(taken, f"{quantize.inputs[0].name}_{suffix}"), np.ascontiguousarray(values))
+    set_weight_scale(layer, scale.reshape(shape), taken)
 
 
 def set_weight_scale(layer: Layer, scale: NDArray[np.float32], taken: set[str]) -> None:

@@ -1,7 +1,7 @@
 """Mean and deviation of every channel of the layers' outputs, in a graph whose layers can be scaled and shifted channel by channel.
 
-Behind each layer (its bias included, its activation not) the measured copy of a graph computes ``y * gain + shift``; gains and shifts are
-inputs, so one session answers for all of them, and computes no more of the graph than what is asked for needs.
+Gains and shifts are inputs of the measured copy of a graph (`adjustment`), so one session answers for all of them, and computes no more of the
+graph than what is asked for needs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, replace_uses
+from qcompiler.calibration.adjustment import adjust, channels_of
+from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in
 from qcompiler.layers import Layer, find_layers
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["AdjustableGraph", "ChannelStatistics"]
+__all__ = ["AdjustableGraph", "ChannelStatistics", "match_channels"]
 
 Array = NDArray[Any]
+
+GAIN_LIMIT = 2.0
+"""A deviation is not changed by more than this factor: beyond it the channel was lost to rounding and more gain is more noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +33,6 @@ class ChannelStatistics:
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
-
-
-def channels_of(layer: Layer) -> int:
-    """Output channels of a layer: those of its weight, times the groups of a ConvTranspose."""
-    groups = int(layer.node.attrs.get("group", 1)) if layer.node.op == "ConvTranspose" else 1
-    return layer.channels * groups
 
 
 class AdjustableGraph:
@@ -50,7 +48,9 @@ class AdjustableGraph:
         found = [layer for layer in find_layers(copy) if layer.node.name in wanted]
         self.gain = {layer.node.name: np.ones(channels_of(layer), np.float32) for layer in found}
         self.shift = {layer.node.name: np.zeros(channels_of(layer), np.float32) for layer in found}
-        outputs = [name for layer in found for name in _adjust(copy, layer)]
+        taken = names_in(copy)
+        self._adjustments = {layer.node.name: adjust(copy, layer, taken) for layer in found}
+        outputs = [name for layer in found for name in _measure(copy, layer, self._adjustments[layer.node.name].result)]
         self._runner = Runner(copy.toposort(), outputs)
 
     def statistics(self, layer: str, feeds: Iterable[Feed]) -> ChannelStatistics:
@@ -59,7 +59,9 @@ class AdjustableGraph:
 
     def all_statistics(self, layers: Sequence[str], feeds: Iterable[Feed]) -> dict[str, ChannelStatistics]:
         """Statistics of several layers' outputs."""
-        settings = {_input(name, kind): values[name] for kind, values in (("gain", self.gain), ("shift", self.shift)) for name in values}
+        settings: dict[str, Array] = {}
+        for name, adjustment in self._adjustments.items():
+            settings.update(adjustment.feed(self.gain[name], self.shift[name]))
         outputs = [f"{name}//{kind}" for name in layers for kind in ("mean", "square", "size")]
         sums: dict[str, list[Array]] = {name: [np.zeros(1), np.zeros(1), np.zeros(1)] for name in layers}
         for feed in feeds:
@@ -77,35 +79,10 @@ def _moments(mean: Array, square: Array, size: Array) -> ChannelStatistics:
         return ChannelStatistics(average, np.sqrt(np.maximum(square / size - average**2, 0.0)))
 
 
-def _input(layer: str, kind: str) -> str:
-    return f"{layer}//{kind}_in"
-
-
-def _adjust(graph: Graph, layer: Layer) -> list[str]:
-    """Put gain, shift and the measuring operators behind a layer; returns the names of its figures."""
-    name, last = layer.node.name, layer.node if layer.bias_node is None else layer.bias_node
-    y = last.outputs[0]
-    spatial = layer.node.op in ("Conv", "ConvTranspose")
-    rank = len(layer.values.shape) - 2 if spatial else 0
-    inputs = [Variable(_input(name, kind), np.dtype(np.float32), [channels_of(layer)]) for kind in ("gain", "shift")]
-    graph.inputs = [*graph.inputs, *inputs]
-    shaped = inputs
-    if rank:
-        shape = Constant(f"{name}//shape", np.array([-1, *[1] * rank], np.int64))
-        shaped = [Variable(f"{tensor.name}//shaped", np.dtype(np.float32)) for tensor in inputs]
-        for tensor, flat in zip(shaped, inputs, strict=True):
-            graph.nodes.append(Node("Reshape", tensor.name, {}, [flat, shape], [tensor]))
-    scaled = Variable(f"{name}//scaled", np.dtype(np.float32), y.shape)
-    adjusted = Variable(f"{name}//adjusted", np.dtype(np.float32), y.shape)
-    replace_uses(graph, y, adjusted)
-    graph.nodes.append(Node("Mul", scaled.name, {}, [y, shaped[0]], [scaled]))
-    graph.nodes.append(Node("Add", adjusted.name, {}, [scaled, shaped[1]], [adjusted]))
-    return _measure(graph, name, adjusted, spatial, channels_of(layer))
-
-
-def _measure(graph: Graph, name: str, y: Variable, spatial: bool, channels: int) -> list[str]:
-    """Mean, mean square and number of positions of each channel, as further tensors."""
-    shape, axes = ([0, channels, -1], [0, 2]) if spatial else ([-1, channels], [0])
+def _measure(graph: Graph, layer: Layer, y: Variable) -> list[str]:
+    """Mean, mean square and number of positions of each channel of ``y``, as further tensors; their names."""
+    name, channels = layer.node.name, channels_of(layer)
+    shape, axes = ([0, channels, -1], [0, 2]) if layer.node.op in ("Conv", "ConvTranspose") else ([-1, channels], [0])
     rows, square = (Variable(f"{name}//{kind}", np.dtype(np.float32)) for kind in ("rows", "squared"))
     axis = Constant(f"{name}//axes", np.array(axes, np.int64))
     graph.nodes.append(Node("Reshape", rows.name, {}, [y, Constant(f"{name}//row_shape", np.array(shape, np.int64))], [rows]))
@@ -118,10 +95,6 @@ def _measure(graph: Graph, name: str, y: Variable, spatial: bool, channels: int)
     graph.nodes.append(Node("Size", size.name, {}, [y], [size]))
     graph.outputs = [*graph.outputs, size]
     return [f"{name}//{kind}" for kind in ("mean", "square", "size")]
-
-
-GAIN_LIMIT = 2.0
-"""A deviation is not changed by more than this factor: beyond it the channel was lost to rounding and more gain is more noise."""
 
 
 def match_channels(

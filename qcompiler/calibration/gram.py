@@ -2,7 +2,7 @@
 
 Feeds are split, seeded, into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
 those of one feed, nor more moments than a stated limit: layers go in groups, each one pass over the feeds. Of the positions of a convolution
-and the rows of a product only a sample is taken.
+and the rows of a product only a sample is taken; of too few feeds to split, one vector in `HELD_SHARE` is held out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
@@ -21,7 +22,7 @@ from qcompiler.layers import Layer
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["LayerInputs", "Moments", "held_out", "layer_inputs"]
+__all__ = ["LayerInputs", "Moments", "layer_inputs"]
 
 LIMIT_BYTES = 1 << 30
 """Moments held at once."""
@@ -31,9 +32,6 @@ FEWEST_ROWS, MOST_ROWS = 64, 4096
 
 ROWS_PER_PRODUCT = 4
 """Vectors wanted over all feeds, per product of a row: fewer would not determine the moments."""
-
-HELD_SHARE = 5
-"""One feed in so many is held out; of fewer feeds, one vector in so many."""
 
 _PENDING = 1024
 """Vectors that are gathered before they are multiplied."""
@@ -96,20 +94,6 @@ class _Sum:
         count = max(self._rows, 1)
         self._gram /= count
         return Moments(self._gram, self._mean / count, self._rows)
-
-
-def held_out(feeds: int, seed: int) -> frozenset[int]:
-    """Indices of the feeds to validate on: one in `HELD_SHARE`, drawn from ``seed``; none of fewer than that."""
-    if feeds < HELD_SHARE:
-        return frozenset()
-    rng = np.random.default_rng([seed, feeds])
-    return frozenset(int(index) for index in rng.permutation(feeds)[: round(feeds / HELD_SHARE)])
-
-
-def count_feeds(data: Iterable[Feed]) -> int:
-    """How many feeds there are."""
-    known = getattr(data, "length", None)
-    return int(known) if known is not None else sum(1 for _ in data)
 
 
 def layer_inputs(

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.gram import count_feeds, held_out
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["NetworkLoss", "split_feeds", "spread_feeds"]
+__all__ = ["NetworkLoss", "float_outputs", "relative_errors"]
+
+Array = NDArray[Any]
 
 
-def spread_feeds(data: Iterable[Feed], count: int, among: frozenset[int] | None = None) -> list[Feed]:
-    """Up to ``count`` feeds evenly spread over ``data`` (over those of the indices ``among``), read so that only these are held."""
-    indices = sorted(among) if among is not None else list(range(count_feeds(data)))
-    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-    wanted = {indices[place] for place in places}
-    return [feed for index, feed in enumerate(data) if index in wanted]
+def float_outputs(values: Mapping[str, Array]) -> list[Array]:
+    """Those of a model's outputs that are of a float type."""
+    return [value for value in values.values() if np.issubdtype(value.dtype, np.floating)]
 
 
-def split_feeds(data: Iterable[Feed], count: int, seed: int) -> tuple[list[Feed], list[Feed]]:
-    """Up to ``count`` feeds to fit on, and a quarter as many, at least one, to validate on; the same ones where there are too few to split."""
-    feeds = count_feeds(data)
-    held = held_out(feeds, seed)
-    if not held:
-        few = spread_feeds(data, count)
-        return few, few
-    return spread_feeds(data, count, frozenset(range(feeds)) - held), spread_feeds(data, max(count // 4, 1), held)
+def relative_errors(values: Sequence[Array], expected: Sequence[Array]) -> list[float]:
+    """Squared error of each array over the energy of the one expected."""
+    found = []
+    for value, want in zip(values, expected, strict=True):
+        exact = want.astype(np.float64)
+        found.append(float(np.square(value - exact).sum()) / max(float(np.square(exact).sum()), 1e-30))
+    return found
 
 
 class NetworkLoss:
@@ -42,18 +40,15 @@ class NetworkLoss:
     """
 
     def __init__(self, reference: Graph, feeds: Sequence[Feed]) -> None:
-        self._feeds = feeds
-        self._expected = _outputs(reference, feeds)
+        runner = Runner(reference)
+        self._feeds, self._expected = feeds, [float_outputs(runner.run(feed)) for feed in feeds]
 
     def __call__(self, graph: Graph) -> float:
         """The loss of a graph; 0 without float outputs."""
-        ratios = [
-            np.square(values - expected).sum() / max(float(np.square(expected).sum()), 1e-30)
-            for got, want in zip(_outputs(graph, self._feeds), self._expected, strict=True) for values, expected in zip(got, want, strict=True)
-        ]
-        return float(np.mean(ratios)) if ratios else 0.0
+        return self.of(Runner(graph).run)
 
-
-def _outputs(graph: Graph, feeds: Sequence[Feed]) -> list[list[NDArray[np.float64]]]:
-    runner = Runner(graph)
-    return [[value.astype(np.float64) for value in runner.run(feed).values() if np.issubdtype(value.dtype, np.floating)] for feed in feeds]
+    def of(self, run: Callable[[Feed], Mapping[str, Array]]) -> float:
+        """The loss of anything that gives outputs for a feed."""
+        errors = [relative_errors(float_outputs(run(feed)), expected) for feed, expected in zip(self._feeds, self._expected, strict=True)]
+        flat = [error for each in errors for error in each]
+        return float(np.mean(flat)) if flat else 0.0

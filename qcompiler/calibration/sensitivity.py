@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration.feeds import spread_feeds
+from qcompiler.calibration.network_loss import float_outputs, relative_errors
 from qcompiler.ir import Constant, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
 from qcompiler.pass_base import Feed
 from qcompiler.placement import MOVERS, UnionFind
@@ -94,7 +96,7 @@ def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[
         data: feeds; ``feeds`` of them, evenly spread, are held.
         feeds: how many to measure on.
     """
-    chosen = _spread(data, feeds)
+    chosen = spread_feeds(data, feeds)
     names = [{pair.name for pair in unit} for unit in units]
     weights = {pair.name for pair in find_pairs(graph) if pair.is_weight}
     first = _SwitchedModel(graph, [weights])
@@ -110,13 +112,6 @@ def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[
     return Noise(found, by_weights)
 
 
-def _spread(data: Iterable[Feed], count: int) -> list[Feed]:
-    """``count`` feeds evenly spread over ``data``, read in two passes so that only these are held."""
-    total = sum(1 for _ in data)
-    wanted = {int(index) for index in np.linspace(0, total - 1, min(count, total)).round()}
-    return [feed for index, feed in enumerate(data) if index in wanted]
-
-
 class _SwitchedModel:
     """The float model in which the pairs of some units can be switched on, one unit at a time."""
 
@@ -126,18 +121,13 @@ class _SwitchedModel:
 
     def noise(self, feeds: Sequence[Feed], reference: Sequence[list[Values]], active: int) -> float:
         """Noise over signal, averaged over feeds and float outputs."""
-        return float(np.mean([_relative(self.outputs(feed, active), ref) for feed, ref in zip(feeds, reference, strict=True)]))
+        errors = [relative_errors(self.outputs(feed, active), ref) for feed, ref in zip(feeds, reference, strict=True)]
+        return float(np.mean([np.mean(each) if each else 0.0 for each in errors]))
 
     def outputs(self, feed: Feed, active: int | None) -> list[Values]:
         """The float outputs, with unit ``active`` on its grid."""
         switches = {name: np.array(index == active) for index, name in enumerate(self._switches)}
-        values = self._runner.run({**feed, **switches}).values()
-        return [value.astype(np.float64) for value in values if np.issubdtype(value.dtype, np.floating)]
-
-
-def _relative(values: Sequence[Values], reference: Sequence[Values]) -> float:
-    ratios = [np.square(v - r).sum() / max(np.square(r).sum(), 1e-30) for v, r in zip(values, reference, strict=True)]
-    return float(np.mean(ratios)) if ratios else 0.0
+        return float_outputs(self._runner.run({**feed, **switches}))
 
 
 def _switched(graph: Graph, units: Sequence[Collection[str]], names: Sequence[str]) -> Graph:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration.adjustment import adjust
 from qcompiler.calibration.sensitivity import Pair, activation_units, find_pairs
-from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in, producer, read_spec, replace_uses, unique_name
-from qcompiler.layers import Layer, find_layers
+from qcompiler.ir import Constant, Graph, Variable, copy_of, names_in, producer, read_spec, unique_name
+from qcompiler.layers import find_layers
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
@@ -78,7 +79,7 @@ class TunableGraph:
         taken = names_in(copy)
         self._scales = [self._open_scale(copy, unit, taken) for unit in (scale_units(copy) if ranges else ())]
         by_name = {layer.node.name: layer for layer in find_layers(copy)}
-        self._layers = [self._open_layer(copy, by_name[name], taken) for name in layers]
+        self._layers = [adjust(copy, by_name[name], taken) for name in layers]
         self._runner = Runner(copy.toposort())
 
     def _open_scale(self, graph: Graph, unit: Sequence[Pair], taken: set[str]) -> tuple[str, tuple[int, ...]]:
@@ -89,29 +90,13 @@ class TunableGraph:
             pair.quantize.inputs[1] = pair.dequantize.inputs[1] = variable
         return variable.name, shape
 
-    def _open_layer(self, graph: Graph, layer: Layer, taken: set[str]) -> tuple[str, str, tuple[int, ...]]:
-        """Put ``y * gain + shift`` behind a layer and its bias; gives names of gain and shift, and the shift's shape."""
-        y = (layer.node if layer.bias_node is None else layer.bias_node).outputs[0]
-        spatial = len(layer.values.shape) - 2 if layer.node.op in ("Conv", "ConvTranspose") else 0
-        shape = (layer.channels, *[1] * spatial)
-        gain = Variable(unique_name(taken, f"{layer.node.name}_gain"), np.dtype(np.float32), [])
-        shift = Variable(unique_name(taken, f"{layer.node.name}_shift"), np.dtype(np.float32), list(shape))
-        scaled, shifted = (Variable(unique_name(taken, f"{y.name}_{kind}"), np.dtype(np.float32), y.shape) for kind in ("scaled", "shifted"))
-        graph.inputs = [*graph.inputs, gain, shift]
-        replace_uses(graph, y, shifted)
-        graph.nodes.append(Node("Mul", scaled.name, {}, [y, gain], [scaled]))
-        graph.nodes.append(Node("Add", shifted.name, {}, [scaled, shift], [shifted]))
-        return gain.name, shift.name, shape
-
-    def outputs(self, feed: Feed, settings: Settings) -> list[Array]:
-        """The float outputs for one feed."""
-        values: Mapping[str, Array] = self._runner.run({**feed, **self._inputs(settings)})
-        return [value.astype(np.float64) for value in values.values() if np.issubdtype(value.dtype, np.floating)]
+    def run(self, feed: Feed, settings: Settings) -> dict[str, Array]:
+        """The outputs for one feed."""
+        return self._runner.run({**feed, **self._inputs(settings)})
 
     def _inputs(self, settings: Settings) -> dict[str, Array]:
         found = {name: np.array(scale, np.float32).reshape(shape) for (name, shape), scale in zip(self._scales, settings.scales, strict=True)}
-        shifts = settings.shifts or [np.zeros(shape, np.float32) for _, _, shape in self._layers]
-        for (gain, shift, shape), factor, offset in zip(self._layers, settings.gains, shifts, strict=True):
-            found[gain] = np.array(factor, np.float32)
-            found[shift] = offset.reshape(shape)
+        shifts = settings.shifts or [np.zeros(1, np.float32)] * len(self._layers)
+        for layer, gain, shift in zip(self._layers, settings.gains, shifts, strict=True):
+            found.update(layer.feed(np.asarray(gain, np.float32), shift))
         return found

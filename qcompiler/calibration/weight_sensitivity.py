@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import LayerInputs
+from qcompiler.calibration.network_loss import float_outputs
 from qcompiler.calibration.patches import as_matrix, from_matrix
 from qcompiler.grids import GridFamily
 from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in, unique_name
-from qcompiler.layer_problem import LayerProblem, mean_error
+from qcompiler.layer_problem import LayerProblem, mean_error, spread_scale
 from qcompiler.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
@@ -54,7 +55,7 @@ class RoundedWeight:
 
     def values(self, layer: Layer) -> Array:
         """The weight in the layer's own shape, float32."""
-        scale = self.scale if self.block is None else np.repeat(self.scale, self.block, axis=2)[:, :, : self.levels.shape[2]]
+        scale = spread_scale(self.scale, self.block, self.levels.shape[2])
         return np.ascontiguousarray(from_matrix(layer, scale * self.levels.astype(np.float32)))
 
 
@@ -95,7 +96,7 @@ class OutputErrors:
     def __init__(self, graph: Graph, feeds: Sequence[Feed], seed: int = 0) -> None:
         self._graph, self._feeds, self._seed = graph, feeds, seed
         runner = Runner(graph)
-        self._expected = [_floats(runner.run(feed)) for feed in feeds]
+        self._expected = [float_outputs(runner.run(feed)) for feed in feeds]
 
     def measure(self, options: Mapping[str, Sequence[RoundedWeight]]) -> dict[str, tuple[list[float], Array]]:
         """Switch each layer, alone, to each of its options.
@@ -117,10 +118,10 @@ class OutputErrors:
     def _errors(self, switchable: _SwitchableGraph, name: str, weight: RoundedWeight) -> tuple[float, Array]:
         settings, total, folded = switchable.settings(name, weight), 0.0, []
         for feed, expected in zip(self._feeds, self._expected, strict=True):
-            got = _floats(switchable.run(feed, settings))
+            got, exact = float_outputs(switchable.run(feed, settings)), [want.astype(np.float64) for want in expected]
             parts = [
                 (value - want).reshape(-1) / np.sqrt(max(float(np.square(want).sum()), 1e-30) * len(expected) * len(self._feeds))
-                for value, want in zip(got, expected, strict=True)
+                for value, want in zip(got, exact, strict=True)
             ]
             error = np.concatenate([np.zeros(0), *parts])
             total += float(np.square(error).sum())
@@ -135,10 +136,6 @@ def _folded(values: Array, seed: int) -> Array:
     rng = np.random.default_rng([seed, len(values)])
     places, signs = rng.integers(0, SKETCH, len(values)), rng.choice(np.array([-1.0, 1.0]), len(values))
     return np.bincount(places, values * signs, SKETCH)
-
-
-def _floats(values: Mapping[str, Array]) -> list[Array]:
-    return [value.astype(np.float64) for value in values.values() if np.issubdtype(value.dtype, np.floating)]
 
 
 class _SwitchableGraph:

@@ -6,8 +6,9 @@ for the scales alternate; a squared error of a row counts with the square of its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,32 +30,48 @@ ROUNDS = 5
 Array = NDArray[Any]
 
 
-def _check_bits(kind: str, bits: int, fewest: int, most: int) -> None:
-    if not fewest <= bits <= most:
-        raise OptionError(f"a {kind} grid has {fewest} to {most} bits, not {bits}")
-
-
 @dataclass(frozen=True)
-class PowerGrid:
-    """The power grid whose exponent suits the weight best, each row under its own best scale (NUPES, data-free or weighted by the metric).
+class FittedGrid(ABC):
+    """A `GridFamily` whose levels follow the weight.
 
     Attributes:
-        bits: 2 to 8; with 2 bits there is nothing to choose, the levels are -1, 0, 1.
+        bits: as many as the kind of grid may have.
         block: see `Grid`.
         largest: largest magnitude of a level.
+
+    Raises:
+        OptionError: too few or too many bits.
     """
 
+    kind: ClassVar[str]
+    fewest: ClassVar[int] = 2
+    most: ClassVar[int] = 8
     bits: int
     block: int | None = None
     largest: int = LARGEST_LEVEL
 
     def __post_init__(self) -> None:
-        _check_bits("power", self.bits, 2, 8)
+        if not self.fewest <= self.bits <= self.most:
+            raise OptionError(f"a {self.kind} grid has {self.fewest} to {self.most} bits, not {self.bits}")
 
     @property
     def name(self) -> str:
         """As the command line calls it."""
-        return f"power{self.bits}"
+        return f"{self.kind}{self.bits}"
+
+    @abstractmethod
+    def fit(self, weight: Array, metric: Array | None = None) -> Grid:
+        """See `GridFamily.fit`."""
+
+
+@dataclass(frozen=True)
+class PowerGrid(FittedGrid):
+    """The power grid whose exponent suits the weight best, each row under its own best scale (NUPES, data-free or weighted by the metric).
+
+    It has 2 to 8 bits; with 2 there is nothing to choose, the levels are -1, 0, 1.
+    """
+
+    kind: ClassVar[str] = "power"
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """See `GridFamily.fit`. The exponent is 1 (uniform) where no other does better."""
@@ -72,26 +89,10 @@ class PowerGrid:
 
 
 @dataclass(frozen=True)
-class KMeansGrid:
-    """A free code book: the levels of least squared error, 0 among them.
+class KMeansGrid(FittedGrid):
+    """A free code book: the 2^bits levels of least squared error, 0 among them."""
 
-    Attributes:
-        bits: 2 to 8; there are 2^bits levels.
-        block: see `Grid`.
-        largest: largest magnitude of a level.
-    """
-
-    bits: int
-    block: int | None = None
-    largest: int = LARGEST_LEVEL
-
-    def __post_init__(self) -> None:
-        _check_bits("kmeans", self.bits, 2, 8)
-
-    @property
-    def name(self) -> str:
-        """As the command line calls it."""
-        return f"kmeans{self.bits}"
+    kind: ClassVar[str] = "kmeans"
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """See `GridFamily.fit`."""
@@ -112,28 +113,15 @@ class KMeansGrid:
 
 
 @dataclass(frozen=True)
-class SplitGrid:
+class SplitGrid(FittedGrid):
     """SplitQuant as one grid: the levels of three clusters (low, middle, high), each evenly spaced over the members of its cluster.
 
-    A code says cluster and place in it, so ``bits`` a branch cost up to two bits more in store.
-
-    Attributes:
-        bits: 1 to 6, of each of the three branches.
-        block: see `Grid`.
-        largest: largest magnitude of a level.
+    ``bits``, 1 to 6, are those of each branch. A code says cluster and place in it, so it costs up to two bits more in store.
     """
 
-    bits: int
-    block: int | None = None
-    largest: int = LARGEST_LEVEL
-
-    def __post_init__(self) -> None:
-        _check_bits("split", self.bits, 1, 6)
-
-    @property
-    def name(self) -> str:
-        """As the command line calls it."""
-        return f"split{self.bits}"
+    kind: ClassVar[str] = "split"
+    fewest: ClassVar[int] = 1
+    most: ClassVar[int] = 6
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """See `GridFamily.fit`."""

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
-from qcompiler.solvers.base import Best, Solver, keep_best, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows
-from qcompiler.solvers.clip import OptimalClip
-from qcompiler.solvers.objective import Adam, annealed, normalized_metric, objective_of
+from qcompiler.layer_problem import LayerProblem, Solution
+from qcompiler.solvers.base import Best, refit_scale, spread
+from qcompiler.solvers.learning import Adam, LearningSolver, annealed, objective_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class AdaQuant(Solver):
+class AdaQuant(LearningSolver):
     """Any level for each weight, and the scales, learned; by default from the scales of `OptimalClip`.
 
     Attributes:
@@ -35,13 +34,6 @@ class AdaQuant(Solver):
     iterations: int = 400
     rates: tuple[float, float] = (0.03, 0.003)
     scale_rate: float = 0.01
-
-    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
-        """See `Solver.solve`."""
-        first = OptimalClip().solve(problem) if start is None else start
-        metric = normalized_metric(problem)
-        parts = [self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)]
-        return keep_best(problem, nearest_solution(problem), first, stack_rows(parts))
 
     def _rows(self, problem: LayerProblem, metric: Array, start: Solution) -> Solution:
         objective = objective_of(problem, metric, start)

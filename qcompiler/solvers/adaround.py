@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
-from qcompiler.solvers.base import Solver, keep_best, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows
-from qcompiler.solvers.clip import OptimalClip
-from qcompiler.solvers.objective import Adam, Objective, normalized_metric, objective_of
+from qcompiler.layer_problem import LayerProblem, Solution
+from qcompiler.solvers.base import refit_scale, spread
+from qcompiler.solvers.learning import Adam, LearningSolver, Objective, objective_of
 
 Array = NDArray[Any]
 
@@ -46,7 +45,7 @@ class Relaxation:
 
 
 @dataclass(frozen=True)
-class AdaRound(Solver):
+class AdaRound(LearningSolver):
     """The level below or above each weight, learned; the scales are those of the start, by default of `OptimalClip`.
 
     Attributes:
@@ -62,13 +61,6 @@ class AdaRound(Solver):
     penalty: float = 5.0
     warm_up: float = 0.2
     powers: tuple[float, float] = (20.0, 2.0)
-
-    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
-        """See `Solver.solve`."""
-        first = OptimalClip().solve(problem) if start is None else start
-        metric = normalized_metric(problem)
-        parts = [self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)]
-        return keep_best(problem, nearest_solution(problem), first, stack_rows(parts))
 
     def _rows(self, problem: LayerProblem, metric: Array, start: Solution) -> Solution:
         objective = objective_of(problem, metric, start)

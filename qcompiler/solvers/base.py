@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids import Grid
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices
+from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
 
 Array = NDArray[Any]
 
@@ -53,9 +53,7 @@ def rounded(problem: LayerProblem, scale: NDArray[np.float32]) -> Solution:
 
 def spread(problem: LayerProblem, scale: Array) -> Array:
     """The scale of each weight, broadcastable to [G, R, K]."""
-    if problem.grid.block is None:
-        return scale
-    return np.repeat(scale, problem.grid.block, axis=2)[:, :, : problem.weight.shape[2]]
+    return spread_scale(scale, problem.grid.block, problem.weight.shape[2])
 
 
 def thresholds(grid: Grid) -> NDArray[np.float64]:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
-from qcompiler.solvers.base import Solver, keep_best, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows
-from qcompiler.solvers.clip import OptimalClip
-from qcompiler.solvers.objective import Adam, Objective, annealed, normalized_metric, objective_of
+from qcompiler.layer_problem import LayerProblem, Solution
+from qcompiler.solvers.base import refit_scale, spread
+from qcompiler.solvers.learning import Adam, LearningSolver, Objective, annealed, objective_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class SoftAssignment(Solver):
+class SoftAssignment(LearningSolver):
     """One of the levels around each weight, learned; the scales are those of the start, by default of `OptimalClip`.
 
     Attributes:
@@ -38,13 +37,6 @@ class SoftAssignment(Solver):
     rate: float = 0.1
     temperatures: tuple[float, float] = (1.0, 0.05)
     entropy: float = 2.0
-
-    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
-        """See `Solver.solve`."""
-        first = OptimalClip().solve(problem) if start is None else start
-        metric = normalized_metric(problem)
-        parts = [self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)]
-        return keep_best(problem, nearest_solution(problem), first, stack_rows(parts))
 
     def _rows(self, problem: LayerProblem, metric: Array, start: Solution) -> Solution:
         objective = objective_of(problem, metric, start)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.gram import held_out, layer_inputs
+from qcompiler.calibration.feeds import held_out
+from qcompiler.calibration.gram import layer_inputs
 from qcompiler.calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
 from qcompiler.errors import DataError
 from qcompiler.layers import find_layers

@@ -9,7 +9,8 @@ from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.store_codes import StoreCodes
 from qcompiler.passes.tune_statistics import apply_tuning
 
-from qcompiler.calibration.network_loss import NetworkLoss, split_feeds
+from qcompiler.calibration.feeds import split_feeds
+from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
 from qcompiler.ir import Constant, copy_of, names_in, read_spec
 from qcompiler.layers import add_to_bias, find_layers
@@ -109,8 +110,8 @@ def test_a_tunable_graph_as_it_is_answers_as_the_graph_does():
     graph, ctx = quantized()
     names = [layer.node.name for layer in find_layers(graph)]
     tuned = TunableGraph(graph, names, ranges=True)
-    got = tuned.outputs(ctx.data[0], Settings(scales_of(scale_units(graph)), np.ones(len(names), np.float32)))
-    np.testing.assert_allclose(got[0], Runner(graph, fusions=False).run(ctx.data[0])["y"], rtol=1e-4, atol=1e-4)
+    got = tuned.run(ctx.data[0], Settings(scales_of(scale_units(graph)), np.ones(len(names), np.float32)))
+    np.testing.assert_allclose(got["y"], Runner(graph, fusions=False).run(ctx.data[0])["y"], rtol=1e-4, atol=1e-4)
 
 
 def test_grids_of_known_range_are_left_alone():

@@ -9,7 +9,7 @@ from qcompiler.solvers import AdaQuant, AdaRound, OptimalClip, SoftAssignment, S
 from qcompiler.solvers.adaquant import scale_gradient
 from qcompiler.solvers.adaround import gate, relax
 from qcompiler.solvers.base import nearest_solution, spread
-from qcompiler.solvers.objective import normalized_metric, objective_of
+from qcompiler.solvers.learning import normalized_metric, objective_of
 from qcompiler.solvers.soft import soft_loss, window
 from tests.solvers.problems import GRIDS, UNEVEN, check_valid, losses, problem_of
 

@@ -1,16 +1,34 @@
-"""What the learning solvers share: the loss of a layer with its gradient, and Adam."""
+"""What the learning solvers share: where they start, the loss of a layer with its gradient, and Adam."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution
+from qcompiler.layer_problem import LayerProblem, Solution, row_slices
+from qcompiler.solvers.base import Solver, keep_best, nearest_solution, part_of, rows_of, stack_rows
+from qcompiler.solvers.clip import OptimalClip
 
 Array = NDArray[Any]
+
+
+class LearningSolver(Solver):
+    """Improves on the scales and levels of a start, by default those of `OptimalClip`, some rows at a time."""
+
+    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
+        """See `Solver.solve`."""
+        first = OptimalClip().solve(problem) if start is None else start
+        metric = normalized_metric(problem)
+        parts = [self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)]
+        return keep_best(problem, nearest_solution(problem), first, stack_rows(parts))
+
+    @abstractmethod
+    def _rows(self, problem: LayerProblem, metric: Array, start: Solution) -> Solution:
+        """What is learned for the rows of ``problem``; ``metric`` is `normalized_metric` of the whole."""
 
 
 @dataclass(frozen=True, eq=False)
