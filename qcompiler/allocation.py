@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array, eye_array, hstack, kron, vstack
 
 from qcompiler.errors import OptionError
 
@@ -159,15 +158,15 @@ def _solve(menu: Menu, budget: int, bound: float) -> Choice:
     objective = np.concatenate([cost, joint])
     objective /= max(float(np.abs(objective).max()), 1e-300) if not np.isfinite(bound) else max(bound, 1e-300)
     upper = np.concatenate([usable.reshape(-1).astype(float), np.ones(len(joint))])
-    one_each = coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
+    one_each = scipy.sparse.coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
     sizes = np.concatenate([menu.size.reshape(-1).astype(float), np.zeros(len(joint))])[None, :]
-    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(sizes, -np.inf, budget)]
+    constraints = [scipy.optimize.LinearConstraint(one_each, 1, 1), scipy.optimize.LinearConstraint(sizes, -np.inf, budget)]
     if len(joint):
-        constraints.append(LinearConstraint(links, 0, 0))
+        constraints.append(scipy.optimize.LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
     # without presolve HiGHS seldom has to mend a solution, of which some versions print a line
     how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
-    found = milp(objective, integrality=binary, bounds=Bounds(0, upper), constraints=constraints, options=how)
+    found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
@@ -181,10 +180,11 @@ def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
     if pairs is None or not found:
         return None, np.zeros(0)
     cost = np.concatenate([pairs[i, :, j].reshape(-1) for i, j in found])
-    sums = vstack([coo_array(np.kron(np.eye(options), np.ones(options))), coo_array(np.kron(np.ones(options), np.eye(options)))])
+    one, each = np.ones(options), np.eye(options)
+    sums = scipy.sparse.vstack([scipy.sparse.coo_array(np.kron(each, one)), scipy.sparse.coo_array(np.kron(one, each))])
     columns = (np.array(found)[:, :, None] * options + np.arange(options)).reshape(-1)
-    single = coo_array((-np.ones(len(columns)), (np.arange(len(columns)), columns)), (len(columns), layers * options))
-    return hstack([single, kron(eye_array(len(found)), sums)]), cost
+    single = scipy.sparse.coo_array((-np.ones(len(columns)), (np.arange(len(columns)), columns)), (len(columns), layers * options))
+    return scipy.sparse.hstack([single, scipy.sparse.kron(scipy.sparse.eye_array(len(found)), sums)]), cost
 
 
 def exchange(menu: Menu, choice: Choice, budget: int, most: int = 1000) -> Choice:

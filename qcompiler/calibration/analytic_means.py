@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from qcompiler.ir import Tensor, constant_of, producer
 from qcompiler.pass_base import BatchNormStatistics
@@ -25,9 +25,9 @@ def clipped_normal_mean(mean: Vector, deviation: Vector, low: float, high: float
     """``E[clip(x, low, high)]`` of normal ``x``, element by element; the bounds may be infinite, a deviation 0."""
     spread = np.maximum(deviation, 1e-12)
     below, above = (low - mean) / spread, (high - mean) / spread
-    inside = mean * (ndtr(above) - ndtr(below)) + spread * (_density(below) - _density(above))
-    at_low = low * ndtr(below) if np.isfinite(low) else 0.0
-    at_high = high * (1 - ndtr(above)) if np.isfinite(high) else 0.0
+    inside = mean * (scipy.special.ndtr(above) - scipy.special.ndtr(below)) + spread * (_density(below) - _density(above))
+    at_low = low * scipy.special.ndtr(below) if np.isfinite(low) else 0.0
+    at_high = high * (1 - scipy.special.ndtr(above)) if np.isfinite(high) else 0.0
     return np.asarray(at_low + inside + at_high)
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from qcompiler.equivalence.axes import Index, Layout, sizes_of
 from qcompiler.equivalence.rules import apply_rule
@@ -262,8 +261,8 @@ def _classes(
         rows += [a, a + total]
         columns += [b + total, b] if link.inverse else [b, b + total]
     row, column = np.concatenate(rows), np.concatenate(columns)
-    matrix = coo_array((np.ones(len(row), bool), (row, column)), shape=(2 * total, 2 * total))
-    _, label = connected_components(matrix, directed=False)
+    matrix = scipy.sparse.coo_array((np.ones(len(row), bool), (row, column)), shape=(2 * total, 2 * total))
+    _, label = scipy.sparse.csgraph.connected_components(matrix, directed=False)
     plus, minus = label[:total], label[total:]
     dead = np.zeros(label.max(initial=-1) + 1, bool)
     dead[plus[plus == minus]] = True

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers.base import refit_scale, spread
@@ -89,7 +89,7 @@ def relax(problem: LayerProblem, start: Solution) -> tuple[NDArray[np.intp], Arr
 
 def gate(logits: Array) -> tuple[Array, Array]:
     """``h`` of the logits and its derivative."""
-    sigmoid = expit(logits)
+    sigmoid = scipy.special.expit(logits)
     stretched = STRETCH * sigmoid - OFFSET
     inside = (stretched > 0) & (stretched < 1)
     return np.clip(stretched, 0, 1), np.where(inside, STRETCH * sigmoid * (1 - sigmoid), 0)

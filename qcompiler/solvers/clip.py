@@ -28,7 +28,6 @@ from qcompiler.solvers.base import (
     rows_of,
     stack_rows,
 )
-from qcompiler.solvers.kernels import halves, scan_scales
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], cand
 
     Much cheaper than `OptimalClip`: a metric without its off-diagonal part.
     """
+    from qcompiler.solvers.kernels import halves, scan_scales
+
     scale = nearest_solution(problem).scale.astype(np.float64)
     width = problem.grid.block or problem.weight.shape[2]
     ratios = np.geomspace(1, lowest, candidates)

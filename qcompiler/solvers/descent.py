@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
 from qcompiler.solvers.base import Solver, keep_best, losses_of, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows, thresholds
 from qcompiler.solvers.gptq import Gptq
-from qcompiler.solvers.kernels import Floats, descend_rows
+
+Floats = NDArray[np.float64]
 
 SMALLEST_GAIN = 1e-9
 """A change must lower a row's loss by more than this part of it: less may be a rounding error."""
@@ -50,6 +52,8 @@ class CoordinateDescent(Solver):
 
 def descend(problem: LayerProblem, metric: Floats, start: Solution, sweeps: int) -> Solution:
     """The levels after at most ``sweeps`` sweeps over all columns, under the scales of ``start``."""
+    from qcompiler.solvers.kernels import descend_rows
+
     levels = start.levels.copy()
     gradient = multiply_metric(problem, np.asarray(problem.weight, np.float64) - start.weight(problem.grid.block))
     steps = np.broadcast_to(spread(problem, start.scale), levels.shape).astype(np.float64)

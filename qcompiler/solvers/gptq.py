@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
 from qcompiler.solvers.base import (
@@ -36,7 +36,6 @@ from qcompiler.solvers.base import (
     thresholds,
 )
 from qcompiler.solvers.clip import importance_clip
-from qcompiler.solvers.kernels import halves, round_beam, round_columns
 
 Floats = NDArray[np.float64]
 
@@ -120,6 +119,8 @@ def feedback_clip(problem: LayerProblem, factor: Factor) -> NDArray[np.float32]:
 
 def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1) -> tuple[Solution, Floats]:
     """Levels under the given scale; with the damped loss of each row [G, R]. ``block`` and ``beam`` are explained at `Gptq`."""
+    from qcompiler.solvers.kernels import halves, round_beam, round_columns
+
     order = factor.order[:, None, :]
     weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
     steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
@@ -167,7 +168,7 @@ def _factorize_group(problem: LayerProblem, group: int, order: NDArray[np.intp],
     while True:
         _copy_metric(problem, group, order, out)
         out.reshape(-1)[:: len(order) + 1] += added
-        _, failed = lapack.dpotrf(out.T, lower=0, clean=1, overwrite_a=1)  # the upper factor of the transpose: in place
+        _, failed = scipy.linalg.lapack.dpotrf(out.T, lower=0, clean=1, overwrite_a=1)  # the upper factor of the transpose: in place
         if not failed:
             return
         added = max(10 * added, least)

@@ -1,6 +1,7 @@
 """The loops over columns that NumPy cannot vectorize, one row of a weight after another.
 
-All of them live in one file: Numba's cache on disk does not notice that a function called from another file has changed.
+All of them live in one file: Numba's cache on disk does not notice that a function called from another file has changed. The solvers import it
+where they call it, so that only who solves a layer pays for loading Numba.
 """
 
 from __future__ import annotations
