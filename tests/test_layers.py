@@ -174,3 +174,11 @@ def test_nothing_heavy_is_loaded_with_the_package_or_the_machine(name: str) -> N
     code = f"import sys, {name}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_compiler_loads_no_library_that_only_some_passes_need() -> None:
+    """A command that rounds to 8 bits should not wait for Numba, nor pay its memory."""
+    program = "import sys, qcompiler.api; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
+    assert "qcompiler.pipeline" in loaded
+    assert not loaded & {"numba", "llvmlite", "scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "matplotlib", "distributed"}
