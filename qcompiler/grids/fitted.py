@@ -147,5 +147,5 @@ def _normalised(scale: Array, block: int | None, weight: Array, metric: Array | 
     rows, importance = in_blocks(weight, block), importance_of(weight, metric)
     counts = in_blocks(np.ones(weight.shape) if importance is None else np.broadcast_to(importance, weight.shape), block)
     step = scale.reshape(-1, 1).astype(np.float64)
-    used = (np.abs(rows).max(axis=1) > 0) & (step[:, 0] > 0)  # a row whose weights meet zeros only has none
+    used = (np.abs(rows).max(axis=1) > 0) & (step[:, 0] > 0)  # of the smallest numbers the squares are 0
     return rows[used] / step[used], counts[used] * step[used] ** 2
