@@ -113,10 +113,10 @@ def preset(
 ) -> Pipeline:  # fmt: skip
     """The pipeline of ``-O<level>``.
 
-    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
-    the statistics of channels where that takes most of the error; 3 rescales activations channel by channel where that helps, measures on more
-    feeds, widens whatever limits the accuracy and lets the solver look further. The machine takes 16 bits at next to no cost, so a program gets
-    more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
+    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights; 3 rescales
+    activations channel by channel where that helps, measures on more feeds, widens whatever limits the accuracy and lets the solver look further.
+    The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be
+    made exact for any CPU.
 
     ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
     """
@@ -136,13 +136,17 @@ def preset(
     exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
     budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
     allocation = (build_pass(AllocateBits, budget),) if auto else ()
-    levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
-    statistics = (TuneStatistics(),) if low_bit and level > 1 else ()
+    levels: tuple[Pass, ...] = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
+    if level > 1 and not low_bit and not exact_products:  # another solver would undo the scales that make products exact
+        levels = (ReconstructLayers(grid=grid, solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),)
     return Pipeline((
         *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
-        *statistics, StoreCodes(),
+        StoreCodes(),
     ))  # fmt: skip
 
+
+LONGEST_ROW, MOMENTS_MB = 1200, 32
+"""With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
 
 LEVEL_SOLVERS = {1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""

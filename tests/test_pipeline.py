@@ -102,6 +102,15 @@ def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
         preset(0, weights="auto", for_onnx=False)
 
 
+def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() -> None:
+    def solver(level: int, **options: bool) -> str | None:
+        return next((step.solver for step in preset(level, **options).passes if step.name == "reconstruct-layers"), None)
+
+    assert [solver(level, for_onnx=False) for level in range(4)] == [None, None, "gptq", "gptq"]
+    assert solver(2, for_onnx=True) is None
+    assert solver(2, for_onnx=True, avoid_saturation=False) == "gptq"
+
+
 def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
     steps = {step.name: step for step in preset(1, weights="nf4", for_onnx=True).passes}
     assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
