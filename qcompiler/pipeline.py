@@ -36,6 +36,7 @@ from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.lower import Lower
+from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.polish import Polish
@@ -45,6 +46,7 @@ from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
 from qcompiler.passes.rotate import Rotate
+from qcompiler.passes.rotate_inputs import RotateInputs
 from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
@@ -61,8 +63,9 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
     FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
-    FuseSplit, InlineIf, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
-    Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
+    FuseSplit, InlineIf, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers,
+    RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum,
+    StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
