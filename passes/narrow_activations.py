@@ -30,6 +30,7 @@ from ..pass_base import Context, Pass
 from ..placement import MOVERS
 from ..report.record import WidthChoice
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
+from ._pairs import set_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +86,10 @@ def _replace(graph: Graph, target: Target, spec: QuantSpec, levels: int, taken: 
     """Give all pairs of a target another grid, clipped where values come onto it."""
     ends = {id(pair.dequantize.outputs[0]) for pair in target.unit}
     for pair in target.unit:
-        parameters = [Constant(unique_name(taken, f"{pair.name}_{what}"), value) for what, value in
-                      (("scale", spec.scale), ("zero_point", spec.zero_point))]  # fmt: skip
         source = producer(pair.quantize.inputs[0])
         if source is None or source.op not in MOVERS or id(source.inputs[0]) not in ends:
             pair.quantize.inputs[0] = clip(graph, pair.quantize.inputs[0], spec, levels, taken)
-        for node in (pair.quantize, pair.dequantize):
-            node.inputs = [node.inputs[0], *parameters]
-        pair.quantize.outputs[0].dtype = spec.dtype
+        set_grid(pair, spec, taken)
 
 
 def _put_behind(graph: Graph, target: Target, spec: QuantSpec, levels: int, taken: set[str]) -> None:

@@ -51,11 +51,13 @@ from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
+from qcompiler.passes.sign_activations import SignActivations
 from qcompiler.passes.smooth_activations import SmoothActivations
 from qcompiler.passes.split_layers import SplitLayers
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
 from qcompiler.passes.tune_statistics import TuneStatistics
+from qcompiler.passes.widen_activations import WidenActivations
 
 ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
@@ -64,8 +66,8 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
     FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
     FuseSplit, InlineIf, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers,
-    RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum,
-    StoreCodes, TuneStatistics,
+    RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SignActivations, SmoothActivations,
+    SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -109,10 +111,13 @@ class Pipeline:
 ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
 
+ACTIVATIONS = ("uint8", "int8", "uint4", "int16")
+"""Types of activations: what layers multiply has 4 bits with ``uint4``, every tensor 16 where they fit with ``int16``."""
+
 
 def preset(
-    level: int, *, weights: str = "int8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool, size_budget: float | None = None,
-    max_loss: float | None = None,
+    level: int, *, weights: str = "int8", activations: str = "uint8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool,
+    size_budget: float | None = None, max_loss: float | None = None,
 ) -> Pipeline:  # fmt: skip
     """The pipeline of ``-O<level>``.
 
@@ -122,26 +127,42 @@ def preset(
     (``for_onnx``), whose products may also be made exact for any CPU.
 
     ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
+    ``activations`` is one of `ACTIVATIONS`; with ``uint4`` inputs of layers are rotated where that pays (from level 1 on).
     """
     auto, low_bit = weights == "auto", weights != "int8"
     grid = "int8" if auto else weights
     tables = (RoundTables(grid=weights),) if low_bit and not auto else ()
+    signs = (SignActivations(),) if activations == "int8" else ()
     if level == 0:
         if auto:
             raise OptionError("--weights auto: choosing grids needs -O1 or more")
         nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
-        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
+        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *widths_of(activations), *nearest, *signs, StoreCodes()))
     smooth = (SmoothActivations(),) if level == 3 else ()
-    widths = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
+    chosen = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
+    widths = widths_of(activations, chosen)
+    rotate = (RotateInputs(bits=4 if low_bit else 8),) if activations == "uint4" else ()
     exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
     budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
     allocation = (build_pass(AllocateBits, budget),) if auto else ()
     levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
     statistics = (TuneStatistics(),) if low_bit and level > 1 else ()
     return Pipeline((
-        *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
-        *statistics, StoreCodes(),
+        *NORMALIZE, *smooth, *rotate, *tables, QuantizeActivations(), QuantizeWeights(), *widths, *exact_products, *allocation, *levels,
+        CorrectBias(), *statistics, *signs, StoreCodes(),
     ))  # fmt: skip
+
+
+def widths_of(activations: str, chosen: ChooseWidths | None = None) -> tuple[Pass, ...]:
+    """The passes that decide how wide activations are; ``chosen`` decides where the user's type leaves a choice."""
+    if activations not in ACTIVATIONS:
+        raise OptionError(f"--activations {activations}: must be one of {', '.join(ACTIVATIONS)}")
+    if activations == "int16":
+        if chosen is not None and chosen.widen != "auto":
+            raise OptionError(f"--activations int16: all activations are wide; leave out --widen {chosen.widen}")
+        return (WidenActivations(),)
+    narrow = (NarrowActivations(),) if activations == "uint4" else ()
+    return (*((chosen,) if chosen is not None else ()), *narrow)
 
 
 LEVEL_SOLVERS = {1: "clip", 2: "gptq", 3: "beam"}
