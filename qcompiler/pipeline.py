@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
+from qcompiler.passes.absorb_biases import AbsorbBiases
 from qcompiler.passes.affine import Affine
 from qcompiler.passes.allocate_bits import AllocateBits
 from qcompiler.passes.avoid_saturation import AvoidSaturation
@@ -63,11 +64,11 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
-    FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
-    FuseSplit, InlineIf, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers,
-    RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SignActivations, SmoothActivations,
-    SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
+    AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
+    FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
+    FuseSoftmax, FuseSplit, InlineIf, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights,
+    ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SignActivations,
+    SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
