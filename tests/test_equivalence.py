@@ -21,7 +21,7 @@ from tests.passes.rewriting import random, tensors_of
 
 Feed = dict[str, NDArray[Any]]
 GRAPHS = 60
-"""Random networks of each kind. ``pytest tests/test_equivalence.py -k random_transforms --graphs 1000`` tries 1,000 of each: no difference was found."""
+"""Random networks of each kind. ``pytest tests/test_equivalence.py -k random --graphs 1000`` tries 1,000 of each: no difference was found."""
 
 
 def transform_all(graph: Graph, rng: np.random.Generator) -> None:

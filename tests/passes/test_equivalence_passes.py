@@ -35,19 +35,22 @@ PASSES: tuple[Pass, ...] = (
 GRAPHS = 2 * len(PASSES)
 """Random networks of each kind. ``pytest tests/passes/test_equivalence_passes.py --graphs 1000`` tries 1,000 of each."""
 
+ONCE_WRONG = (265, 579)
+"""Networks with an output that a region reaches but cannot change."""
+
 
 @pytest.mark.parametrize("make", [convolutional, transformer])
 def test_no_pass_rewrites_a_random_network_falsely(make: Callable[[int], tuple[Graph, Feed]], request: pytest.FixtureRequest) -> None:
     changed = 0
-    for seed in range(request.config.getoption("--graphs") or GRAPHS):
-        graph, feed = make(seed)
+    for seed in (*range(request.config.getoption("--graphs") or GRAPHS), *ONCE_WRONG):
+        (graph, feed), step = make(seed), PASSES[seed % len(PASSES)]
         before = Runner(graph, tensors_of(graph), fusions=False).run(feed)
         data = [{"x": np.random.default_rng([seed, number]).permuted(feed["x"], axis=1)} for number in range(2)]
         ctx = Context(data=data)
-        Manager([PASSES[seed % len(PASSES)]]).run(graph, ctx)
+        Manager([step]).run(graph, ctx)
         changed += bool(ctx.report.regions)
         names = [name for name in tensors_of(graph) if name in before]
         for name, value in Runner(graph, names, fusions=False).run(feed).items():
             limit = 2e-4 * max(float(np.abs(before[name]).max(initial=0.0)), 1e-3)
-            np.testing.assert_allclose(value, before[name], rtol=0, atol=limit, err_msg=f"{make.__name__}({seed}), {PASSES[seed % len(PASSES)]}: {name}")
+            np.testing.assert_allclose(value, before[name], rtol=0, atol=limit, err_msg=f"{make.__name__}({seed}), {step}: {name}")
     assert changed
