@@ -1,10 +1,13 @@
 """An online rotation in front of a layer (Ashkboos et al., "QuaRot", 2024): where no weight takes the inverse, the network multiplies by it.
 
-    y = x W = (x R) (R^T W),      R = D H / sqrt(n) in blocks,  D random signs
+    y = x W = (x / s R) (R^T s W),      R = D H / sqrt(n) in blocks,  D random signs
 
 What a Gelu or a LayerNormalization with a residual branch writes cannot be rotated for free (`rotate`). A product with a matrix of signs in front of
 the layers that read it can, and its result has no outlier channels: every channel of a block is a sum over all of them. The factor of R is part of
 its weights' scale, so they are exactly +-127 in 8 bits. Only the rotated tensor needs few bits.
+
+Behind a rotation all channels of x / s share a step, and all of s W: noise goes with ``sum |x_j / s_j|^2  sum |s_j W_j|^2``, which is least for
+``s_j = sqrt(rms(x_j) / |W_j|)`` (Cauchy and Schwarz), whatever the number of bits. The division is a product with a vector in front of the rotation.
 
 It costs ``block`` products an element. A tensor is rotated only where the outputs of the layers that read it err less by a stated part, with
 inputs and weights on the grids that they will have.
@@ -27,6 +30,7 @@ from ..layers import Layer, find_layers
 from ..pass_base import Context, Pass
 from ..report.record import RegionChange
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
+from ._region_noise import power_divisors
 from .rotate import hadamard, hadamard_order
 
 Array = NDArray[Any]
@@ -37,11 +41,28 @@ def rotation(block: int, rng: np.random.Generator) -> Array:
     return np.asarray(hadamard(block) / np.sqrt(block) * rng.choice([-1.0, 1.0], (block, 1)))
 
 
-def rotated(rows: Rows, matrix: Array) -> Rows:
-    """Rows and weight of a layer behind a rotation in blocks."""
-    turn = matrix.astype(np.float32)
-    x, weight = ((values.reshape(-1, len(turn)) @ turn).reshape(values.shape) for values in (rows.x, rows.weight))
-    return replace(rows, x=x, weight=weight)
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What happens to the channels of a tensor: they are divided by ``divisors`` [C] and turned by ``matrix`` [block, block], block by block."""
+
+    divisors: Array
+    matrix: Array
+
+    def of(self, rows: Rows) -> Rows:
+        """Rows and weight of a layer behind it."""
+        divisors, matrix = self.divisors.astype(np.float32), self.matrix.astype(np.float32)
+        return replace(rows, x=_in_blocks(rows.x / divisors, matrix), weight=_in_blocks(rows.weight * divisors, matrix))
+
+
+def _in_blocks(values: Array, matrix: Array) -> Array:
+    return np.asarray((values.reshape(-1, len(matrix)) @ matrix).reshape(values.shape))
+
+
+def best_divisors(rows: Sequence[Rows]) -> Array:
+    """``sqrt(rms(x_j) / |W_j|)``, W relative to the outputs' energy, with a geometric mean of 1: float64 [C]; 1 for what is always 0 or not read."""
+    square = np.mean([np.square(each.x, dtype=np.float64).mean(axis=(0, 1)) for each in rows], axis=0)
+    columns = sum((np.square(each.weight, dtype=np.float64).sum(axis=(0, 1)) / each.energy for each in rows), np.zeros(len(square)))
+    return power_divisors(square, 0.25, columns, 0.25)
 
 
 def total_loss(rows: Sequence[Rows], levels: int, weight_levels: int) -> float:
@@ -70,9 +91,9 @@ def _readers(graph: Graph, ctx: Context, block: int) -> Iterator[tuple[Tensor, l
             yield tensor, layers, size
 
 
-def _insert(graph: Graph, tensor: Tensor, layers: Sequence[Layer], matrix: Array, taken: set[str]) -> None:
+def _insert(graph: Graph, tensor: Tensor, layers: Sequence[Layer], turn: Turn, taken: set[str]) -> None:
     """Rotate a tensor for some of its readers and turn their weights."""
-    leading, channels, block = [0] * (len(tensor.shape) - 1), int(layers[0].values.shape[1 - layers[0].axis]), len(matrix)
+    leading, channels, block = [0] * (len(tensor.shape) - 1), len(turn.divisors), len(turn.matrix)
 
     def step(op: str, source: Tensor, constant: Array, kind: str) -> Variable:
         result = Variable(unique_name(taken, f"{tensor.name}_{kind}"), dtype=np.float32)
@@ -80,15 +101,18 @@ def _insert(graph: Graph, tensor: Tensor, layers: Sequence[Layer], matrix: Array
         graph.nodes.append(Node(op, unique_name(taken, f"{result.name}_{op}"), {}, [source, operand], [result]))
         return result
 
-    blocks = step("Reshape", tensor, np.array([*leading, channels // block, block], np.int64), "blocks")
-    turned = step("MatMul", blocks, matrix.astype(np.float32), "turned")
+    scaled = tensor
+    if np.any(turn.divisors != 1):
+        scaled = step("Mul", tensor, (1 / turn.divisors).astype(np.float32), "scaled")
+        scaled.shape = list(tensor.shape)
+    blocks = step("Reshape", scaled, np.array([*leading, channels // block, block], np.int64), "blocks")
+    turned = step("MatMul", blocks, turn.matrix.astype(np.float32), "turned")
     result = step("Reshape", turned, np.array([*leading, channels], np.int64), "rotated")
     blocks.shape = turned.shape = [*tensor.shape[:-1], channels // block, block]
     result.shape = list(tensor.shape)
     for layer in layers:
         weight = layer.values.astype(np.float64)
-        by_output = (weight if layer.axis == 0 else weight.T).reshape(-1, block) @ matrix
-        values = by_output.reshape(layer.channels, channels)
+        values = _in_blocks((weight if layer.axis == 0 else weight.T) * turn.divisors, turn.matrix)
         layer.node.inputs[0] = result
         layer.node.inputs[1] = Constant(
             unique_name(taken, f"{layer.weight.name}_rotated"), np.ascontiguousarray(values if layer.axis == 0 else values.T).astype(np.float32)
@@ -104,6 +128,7 @@ class RotateInputs(Pass):
         block: largest size of a block.
         draws: random signs that are tried.
         feeds: calibration feeds to see activations on.
+        scale: divide the channels first.
         gain: least part of the layers' error that must go for a tensor to be rotated.
     """
 
@@ -114,6 +139,7 @@ class RotateInputs(Pass):
     block: int = 128
     draws: int = 2
     feeds: int = 8
+    scale: bool = True
     gain: float = 0.2
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -128,8 +154,8 @@ class RotateInputs(Pass):
         for tensor, layers, size in places:
             rows = [samples[layer.node.name] for layer in layers]
             before = total_loss(rows, *levels)
-            tried = [rotation(size, rng) for _ in range(self.draws)]
-            losses = [total_loss([rotated(each, matrix) for each in rows], *levels) for matrix in tried]
+            tried = self._turns(rows, size, rng)
+            losses = [total_loss([turn.of(each) for each in rows], *levels) for turn in tried]
             if min(losses) < (1 - self.gain) * before:
                 _insert(graph, tensor, layers, tried[int(np.argmin(losses))], taken)
                 channels = int(rows[0].x.shape[2])
@@ -139,3 +165,9 @@ class RotateInputs(Pass):
                 ctx.declined(layers[0].node, "a rotation of its input takes too little of its error")
         graph.toposort()
         return changed
+
+    def _turns(self, rows: Sequence[Rows], size: int, rng: np.random.Generator) -> list[Turn]:
+        """What is tried."""
+        channels = int(rows[0].x.shape[2])
+        divisors = best_divisors(rows) if self.scale else np.ones(channels)
+        return [Turn(divisors, rotation(size, rng)) for _ in range(self.draws)]

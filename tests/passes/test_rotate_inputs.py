@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qcompiler.passes._layer_rows import Rows
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.rotate import hadamard, hadamard_order
-from qcompiler.passes.rotate_inputs import RotateInputs
+from qcompiler.passes.rotate_inputs import RotateInputs, Turn, best_divisors, total_loss
 from qcompiler.passes.store_codes import StoreCodes
 
 from qcompiler.ir import Graph, producer, spec_of
@@ -47,7 +48,7 @@ def test_the_float_function_stays_and_both_readers_share_a_rotation() -> None:
     graph = network()
     Manager([RotateInputs()]).run(graph, ctx := Context(data=FEEDS))
     assert [region.tensor for region in ctx.report.regions] == ["n"]
-    assert ops(graph) == ["MatMul", "LayerNormalization", "Reshape", "MatMul", "Reshape", "MatMul", "MatMul", "Add", "Add"]
+    assert ops(graph) == ["MatMul", "LayerNormalization", "Mul", "Reshape", "MatMul", "Reshape", "MatMul", "MatMul", "Add", "Add"]
     np.testing.assert_allclose(Runner(graph).run(FEEDS[0])["y"], Runner(network()).run(FEEDS[0])["y"], rtol=1e-4, atol=0.01)
     assert "comes from outside" in reasons(ctx)[0]
 
@@ -76,3 +77,19 @@ def test_only_the_rotated_tensor_is_narrow_and_the_outputs_err_less() -> None:
     assert spec_of(turn.inputs[1]).scale.tobytes() == np.full(64, 1 / 8 / 127, np.float32).tobytes()  # type: ignore[union-attr]
     clip = next(node for node in graph.nodes if node.op == "Clip")
     assert producer(clip.inputs[0]) is turn
+
+
+def test_the_divisors_are_those_of_least_noise_behind_a_rotation() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((1, 800, 16)) * rng.lognormal(0, 1.5, 16)).astype(np.float32)
+    weight = (rng.standard_normal((1, 12, 16)) * rng.lognormal(0, 1, 16)).astype(np.float32)
+    rows = [Rows(weight, x, float(np.square(x @ weight.transpose(0, 2, 1)).sum()))]
+    best, matrix = best_divisors(rows), hadamard(16) / 4
+
+    def loss(divisors: np.ndarray) -> float:
+        return total_loss([Turn(divisors, matrix).of(each) for each in rows], 16, 7)
+
+    others = [np.ones(16), best**0.5, best**1.5, *(best * rng.lognormal(0, 0.7, 16) for _ in range(10))]
+    assert loss(best) < 0.5 * loss(others[0])
+    assert all(loss(best) < 1.02 * loss(other) for other in others)
+    np.testing.assert_allclose(np.log(best).mean(), 0, atol=1e-9)
