@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from qcompiler.passes._layer_rows import Rows, least_range, sample_rows
 from qcompiler.passes.affine import starting_diagonal
 from qcompiler.passes.rotate import hadamard, hadamard_order
+from qcompiler.passes.rotate_inputs import best_divisors
 from rich.console import Console
 from rich.table import Table
 
@@ -42,8 +43,9 @@ Array = NDArray[Any]
 
 WIDTH, HEADS, ROWS = 768, 12, 1536
 OUTLIERS, OUTLIER_SIZE = 6, 20.0
-BANDS = (0.0, 0.125, 0.5, 1.0)
+BANDS = (0.0, 1 / 3, 2 / 3, 1.0)
 EPOCHS, STEPS = 4, 8
+MOST_SIGNS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +129,11 @@ def families(case: Case, problem: AffineProblem) -> Iterator[tuple[str, Callable
             fit = fit_matrix(problem, diagonal, epochs=EPOCHS, steps=STEPS, widest=widest)
             return fit.matrices, fit
         yield f"fitted, band {round(widest * (block - 1))}", fitted
-    turn = hadamard(hadamard_order(block, block)) / np.sqrt(hadamard_order(block, block))
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], len(turn))
-    yield "Hadamard", lambda: (np.broadcast_to(turn * signs, (block * blocks // len(turn), *turn.shape)), None)
+    size = hadamard_order(block, MOST_SIGNS)
+    turn = hadamard(size) / np.sqrt(size) * np.random.default_rng(0).choice([-1.0, 1.0], size)
+    yield f"Hadamard, {size}", lambda: (np.broadcast_to(turn, (block * blocks // size, size, size)), None)
+    divided = turn / best_divisors([_rows(case.fit, weight) for weight in case.weights]).reshape(-1, 1, size)
+    yield f"divided, Hadamard, {size}", lambda: (divided, None)
 
 
 def measure(case: Case, levels: Levels) -> Iterator[tuple[str, ...]]:
@@ -142,7 +146,7 @@ def measure(case: Case, levels: Levels) -> Iterator[tuple[str, ...]]:
         seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         cost = (f"{seconds:.1f}", f"{peak / 1e6:.0f}") if fit else ("", "")
-        margin = f"{float(dominance(matrices).min()):.2f}" if name != "Hadamard" else ""
+        margin = f"{float(dominance(matrices).min()):.2f}" if "Hadamard" not in name else ""
         predicted = f"{problem.loss(matrices):.4f}" if len(matrices) == problem.blocks else ""
         yield case.name, name, predicted, f"{error(case, matrices, levels):.4f}", f"{np.linalg.cond(matrices).max():.1f}", margin, *cost
 
