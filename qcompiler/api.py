@@ -51,6 +51,7 @@ class Options:
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
         verify: prove every exact pass on one feed.
+        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply) or int16 (wherever accumulators hold it).
     """
 
     level: int = 2
@@ -63,16 +64,19 @@ class Options:
     avoid_saturation: bool = True
     seed: int = 0
     verify: bool = False
+    activations: str = "uint8"
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
         if self.passes is not None:
+            if self.activations != "uint8":
+                raise OptionError(f"--activations {self.activations}: --passes says what is done; put narrow-, widen- or sign-activations into it")
             return Pipeline.parse(self.passes)
         if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
             raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
         return preset(
-            self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx,
-            size_budget=self.size_budget, max_loss=self.max_loss,
+            self.level, weights=self.weights, activations=self.activations, widen=self.widen, avoid_saturation=self.avoid_saturation,
+            for_onnx=for_onnx, size_budget=self.size_budget, max_loss=self.max_loss,
         )  # fmt: skip
 
 

@@ -60,6 +60,20 @@ def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: P
     assert "--calib" in result.stderr
 
 
+@pytest.mark.parametrize(("kind", "dtype", "least_db"), [("uint4", np.uint8, 9), ("int8", np.int8, 20), ("int16", np.int16, 35)])
+def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, least_db: float, tmp_path: Path) -> None:
+    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--activations", kind, "--calib", CALIBRATION, "--report", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["output_sqnr_db"]["logits"] > least_db
+    types = {tensor.data_type for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer if tensor.name.endswith("zero_point")}
+    assert onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) in types
+    for runner in ("machine", "onnxruntime"):
+        result = call(run_command, tmp_path / "out.onnx", "--on", runner, "--feeds", CALIBRATION, "--save", tmp_path / f"{runner}.npz")
+        assert result.exit_code == 0, result.output
+    machine, ort = (np.load(tmp_path / f"{name}.npz")["logits"] for name in ("machine", "onnxruntime"))
+    assert np.square(machine - ort).sum() < 0.003 * np.square(ort).sum()
+
+
 def test_a_collapse_is_said_aloud(tmp_path: Path) -> None:
     passes = "normalize,tests.harm:BadGrid,quantize"
     result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", CALIBRATION, "--passes", passes)
@@ -106,6 +120,9 @@ def test_diff_with_the_float_model_shows_the_worst_layers_first(compiled: Path) 
         ([MODEL, "--format", "float"], ["--format float", "qdq or integer"]),
         ([MODEL, "--widen", "lots"], ["--widen lots"]),
         ([MODEL, "--weights", "int99"], ["int99", "known"]),
+        ([MODEL, "--activations", "int5"], ["--activations int5", "uint8, int8, uint4, int16"]),
+        ([MODEL, "--activations", "int16", "--widen", "off"], ["--activations int16", "--widen off"]),
+        ([MODEL, "--activations", "uint4", "--passes", "normalize,quantize"], ["--activations uint4", "narrow-"]),
         ([MODEL, "--weights", "auto", "--size-budget", "much"], ["--size-budget much", "50%"]),
         ([MODEL, "--weights", "int4", "--size-budget", "50%"], ["--weights int4", "--weights auto"]),
         ([MODEL, "--weights", "auto", "-O", "0"], ["--weights auto", "-O1"]),
