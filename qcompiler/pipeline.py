@@ -50,6 +50,7 @@ from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
 from qcompiler.passes.smooth_activations import SmoothActivations
+from qcompiler.passes.snnk_bundle import SnnkBundle
 from qcompiler.passes.split_layers import SplitLayers
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
@@ -62,7 +63,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
     FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
     FuseSplit, InlineIf, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
-    Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
+    Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
