@@ -16,38 +16,21 @@ refused, too, and then the result depends on the machine that compiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ..calibration.feeds import held_feeds, spread_feeds
-from ..calibration.network_loss import NetworkLoss
-from ..calibration.sources import synthetic_source
 from ..ir import Graph, copy_of
-from ..pass_base import Context, Feed, Pass
+from ..pass_base import Context, Pass
 from ..replacement.features import DIRECTIONS
-from ..replacement.observe import Judgement, Observed
 from ..replacement.regions import Region, find_chains, parts
 from ..replacement.search import KINDS, Menu, Replacement, Survey, moment_bytes, survey
-from ..report.record import Replaced
-from ..runner import Runner
-from ._heal import heal
-from ._region_time import block_milliseconds, block_of
+from ._trial import LIMIT_BYTES, Block, Latency, Trials
 
 SHARES = (1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a block's cost that are tried, cheapest first."""
 
-LIMIT_BYTES = 1 << 30
-"""Moments of one block."""
-
 MOST_TRIALS = 3
 """Sizes of a block that are put to the test."""
-
-HELD_FEEDS = 16
-"""Feeds held out on which the network's outputs are compared."""
-
-SURE = 2.0
-"""Standard errors that the budget must leave room for."""
 
 _SKIPS = {"auto": (True, False), "always": (True,), "never": (False,)}
 
@@ -55,25 +38,14 @@ Key = tuple[str, ...]
 """Names of a region's layers."""
 
 
-@dataclass
-class _Work:
-    """The graph as it becomes, and what judges it."""
-
-    graph: Graph
-    reference: Graph
-    data: Iterable[Feed]
-    judge: NetworkLoss
-    loss: float = 0.0
-    done: list[str] = field(default_factory=list)
-
-    def find(self, key: Key) -> Region | None:
-        """The region of these layers, if it is still there."""
-        regions = (region for chain in find_chains(self.graph) for region in parts(chain))
-        return next((region for region in regions if _key(region) == key), None)
-
-
 def _key(region: Region) -> Key:
     return tuple(layer.node.name for layer in region.layers)
+
+
+def _find(graph: Graph, key: Key) -> Region | None:
+    """The region of these layers, if it is there."""
+    regions = (region for chain in find_chains(graph) for region in parts(chain))
+    return next((region for region in regions if _key(region) == key), None)
 
 
 @dataclass(frozen=True)
@@ -101,7 +73,7 @@ class SnnkBundle(Pass):
     skip: Literal["auto", "always", "never"] = "auto"
     chains: bool = True
     heal: bool = True
-    latency: Literal["off", "report", "gate"] = "report"
+    latency: Latency = "report"
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds.split(",") if kind not in KINDS]
@@ -114,56 +86,48 @@ class SnnkBundle(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Replace what the budgets admit; True when anything was."""
-        chains = find_chains(graph)
+        chains = [[_key(region) for region in parts(chain) if self.chains or len(region.layers) == 2] for chain in find_chains(graph)]
         if not chains:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
-        reference = ctx.reference if ctx.reference is not None else copy_of(graph)
-        judge = NetworkLoss(reference, held_feeds(data, HELD_FEEDS, ctx.seed))
-        work = _Work(copy_of(graph), reference, data, judge, judge(graph))
-        keys = [[_key(region) for region in parts(chain) if self.chains or len(region.layers) == 2] for chain in chains]
-        for index, chain in enumerate(keys):
-            self._chain(work, chain, ctx)
-            ctx.on_step(index + 1, len(keys))
-        if not work.done:
-            return False
-        if self.heal:
-            work.graph = heal(work.graph, reference, data, judge, ctx)
-        graph.nodes, graph.inputs, graph.outputs = work.graph.nodes, work.graph.inputs, work.graph.outputs
-        ctx.reference = copy_of(graph)  # what follows shall come close to this; layers have other shapes than before
-        return True
+        trials = Trials.of(graph, self.error, self.latency, ctx)
+        for index, keys in enumerate(chains):
+            self._chain(trials, keys, ctx)
+            ctx.on_step(index + 1, len(chains))
+        return trials.finish(graph, healing=self.heal)
 
-    def _chain(self, work: _Work, keys: list[Key], ctx: Context) -> None:
+    def _chain(self, trials: Trials, keys: list[Key], ctx: Context) -> None:
         """The whole chain, or, where that cannot be, its pairs."""
         for index, key in enumerate(keys):
-            region = work.find(key)
-            if region is None:
+            region = _find(trials.graph, key)
+            if region is None:  # the pair before it got a skip
                 continue
             followed = len(key) == 2 and index + 1 < len(keys)
-            kept = self._region(work, region, ctx, skips=(False,) if followed else None)
-            if kept and len(key) > 2:
+            menu = Menu(self.kinds.split(","), self.directions, (False,) if followed else _SKIPS[self.skip], self.skip != "never", ctx.seed)
+            if moment_bytes(region, menu, self.cost) > LIMIT_BYTES:
+                ctx.declined(region.layers[0].node, f"its moments would take more than {LIMIT_BYTES >> 20} MiB")
+            elif self._region(trials, region, menu) and len(key) > 2:
                 return
 
-    def _region(self, work: _Work, region: Region, ctx: Context, skips: tuple[bool, ...] | None) -> bool:
-        menu = Menu(self.kinds.split(","), self.directions, skips or _SKIPS[self.skip], self.skip != "never", ctx.seed)
-        node = region.layers[0].node
-        if moment_bytes(region, menu, self.cost) > LIMIT_BYTES:
-            ctx.declined(node, f"its moments would take more than {LIMIT_BYTES >> 20} MiB")
-            return False
-        found = survey(region, Observed(work.graph, work.reference, work.data, ctx.seed), menu, self.cost)
-        record: Replaced | None = None
+    def _region(self, trials: Trials, region: Region, menu: Menu) -> bool:
+        """Try one region; whether it was replaced."""
+        block = Block(region.name, region.layers[0], region.layers[-1], region.cost, sum(region.widths[:2]))
+        found = survey(region, trials.observed, menu, self.cost)
+        record = None
         for candidate in self._candidates(found):
-            record, after = self._try(work, region, candidate, ctx)
+            after = copy_of(trials.graph)
+            inner = _find(after, _key(region))
+            if inner is not None:
+                candidate.write(after, inner)
+            record = trials.attempt(after.cleanup(remove_unused_graph_inputs=False).toposort(), block, candidate.title, candidate.cost)
             if record.kept:
-                work.graph, work.loss = after, record.loss_after or 0.0
-                work.done.append(region.name)
                 break
         if record is None:
-            record = self._hopeless(found)
-        ctx.report.replacements.append(record)
-        if not record.kept:
-            ctx.declined(node, record.reason)
-        return record.kept
+            best = found.best(self.cost)
+            if best is None:
+                trials.ctx.declined(block.first.node, f"no form of it costs at most {self.cost:.0%}")
+                return False
+            record = trials.hopeless(block, best.title, best.cost, best.fit.held)
+        return trials.report(record, block)
 
     def _candidates(self, found: Survey) -> list[Replacement]:
         """What is worth a trial: cheapest first, or the best one of the largest cost."""
@@ -178,52 +142,3 @@ class SnnkBundle(Pass):
             if len(promising) == MOST_TRIALS:
                 break
         return promising
-
-    def _try(self, work: _Work, region: Region, candidate: Replacement, ctx: Context) -> tuple[Replaced, Graph]:
-        """A replacement in a copy of the graph, with all its figures."""
-        after = copy_of(work.graph)
-        inner = next(each for chain in find_chains(after) for each in parts(chain) if _key(each) == _key(region))
-        candidate.write(after, inner)
-        after.cleanup(remove_unused_graph_inputs=False).toposort()
-        observed = Observed(work.graph, work.reference, work.data, ctx.seed)
-        verdict = observed.judged(after, region, sum(region.widths[:2]))
-        loss = work.judge(after)
-        record = self._record(candidate, verdict, work.loss, loss)
-        if record.kept and self.latency != "off":
-            record = self._timed(record, work, after, region)
-        return record, after
-
-    def _record(self, candidate: Replacement, verdict: Judgement, loss_before: float, loss: float) -> Replaced:
-        before, after, bound = candidate.region.cost, candidate.cost, verdict.error + SURE * verdict.deviation
-        reason = ""
-        if not bound <= self.error:
-            reason = f"as {candidate.title} its outputs err by {verdict.error:.3g} (up to {bound:.3g}), and {self.error:g} is allowed"
-        elif not loss <= self.error:
-            reason = f"as {candidate.title} the network's outputs err by {loss:.3g}, and {self.error:g} is allowed"
-        return Replaced(
-            self.name, candidate.region.name, candidate.title, not reason, reason, before.macs, after.macs, before.bytes, after.bytes,
-            verdict.error, bound, loss_before, loss,
-        )  # fmt: skip
-
-    def _timed(self, record: Replaced, work: _Work, after: Graph, region: Region) -> Replaced:
-        """The record with the block's times; refused where it is not faster and must be."""
-        feed = spread_feeds(work.data, 1)[0]
-        inputs, outputs = region.inputs.name, region.outputs.name
-        values = feed[inputs] if inputs in feed else Runner(work.graph, [inputs]).run(feed, [inputs])[inputs]
-        times = block_milliseconds([block_of(graph, inputs, outputs) for graph in (work.graph, after)], values)
-        if times is None:
-            return record
-        slow = self.latency == "gate" and times[1] >= times[0]
-        reason = f"as {record.form} it takes {times[1]:.3g} ms on the machine, and {times[0]:.3g} ms before" if slow else ""
-        return replace(record, kept=not slow, reason=reason, milliseconds_before=times[0], milliseconds_after=times[1])
-
-    def _hopeless(self, found: Survey) -> Replaced:
-        """The record of a region for which nothing came near the budget: its best form within the cost."""
-        best, before = found.best(self.cost), found.region.cost
-        if best is None:
-            reason = f"no form of it costs at most {self.cost:.0%}"
-            return Replaced(self.name, found.region.name, "", False, reason, before.macs, before.macs, before.bytes, before.bytes, None)
-        reason = f"at {best.cost.macs / before.macs:.0%} of its cost, as {best.title}, it errs by {best.fit.held:.3g}, and {self.error:g} is allowed"
-        return Replaced(
-            self.name, found.region.name, best.title, False, reason, before.macs, best.cost.macs, before.bytes, best.cost.bytes, best.fit.held
-        )

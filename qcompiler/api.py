@@ -32,6 +32,9 @@ Form = Literal["qdq", "integer"]
 CHECK_FEEDS = 8
 """Feeds on which the result is compared with the float model."""
 
+DEFAULT_BUNDLE_ERROR = 0.02
+"""Error that blocks which are replaced, and the outputs, may have."""
+
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
 
@@ -51,6 +54,8 @@ class Options:
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
         verify: prove every exact pass on one feed.
+        bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
+        bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
     """
 
     level: int = 2
@@ -63,9 +68,12 @@ class Options:
     avoid_saturation: bool = True
     seed: int = 0
     verify: bool = False
+    bundle: str = "off"
+    bundle_error: float | None = None
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
+        self._check_bundle()
         if self.passes is not None:
             return Pipeline.parse(self.passes)
         if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
@@ -73,7 +81,18 @@ class Options:
         return preset(
             self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx,
             size_budget=self.size_budget, max_loss=self.max_loss,
+            bundle_error=None if self.bundle == "off" else DEFAULT_BUNDLE_ERROR if self.bundle_error is None else self.bundle_error,
         )  # fmt: skip
+
+    def _check_bundle(self) -> None:
+        if self.bundle not in ("auto", "off"):
+            raise OptionError(f"--bundle {self.bundle}: must be auto or off")
+        if self.bundle == "off" and self.bundle_error is not None:
+            raise OptionError(f"--bundle-error {self.bundle_error:g}: is the budget of --bundle auto; give that, too")
+        if self.bundle == "auto" and self.passes is not None:
+            raise OptionError("--bundle auto: has no place in a pipeline of your own; write snnk-bundle(error=0.02) into --passes")
+        if self.bundle_error is not None and not 0 < self.bundle_error <= 1:
+            raise OptionError(f"--bundle-error {self.bundle_error:g}: must be above 0 and at most 1")
 
 
 @dataclass

@@ -35,6 +35,7 @@ from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
+from qcompiler.passes.low_rank import LowRank
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
@@ -62,7 +63,7 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
     FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
-    FuseSplit, InlineIf, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
+    FuseSplit, InlineIf, LowRank, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
     Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
 )
 
@@ -110,7 +111,7 @@ ONNX_ENOUGH_DB = 25.0
 
 def preset(
     level: int, *, weights: str = "int8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool, size_budget: float | None = None,
-    max_loss: float | None = None,
+    max_loss: float | None = None, bundle_error: float | None = None,
 ) -> Pipeline:  # fmt: skip
     """The pipeline of ``-O<level>``.
 
@@ -120,7 +121,9 @@ def preset(
     (``for_onnx``), whose products may also be made exact for any CPU.
 
     ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
+    With ``bundle_error`` blocks of layers are replaced by cheaper ones that err by no more (see `SnnkBundle`).
     """
+    prepared = NORMALIZE if bundle_error is None else (*NORMALIZE, SnnkBundle(error=bundle_error))
     auto, low_bit = weights == "auto", weights != "int8"
     grid = "int8" if auto else weights
     tables = (RoundTables(grid=weights),) if low_bit and not auto else ()
@@ -128,7 +131,7 @@ def preset(
         if auto:
             raise OptionError("--weights auto: choosing grids needs -O1 or more")
         nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
-        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
+        return Pipeline((*prepared, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
     smooth = (SmoothActivations(),) if level == 3 else ()
     widths = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
     exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
@@ -137,7 +140,7 @@ def preset(
     levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
     statistics = (TuneStatistics(),) if low_bit and level > 1 else ()
     return Pipeline((
-        *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
+        *prepared, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
         *statistics, StoreCodes(),
     ))  # fmt: skip
 

@@ -40,20 +40,22 @@ def neuron_order(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64
         most: how many are wanted; fewer come where the rest says nothing new.
     """
     left, right = _eliminate(gram, cross, neurons, kept)
-    original = np.diag(gram)[:neurons].copy()
+    original, variance, gains = np.diag(gram)[:neurons], np.diag(left).copy(), np.square(right).sum(axis=1)
+    columns, targets = np.empty((neurons, min(most, neurons))), np.empty((min(most, neurons), right.shape[1]))
     order: list[int] = []
-    alive = np.diag(left) > _DEPENDENT * original
-    for _ in range(min(most, neurons)):
-        variance = np.diag(left)
+    alive = np.ones(neurons, np.bool_)
+    for step in range(columns.shape[1]):
         alive &= variance > _DEPENDENT * original
         if not alive.any():
             break
-        gain = np.square(right).sum(axis=1) / np.where(alive, variance, 1.0) if how == "pursuit" else variance * importance
-        best = int(np.argmax(np.where(alive, gain, -1.0)))
-        column, target = left[:, best] / np.sqrt(variance[best]), right[best] / np.sqrt(variance[best])
-        right -= column[:, None] * target
-        left -= column[:, None] * column
-        alive[best] = False
+        use = gains / np.where(alive, variance, 1.0) if how == "pursuit" else variance * importance
+        best, done = int(np.argmax(np.where(alive, use, -1.0))), slice(step)
+        root = np.sqrt(variance[best])
+        column = (left[:, best] - columns[:, done] @ columns[best, done]) / root  # what this neuron says beyond those taken
+        target = (right[best] - columns[best, done] @ targets[done]) / root
+        gains -= column * (2 * (right @ target - columns[:, done] @ (targets[done] @ target)) - column * (target @ target))
+        variance -= np.square(column)
+        columns[:, step], targets[step], alive[best] = column, target, False
         order.append(best)
     return np.array(order, np.int64)
 

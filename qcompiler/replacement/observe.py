@@ -18,8 +18,9 @@ from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS, ROWS_PER_PRODUCT
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
+from qcompiler.layers import Layer
 from qcompiler.pass_base import Feed
-from qcompiler.replacement.regions import Region, rows_of
+from qcompiler.replacement.regions import Region, linear_output, rows_of
 from qcompiler.runner import Runner
 
 __all__ = ["Batch", "Judgement", "Observed", "Site"]
@@ -93,20 +94,20 @@ class Observed:
             inputs, hidden, targets = (part[chosen] for part in rows)
             yield Batch(inputs, hidden, targets, apart)
 
-    def judged(self, graph: Graph, region: Region, products: int) -> Judgement:
-        """How far a region's outputs are from the float model's in ``graph``, on what was held out.
+    def judged(self, graph: Graph, layer: Layer, products: int) -> Judgement:
+        """How far a layer's outputs (those of the same name) are from the float model's in ``graph``, on what was held out.
 
         Raises:
             DataError: no feed at all.
         """
-        site, judgement = Site.of(region), Judgement()
+        output, judgement = linear_output(layer).name, Judgement()
         held, count = self._split(products)
         by_feed = len(held) >= _FEWEST_CLUSTERS
-        here, there = Runner(graph, [site.outputs]), Runner(self.reference, [site.outputs])
+        here, there = Runner(graph, [output]), Runner(self.reference, [output])
         for number, feed in enumerate(self.data):
             if held and number not in held:
                 continue
-            got, want = (rows_of(region.layers[-1], runner.run(feed, [site.outputs])[site.outputs]) for runner in (here, there))
+            got, want = (rows_of(layer, runner.run(feed, [output])[output]) for runner in (here, there))
             chosen = draw_rows(len(want), count, np.random.default_rng([self.seed, number]))[:: 1 if held else HELD_SHARE]
             judgement.add(got[chosen].astype(np.float64), want[chosen].astype(np.float64), together=by_feed)
         return judgement

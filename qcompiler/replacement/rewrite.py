@@ -14,7 +14,7 @@ from qcompiler.layers import Layer
 from qcompiler.replacement.features import FeatureMap
 from qcompiler.replacement.regions import Link, Region, bias_of, linear_output, matrix_of
 
-__all__ = ["Writer", "neurons_of", "write_bundle"]
+__all__ = ["Writer", "inherit_name", "neurons_of", "write_bundle"]
 
 Array = NDArray[Any]
 
@@ -107,7 +107,7 @@ def write_bundle(
         parts.append(out.dense("read", _features(out, region, features, x), weight, bias, last))
     if skip is not None:
         parts.append(out.dense("skip", x, skip, None if parts else bias, last))
-    _inherit_name(parts[0], last.node)
+    inherit_name(parts[0], last.node)
     result = parts[0] if len(parts) == 1 else out.node("Add", "sum", parts, region.outputs)
     out.take_over(result, region.outputs)
 
@@ -116,13 +116,13 @@ def _features(out: Writer, region: Region, features: FeatureMap | NDArray[np.int
     first = region.layers[0]
     factors = features.factors if isinstance(features, FeatureMap) else (neurons_of(region, features),)
     drawn = [out.dense("draw", x, rows, offset, first) for rows, offset in factors]
-    _inherit_name(drawn[0], first.node)
+    inherit_name(drawn[0], first.node)
     if not isinstance(features, FeatureMap):
         return out.copy_link(region.links[0], linear_output(first), drawn[0])
     return out.node(_FUNCTIONS[features.kind], "act", drawn, drawn[0])
 
 
-def _inherit_name(output: Variable, old: Node) -> None:
+def inherit_name(output: Variable, old: Node) -> None:
     """Call the layer behind ``output`` what the one was called in whose place it is: later passes know layers by their names."""
     node = output.inputs[0]
     node = producer(node.inputs[0]) if node.op == "Add" else node

@@ -118,10 +118,11 @@ class _Family:
 
 @dataclass(eq=False)
 class Survey:
-    """All that is known of a region: answers for any share of its cost."""
+    """All that is known of a region: answers for any share of its cost up to the largest that was asked for."""
 
     region: Region
     menu: Menu
+    largest: float
     families: list[_Family]
 
     def __post_init__(self) -> None:
@@ -168,7 +169,9 @@ class Survey:
             neurons = self.region.widths[1]
             kept = np.arange(neurons, family.size) if skip else np.zeros(0, np.int64)
             importance = np.square(matrix_of(self.region.layers[1])).sum(axis=0)
-            self._orders[key] = neuron_order(gram, cross, neurons, kept, how, importance, neurons)
+            widths = self.region.widths
+            most = most_features(widths[0], widths[-1], self.region.cost, self.largest, skip=skip, most=neurons)
+            self._orders[key] = neuron_order(gram, cross, neurons, kept, how, importance, most)
         return self._orders[key]
 
 
@@ -200,7 +203,7 @@ def survey(region: Region, observed: Observed, menu: Menu, share: float) -> Surv
     for batch in _all(probe, batches):
         for family in families:
             family.add(batch)
-    return Survey(region, menu, families)
+    return Survey(region, menu, share, families)
 
 
 def _all(first: Sequence[Batch], rest: Iterable[Batch]) -> Iterator[Batch]:
