@@ -77,7 +77,7 @@ class LowRank(Pass):
         cost: largest share of a layer's multiply-accumulates and bytes that its two parts may take.
         goal: the smallest within the budget, or the most exact one that the cost admits.
         form: svd, or tensor-train (two cores; Gemm and MatMul only).
-        only: change layers whose name contains this.
+        layers: names of the layers that may change, separated by commas; empty: all.
         heal: fit the layers behind again.
         latency: off, report, or gate.
     """
@@ -87,7 +87,7 @@ class LowRank(Pass):
     cost: float = 0.75
     goal: Literal["size", "error"] = "size"
     form: Literal["svd", "tensor-train"] = "svd"
-    only: str = ""
+    layers: str = ""
     heal: bool = True
     latency: Latency = "report"
 
@@ -108,7 +108,8 @@ class LowRank(Pass):
 
     def _may_factor(self, layer: Layer, ctx: Context) -> bool:
         plain = isinstance(layer.weight, Constant) and layer.node.op != "ConvTranspose" and layer.node.attrs.get("group", 1) == 1
-        if not plain or self.only not in layer.node.name or (self.form == "tensor-train" and layer.node.op == "Conv"):
+        chosen = not self.layers or layer.node.name in self.layers.split(",")
+        if not (plain and chosen) or (self.form == "tensor-train" and layer.node.op == "Conv"):
             return False
         outputs, products = layer.channels, products_of_row(layer)[1]
         if 16 * products**2 > LIMIT_BYTES:

@@ -99,8 +99,8 @@ def _replacements(report: Report) -> Iterator[Row]:
     kept = [each for each in report.replacements if each.kept]
     if not report.replacements:
         return
-    before, after = sum(each.macs_before for each in kept), sum(each.macs_after for each in kept)
-    yield "replaced", f"{len(kept)} of {len(report.replacements)} blocks" + (f": {before:,} -> {after:,} multiply-accumulates a row" if kept else "")
+    saved = sum(each.macs_before - each.macs_after for each in kept)
+    yield "replaced", f"{len(kept)} of {len(report.replacements)} blocks" + (f": {saved:,} multiply-accumulates a row fewer" if kept else "")
     for each in kept[:BLOCK_LINES]:
         yield "", f"{each.region}: {_replacement_text(each)}"
     others = [each for each in report.replacements if not each.kept]

@@ -125,7 +125,8 @@ def test_the_most_exact_form_that_the_cost_admits():
 
 def test_layers_can_be_chosen_by_name_and_others_are_left_alone():
     graph, feeds = case("Gemm")
-    assert not factor(graph, feeds, only="elsewhere")[0]
+    assert not factor(graph, feeds, layers="Gemm_7,elsewhere")[0]
+    assert factor(graph, feeds, layers="Gemm_7,Gemm_0")[0]
     grouped = graph_of("g (float[N, 64, 4] x) => (float[N, 64, 4] y) { y = Conv<group = 2>(x, w) }", w=np.ones((64, 32, 1), np.float32))
     assert not factor(grouped, feeds)[0]
     assert ops(grouped) == ["Conv"]

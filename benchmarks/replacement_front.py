@@ -1,0 +1,103 @@
+"""Size against score of one network: its blocks bundled with one kind of features or another, its layers at low rank, its weights at fewer bits.
+
+Every line ends in the same quantization: activations of 8 and 16 bits as `choose-widths` decides, weights of 8 bits where nothing else is said. Bytes
+are those of the weights of the blocks that may be replaced, packed as a file has them, so that a bundle at a quarter of the size stands beside
+plain weights of two bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import onnx
+
+import qcompiler
+from benchmarks.accuracy import answers_of, score_text
+from benchmarks.arguments import task_of
+from models.task import Task, sqnr_db
+from qcompiler.api import Compiled, Options
+from qcompiler.grids.named import grid_named
+from qcompiler.importer import load_graph
+from qcompiler.ir import Graph
+from qcompiler.manager import Manager
+from qcompiler.pass_base import Context, Pass
+from qcompiler.pipeline import NORMALIZE
+from qcompiler.replacement.regions import find_chains
+from qcompiler.runner import Runner
+
+THREADS = 2
+SHARES = (0.75, 0.5, 0.34, 0.25)
+"""Of the blocks' cost."""
+
+QUANTIZE = "quantize-activations,quantize-weights,choose-widths"
+LEVELS = "reconstruct-layers(grid=int8, solver=gptq)"
+SPEND = "error=1e9, goal=error, latency=off"
+"""Options of a replacement that is to spend its share of the cost, whatever it errs by."""
+
+KINDS = {"own neurons": "neurons", "drawn relu": "relu", "drawn cos": "cos", "drawn product": "product"}
+BITS = {"int5": 0.67, "int4": 0.5, "int3": 0.38, "int2": 0.25}
+"""Grids of few levels, and the share of 8 bits that they take in a file."""
+
+
+@dataclass(frozen=True)
+class GridOfBlocks(Pass):
+    """Asks `reconstruct-layers` to put the layers of all blocks on a grid."""
+
+    name: ClassVar[str] = "grid-of-blocks"
+    grid: str = "int4"
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """The graph stays as it is; False."""
+        layers = [layer.node.name for chain in find_chains(graph) for layer in chain.layers]
+        ctx.grids.update(dict.fromkeys(layers, grid_named(self.grid)))
+        return False
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A line for every form and share."""
+    for name in chosen.models:
+        task = task_of(name, chosen.zoo)
+        reference = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)[0]
+        for form, share, text in pipelines(task):
+            start = time.perf_counter()
+            compiled = qcompiler.compile(task.model, data=task.calibration, options=Options(passes=f"normalize,{text},store-codes"), for_onnx=False)
+            seconds = time.perf_counter() - start
+            answers = answers_of(Runner(compiled.graph, threads=THREADS).run, task)[0]
+            yield {
+                "model": name, "form": form, "share of the bytes": f"{share:g}", "score": score_text(task, answers),
+                "SQNR": f"{sqnr_db(reference, answers):.1f} dB", **_replaced(compiled), "seconds": f"{seconds:.0f}",
+            }  # fmt: skip
+
+
+def pipelines(task: Task) -> Iterator[tuple[str, float, str]]:
+    """What is compared: (form, share of the blocks' bytes, pipeline)."""
+    graph, plain = load_graph(task.model), f"{QUANTIZE},correct-bias"
+    Manager(NORMALIZE).run(graph, Context())
+    layers = ",".join(layer.node.name for chain in find_chains(graph) for layer in chain.layers)
+    few = "benchmarks.replacement_front:GridOfBlocks(grid='{}')"
+    yield "8 bits", 1.0, plain
+    for grid, share in BITS.items():
+        yield f"plain {grid}", share, f"{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
+    for share in SHARES:
+        yield "own neurons", share, f"snnk-bundle(kinds=neurons, cost={share}, {SPEND}),{plain}"
+        yield "low rank", share, f"low-rank(layers='{layers}', cost={share}, {SPEND}),{plain}"
+    for share in SHARES[1::2]:
+        for form, kind in KINDS.items():
+            if kind != "neurons":
+                yield form, share, f"snnk-bundle(kinds={kind}, cost={share}, {SPEND}),{plain}"
+    for share, grid in ((0.75, "int4"), (0.5, "int5"), (0.5, "int4")):
+        text = f"snnk-bundle(kinds=neurons, cost={share}, {SPEND}),{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
+        yield f"own neurons and {grid}", round(share * BITS[grid], 3), text
+
+
+def _replaced(compiled: Compiled) -> dict[str, Any]:
+    kept = [each for each in compiled.report.replacements if each.kept]
+    heal = [each for each in compiled.report.tunings if each.pass_name == "heal"]
+    return {
+        "blocks": len(kept), "their error": f"{sum(each.error or 0.0 for each in kept) / max(len(kept), 1):.3g}",
+        "healed": f"{heal[0].before:.3g} -> {heal[0].after:.3g}" if heal else "",
+    }  # fmt: skip
