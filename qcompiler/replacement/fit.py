@@ -1,6 +1,8 @@
 """Least squares in closed form: normal equations that grow row by row, and ridge regression on them.
 
-    minimize  Σ ‖y - W z - b‖² + λ n Σ v_j ‖W_j‖²        (v_j: variance of feature j; the bias b is not penalized)
+    minimize  Σ ‖y - W z - b‖² + λ n Σ v_j ‖W_j - W⁰_j‖²        (v_j: variance of feature j; the bias b is not penalized)
+
+W⁰ is what is thought of W before any row is seen: the network's own weights where there are such, else 0. A large λ keeps it.
 
 The sums are float64 and of fixed size however many rows come; any subset of the features can be fitted from them afterwards, and the error of any
 (W, b) on rows that were accounted for elsewhere is a matter of algebra, too. λ is chosen on such rows held out.
@@ -19,7 +21,7 @@ __all__ = ["PENALTIES", "Fit", "NormalEquations", "best_ridge", "ridge"]
 
 Array = NDArray[Any]
 
-PENALTIES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of λ that are tried, relative to each feature's variance."""
 
 _SMALLEST = 1e-12
@@ -113,16 +115,18 @@ class Fit:
     held: float = float("nan")
 
 
-def ridge(equations: NormalEquations, chosen: NDArray[np.int64], penalty: float) -> Fit:
-    """The minimum for one λ; features that do not vary get no weight."""
+def ridge(equations: NormalEquations, chosen: NDArray[np.int64], penalty: float, prior: Array | None = None) -> Fit:
+    """The minimum for one λ; features that do not vary keep their weight in ``prior`` [O, k], 0 without one."""
     gram, cross = equations.covariance()
     gram, cross = gram[np.ix_(chosen, chosen)], cross[chosen]
+    if prior is not None:
+        cross = cross - gram @ prior.T
     variance = np.diag(gram)
     unit = np.where(variance > _SMALLEST * max(float(variance.max(initial=0.0)), 1e-300), 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
     scaled = gram * unit[:, None] * unit
     scaled[np.diag_indices_from(scaled)] += penalty + (unit == 0)
     solved = _solve(scaled, cross * unit[:, None])
-    weight = (solved * unit[:, None]).T
+    weight = (solved * unit[:, None]).T + (0.0 if prior is None else prior)
     count, origin = max(equations.rows, 1), equations.origin or (np.zeros(len(equations.gram) - 1), np.zeros(len(equations.energy)))
     mean = equations.gram[-1, :-1][chosen] / count + origin[0][chosen]
     return Fit(chosen, weight, equations.cross[-1] / count + origin[1] - weight @ mean, penalty)
@@ -140,10 +144,12 @@ def _solve(matrix: Array, right: Array) -> Array:
         return np.asarray(vectors @ (inverse[:, None] * (vectors.T @ right)))
 
 
-def best_ridge(fit: NormalEquations, held: NormalEquations, chosen: NDArray[np.int64], penalties: Sequence[float] = PENALTIES) -> Fit:
+def best_ridge(
+    fit: NormalEquations, held: NormalEquations, chosen: NDArray[np.int64], prior: Array | None = None, penalties: Sequence[float] = PENALTIES
+) -> Fit:
     """The fit of least error on ``held`` among several λ."""
     found = []
     for penalty in penalties:
-        each = ridge(fit, chosen, penalty)
+        each = ridge(fit, chosen, penalty, prior)
         found.append(Fit(each.chosen, each.weight, each.bias, penalty, held.error(each)))
     return min(found, key=lambda each: each.held)

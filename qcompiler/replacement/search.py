@@ -157,10 +157,16 @@ class Survey:
 
     def _replacement(self, kind: str, family: _Family, chosen: NDArray[np.int64], inputs: NDArray[np.int64], *, skip: bool) -> Replacement:
         widths = self.region.widths
-        fit = best_ridge(family.fit, family.held, np.concatenate([chosen, inputs]))
+        fit = best_ridge(family.fit, family.held, np.concatenate([chosen, inputs]), self._prior(family, chosen, len(inputs)))
         features = chosen if family.drawn is None or not len(chosen) else family.drawn.first(len(chosen))
         cost = bundle_cost(widths[0], len(chosen), widths[-1], factors=family.factors, skip=skip)
         return Replacement(self.region, kind, features, fit, skip, cost)
+
+    def _prior(self, family: _Family, chosen: NDArray[np.int64], inputs: int) -> Array | None:
+        """What a pair's last layer makes of the neurons now; nothing is known of other features, nor of neurons that are not next to the outputs."""
+        if family.drawn is not None or len(self.region.layers) != 2:
+            return None
+        return np.pad(matrix_of(self.region.layers[1])[:, chosen], ((0, 0), (0, inputs)))
 
     def _order(self, family: _Family, how: str, skip: bool) -> NDArray[np.int64]:
         key = (id(family), how, skip)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.replacement.fit import Fit, NormalEquations, best_ridge, ridge
+from qcompiler.replacement.fit import PENALTIES, Fit, NormalEquations, best_ridge, ridge
 
 
 def problem(rows=400, features=7, targets=3, noise=0.1, seed=0, mean=0.0):
@@ -42,6 +42,22 @@ def test_the_normal_equations_hold(seed, penalty):
     residual = y - z @ fit.weight.T - fit.bias
     np.testing.assert_allclose(residual.mean(axis=0), 0, atol=1e-10)
     np.testing.assert_allclose(residual.T @ centred / len(z), penalty * fit.weight * z.var(axis=0), atol=1e-10)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_what_is_known_before_is_kept_where_rows_say_nothing_and_given_up_where_they_do(seed):
+    z, y, weight = problem(rows=60, seed=seed)
+    z[:, 6] = 1.0
+    normal = equations(z, y)
+    prior = weight + 1
+    kept, free = (ridge(normal, np.arange(7), penalty, prior) for penalty in (1e9, 0.0))
+    np.testing.assert_allclose(kept.weight, prior, atol=1e-6)
+    np.testing.assert_allclose(free.weight[:, :6], ridge(normal, np.arange(7), 0.0).weight[:, :6], atol=1e-8)
+    np.testing.assert_allclose(free.weight[:, 6], prior[:, 6])  # a feature that never varied
+    some, centred = ridge(normal, np.arange(7), 0.1, prior), z - z.mean(axis=0)
+    residual = y - z @ some.weight.T - some.bias
+    np.testing.assert_allclose(residual.T @ centred / len(z), 0.1 * (some.weight - prior) * z.var(axis=0), atol=1e-10)
 
 
 def test_the_error_of_any_fit_on_other_rows_is_what_it_is_when_computed_row_by_row():
@@ -88,7 +104,7 @@ def test_the_penalty_is_that_of_least_error_on_rows_held_out():
     normal, held = equations(z, y), equations(other_z[30:], other_y[30:])
     everything = np.arange(40)
     best = best_ridge(normal, held, everything)
-    assert best.held == min(held.error(ridge(normal, everything, penalty)) for penalty in (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1))
+    assert best.held == min(held.error(ridge(normal, everything, penalty)) for penalty in PENALTIES)
     assert best.held == pytest.approx(held.error(best))
     assert best.penalty > 1e-9
 
