@@ -32,7 +32,7 @@ from qcompiler.runner import Runner
 
 THREADS = 2
 NEWS = 96
-"""News documents that MiniLM is calibrated on: its task's reviews are 20 tokens each, the rest of their 128 being padding."""
+"""News documents that MiniLM is calibrated on: its task's reviews are some 20 tokens each, and the rest of their 128 is padding."""
 
 SHARES = (0.75, 0.5, 0.34, 0.25)
 """Of the blocks' cost."""

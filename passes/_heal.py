@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.feeds import HELD_SHARE, count_feeds, held_out
-from ..calibration.gram import FEWEST_ROWS, MOST_ROWS, ROWS_PER_PRODUCT
+from ..calibration.gram import FEWEST_ROWS, MOST_ROWS
 from ..calibration.network_loss import NetworkLoss
 from ..calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
 from ..ir import Constant, Graph, Tensor, constant_of, consumers, copy_of, names_in, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias
 from ..pass_base import Context, Feed
 from ..replacement.fit import Fit, NormalEquations, best_ridge
-from ..replacement.observe import draw_rows
+from ..replacement.observe import ROWS_PER_FEATURE, draw_rows
 from ..replacement.regions import linear_output, rows_of
 from ..report.record import Tuning
 from ..runner import Runner
@@ -106,7 +106,7 @@ def _equations(graph: Graph, reference: Graph, layer: Layer, data: Iterable[Feed
     source, target, (_, products) = layer.node.inputs[0].name, _stream(graph, layer).name, products_of_row(layer)
     fit, held = (NormalEquations(products, layer.channels) for _ in range(2))
     feeds = count_feeds(data)
-    apart, count = held_out(feeds, seed), min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
+    apart, count = held_out(feeds, seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
     here, there = Runner(graph, [source, target]), Runner(reference, [target])
     for number, feed in enumerate(data):
         values, wanted = here.run(feed, [source, target]), there.run(feed, [target])[target]

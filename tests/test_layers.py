@@ -17,8 +17,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
 
-IDEAS = ("grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.levels", "allocation")
-"""Mathematics without any graph. The rest of `equivalence` finds regions of graphs and folds transforms into them."""
+IDEAS = (
+    "grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.levels", "allocation",
+    "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
+)  # fmt: skip
+"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""
 
 DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "verify")
 """What drives passes; a pass knows none of it."""

@@ -10,7 +10,7 @@ from qcompiler import pipeline
 from qcompiler.errors import OptionError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Context, Pass
-from qcompiler.pipeline import BUILT_IN, GROUPS, Pipeline, preset
+from qcompiler.pipeline import BUILT_IN, GROUPS, NORMALIZE, Pipeline, preset
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,14 @@ def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None
     for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
         assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(level: int) -> None:
+    names = [step.name for step in preset(level, bundle_error=0.05, for_onnx=False).passes]
+    assert names.index("snnk-bundle") == len(NORMALIZE)
+    assert {step.name: step for step in preset(level, bundle_error=0.05, for_onnx=False).passes}["snnk-bundle"].error == 0.05
+    assert "snnk-bundle" not in [step.name for step in preset(level, for_onnx=False).passes]
 
 
 def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:

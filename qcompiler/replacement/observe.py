@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
-from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS, ROWS_PER_PRODUCT
+from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
 from qcompiler.layers import Layer
@@ -26,6 +26,9 @@ from qcompiler.runner import Runner
 __all__ = ["Batch", "Judgement", "Observed", "Site"]
 
 Array = NDArray[Any]
+
+ROWS_PER_FEATURE = 16
+"""Rows wanted over all feeds, per feature: a fit to few times as many rows as features errs more on others."""
 
 _FEWEST_CLUSTERS = 4
 """Feeds held out from which each is one sample; fewer would not tell how sure an estimate is."""
@@ -78,7 +81,7 @@ class Observed:
     seed: int = 0
 
     def batches(self, region: Region, products: int) -> Iterator[Batch]:
-        """The rows of each feed, some four for each of so many ``products`` over all feeds.
+        """The rows of each feed, some `ROWS_PER_FEATURE` for each of so many ``products`` over all feeds.
 
         Raises:
             DataError: no feed at all.
@@ -117,7 +120,7 @@ class Observed:
         feeds = count_feeds(self.data)
         if feeds == 0:
             raise DataError("the calibration set is empty; give at least one feed")
-        return held_out(feeds, self.seed), min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
+        return held_out(feeds, self.seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
 
 
 class Judgement:
