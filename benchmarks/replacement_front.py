@@ -34,7 +34,7 @@ THREADS = 2
 NEWS = 96
 """News documents that MiniLM is calibrated on: its task's reviews are some 20 tokens each, and the rest of their 128 is padding."""
 
-SHARES = (0.75, 0.5, 0.34, 0.25)
+SHARES = (0.5, 0.25, 0.75)
 """Of the blocks' cost."""
 
 QUANTIZE = "quantize-activations,quantize-weights,choose-widths"
@@ -43,8 +43,11 @@ SPEND = "error=1e9, goal=error, latency=off"
 """Options of a replacement that is to spend its share of the cost, whatever it errs by."""
 
 KINDS = {"own neurons": "neurons", "drawn relu": "relu", "drawn cos": "cos", "drawn product": "product"}
-BITS = {"int5": 0.67, "int4": 0.5, "int3": 0.38, "int2": 0.25}
-"""Grids of few levels, and the share of 8 bits that they take in a file."""
+BITS = {"int4": 0.5, "int2": 0.25, "int6": 0.75}
+"""Grids of few levels, and the share of 8 bits that they take."""
+
+MIXED = 0.75
+"""Share of the blocks' cost at which neurons are kept that go on a grid of 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,14 @@ def pipelines(task: Task) -> Iterator[tuple[str, float, str]]:
     layers = ",".join(layer.node.name for chain in find_chains(graph) for layer in chain.layers)
     few = "benchmarks.replacement_front:GridOfBlocks(grid='{}')"
     yield "8 bits", 1.0, plain
-    for grid, share in BITS.items():
-        yield f"plain {grid}", share, f"{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
     for share in SHARES:
-        yield "own neurons", share, f"snnk-bundle(kinds=neurons, cost={share}, {SPEND}),{plain}"
-        yield "low rank", share, f"low-rank(layers='{layers}', cost={share}, {SPEND}),{plain}"
-    for share in SHARES[1::2]:
         for form, kind in KINDS.items():
-            if kind != "neurons":
-                yield form, share, f"snnk-bundle(kinds={kind}, cost={share}, {SPEND}),{plain}"
-    for share, grid in ((0.75, "int4"), (0.5, "int5"), (0.5, "int4")):
-        text = f"snnk-bundle(kinds=neurons, cost={share}, {SPEND}),{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
-        yield f"own neurons and {grid}", round(share * BITS[grid], 3), text
+            yield form, share, f"snnk-bundle(kinds={kind}, cost={share}, {SPEND}),{plain}"
+        yield "low rank", share, f"low-rank(layers='{layers}', cost={share}, {SPEND}),{plain}"
+        for grid in (grid for grid, size in BITS.items() if size == share):
+            yield f"plain {grid}", share, f"{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
+    text = f"snnk-bundle(kinds=neurons, cost={MIXED}, {SPEND}),{few.format('int4')},{QUANTIZE},{LEVELS},tune-statistics"
+    yield "own neurons and int4", MIXED * BITS["int4"], text
 
 
 def _replaced(compiled: Compiled) -> dict[str, Any]:
