@@ -23,8 +23,8 @@ from ._region_time import block_milliseconds, block_of
 HELD_FEEDS = 16
 """Feeds held out on which the network's outputs are compared."""
 
-SURE = 2.0
-"""Standard errors that the budget must leave room for."""
+SURE = 0.977
+"""Confidence that a block's error is within the budget: two standard errors, more where few samples were held out."""
 
 LIMIT_BYTES = 1 << 30
 """Moments of one block."""
@@ -90,7 +90,7 @@ class Trials:
     def attempt(self, after: Graph, block: Block, form: str, cost: Cost) -> Replaced:
         """The verdict on ``after``, a copy of the graph in which a block was replaced; it becomes the graph where it is kept."""
         verdict = self.observed.judged(after, block.last, block.products)
-        loss, bound, reason = self._judge(after), verdict.error + SURE * verdict.deviation, ""
+        loss, bound, reason = self._judge(after), verdict.bound(SURE), ""
         if not bound <= self.error:
             reason = f"as {form} its outputs err by {verdict.error:.3g} (up to {bound:.3g}), and {self.error:g} is allowed"
         elif not loss <= self.error:

@@ -6,7 +6,7 @@
 ridge regression on the float model's outputs. Whole chains of layers are tried first, then each pair. Blocks are taken in graph order, each fitted
 to the inputs that those before it leave; the layers behind are fitted again at the end. What stays:
 
-- the block's error on feeds held out, and two standard errors, are within the budget;
+- the block's error on feeds held out is within the budget, with two standard errors to spare;
 - so is the error of the network's outputs;
 - multiply-accumulates and bytes fall below the stated share.
 

@@ -156,6 +156,13 @@ class Judgement:
         away = np.square(errors - self.error * energies).sum() * samples / max(samples - 1, 1)
         return float(np.sqrt(away) / max(energies.sum(), 1e-30))
 
+    def bound(self, confidence: float) -> float:
+        """What the error is below with this confidence, by Student's distribution: few samples leave much room; a single one says nothing."""
+        from scipy.special import stdtrit
+
+        samples = len(np.concatenate(self._errors))
+        return self.error + float(stdtrit(samples - 1, confidence)) * self.deviation if samples > 1 else float("inf")
+
 
 def draw_rows(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """``count`` different indices below ``total``, ascending; all of them where there are no more."""

@@ -180,7 +180,7 @@ class Replaced:
         macs_before, macs_after: multiply-accumulates of one row (a token, a pixel).
         bytes_before, bytes_after: of the weights at 8 bits and the biases.
         error: of the block's outputs against the float model's, on feeds held out; None where it was not tried.
-        bound: ``error`` and two standard errors.
+        bound: what the error is below with some certainty (two standard errors).
         loss_before, loss_after: error of the network's outputs relative to their energy, on feeds held out.
         milliseconds_before, milliseconds_after: of the block alone at 8 bits on the machine; None where that was not measured.
     """
