@@ -111,6 +111,9 @@ class LowRank(Pass):
         chosen = not self.layers or layer.node.name in self.layers.split(",")
         if not (plain and chosen) or (self.form == "tensor-train" and layer.node.op == "Conv"):
             return False
+        if self.form == "tensor-train" and any(tensor.shape is None for tensor in (layer.node.inputs[0], layer.node.outputs[0])):
+            ctx.declined(layer.node, "the rank of what it reads is not known, so that its channels cannot be split")
+            return False
         outputs, products = layer.channels, products_of_row(layer)[1]
         if 16 * products**2 > LIMIT_BYTES:
             ctx.declined(layer.node, f"its moments would take more than {LIMIT_BYTES >> 20} MiB")

@@ -11,7 +11,7 @@ The sums are float64 and of fixed size however many rows come; any subset of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,21 +115,34 @@ class Fit:
     held: float = float("nan")
 
 
+class _System:
+    """The normal equations of some features in units of their deviations: only the diagonal depends on λ."""
+
+    def __init__(self, equations: NormalEquations, chosen: NDArray[np.int64], prior: Array | None) -> None:
+        gram, cross = equations.covariance()
+        gram, cross = gram[np.ix_(chosen, chosen)], cross[chosen]
+        self._chosen, self._prior = chosen, np.zeros((cross.shape[1], len(chosen))) if prior is None else prior
+        if prior is not None:
+            cross = cross - gram @ prior.T
+        variance = np.diag(gram)
+        varies = variance > _SMALLEST * max(float(variance.max(initial=0.0)), 1e-300)
+        self._unit = np.where(varies, 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
+        self._scaled, self._right = gram * self._unit[:, None] * self._unit, cross * self._unit[:, None]
+        count, origin = max(equations.rows, 1), equations.origin or (np.zeros(len(equations.gram) - 1), np.zeros(len(equations.energy)))
+        self._means = equations.gram[-1, :-1][chosen] / count + origin[0][chosen], equations.cross[-1] / count + origin[1]
+
+    def fit(self, penalty: float) -> Fit:
+        """The minimum for one λ."""
+        damped = self._scaled.copy()
+        damped[np.diag_indices_from(damped)] += penalty + (self._unit == 0)
+        weight = (_solve(damped, self._right) * self._unit[:, None]).T + self._prior
+        inputs, outputs = self._means
+        return Fit(self._chosen, weight, outputs - weight @ inputs, penalty)
+
+
 def ridge(equations: NormalEquations, chosen: NDArray[np.int64], penalty: float, prior: Array | None = None) -> Fit:
     """The minimum for one λ; features that do not vary keep their weight in ``prior`` [O, k], 0 without one."""
-    gram, cross = equations.covariance()
-    gram, cross = gram[np.ix_(chosen, chosen)], cross[chosen]
-    if prior is not None:
-        cross = cross - gram @ prior.T
-    variance = np.diag(gram)
-    unit = np.where(variance > _SMALLEST * max(float(variance.max(initial=0.0)), 1e-300), 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
-    scaled = gram * unit[:, None] * unit
-    scaled[np.diag_indices_from(scaled)] += penalty + (unit == 0)
-    solved = _solve(scaled, cross * unit[:, None])
-    weight = (solved * unit[:, None]).T + (0.0 if prior is None else prior)
-    count, origin = max(equations.rows, 1), equations.origin or (np.zeros(len(equations.gram) - 1), np.zeros(len(equations.energy)))
-    mean = equations.gram[-1, :-1][chosen] / count + origin[0][chosen]
-    return Fit(chosen, weight, equations.cross[-1] / count + origin[1] - weight @ mean, penalty)
+    return _System(equations, chosen, prior).fit(penalty)
 
 
 def _solve(matrix: Array, right: Array) -> Array:
@@ -148,8 +161,6 @@ def best_ridge(
     fit: NormalEquations, held: NormalEquations, chosen: NDArray[np.int64], prior: Array | None = None, penalties: Sequence[float] = PENALTIES
 ) -> Fit:
     """The fit of least error on ``held`` among several λ."""
-    found = []
-    for penalty in penalties:
-        each = ridge(fit, chosen, penalty, prior)
-        found.append(Fit(each.chosen, each.weight, each.bias, penalty, held.error(each)))
-    return min(found, key=lambda each: each.held)
+    system = _System(fit, chosen, prior)
+    found = [system.fit(penalty) for penalty in penalties]
+    return min((replace(each, held=held.error(each)) for each in found), key=lambda each: each.held)

@@ -132,6 +132,14 @@ def test_layers_can_be_chosen_by_name_and_others_are_left_alone():
     assert ops(grouped) == ["Conv"]
 
 
+def test_cores_need_to_know_how_many_axes_there_are():
+    graph, feeds = case("MatMul")
+    graph.inputs[0].shape = None
+    changed, report = factor(graph, feeds, form="tensor-train")
+    assert not changed
+    assert "its channels cannot be split" in report.declined[0].reason
+
+
 @pytest.mark.parametrize(("form", "kind"), [("MatMul", "svd"), ("MatMul", "tensor-train"), ("Conv of nine taps", "svd")])
 def test_factors_run_on_the_machine_as_their_integer_onnx_does(form, kind):
     graph, feeds = case(form)
