@@ -2,7 +2,8 @@
 
 `choose-widths` weighs what 16 bits gain against what they cost; this pass does not ask. A grid becomes int16 with zero point 0 over the same range
 wherever the accumulators of the layers that read it provably stay within int32 (``sum|w| * 2^15 + |bias| < 2^31`` for every output channel), and of
-two activations that are multiplied both only where one is a row of probabilities. What cannot be widened stays at 8 bits, and a line says which tensor and why.
+two activations that are multiplied both only where one is a row of probabilities. What cannot be widened stays at 8 bits, and
+a line says which tensor and why.
 """
 
 from __future__ import annotations

@@ -70,6 +70,8 @@ def compile_command(
     activations: Annotated[str, typer.Option(help="Activations: uint8, int8, uint4 (what layers multiply has 4 bits), int16.")] = "uint8",
     size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
+    bundle: Annotated[str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")] = "off",
+    bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
@@ -87,6 +89,7 @@ def compile_command(
 
         options = Options(
             level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify, activations,
+            bundle, bundle_error,
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 
@@ -36,6 +36,7 @@ from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
+from qcompiler.passes.low_rank import LowRank
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.nupes import Nupes
@@ -54,6 +55,7 @@ from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
 from qcompiler.passes.sign_activations import SignActivations
 from qcompiler.passes.smooth_activations import SmoothActivations
+from qcompiler.passes.snnk_bundle import SnnkBundle
 from qcompiler.passes.split_layers import SplitLayers
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
@@ -66,9 +68,9 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
-    FuseSoftmax, FuseSplit, InlineIf, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights,
-    ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SignActivations,
-    SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
+    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
+    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
+    SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -107,74 +109,6 @@ class Pipeline:
     def reaches(self) -> Stage:
         """Stage of a graph behind the last pass."""
         return self.passes[-1].ensures if self.passes else Stage.FLOAT
-
-
-ONNX_ENOUGH_DB = 25.0
-"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
-
-ACTIVATIONS = ("uint8", "int8", "uint4", "int16")
-"""Types of activations: what layers multiply has 4 bits with ``uint4``, every tensor 16 where they fit with ``int16``."""
-
-
-def preset(
-    level: int, *, weights: str = "int8", activations: str = "uint8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool,
-    size_budget: float | None = None, max_loss: float | None = None,
-) -> Pipeline:  # fmt: skip
-    """The pipeline of ``-O<level>``.
-
-    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights; 3 rescales
-    activations channel by channel where that helps, measures on more feeds, widens whatever limits the accuracy and lets the solver look further.
-    The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file (``for_onnx``), whose products may also be
-    made exact for any CPU.
-
-    ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
-    ``activations`` is one of `ACTIVATIONS`; with ``uint4`` inputs of layers are rotated where that pays (from level 1 on).
-    """
-    auto, low_bit = weights == "auto", weights != "int8"
-    grid = "int8" if auto else weights
-    tables = (RoundTables(grid=weights),) if low_bit and not auto else ()
-    signs = (SignActivations(),) if activations == "int8" else ()
-    if level == 0:
-        if auto:
-            raise OptionError("--weights auto: choosing grids needs -O1 or more")
-        nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
-        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *widths_of(activations), *nearest, *signs, StoreCodes()))
-    smooth = (SmoothActivations(),) if level == 3 else ()
-    enough = ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db
-    chosen = ChooseWidths(widen=widen, enough_db=enough)
-    if level == 3:
-        chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
-    widths = widths_of(activations, chosen)
-    rotate = (RotateInputs(bits=4 if low_bit else 8),) if activations == "uint4" else ()
-    exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
-    budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
-    allocation = (build_pass(AllocateBits, budget),) if auto else ()
-    levels: tuple[Pass, ...] = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
-    if level > 1 and not low_bit and not exact_products:  # another solver would undo the scales that make products exact
-        levels = (ReconstructLayers(grid=grid, solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),)
-    return Pipeline((
-        *NORMALIZE, *smooth, *rotate, *tables, QuantizeActivations(), QuantizeWeights(), *widths, *exact_products, *allocation, *levels,
-        CorrectBias(), *signs, StoreCodes(),
-    ))  # fmt: skip
-
-
-def widths_of(activations: str, chosen: ChooseWidths | None = None) -> tuple[Pass, ...]:
-    """The passes that decide how wide activations are; ``chosen`` decides where the user's type leaves a choice."""
-    if activations not in ACTIVATIONS:
-        raise OptionError(f"--activations {activations}: must be one of {', '.join(ACTIVATIONS)}")
-    if activations == "int16":
-        if chosen is not None and chosen.widen != "auto":
-            raise OptionError(f"--activations int16: all activations are wide; leave out --widen {chosen.widen}")
-        return (WidenActivations(),)
-    narrow = (NarrowActivations(),) if activations == "uint4" else ()
-    return (*((chosen,) if chosen is not None else ()), *narrow)
-
-
-LONGEST_ROW, MOMENTS_MB = 1200, 32
-"""With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
-
-LEVEL_SOLVERS = {1: "clip", 2: "gptq", 3: "beam"}
-"""What chooses the levels of weights below 8 bits at each effort."""
 
 
 def find_pass(name: str) -> type[Pass]:

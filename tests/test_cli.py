@@ -94,6 +94,20 @@ def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path,
     assert np.abs(outputs[0] - outputs[1]).max() <= 0.05 * np.abs(outputs[0]).max()
 
 
+def test_blocks_are_bundled_when_asked_for_and_the_report_names_them(tmp_path: Path) -> None:
+    model, report = MODELS / "languages" / "model.onnx", tmp_path / "report.json"
+    options = ["--calib", MODELS / "languages" / "calibration.npz", "-O", 0, "--report", report, "--bundle", "auto", "--bundle-error", "0.05"]
+    result = call(compile_command, model, "-o", tmp_path / "out.qprog", *options)
+    assert result.exit_code == 0, result.output
+    assert "multiply-accumulates a row fewer" in result.stdout
+    for record in json.loads(report.read_text())["replacements"]:
+        assert record["region"] in result.stdout
+        assert record["kept"]
+        assert 0 < record["bound"] <= 0.05
+        assert record["macs_after"] < record["macs_before"]
+        assert record["milliseconds_after"] > 0
+
+
 def test_diff_of_a_model_with_itself_finds_no_difference(compiled: Path) -> None:
     result = call(diff_command, compiled / "out.onnx", compiled / "out.onnx", "--json", "--feeds", CALIBRATION)
     assert result.exit_code == 0, result.output
@@ -124,6 +138,10 @@ def test_diff_with_the_float_model_shows_the_worst_layers_first(compiled: Path) 
         ([MODEL, "--activations", "int16", "--widen", "off"], ["--activations int16", "--widen off"]),
         ([MODEL, "--activations", "uint4", "--passes", "normalize,quantize"], ["--activations uint4", "narrow-"]),
         ([MODEL, "--weights", "auto", "--size-budget", "much"], ["--size-budget much", "50%"]),
+        ([MODEL, "--bundle", "maybe"], ["--bundle maybe", "auto or off"]),
+        ([MODEL, "--bundle-error", "0.1"], ["--bundle-error 0.1", "--bundle auto"]),
+        ([MODEL, "--bundle", "auto", "--bundle-error", "0"], ["--bundle-error 0", "above 0"]),
+        ([MODEL, "--bundle", "auto", "--passes", "normalize"], ["--bundle auto", "snnk-bundle(error=0.02)"]),
         ([MODEL, "--weights", "int4", "--size-budget", "50%"], ["--weights int4", "--weights auto"]),
         ([MODEL, "--weights", "auto", "-O", "0"], ["--weights auto", "-O1"]),
         ([MODEL, "--print-after", "nothing"], ["--print-after nothing", "quantize-weights"]),
