@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,13 @@ from .control import (
     YIELD,
 )
 from .errors import MachineError
-from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, PACKED_COLUMN, Source
+from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, Source
 from .isa import Isa
 from .native import Native, yield_address
 from .opcodes import BY_NUMBER
 from .pace import Pace
 from .packing import pack_program
-from .parts import divide, part_rows, useful_threads
+from .parts import divide, form_of, part_rows, useful_threads
 from .plan import ALIGNMENT, Bound
 from .program import Program
 
@@ -67,7 +68,9 @@ class Arena:
         self.code[:, ISA_COLUMN] = isa
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
-            self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.transformed
+            self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.form
+        for index, following in pairwise(sorted(self.packed)):
+            self.code[index, NEXT_COLUMN] = self.code[following, PACKED_COLUMN]
         self._count = len(self.code)
         groups = self._divide(threads) if threads > 1 else []
         self.is_shared, self.pace = bool(groups), Pace()
@@ -124,7 +127,7 @@ class Arena:
         total = self._count
         for index, numbers in enumerate(self.code):
             opcode = BY_NUMBER[int(numbers[0])]
-            parts = divide(opcode, opcode.row(numbers.tolist()), threads)
+            parts = divide(opcode, opcode.row(numbers.tolist()), threads, form_of(numbers))
             if parts:
                 groups[index] = (total, len(parts))
                 rows.append(part_rows(opcode, numbers, parts))

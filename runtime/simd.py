@@ -5,10 +5,11 @@ make one step: four uint8 (layout *quad*, for the dot-product instructions) or t
 after step, the weights of its 16 columns for that step: 64 bytes in quad layout, 32 in pair layout, 64 in *wide* layout
 (pairs of int16, for products of two activations). All flavours give the same int32 sums, bit for bit.
 
-Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)``. A row of activations is a number
+Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias, acc)``. A row of activations is a number
 of *segments*, each of ``steps`` steps: address of int64 addresses, one for every row of the tile; address of int64 offsets, one for every
-segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of int32
-start values (16 a panel), and of the int32 results [tile rows, 16 * panels]. A matrix has one segment, a window one for each line.
+segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is needed
+soon (a cache line of it is fetched at every step), of int32 start values (16 a panel), and of the int32 results [tile rows, 16 * panels].
+A matrix has one segment, a window one for each line.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import loop, splat
+from .emit import loop, prefetch, splat
 from .isa import LANES as LANES
 from .isa import Isa as Isa
 from .isa import best_isa as best_isa
 
 TILE_ROWS = 6
 STEP_BYTES = 4
+CACHE_LINE = 64
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 
@@ -94,7 +96,7 @@ class TileBuilder:
 
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
         self.builder, self.flavour, self.rows, self.panels = builder, flavour, rows, panels
-        self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.bias, self.acc = arguments
+        self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.fetch, self.bias, self.acc = arguments
         self.lanes = flavour.bits // 32
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
         self.acc_type = _vector(_I32, self.lanes)
@@ -126,7 +128,13 @@ class TileBuilder:
         sources = [self._pointer(builder.add(self._number(self.pointers, ir.Constant(_I64, r)), offset)) for r in range(self.rows)]
         first = builder.add(self.b, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, self.step_bytes))))
         panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(_I64, p)))) for p in range(self.panels)]
-        return loop(builder, self.steps, sums, lambda step, values: self._step(step, sources, panels, values))
+        soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, CACHE_LINE))))
+
+        def step(index: Any, values: list[Any]) -> list[Any]:
+            prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
+            return self._step(index, sources, panels, values)
+
+        return loop(builder, self.steps, sums, step)
 
     def _weights(self, panel: Any, step: Any, part: int) -> Any:
         """The weights of one vector of columns for one step."""
@@ -159,21 +167,21 @@ class TileBuilder:
             self.builder.store(value, self.builder.bitcast(target, self.acc_type.as_pointer()), align=4)
 
 
-Tile = Callable[[int, int, int, int, int, int, int, int], None]
+Tile = Callable[[int, int, int, int, int, int, int, int, int], None]
 
 
 def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
     """An intrinsic for compiled code; where the CPU lacks the instructions it is empty, and `Session` never selects it."""
 
     def tile(
-        typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, bias: Any, acc: Any
+        typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, bias: Any, acc: Any
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.isa.supported:
                 TileBuilder(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 8)), codegen
+        return types.void(*([types.int64] * 9)), codegen
 
     return intrinsic(tile)  # type: ignore[no-any-return]
 
