@@ -18,10 +18,10 @@ from ..runner import Runner
 
 Array = NDArray[Any]
 
-ROWS = 512
+ROWS = 2048
 """Vectors of a layer's inputs that a range is chosen on."""
 
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 21
 """Numbers that they hold at most."""
 
 SHRINK = 0.9

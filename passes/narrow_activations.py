@@ -114,7 +114,7 @@ class NarrowActivations(Pass):
 
     name: ClassVar[str] = "narrow-activations"
     bits: int = 4
-    feeds: int = 8
+    feeds: int = 16
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 7 or self.feeds < 1:

@@ -138,7 +138,7 @@ class RotateInputs(Pass):
     activation_bits: int = 4
     block: int = 128
     draws: int = 2
-    feeds: int = 8
+    feeds: int = 16
     scale: bool = True
     gain: float = 0.2
 
