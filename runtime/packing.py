@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_DTYPE, SHIFT_BASE, Element, Opcode
+from .instruction import ELEMENT_DTYPE, SHIFT_BASE, Element, Opcode, Source
 from .interleaving import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
 from .isa import LANES, Isa
 from .opcodes import BY_NUMBER
@@ -21,6 +21,9 @@ from .winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 Packed = NDArray[np.uint8]
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
+
+_READ_PACKED = ("gemm", "conv", "lstm")
+"""Opcodes that never read the stored weights when these are packed."""
 
 _ALIGNMENT = 64
 _SMALLEST_GROUP = 4
@@ -55,6 +58,26 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
         packed[index] = _pack_product(program, constants, fields, size, group, isa)
     return packed
+
+
+def decoded_operands(program: Program, bound: Bound, packed: Mapping[int, Weights]) -> dict[tuple[int, int], Packed | None]:
+    """By instruction and column the constants that are stored in codes, as values; None where nobody reads them. Kept by the program."""
+    found: dict[tuple[int, int], Packed | None] = {}
+    for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
+        constant = int(program.code[index, column])
+        if program.constants[constant].coding is None:
+            continue
+        unread = index in packed and program.opcode(index).name in _READ_PACKED
+        found[index, column] = None if unread else _decoded(program, constant)
+    return found
+
+
+def _decoded(program: Program, constant: int) -> Packed:
+    with program.lock:
+        key = ("decoded", constant)
+        if key not in program.packed:
+            program.packed[key] = _joined([program.constant(constant).reshape(-1).view(np.uint8)])
+        return program.packed[key]
 
 
 def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> Weights:
