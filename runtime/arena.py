@@ -68,7 +68,7 @@ class Arena:
         self.code[:, ISA_COLUMN] = isa
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
-            self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.transformed
+            self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.form
         self.decoded = decoded_operands(program, bound, self.packed)
         for (index, column), values in self.decoded.items():
             self.code[index, column] = 0 if values is None else address_of(values)

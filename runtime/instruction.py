@@ -14,7 +14,7 @@ WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
 FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = WIDTH - 4, WIDTH - 3, WIDTH - 2, WIDTH - 1
-"""In a linked table: 1 for transformed weights; 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the
+"""In a linked table: the `Form` of packed weights; 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the
 instruction set that packed them."""
 
 BLOCK = 512
@@ -76,6 +76,15 @@ ELEMENT_DTYPE = {Element.U8: "uint8", Element.I8: "int8", Element.I16: "int16", 
 U8, I8, I16, I32, I64, BOOL = Element
 CODES = (U8, I16)
 INTEGERS = (U8, I8, I16, I32, I64, BOOL)
+
+
+class Form(IntEnum):
+    """What packed weights are."""
+
+    PANELS = 0  # int8, by panels of columns, or of channels
+    TRANSFORMED = 1  # for kernels/transformed.py
+    CODES_4 = 2  # panels of codes of 4 bits
+    CODES_2 = 3
 
 
 class Source(IntEnum):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qcompiler.runtime.instruction import Form
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.session import Session
 
@@ -63,7 +64,7 @@ def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
 @pytest.mark.parametrize(("channels", "transformed"), [(224, True), (240, False)])
 def test_the_largest_sums_are_exact_or_not_transformed(channels: int, transformed: bool) -> None:
     program, feeds, expected = extreme(channels)
-    assert packing.pack_program(program, program.bind(), best_isa())[0].transformed is transformed
+    assert (packing.pack_program(program, program.bind(), best_isa())[0].form is Form.TRANSFORMED) is transformed
     for isa in Isa:
         if isa.supported:
             np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], expected)
