@@ -195,8 +195,8 @@ def few_values(rows: int, values: int) -> Callable[[], object]:
     b = ProgramBuilder()
     source, target = (b.buffer((rows, SIDE), np.uint8, name) for name in "xy")
     b.input("x", source, np.float32, x.shape, scale=0.03, zero_point=128)
-    w, scale = rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)), {"m": np.full(SIDE, 1 << 30), "n": np.full(SIDE, 44)}
-    b.emit("gemm", x=source, y=target, w=w, bias=np.zeros(SIDE, np.int32), **scale, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
+    w, bias, m, n = rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)), *(np.full(SIDE, v) for v in (0, 1 << 30, 44))
+    b.emit("gemm", x=source, y=target, w=w, bias=bias, m=m, n=n, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
     b.output("y", target, np.float32, x.shape, scale=0.1, zero_point=128)
     session = Session(b.program(), num_threads=1)
     return lambda: session.run({"x": x})
@@ -206,8 +206,8 @@ def matmul_nbits(rows: int, accuracy_level: int) -> Callable[[], object]:
     """A run of onnxruntime's product with a weight of 4 bits, a scale for every 32."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, SIDE)).astype(np.float32)
-    weights = {"B": rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), "scales": np.full((SIDE, SIDE // 32), 0.01, np.float32)}
-    attributes = {"K": SIDE, "N": SIDE, "bits": 4, "block_size": 32, "accuracy_level": accuracy_level}
+    weights: dict[str, Array] = {"B": rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), "scales": np.full((SIDE, SIDE // 32), 0.01, np.float32)}
+    attributes: dict[str, Any] = {"K": SIDE, "N": SIDE, "bits": 4, "block_size": 32, "accuracy_level": accuracy_level}
     node = onnx.helper.make_node("MatMulNBits", ["x", *weights], ["y"], domain="com.microsoft", **attributes)
     ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, x.shape) for name in "xy"]
     graph = onnx.helper.make_graph([node], "product", ports[:1], ports[1:], [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()])

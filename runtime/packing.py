@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_DTYPE, SHIFT_BASE, Element, Form, Opcode, Source
+from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, SHIFT_BASE, Element, Form, Opcode, Source
 from .interleaving import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
 from .isa import LANES, TABLE_BYTES, Isa, coded_panels
 from .opcodes import BY_NUMBER
@@ -29,7 +29,8 @@ MOST_CODED_ROWS = 4
 """Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed."""
 
 _LARGE = 1 << 21
-"""Weights from which codes pay for int16 activations and 512-bit vectors: in the second cache, widening bytes takes longer than reading them."""
+"""Bytes that do not fit a second cache. Above it codes pay for int16 activations and 512-bit vectors, too (below, widening bytes takes longer than
+reading them), and tables that rows are gathered from stay in codes."""
 
 MOST_ROWS_OF_2_BITS = 2
 """The same for codes of 2 bits; for more rows they are codes of 4."""
@@ -60,6 +61,9 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
         if opcode.name == "piecewise" and isa is not Isa.AVX512_VNNI:
             packed[index] = Weights(_listed_codes(program, index, opcode, fields))
             continue
+        if opcode.name == "gather" and bound.kinds[index, opcode.position("x")] == Source.CONSTANT:
+            packed |= _coded_gather(program, index, int(program.code[index, opcode.position("x")]), fields)
+            continue
         size = product_size(opcode.name, fields)
         if size is None:
             continue
@@ -70,15 +74,25 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
 
 
 def decoded_operands(program: Program, bound: Bound, packed: Mapping[int, Weights]) -> dict[tuple[int, int], Packed | None]:
-    """By instruction and column the constants that are stored in codes, as values; None where nobody reads them. Kept by the program."""
+    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads them. Kept by the program."""
     found: dict[tuple[int, int], Packed | None] = {}
     for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
         constant = int(program.code[index, column])
-        if program.constants[constant].coding is None:
+        if program.constants[constant].coding is None or (index in packed and program.opcode(index).name == "gather"):
             continue
         unread = index in packed and program.opcode(index).name in _READ_PACKED
         found[index, column] = None if unread else _decoded(program, constant)
     return found
+
+
+def _coded_gather(program: Program, index: int, constant: int, fields: Mapping[str, int]) -> dict[int, Weights]:
+    """Bits and tables of a large table that is read in its stored codes; nothing where it is not one."""
+    info = program.constants[constant]
+    if info.coding is None or info.nbytes < _LARGE:
+        return {}
+    if info.coding.tables > 1 and (fields["outer"] != 1 or info.shape[0] * fields["inner"] * ELEMENT_SIZE[info.element] != info.nbytes):
+        return {}
+    return {index: Weights(np.array(info.coding, np.int64).view(np.uint8))}
 
 
 def _decoded(program: Program, constant: int) -> Packed:

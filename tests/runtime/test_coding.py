@@ -16,7 +16,8 @@ from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.simd import Isa
 
-from qcompiler.runtime import coding
+from qcompiler.runtime import coding, packing
+from tests.runtime.checked import build_one, run_interpreted, run_one
 from tests.runtime.test_program_files import forge
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -133,3 +134,35 @@ def test_forged_codings_name_what_is_wrong(change: Any, message: str, tmp_path: 
     forge(path, lambda parts, text: change(text["constants"][0]))
     with pytest.raises(ProgramError, match=message):
         Session(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
+@pytest.mark.parametrize(("count", "by_rows", "inner"), [(4, False, 3), (8, False, 7), (16, False, 5), (16, False, 4), (7, True, 40), (16, True, 65)])
+def test_gather_reads_codes(dtype: Any, count: int, by_rows: bool, inner: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large tables stay in codes; each row may have values of its own."""
+    monkeypatch.setattr(coding, "SMALLEST", 1)
+    monkeypatch.setattr(packing, "_LARGE", 0)
+    rng, axis = np.random.default_rng(count), 33
+    low, high = LIMITS[dtype]
+    levels = rng.integers(low, high + 1, (axis if by_rows else 1, count)).astype(dtype)
+    levels[:, :2] = low, high
+    table = np.take_along_axis(np.broadcast_to(levels, (axis, count)), rng.integers(0, count, (axis, inner)), axis=1)
+    indices = np.array([0, 32, -1, -33, 7, 7, 16])
+    program, _ = build_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)
+    assert program.constants[0].coding is not None
+    assert program.constants[0].coding.tables == (axis if by_rows else 1)
+    assert Session(program).memory().packed == 16
+    y = run_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)["y"]
+    np.testing.assert_array_equal(y, table[indices])
+    assert run_interpreted(program, {"indices": indices}, Isa.PORTABLE)["y"].tolist() == table[indices].tolist()
+
+
+def test_a_table_of_another_shape_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the constant that are not the rows gathered."""
+    monkeypatch.setattr(packing, "_LARGE", 0)
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-32768, 32768, (20, 16)).astype(np.int16)
+    table = np.take_along_axis(levels, rng.integers(0, 16, (20, 96)), axis=1)
+    indices = np.array([59, 0, 3])
+    y = run_one("gather", {"indices": indices}, {"y": ((3, 32), np.int16)}, x=table, outer=1, axis=60, inner=32, count=3)["y"]
+    np.testing.assert_array_equal(y, table.reshape(60, 32)[indices])
