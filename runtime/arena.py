@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,13 @@ from .control import (
     YIELD,
 )
 from .errors import MachineError
-from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, PACKED_COLUMN, Source
+from .instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, Source
 from .isa import Isa
 from .native import Native, yield_address
 from .opcodes import BY_NUMBER
 from .pace import Pace
 from .packing import decoded_operands, pack_program
-from .parts import divide, part_rows, useful_threads
+from .parts import divide, form_of, part_rows, useful_threads
 from .plan import ALIGNMENT, Bound
 from .program import Program
 
@@ -72,6 +73,8 @@ class Arena:
         self.decoded = decoded_operands(program, bound, self.packed)
         for (index, column), values in self.decoded.items():
             self.code[index, column] = 0 if values is None else address_of(values)
+        for index, following in pairwise(sorted(self.packed)):
+            self.code[index, NEXT_COLUMN] = self.code[following, PACKED_COLUMN]
         self._count = len(self.code)
         groups = self._divide(threads) if threads > 1 else []
         self.is_shared, self.pace = bool(groups), Pace()
@@ -128,7 +131,7 @@ class Arena:
         total = self._count
         for index, numbers in enumerate(self.code):
             opcode = BY_NUMBER[int(numbers[0])]
-            parts = divide(opcode, opcode.row(numbers.tolist()), threads)
+            parts = divide(opcode, opcode.row(numbers.tolist()), threads, form_of(numbers))
             if parts:
                 groups[index] = (total, len(parts))
                 rows.append(part_rows(opcode, numbers, parts))

@@ -1,4 +1,4 @@
-"""Helpers to write LLVM code: counted loops and vectors of one value."""
+"""Helpers to write LLVM code: counted loops, vectors of one value, requests for cache lines."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def splat(builder: Any, scalar: Any, count: int) -> Any:
     kind = ir.VectorType(scalar.type, count)
     single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
     return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(_I32, count), [0] * count))
+
+
+def prefetch(builder: Any, address: Any, *, write: bool, level: int) -> None:
+    """Ask for the cache line at ``address``, an int64, in the first (1) or the second (2) cache; no address is wrong."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+    builder.call(function, [builder.inttoptr(address, pointer), *(ir.Constant(_I32, value) for value in (int(write), 4 - level, 1))])

@@ -13,9 +13,21 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
-FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = WIDTH - 4, WIDTH - 3, WIDTH - 2, WIDTH - 1
-"""In a linked table: the `Form` of packed weights; 1 for a part of an instruction; address of the weights packed for this CPU (0: none); the
-instruction set that packed them."""
+FIRST_PANEL_COLUMN, PANELS_COLUMN, NEXT_COLUMN, FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = range(WIDTH - 7, WIDTH)
+"""In a linked table: of a part that computes some columns of a product only, the first panel of them and how many (0: all); address of the
+packed weights that are needed next (0: none); the `Form` of the packed weights; 1 for a part of an instruction; address of the weights packed
+for this CPU (0: none); the instruction set that packed them."""
+
+
+class Form(IntEnum):
+    """How the weights that a kernel reads are kept: in panels or chunks, by Winograd's transform, as lines of `scaling.py`, in panels of codes."""
+
+    PACKED = 0
+    TRANSFORMED = 1
+    SCALED = 2
+    CODES_4 = 3
+    CODES_2 = 4
+
 
 BLOCK = 512
 """Elements that an elementwise kernel processes at a time; each block is int64 in scratch memory."""
@@ -42,6 +54,9 @@ SHIFT_BASE = 33
 SCALE_VECTORS = 5
 """Vectors of int32 that scale a vector of sums: multipliers, those of the odd columns moved to even ones, what is added to the upper half
 of a product, right shifts of it, and left shifts of the sums (0 where n is at least `SHIFT_BASE`); `packing.scale_vectors` makes them."""
+
+SCALE_NUMBERS = 5
+"""int32 of each channel that `kernels/scaled.py` reads: the factor's upper and lower 16 bits, those of what is added, and the shift less 16."""
 
 BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)
 """What a row of the border's table asks for; a copy counts bytes."""
@@ -76,15 +91,6 @@ ELEMENT_DTYPE = {Element.U8: "uint8", Element.I8: "int8", Element.I16: "int16", 
 U8, I8, I16, I32, I64, BOOL = Element
 CODES = (U8, I16)
 INTEGERS = (U8, I8, I16, I32, I64, BOOL)
-
-
-class Form(IntEnum):
-    """What packed weights are."""
-
-    PANELS = 0  # int8, by panels of columns, or of channels
-    TRANSFORMED = 1  # for kernels/transformed.py
-    CODES_4 = 2  # panels of codes of 4 bits
-    CODES_2 = 3
 
 
 class Source(IntEnum):

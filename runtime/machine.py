@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH
+from .instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH, Form
 from .jit import jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
@@ -14,12 +14,14 @@ from .kernels.piecewise import piecewise
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
 from .kernels.recurrent import gru, lstm
+from .kernels.scaled import scaled_conv
 from .kernels.transformed import transformed_conv
 from .kernels.wide import is_wide, wide_matmul
 from .memory import load_i64
 from .opcodes import BY_NAME
 
 ROW_BYTES = 8 * WIDTH
+_TRANSFORMED, _SCALED = int(Form.TRANSFORMED), int(Form.SCALED)
 
 (
     _CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST, _MAX_POOL, _AVERAGE_POOL, _REDUCE,
@@ -37,8 +39,10 @@ ROW_BYTES = 8 * WIDTH
 def _convolve(packed: bool, row: int, scratch: int) -> None:
     if not packed:
         conv(row, scratch)
-    elif load_i64(row, FORM_COLUMN) != 0:
+    elif load_i64(row, FORM_COLUMN) == _TRANSFORMED:
         transformed_conv(row, scratch)
+    elif load_i64(row, FORM_COLUMN) == _SCALED:
+        scaled_conv(row, scratch)
     elif is_depthwise(row):
         depthwise_conv(row, scratch)
     else:

@@ -47,20 +47,6 @@ def _storer(width: int) -> Callable[[int, int, int], None]:
     return intrinsic(store)  # type: ignore[no-any-return]
 
 
-@intrinsic
-def prefetch_write(typingctx: Any, address: Any) -> Any:
-    """Fetch a cache line that will be written soon, from another core if that has it; no address is wrong."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-        builder.call(function, [builder.inttoptr(args[0], pointer), *(ir.Constant(number, value) for value in (1, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
 load_u8, load_i8 = _loader(8, False), _loader(8, True)
 load_i16, load_i32, load_i64 = _loader(16, True), _loader(32, True), _loader(64, True)
 store_8, store_16, store_32, store_64 = _storer(8), _storer(16), _storer(32), _storer(64)

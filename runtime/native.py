@@ -24,7 +24,7 @@ from .image import make_image, map_image
 
 WITHOUT_MACHINE_CODE = frozenset({
     "__init__", "arena", "border", "builder", "coding", "container", "expressions", "image", "native", "pace", "packing", "parts", "plan", "program",
-    "requant", "session", "team", "walks", "warm",
+    "requant", "scaling", "session", "team", "walks", "warm",
 })
 """Modules that no compiled function reads: a change in them does not cost a compilation. A test holds this list to be true."""
 

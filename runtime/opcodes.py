@@ -62,7 +62,7 @@ from .fields import (
 from .instruction import (
     BOOL,
     CODES,
-    FORM_COLUMN,
+    FIRST_PANEL_COLUMN,
     I8,
     I16,
     I32,
@@ -103,7 +103,7 @@ _TABLE: list[Opcode] = []
 
 def _define(name: str, fields: list[Field], accesses: Callable[[Values], list[Access]], **more: Any) -> None:
     """Append an opcode. Its number is its place: files hold it, so new ones come last."""
-    if 1 + len(fields) > FORM_COLUMN:
+    if 1 + len(fields) > FIRST_PANEL_COLUMN:
         raise ValueError(f"opcode {name} has {len(fields)} fields")
     _TABLE.append(Opcode(name, len(_TABLE) + 1, tuple(fields), accesses, **more))
 

@@ -15,6 +15,7 @@ from .opcodes import BY_NUMBER
 from .piecewise import Piecewise
 from .plan import Bound
 from .program import Program
+from .scaling import can_scale, lines_of, scale_numbers
 from .windows import is_banded, reads_lines, segment_count
 from .winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 
@@ -41,10 +42,10 @@ _SMALLEST_GROUP = 4
 
 
 class Weights(NamedTuple):
-    """What a kernel reads instead of the stored weights, and its form."""
+    """What a kernel reads instead of the stored weights, and in which form."""
 
     codes: Packed
-    form: Form = Form.PANELS
+    form: Form = Form.PACKED
 
 
 def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]:
@@ -116,6 +117,12 @@ def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[
                 program.packed[transformed] = _transform(program, constants, fields["in_c"], fields["out_c"])
             if program.packed[transformed].size:
                 return Weights(program.packed[transformed], Form.TRANSFORMED)
+        if chunks is not None and can_scale(fields):
+            scaled = (*constants, *(fields[name] for name in ("y_zp", "lo", "hi")), chunks.channels, chunks.vector)
+            if scaled not in program.packed:
+                program.packed[scaled] = _scale(program, constants, fields, chunks.vector)
+            if program.packed[scaled].size:
+                return Weights(program.packed[scaled], Form.SCALED)
         if key not in program.packed:
             program.packed[key] = _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
         return Weights(program.packed[key])
@@ -249,6 +256,13 @@ def _transform(program: Program, constants: tuple[int, ...], channels: int, outp
     bias, m, n = (program.constant(c).reshape(-1)[:outputs].astype(np.int64) for c in constants[1:])
     heads = [values.astype(np.int32) for values in (bias + middle, *scale_vectors(m, n), 64 * middle)]
     return _joined([values.view(np.uint8) for values in (*heads, np.ascontiguousarray(ordered).reshape(-1))])
+
+
+def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], vector: int) -> Packed:
+    """What `kernels/scaled.py` reads; nothing where no line gives the codes of some channel."""
+    numbers = [program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants]
+    lines = lines_of(*numbers, y_zp=f["y_zp"], lo=f["lo"], hi=f["hi"])
+    return np.empty(0, np.uint8) if lines is None else _joined([scale_numbers(lines, vector).view(np.uint8)])
 
 
 def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks) -> Packed:

@@ -2,7 +2,8 @@
 
 A part is itself an instruction of the same opcode, on some rows of the output: its numbers are smaller and its operands begin
 later. So it touches nothing that the whole does not touch, the kernels know nothing of threads, and the parts together
-write every element once, with the same bits.
+write every element once, with the same bits. Products on packed weights can also be divided by columns: such a part is the
+whole instruction, but for the panels of columns that its row in the linked table names.
 """
 
 from __future__ import annotations
@@ -13,8 +14,23 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_SIZE, MAX_RANK, PART_COLUMN, Element, Kind, Opcode, Values
+from .instruction import (
+    ELEMENT_SIZE,
+    FIRST_PANEL_COLUMN,
+    FORM_COLUMN,
+    MAX_RANK,
+    PACKED_COLUMN,
+    PANELS_COLUMN,
+    PART_COLUMN,
+    Element,
+    Form,
+    Kind,
+    Opcode,
+    Values,
+)
+from .isa import LANES
 from .opcodes import BY_NUMBER
+from .winograd import PLANES, SIDE, tile_rows, tiles_of
 
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
 _BATCHES = ("b0", "b1", "b2", "b3")
@@ -34,6 +50,9 @@ _LOOKUP_NANOSECONDS = 0.01
 _RESULT_NANOSECONDS, _STEP_NANOSECONDS, _TAP_NANOSECONDS = 0.08, 0.0022, 0.012
 """Cost of a result of a product with constant weights, of each of its multiplications, and of each of a depthwise convolution's."""
 
+_WEIGHT_NANOSECONDS = 0.02
+"""Cost of reading a weight that no cache holds: where there are few rows, that is all."""
+
 _ACTIVATIONS_NANOSECONDS, _ACTIVATIONS_STEP_NANOSECONDS = 0.2, 0.005
 """The same for products of two activations, which are packed first."""
 
@@ -42,6 +61,9 @@ _LEAST_NANOSECONDS = 2_500
 
 _PART_NANOSECONDS = 4_000
 """Work of a part, below which more than one for each thread cost more than they bring."""
+
+_WEIGHTS_TO_ROWS = 2
+"""So many times more bytes of weights than of activations make it better to share the weights."""
 
 _CACHE_LINE = 64
 """Bytes that two cores should not both write to."""
@@ -52,14 +74,26 @@ _LEAST_LINES = 4
 _PROGRAM_NANOSECONDS = 60_000
 """Work of the instructions that can have parts, below which waking a thread costs more than it brings."""
 
+_PANELS = 4
+"""Panels that tiles compute together: parts by columns are multiples of them."""
+
+_LINK_COLUMNS = {"first_panel": FIRST_PANEL_COLUMN, "panels": PANELS_COLUMN}
+"""What a part by columns has besides fields."""
+
 Part = dict[str, int]
-"""Fields of a part that differ from the whole."""
+"""Fields of a part that differ from the whole, and `_LINK_COLUMNS`."""
+
+
+
+def form_of(numbers: Sequence[int] | NDArray[np.int64]) -> Form | None:
+    """The form of the packed weights of a row of the linked table; None: it has none."""
+    return Form(int(numbers[FORM_COLUMN])) if numbers[PACKED_COLUMN] else None
 
 
 def work(name: str, f: Values) -> float:
     """Rough nanoseconds of an instruction on one fast core."""
     if name == "gemm":
-        return _product(f["rows"] * f["cols"], f["k"])
+        return max(_product(f["rows"] * f["cols"], f["k"]), f["k"] * f["cols"] * _WEIGHT_NANOSECONDS)
     if name == "matmul":
         results = prod(f[b] for b in _BATCHES) * f["rows"] * f["cols"]
         return results * (_ACTIVATIONS_NANOSECONDS + f["k"] * _ACTIVATIONS_STEP_NANOSECONDS)
@@ -87,13 +121,16 @@ def _product(results: int, k: int) -> float:
     return results * (_RESULT_NANOSECONDS + k * _STEP_NANOSECONDS)
 
 
-def divide(opcode: Opcode, f: Values, threads: int, least: float = _LEAST_NANOSECONDS, most: int | None = None) -> list[Part]:
+def divide(
+    opcode: Opcode, f: Values, threads: int, form: Form | None = None, least: float = _LEAST_NANOSECONDS, most: int | None = None
+) -> list[Part]:
     """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
 
     Args:
         opcode: the opcode of the instruction.
         f: its fields; operands are addresses.
         threads: how many will share the parts.
+        form: of its packed weights, if it has any.
         least: nanoseconds of work, below which an instruction is left whole.
         most: parts to aim at; default: as many as pay, a multiple of the threads.
     """
@@ -104,7 +141,13 @@ def divide(opcode: Opcode, f: Values, threads: int, least: float = _LEAST_NANOSE
     if nanoseconds < least or operands != activations(opcode) or _overlaps(opcode, f):
         return []
     each = min(max(int(nanoseconds / (threads * _PART_NANOSECONDS)), 1), _PARTS_PER_THREAD)
-    parts = list(how(opcode.name, f, threads * each if most is None else most, threads))
+    most = threads * each if most is None else most
+    if form is not None and streams_weights(opcode.name, f, threads, form):
+        parts = list(_columns(f, most if opcode.name == "gemm" else threads))
+    elif form is Form.TRANSFORMED:
+        parts = list(_image(opcode.name, f, most, threads, _transformed_lines(f, threads)))
+    else:
+        parts = list(how(opcode.name, f, most, threads))
     return parts if len(parts) > 1 else []
 
 
@@ -120,7 +163,7 @@ def useful_threads(code: NDArray[np.int64], threads: int) -> int:
 
 def part_rows(opcode: Opcode, numbers: NDArray[np.int64], parts: Sequence[Part]) -> NDArray[np.int64]:
     """The table rows of an instruction's parts."""
-    columns = {field.name: column for column, field in enumerate(opcode.fields, start=1)}
+    columns = _LINK_COLUMNS | {field.name: column for column, field in enumerate(opcode.fields, start=1)}
     rows = np.repeat(numbers[None], len(parts), axis=0)
     rows[:, PART_COLUMN] = 1
     for row, part in zip(rows, parts, strict=True):
@@ -216,13 +259,38 @@ def _rows(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         yield {"outer": count, "x": f["x"] + first * f["k"] * f["inner"] * _bytes(f, "x"), "y": f["y"] + first * written * _bytes(f, "y")}
 
 
-def _image(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
-    """Image by image, each by output lines."""
+def streams_weights(name: str, f: Values, threads: int, form: Form) -> bool:
+    """Whether threads had better share the weights than the rows: there are more of them, and enough columns."""
+    if name == "gemm":
+        rows, weights, cols = f["rows"] * f["k"], f["k"] * f["cols"], f["cols"]
+    elif name == "conv" and f["groups"] == 1:
+        rows, cols = f["batch"] * f["in_h"] * f["in_w"] * f["in_c"], f["out_c"]
+        weights = f["in_c"] * cols * (2 * PLANES if form is Form.TRANSFORMED else f["kernel_h"] * f["kernel_w"])
+    else:
+        return False
+    return cols >= threads * _PANELS * LANES and weights > _WEIGHTS_TO_ROWS * rows
+
+
+def _columns(f: Values, most: int) -> Iterator[Part]:
+    """By panels of output columns."""
+    for first, count in _ranges(-(-f.get("cols", f.get("out_c", 0)) // LANES), most, _PANELS):
+        yield {"first_panel": first, "panels": count}
+
+
+def _transformed_lines(f: Values, threads: int) -> int:
+    """Output lines that a transformed convolution computes together."""
+    down = tiles_of(f["out_h"])
+    return SIDE * min(tile_rows(tiles_of(f["out_w"]), down), max(down // threads, 1))
+
+
+def _image(name: str, f: Values, most: int, threads: int, unit: int = 2) -> Iterator[Part]:
+    """Image by image, each by output lines; by multiples of ``unit`` where there are enough."""
     outputs, lines = f.get("out_c", f["in_c"]), max(1, -(-most // f["batch"]))
     if f["out_h"] < _LEAST_LINES * lines:  # lines that two parts both read are read twice
         lines = min(lines, -(-threads // f["batch"]))
     pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * (f.get("y_pitch") or outputs) * _bytes(f, "y")
-    unit = 2 if f["out_h"] >= 8 * lines else 1
+    if unit == 2 and f["out_h"] < 8 * lines:
+        unit = 1
     for image in range(f["batch"]):
         x, y = f["x"] + image * f["in_h"] * pitch_x, f["y"] + image * f["out_h"] * pitch_y
         for first, count in _ranges(f["out_h"], lines, unit):

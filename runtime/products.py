@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .codes import Scale, limits, octets, raised, shuffled, words
-from .emit import loop, splat
+from .emit import loop, prefetch, splat
 from .isa import LANES, Isa
 from .simd import Flavour, TileBuilder
 
@@ -23,7 +23,7 @@ HAS_MASKS = Isa.AVX512_VNNI.supported
 """Whether the last columns of a row can be stored by one masked instruction."""
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-ProductTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
+ProductTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
 
 PRODUCT_TILES: dict[ProductTile, tuple[Flavour, int, int]] = {}
 """Every product tile with its flavour, rows and panels."""
@@ -32,22 +32,24 @@ PRODUCT_TILES: dict[ProductTile, tuple[Flavour, int, int]] = {}
 def product_tile(flavour: Flavour, rows: int, panels: int) -> ProductTile:
     """An intrinsic that computes ``blocks`` blocks of ``rows`` rows, one behind the other.
 
-    It is called with ``(blocks, pointers, offsets, segments, b, panel_bytes, steps, heads, head_bytes, y, y_stride, count, wide, y_zp, lo, hi)``.
-    From ``pointers`` on six are those of `simd.make_tile`. ``heads``: address of int32 start values, 16 a panel; the `SCALE_VECTORS` follow, each
-    ``head_bytes`` behind the one before. ``y``: address of the first code, ``y_stride`` bytes between rows; ``count`` columns are stored,
-    as int16 when ``wide`` is 1, else as uint8; zero point and limits of a code.
+    It is called with ``(blocks, pointers, offsets, segments, b, panel_bytes, steps, fetch, fetches, heads, head_bytes, y, y_stride, count, wide,
+    y_zp, lo, hi, shared)``. From ``pointers`` on seven are those of `simd.make_tile`; ``fetch`` is that of the first block, those of the next
+    ``fetches`` blocks lie ``panel_bytes`` apart, all others fetch what the last of them does. ``heads``: address of int32 start values, 16 a
+    panel; the `SCALE_VECTORS` follow, each ``head_bytes`` behind the one before. ``y``: address of the first code, ``y_stride`` bytes between
+    rows; ``count`` columns are stored, as int16 when ``wide`` is 1, else as uint8; zero point and limits of a code; ``shared`` is 1 where
+    another core may have written there last: each block asks for its lines first.
     """
 
     def tile(
-        typingctx: Any, blocks: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, heads: Any, head_bytes: Any,
-        y: Any, y_stride: Any, count: Any, wide: Any, y_zp: Any, lo: Any, hi: Any,
+        typingctx: Any, blocks: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, fetches: Any,
+        heads: Any, head_bytes: Any, y: Any, y_stride: Any, count: Any, wide: Any, y_zp: Any, lo: Any, hi: Any, shared: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:
                 _ProductWriter(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 16)), codegen
+        return types.void(*([types.int64] * 19)), codegen
 
     made: ProductTile = intrinsic(tile)
     PRODUCT_TILES[made] = (flavour, rows, panels)
@@ -62,18 +64,20 @@ class _ProductWriter(TileBuilder):
     """Writes the LLVM code of one product tile."""
 
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
-        super().__init__(builder, flavour, rows, panels, (*arguments[1:8], None))
-        self.blocks = arguments[0]
-        self.head_bytes, self.y, self.y_stride, self.count, self.wide, self.y_zp, self.lo, self.hi = arguments[8:]
+        super().__init__(builder, flavour, rows, panels, (*arguments[1:8], arguments[9], None))
+        self.blocks, self.fetches = arguments[0], arguments[8]
+        self.head_bytes, self.y, self.y_stride, self.count, self.wide, self.y_zp, self.lo, self.hi, self.shared = arguments[10:]
 
     def emit(self) -> None:
         """All blocks."""
         builder = self.builder
-        pointers, y, pitch = self.pointers, self.y, builder.mul(self.y_stride, _number(self.rows))
+        pointers, y, fetch, pitch = self.pointers, self.y, self.fetch, builder.mul(self.y_stride, _number(self.rows))
 
         def block(index: Any, _: list[Any]) -> list[Any]:
             self.pointers = builder.add(pointers, builder.mul(index, _number(8 * self.rows)))
             self.y = builder.add(y, builder.mul(index, pitch))
+            ahead = builder.select(builder.icmp_signed("<", index, self.fetches), index, self.fetches)
+            self.fetch = builder.add(fetch, builder.mul(ahead, self.panel_bytes))
             self._block()
             return []
 
@@ -81,6 +85,8 @@ class _ProductWriter(TileBuilder):
 
     def _block(self) -> None:
         builder = self.builder
+        with builder.if_then(builder.icmp_signed("!=", self.shared, _number(0))):
+            self._fetch_results()
         sums = raised(builder, [self._scale(part) for part in range(self.parts)], self.sums())
         zero = splat(builder, builder.trunc(self.y_zp, _I32), self.lanes)
         for part in range(self.parts):  # the constants of one vector of columns at a time fit the registers
@@ -92,6 +98,16 @@ class _ProductWriter(TileBuilder):
                 self._store_rows(sums, _I16)
             with narrow:
                 self._store_rows(sums, _I8)
+
+    def _fetch_results(self) -> None:
+        """Ask for the first and the last cache line of the codes of each row."""
+        builder = self.builder
+        size = builder.add(self.wide, _number(1))
+        last = builder.sub(builder.mul(self.count, size), _number(1))
+        for r in range(self.rows):
+            start = builder.add(self.y, builder.mul(self.y_stride, _number(r)))
+            for place in (start, builder.add(start, last)):
+                prefetch(builder, place, write=True, level=1)
 
     def _scale(self, part: int) -> Scale:
         builder = self.builder
@@ -121,9 +137,9 @@ class _ProductWriter(TileBuilder):
         builder, lanes = self.builder, self.lanes
         if len(values) == 1:
             return builder.trunc(limits(builder, values[0], self.lo, self.hi), ir.VectorType(code, lanes))
-        halves = [words(builder, values[i], values[i + 1]) for i in range(0, len(values), 2)]
-        if len(values) == 4 and code is _I8:
-            order = [16 * (c // 4) + 4 * v + c % 4 for v in range(4) for c in range(lanes)]
+        halves = [words(builder, values[i], values[min(i + 1, len(values) - 1)]) for i in range(0, len(values), 2)]
+        if len(values) > 2 and code is _I8:
+            order = [16 * (c // 4) + 4 * v + c % 4 for v in range(len(values)) for c in range(lanes)]
             codes = limits(builder, octets(builder, *halves), self.lo, self.hi)
             return shuffled(builder, codes, codes, order)
         order = [8 * (c // 4) + 4 * v + c % 4 for v in range(2) for c in range(lanes)]
@@ -132,12 +148,15 @@ class _ProductWriter(TileBuilder):
             parts = [builder.trunc(part, ir.VectorType(code, 2 * lanes)) for part in parts]
         if len(parts) == 1:
             return shuffled(builder, parts[0], parts[0], order)
-        return shuffled(builder, parts[0], parts[1], [*order, *(2 * lanes + i for i in order)])
+        return shuffled(builder, parts[0], parts[1], [*order, *(2 * lanes + i for i in order)][: len(values) * lanes])
 
     def _store_part(self, target: Any, codes: Any) -> None:
         """The first ``count`` codes of a row."""
         builder, size, width = self.builder, codes.type.element.width // 8, codes.type.count
         if HAS_MASKS:
+            if width % (2 * LANES) and width > LANES:  # whole vectors
+                width = 4 * LANES
+                codes = shuffled(builder, codes, codes, [min(i, codes.type.count - 1) for i in range(width)])
             places = ir.Constant(ir.VectorType(codes.type.element, width), list(range(width)))
             mask = builder.icmp_unsigned("<", places, splat(builder, builder.trunc(self.count, codes.type.element), width))
             pointer = builder.inttoptr(target, codes.type.as_pointer())

@@ -9,10 +9,11 @@ The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYT
 panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps, the first in the lowest bits. They are looked up in registers.
 There is one segment, and its steps are a multiple of those in a byte.
 
-Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, bias, acc)``. A row of activations is a number
+Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias, acc)``. A row of activations is a number
 of *segments*, each of ``steps`` steps: address of int64 addresses, one for every row of the tile; address of int64 offsets, one for every
-segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of int32
-start values (16 a panel), and of the int32 results [tile rows, 16 * panels]. A matrix has one segment, a window one for each line.
+segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is needed
+soon (a cache line of it is fetched at every step), of int32 start values (16 a panel), and of the int32 results [tile rows, 16 * panels].
+A matrix has one segment, a window one for each line.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import loop, splat
+from .emit import loop, prefetch, splat
 from .isa import LANES as LANES
 from .isa import TABLE_BYTES as TABLE_BYTES
 from .isa import Isa as Isa
@@ -33,9 +34,10 @@ from .isa import best_isa as best_isa
 
 TILE_ROWS = 6
 STEP_BYTES = 4
+CACHE_LINE = 64
 
-_LINE, _AHEAD = 64, 8192
-"""Bytes of a cache line, and how far ahead codes are asked for: decoding leaves too few loads under way."""
+_AHEAD = 8192
+"""Bytes after which codes that are asked for are read: decoding leaves too few loads under way."""
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 
@@ -107,13 +109,6 @@ def look_up(builder: Any, table: Any, index: Any) -> Any:
     return _call(builder, _SHUFFLES[index.type.count], index.type, [table, index])
 
 
-def prefetch(builder: Any, pointer: Any) -> None:
-    """Ask for a cache line that will be read soon; no address is wrong."""
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-    function = builder.module.declare_intrinsic("llvm.prefetch", (pointer.type,), kind)
-    builder.call(function, [pointer, *(ir.Constant(_I32, value) for value in (0, 3, 1))])
-
-
 def _load(builder: Any, kind: Any, base: Any, offset: Any = None, align: int = 1) -> Any:
     if offset is not None:
         base = builder.gep(base, [offset])
@@ -125,7 +120,7 @@ class TileBuilder:
 
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
         self.builder, self.flavour, self.rows, self.panels = builder, flavour, rows, panels
-        self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.bias, self.acc = arguments
+        self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.fetch, self.bias, self.acc = arguments
         self.lanes = flavour.bits // 32
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
         self.acc_type = _vector(_I32, self.lanes)
@@ -160,19 +155,26 @@ class TileBuilder:
         panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(_I64, p)))) for p in range(self.panels)]
         if self.together > 1:
             return self._coded_segment(sources, panels, sums)
-        return loop(builder, self.steps, sums, lambda step, values: self._step(step, sources, self._all_weights(panels, step), values))
+        soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, CACHE_LINE))))
+
+        def step(index: Any, values: list[Any]) -> list[Any]:
+            prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
+            return self._step(index, sources, self._all_weights(panels, index), values)
+
+        return loop(builder, self.steps, sums, step)
 
     def _coded_segment(self, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
         """The same with codes; there is one segment."""
         builder, together = self.builder, ir.Constant(_I64, self.together)
         kind = _vector(_I8, self.step_bytes * self.lanes // LANES)
         table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(_I64, TABLE_BYTES)])
+        ahead = builder.add(self.b, ir.Constant(_I64, TABLE_BYTES + _AHEAD))
         chains = 2 if self.rows <= 2 else 1  # sums of every other step, so that one instruction need not wait for the last
 
         def steps(block: Any, values: list[Any]) -> list[Any]:
             start, first = builder.mul(block, ir.Constant(_I64, self.panels * self.step_bytes)), builder.mul(block, together)
-            for line in range(0, self.panels * self.step_bytes, _LINE):
-                prefetch(builder, builder.gep(codes, [builder.add(start, ir.Constant(_I64, _AHEAD + line))]))
+            for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
+                prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(_I64, line))), write=False, level=1)
             raw = [_load(builder, kind, codes, builder.add(start, ir.Constant(_I64, part * kind.count))) for part in range(self.parts)]
             for place in range(self.together):
                 weights = [self._decoded(table, vector, place) for vector in raw]
@@ -225,21 +227,21 @@ class TileBuilder:
             self.builder.store(value, self.builder.bitcast(target, self.acc_type.as_pointer()), align=4)
 
 
-Tile = Callable[[int, int, int, int, int, int, int, int], None]
+Tile = Callable[[int, int, int, int, int, int, int, int, int], None]
 
 
 def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
     """An intrinsic for compiled code; where the CPU lacks the instructions it is empty, and `Session` never selects it."""
 
     def tile(
-        typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, bias: Any, acc: Any
+        typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, bias: Any, acc: Any
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:
                 TileBuilder(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 8)), codegen
+        return types.void(*([types.int64] * 9)), codegen
 
     return intrinsic(tile)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Sums and products of two tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor, on 32 bits.
+"""Sums and products of tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor, on 32 bits.
 
 ``a * a_m + b * b_m + c`` may need 41 bits, but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
 signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``, n >= 16, is
@@ -14,47 +14,104 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .codes import limited, octets, shuffled, words
 from .emit import loop, splat
-from .simd import LANES, PAIR_512, PAIR_ANY, Isa, pair_step
+from .instruction import SCALE_NUMBERS
+from .simd import LANES, PAIR_256, PAIR_512, PAIR_ANY, pair_step
 
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-_FLAVOUR = PAIR_512 if Isa.AVX512_VNNI.supported else PAIR_ANY
-_CODES, _SUMS, _PAIRS = ir.VectorType(_I8, LANES), ir.VectorType(_I32, LANES), ir.VectorType(_I16, 2 * LANES)
-AddBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int, int], None]
+_FLAVOUR = max((PAIR_512, PAIR_256, PAIR_ANY), key=lambda flavour: (flavour.isa.supported, flavour.bits))
+_SUMS = ir.VectorType(_I32, LANES)
+
+MOST_BYTES, LEAST_BYTES = _FLAVOUR.bits // 8, 16
+"""Bytes that are added at a time, and at the end of a line."""
+
+AddBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
+ScaleBytes = Callable[[int, int, int, int, int, int, int, int], None]
 AddCodes = Callable[[int, int, int, int, int, int, int, int, int, int], None]
 MultiplyCodes = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
 
 
-def _make_add() -> AddBytes:
+def _mixed(builder: Any, a: Any, b: Any, side: int) -> Any:
+    """Of every 128 bits the lower or upper bytes of a and b in turn."""
+    size = a.type.count
+    return shuffled(builder, a, b, [16 * lane + 8 * side + i + other for lane in range(size // 16) for i in range(8) for other in (0, size)])
+
+
+def _quarters(builder: Any, a: Any, b: Any) -> list[Any]:
+    """Vectors of bytes as four vectors of pairs of int16, one of each, in the order of `scaling.quarters`."""
+    size = a.type.count
+    zeros, pairs = ir.Constant(a.type, [0] * size), ir.VectorType(_I16, size // 2)
+    halves = [_mixed(builder, a, b, side) for side in (0, 1)]
+    return [builder.bitcast(_mixed(builder, half, zeros, side), pairs) for half in halves for side in (0, 1)]
+
+
+def _quotients(builder: Any, pairs: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any) -> Any:
+    """``(h + (l >> 16)) >> shift``."""
+    below = builder.ashr(pair_step(builder, _FLAVOUR, c_low, pairs, low), ir.Constant(c_low.type, [16] * c_low.type.count))
+    return builder.ashr(builder.add(pair_step(builder, _FLAVOUR, c_high, pairs, high), below), shift)
+
+
+def _joined(builder: Any, values: list[Any], lo: Any, hi: Any) -> Any:
+    """Four vectors as one of bytes, limited."""
+    return limited(builder, octets(builder, *(words(builder, *values[i : i + 2]) for i in (0, 2))), lo, hi, signed=False)
+
+
+def _make_add(size: int) -> AddBytes:
     def add(
-        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any, lo: Any, hi: Any, y_zp: Any
+        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any, lo: Any, hi: Any
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_add(builder, *arguments)
+            _emit_add(builder, size, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*([types.int64] * 12)), codegen
+        return types.void(*([types.int64] * 11)), codegen
 
     return intrinsic(add)  # type: ignore[no-any-return]
 
 
-def _emit_add(builder: Any, y: Any, a: Any, b: Any, blocks: Any, *numbers: Any) -> None:
-    high, low, c_high, c_low, shift, lo, hi, y_zp = (splat(builder, builder.trunc(number, _I32), LANES) for number in numbers)
-    high, low = builder.bitcast(high, _PAIRS), builder.bitcast(low, _PAIRS)
-    half = ir.Constant(_SUMS, [16] * LANES)
-    sources, target = [builder.inttoptr(base, _CODES.as_pointer()) for base in (a, b)], builder.inttoptr(y, _CODES.as_pointer())
+def _emit_add(builder: Any, size: int, y: Any, a: Any, b: Any, blocks: Any, *numbers: Any) -> None:
+    high, low, c_high, c_low, shift = (splat(builder, builder.trunc(number, _I32), size // 4) for number in numbers[:5])
+    lo, hi = (splat(builder, builder.trunc(number, _I8), size) for number in numbers[5:])
+    codes, pairs = ir.VectorType(_I8, size), ir.VectorType(_I16, size // 2)
+    high, low = builder.bitcast(high, pairs), builder.bitcast(low, pairs)
+    sources, target = [builder.inttoptr(base, codes.as_pointer()) for base in (a, b)], builder.inttoptr(y, codes.as_pointer())
 
     def step(index: Any, _: list[Any]) -> list[Any]:
-        first, second = (builder.zext(builder.load(builder.gep(source, [index]), align=1), _SUMS) for source in sources)
-        pairs = builder.bitcast(builder.or_(first, builder.shl(second, half)), _PAIRS)
-        below = builder.ashr(pair_step(builder, _FLAVOUR, c_low, pairs, low), half)
-        values = builder.ashr(builder.add(pair_step(builder, _FLAVOUR, c_high, pairs, high), below), shift)
-        values = builder.select(builder.icmp_signed(">", values, lo), values, lo)
-        values = builder.select(builder.icmp_signed("<", values, hi), values, hi)
-        builder.store(builder.trunc(builder.add(values, y_zp), _CODES), builder.gep(target, [index]), align=1)
+        operands = _quarters(builder, *(builder.load(builder.gep(source, [index]), align=1) for source in sources))
+        values = [_quotients(builder, quarter, high, low, c_high, c_low, shift) for quarter in operands]
+        builder.store(_joined(builder, values, lo, hi), builder.gep(target, [index]), align=1)
         return []
 
     loop(builder, blocks, [], step)
+
+
+def _make_scale(size: int) -> ScaleBytes:
+    def scale(typingctx: Any, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_scale(builder, size, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 8)), codegen
+
+    return intrinsic(scale)  # type: ignore[no-any-return]
+
+
+def _emit_scale(builder: Any, size: int, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any) -> None:
+    codes, sums, pairs = ir.VectorType(_I8, size), ir.VectorType(_I32, size // 4), ir.VectorType(_I16, size // 2)
+    lo, hi = (splat(builder, builder.trunc(number, _I8), size) for number in (lo, hi))
+    base = builder.inttoptr(numbers, sums.as_pointer())
+    loaded = [[builder.load(builder.gep(base, [ir.Constant(_I64, 4 * which + q)]), align=4) for which in range(SCALE_NUMBERS)] for q in range(4)]
+    lines = [(builder.bitcast(high, pairs), builder.bitcast(low, pairs), *others) for high, low, *others in loaded]
+
+    def step(_: Any, places: list[Any]) -> list[Any]:
+        vector = builder.load(builder.inttoptr(places[1], codes.as_pointer()), align=1)
+        operands = _quarters(builder, vector, ir.Constant(codes, [0] * size))
+        values = [_quotients(builder, quarter, *line) for quarter, line in zip(operands, lines, strict=True)]
+        builder.store(_joined(builder, values, lo, hi), builder.inttoptr(places[0], codes.as_pointer()), align=1)
+        return [builder.add(places[0], y_step), builder.add(places[1], x_step)]
+
+    loop(builder, pixels, [y, x], step)
 
 
 def _make_wide_add(a_kind: Any, b_kind: Any, y_kind: Any) -> AddCodes:
@@ -121,12 +178,22 @@ def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, 
     loop(builder, blocks, [], step)
 
 
-add_bytes = _make_add()
-"""``y[i] = min(max(((65536 * h + l) >> (16 + shift)), lo), hi) + y_zp`` on ``16 * blocks`` codes.
+ADDS = {size: _make_add(size) for size in sorted({MOST_BYTES, LEAST_BYTES})}
+"""By its bytes ``y[i] = min(max((65536 * h + l) >> (16 + shift), lo), hi)`` on so many blocks of uint8, lo and hi too.
 
-Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo, hi, y_zp)``; ``high`` and ``low`` hold the factor of b in their upper
+Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo, hi)``; ``high`` and ``low`` hold the factor of b in their upper
 16 bits and that of a in the lower ones; ``h = a * a_high + b * b_high + c_high`` and ``l`` likewise.
 """
+
+add_bytes, add_last_bytes = ADDS[MOST_BYTES], ADDS[LEAST_BYTES]
+
+SCALES = {size: _make_scale(size) for size in (64, 32, 16)}
+"""By its bytes what scales so many channels of uint8 (see `scaling.py`) of so many pixels.
+
+Called with ``(y, y_step, x, x_step, pixels, numbers, lo, hi)``, the steps in bytes, ``numbers`` those of `scaling.scale_numbers` for this chunk.
+"""
+
+scale_64, scale_32, scale_16 = SCALES[64], SCALES[32], SCALES[16]
 
 add_wide_wide, add_wide_byte, add_byte_byte = (_make_wide_add(*kinds, _I16) for kinds in ((_I16, _I16), (_I16, _I8), (_I8, _I8)))
 narrow_wide_wide, narrow_wide_byte = (_make_wide_add(*kinds, _I8) for kinds in ((_I16, _I16), (_I16, _I8)))

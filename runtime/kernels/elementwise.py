@@ -8,7 +8,18 @@ from ..lines import LINE_CODES, lookup_wide
 from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
 from ..opcodes import columns
 from ..simd import LANES, Isa
-from ..sums import add_byte_byte, add_bytes, add_wide_byte, add_wide_wide, multiply_wide, narrow_wide_byte, narrow_wide_wide
+from ..sums import (
+    LEAST_BYTES,
+    MOST_BYTES,
+    add_byte_byte,
+    add_bytes,
+    add_last_bytes,
+    add_wide_byte,
+    add_wide_wide,
+    multiply_wide,
+    narrow_wide_byte,
+    narrow_wide_wide,
+)
 from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
 from .common import (
     BLOCK,
@@ -38,6 +49,8 @@ _INT32_MAX = (1 << 31) - 1
 _BYTE_CODES = 256
 _VECTOR_RUN = 64
 """Elements of a run that is worth a loop of vector code of its own."""
+_MOST_BYTES_SHIFT = 38
+"""Up to this shift the zero point of a sum of uint8 can be part of it in 32 bits."""
 _MOST_SUM_SHIFT = 40
 """Up to this shift a zero point can be part of a sum in 64 bits."""
 
@@ -120,24 +133,28 @@ def _high_half(m: int) -> int:
 
 @jit
 def _adds_bytes(row: int) -> bool:
-    """A dense sum of uint8 that `add_bytes` computes exactly: factors of 16 + 16 bits, constants and limits that fit int32."""
+    """A dense sum of uint8 that `add_bytes` computes exactly: factors of 16 + 16 bits, constants that fit int32, limits of uint8."""
     types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
     highs = max(abs(_high_half(at(row, _BINARY.a_m))), abs(_high_half(at(row, _BINARY.b_m))))
-    limits = max(abs(at(row, _BINARY.lo)), abs(at(row, _BINARY.hi)))
-    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)))
-    numbers_fit = highs < 32768 and limits < 1 << 30 and zero_points < 256 and 16 <= at(row, _BINARY.n) <= 46
+    least, most = min(at(row, _BINARY.lo), at(row, _BINARY.hi)), max(at(row, _BINARY.lo), at(row, _BINARY.hi))
+    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)), abs(at(row, _BINARY.y_zp)))
+    numbers_fit = highs < 32768 and least >= 0 and most < 256 and zero_points < 256 and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
     return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
 
 
 @jit
-def _add_bytes(row: int, y: int, a: int, b: int, blocks: int) -> None:
+def _add_bytes(row: int, y: int, a: int, b: int, count: int) -> None:
+    """``count`` codes, whole vectors of the shortest."""
     a_m, b_m, n, y_zp = at(row, _BINARY.a_m), at(row, _BINARY.b_m), at(row, _BINARY.n), at(row, _BINARY.y_zp)
     a_high, b_high = _high_half(a_m), _high_half(b_m)
     a_low, b_low = a_m - a_high * 65536, b_m - b_high * 65536
-    c = rounding(n) - at(row, _BINARY.a_zp) * a_m - at(row, _BINARY.b_zp) * b_m
+    c = rounding(n) - at(row, _BINARY.a_zp) * a_m - at(row, _BINARY.b_zp) * b_m + (y_zp << n)
     high, low = b_high * 65536 + (a_high & 0xFFFF), b_low * 65536 + (a_low & 0xFFFF)
-    add_bytes(y, a, b, blocks, high, low, c >> 16, c & 0xFFFF, n - 16, at(row, _BINARY.lo) - y_zp, at(row, _BINARY.hi) - y_zp, y_zp)
+    lo, hi, whole = at(row, _BINARY.lo), at(row, _BINARY.hi), count // MOST_BYTES
+    add_bytes(y, a, b, whole, high, low, c >> 16, c & 0xFFFF, n - 16, lo, hi)
+    first = whole * MOST_BYTES
+    add_last_bytes(y + first, a + first, b + first, (count - first) // LEAST_BYTES, high, low, c >> 16, c & 0xFFFF, n - 16, lo, hi)
 
 
 @jit
@@ -195,7 +212,7 @@ def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: in
         b = at(row, _BINARY.b) + b_start * size_of(at(row, _BINARY.b_type))
         y = at(row, _BINARY.y) + y_start * size_of(at(row, _BINARY.y_type))
         if _adds_bytes(row):
-            _add_bytes(row, y, a, b, run // LANES)
+            _add_bytes(row, y, a, b, run // LANES * LANES)
             first = run // LANES * LANES
         elif _adds_wide(row):
             _add_wide(row, y, a, b, run // LANES)

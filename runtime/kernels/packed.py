@@ -6,14 +6,14 @@ and what had to be copied: rows of a matrix, or a band of an image.
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
+from ..instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
 from ..jit import jit
 from ..memory import store_64
 from ..opcodes import columns
 from ..simd import TILE_ROWS
 from .bands import band_lines, band_rows, copy_line, fill_run, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
-from .tiles import QUAD, multiply_block, multiply_coded, packed_bytes, point_rows
+from .tiles import QUAD, columns_of, multiply_block, multiply_coded, packed_bytes, point_rows
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
 _CODES_4, _CODES_2 = int(Form.CODES_4), int(Form.CODES_2)
@@ -52,7 +52,8 @@ def packed_gemm(row: int, scratch: int) -> None:
                 gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
             point_rows(scratch, panel, steps * 4, count)
         out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
-        multiply_block(isa, layout, count, scratch, offsets, 1, packed, cols, steps, out, at(row, PART_COLUMN) != 0)
+        span = columns_of(row, cols, at(row, NEXT_COLUMN) if first + count >= rows else 0)
+        multiply_block(isa, layout, count, scratch, offsets, 1, packed, span, steps, out, at(row, PART_COLUMN))
 
 
 @jit
@@ -81,7 +82,7 @@ def coded_gemm(row: int, scratch: int) -> None:
     y_size = size_of(at(row, _GEMM.y_type))
     y = at(row, _GEMM.y) + at(row, _GEMM.y_offset) * y_size
     out = (y, at(row, _GEMM.y_row) * y_size, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
-    multiply_coded(isa, layout, bits, rows, scratch, offsets, packed, cols, steps, out)
+    multiply_coded(isa, layout, bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps, out, at(row, PART_COLUMN))
 
 
 @jit
@@ -150,4 +151,5 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
             packed = at(row, PACKED_COLUMN) + group * packed_bytes(layout, segments * steps, cols)
             y = at(row, _CONV.y) + (first + start) * y_stride + (at(row, _CONV.y_offset) + group * cols) * y_size
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
-            multiply_block(isa, layout, count, scratch, offsets, segments, packed, cols, steps, out, at(row, PART_COLUMN) != 0)
+            span = columns_of(row, cols, at(row, NEXT_COLUMN))
+            multiply_block(isa, layout, count, scratch, offsets, segments, packed, span, steps, out, at(row, PART_COLUMN))

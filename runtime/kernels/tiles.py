@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import isa as isas
-from ..instruction import SCALE_VECTORS, Element
+from ..instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, Element
 from ..jit import jit
-from ..memory import prefetch_write, store_64
+from ..memory import store_64
 from ..products import product_tile
 from ..simd import (
     LANES,
@@ -27,6 +27,7 @@ from ..simd import (
     coded,
     make_tile,
 )
+from .common import at
 
 TILES: dict[Tile, tuple[Flavour, int, int]] = {}
 """Every tile that ends in sums, with its flavour, rows and panels."""
@@ -37,11 +38,11 @@ _I16 = int(Element.I16)
 _SOME_ROWS, _FEW_ROWS = 4, 3
 coded_panels = jit(isas.coded_panels)
 
-ProductArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+ProductArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 """What every product tile is called with; see `products.product_tile`."""
 
 
-TileArguments = tuple[int, int, int, int, int, int, int, int]
+TileArguments = tuple[int, int, int, int, int, int, int, int, int]
 """What every tile that ends in sums is called with; see `simd.make_tile`."""
 
 
@@ -65,10 +66,10 @@ def _wide_tiles(flavour: Flavour, panels: int) -> Callable[[int, TileArguments],
     return run
 
 
-_wide512_1, _wide512_2, _wide512_4 = (_wide_tiles(WIDE_512, panels) for panels in (1, 2, 4))
+_wide512_1, _wide512_2, _wide512_3, _wide512_4 = (_wide_tiles(WIDE_512, panels) for panels in (1, 2, 3, 4))
 _wide256, _wideany = _wide_tiles(WIDE_256, 1), _wide_tiles(WIDE_ANY, 1)
-_quad512_1x1, _quad512_1x2, _quad512_1x4 = (_tile(QUAD_512, 1, p) for p in (1, 2, 4))
-_pair512_1x1, _pair512_1x2, _pair512_1x4 = (_tile(PAIR_512, 1, p) for p in (1, 2, 4))
+_quad512_1x1, _quad512_1x2, _quad512_1x3, _quad512_1x4 = (_tile(QUAD_512, 1, p) for p in (1, 2, 3, 4))
+_pair512_1x1, _pair512_1x2, _pair512_1x3, _pair512_1x4 = (_tile(PAIR_512, 1, p) for p in (1, 2, 3, 4))
 _quad256_1, _pair256_1, _pairany_1 = (_tile(flavour, 1, 1) for flavour in (QUAD_256, PAIR_256, PAIR_ANY))
 
 
@@ -90,8 +91,8 @@ def _by_rows(flavour: Flavour, panels: int) -> Callable[[int, ProductArguments],
     return run
 
 
-_quad512_1, _quad512_2, _quad512_4 = (_by_rows(QUAD_512, panels) for panels in (1, 2, 4))
-_pair512_1, _pair512_2, _pair512_4 = (_by_rows(PAIR_512, panels) for panels in (1, 2, 4))
+_quad512_1, _quad512_2, _quad512_3, _quad512_4 = (_by_rows(QUAD_512, panels) for panels in (1, 2, 3, 4))
+_pair512_1, _pair512_2, _pair512_3, _pair512_4 = (_by_rows(PAIR_512, panels) for panels in (1, 2, 3, 4))
 _quad256, _pair256, _pairany = (_by_rows(flavour, 1) for flavour in (QUAD_256, PAIR_256, PAIR_ANY))
 
 
@@ -126,10 +127,10 @@ _quad256_coded, _pair256_coded = (_coded_tiles(flavour, 1) for flavour in (QUAD_
 
 @jit
 def group_size(isa: int, left: int) -> int:
-    """Panels that the next tile takes when ``left`` remain."""
-    if isa != _AVX512 or left == 1:
+    """Panels that the next tile takes when ``left`` remain: as few tiles of a single panel as possible."""
+    if isa != _AVX512:
         return 1
-    return 4 if left >= 4 else 2
+    return 3 if left == 5 else min(left, 4)
 
 
 @jit
@@ -160,12 +161,16 @@ def run_product(isa: int, layout: int, panels: int, rows: int, arguments: Produc
     elif layout == QUAD:
         if panels == 4:
             _quad512_4(rows, arguments)
+        elif panels == 3:
+            _quad512_3(rows, arguments)
         elif panels == 2:
             _quad512_2(rows, arguments)
         else:
             _quad512_1(rows, arguments)
     elif panels == 4:
         _pair512_4(rows, arguments)
+    elif panels == 3:
+        _pair512_3(rows, arguments)
     elif panels == 2:
         _pair512_2(rows, arguments)
     else:
@@ -209,12 +214,16 @@ def wide_rows(left: int) -> int:
 
 
 @jit
-def run_wide(isa: int, panels: int, rows: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+def run_wide(
+    isa: int, panels: int, rows: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, fetch: int, bias: int, acc: int
+) -> None:
     """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows, 16 * panels] at ``acc``."""
-    arguments = (pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+    arguments = (pointers, offsets, 1, b, panel_bytes, steps, fetch, bias, acc)
     if isa == _AVX512:
         if panels == 4:
             _wide512_4(rows, arguments)
+        elif panels == 3:
+            _wide512_3(rows, arguments)
         elif panels == 2:
             _wide512_2(rows, arguments)
         else:
@@ -230,24 +239,28 @@ def run_single(isa: int, layout: int, panels: int, pointers: int, offsets: int, 
     """A single row and ``panels`` (as `group_size` chose); results int32 [16 * panels] at ``acc``."""
     if isa != _AVX512:
         if layout == QUAD:
-            _quad256_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _quad256_1(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
         elif isa in (_AVX2, _AVX_VNNI):
-            _pair256_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _pair256_1(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
         else:
-            _pairany_1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _pairany_1(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
     elif layout == QUAD:
         if panels == 4:
-            _quad512_1x4(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _quad512_1x4(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
+        elif panels == 3:
+            _quad512_1x3(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
         elif panels == 2:
-            _quad512_1x2(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _quad512_1x2(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
         else:
-            _quad512_1x1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+            _quad512_1x1(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
     elif panels == 4:
-        _pair512_1x4(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        _pair512_1x4(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
+    elif panels == 3:
+        _pair512_1x3(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
     elif panels == 2:
-        _pair512_1x2(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        _pair512_1x2(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
     else:
-        _pair512_1x1(pointers, offsets, 1, b, panel_bytes, steps, bias, acc)
+        _pair512_1x1(pointers, offsets, 1, b, panel_bytes, steps, b, bias, acc)
 
 
 @jit
@@ -259,21 +272,22 @@ def packed_bytes(layout: int, steps: int, cols: int) -> int:
 
 @jit
 def multiply_coded(
-    isa: int, layout: int, bits: int, rows: int, pointers: int, offsets: int, packed: int, cols: int, steps: int,
-    out: tuple[int, int, int, int, int, int],
+    isa: int, layout: int, bits: int, rows: int, pointers: int, offsets: int, packed: int, columns: tuple[int, int, int, int], steps: int,
+    out: tuple[int, int, int, int, int, int], shared: int,
 ) -> None:
-    """A few rows of activations times all columns of weights in codes of 4 or 2 bits; the arguments of `multiply_block`, one segment."""
+    """A few rows of activations times ``columns`` of weights in codes of 4 or 2 bits; the arguments of `multiply_block`, one segment."""
     y, y_stride, element, y_zp, lo, hi = out
+    cols, first, end, _ = columns
     panels = (cols + LANES - 1) // LANES
     head = panels * LANES * 4
     panel_bytes = steps * LANES * (4 if layout == QUAD else 2) * bits // 8
     size, wide = (2, 1) if element == _I16 else (1, 0)
-    first, weights = 0, packed + (1 + SCALE_VECTORS) * head
-    while first < panels:
-        group = coded_panels(isa, panels - first)
+    weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes + first // coded_panels(isa, panels) * TABLE_BYTES
+    while first < end:
+        group = coded_panels(isa, end - first)
         run_coded(isa, layout, bits, group, rows, (
-            1, pointers, offsets, 1, weights, 0, steps, packed + first * LANES * 4, head, y + first * LANES * size, y_stride,
-            min(group * LANES, cols - first * LANES), wide, y_zp, lo, hi,
+            1, pointers, offsets, 1, weights, 0, steps, weights, 0, packed + first * LANES * 4, head, y + first * LANES * size, y_stride,
+            min(group * LANES, cols - first * LANES), wide, y_zp, lo, hi, shared,
         ))
         weights += TABLE_BYTES + group * panel_bytes
         first += group
@@ -287,43 +301,42 @@ def point_rows(pointers: int, start: int, stride: int, rows: int) -> None:
 
 
 @jit
-def _fetch_rows(target: int, stride: int, rows: int, row_bytes: int) -> None:
-    """Ask for the cache lines of a tile's results while it is multiplied: another core may have written there last."""
-    for r in range(rows):
-        prefetch_write(target + r * stride)
-        prefetch_write(target + r * stride + row_bytes - 1)
+def columns_of(row: int, cols: int, following: int) -> tuple[int, int, int, int]:
+    """The columns that an instruction computes: of how many, the first panel, the one behind the last; and the weights that are needed next."""
+    first, count, panels = at(row, FIRST_PANEL_COLUMN), at(row, PANELS_COLUMN), (cols + LANES - 1) // LANES
+    end = first + count if count > 0 else panels
+    return cols, first, end, following if end == panels else 0
 
 
 @jit
 def multiply_block(
-    isa: int, layout: int, rows: int, pointers: int, offsets: int, segments: int, packed: int, cols: int, steps: int,
-    out: tuple[int, int, int, int, int, int], shared: bool,
+    isa: int, layout: int, rows: int, pointers: int, offsets: int, segments: int, packed: int, columns: tuple[int, int, int, int], steps: int,
+    out: tuple[int, int, int, int, int, int], shared: int,
 ) -> None:
-    """``rows`` rows of activations times all columns of packed weights.
+    """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
 
     ``pointers``: addresses of the rows; ``offsets``: of their segments, ``steps`` steps each; ``out``: address of the first code, bytes between
-    rows, element type, zero point, lo, hi; ``shared``: other cores write such codes, too.
+    rows, element type, zero point, lo, hi; ``shared``: 1 where other cores write such codes, too. Each tile fetches one of the panels that come next.
     """
     y, y_stride, element, y_zp, lo, hi = out
-    panels = (cols + LANES - 1) // LANES
-    head = panels * LANES * 4
+    cols, first, end, following = columns
+    head = (cols + LANES - 1) // LANES * LANES * 4
     panel_bytes = segments * steps * LANES * (4 if layout == QUAD else 2)
     size, wide = (2, 1) if element == _I16 else (1, 0)
-    first = 0
-    while first < panels:
-        group = group_size(isa, panels - first)
+    while first < end:
+        group = group_size(isa, end - first)
         width = min(group * LANES, cols - first * LANES)
         column = packed + first * LANES * 4
         weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes
-        top = 0
+        fetch = weights + group * panel_bytes if first + group < end else (following if following != 0 else weights)
+        top, tile = 0, 0
         while top < rows:
-            count, blocks = next_rows(rows - top), 1 if shared else next_blocks(rows - top)
+            count, blocks = next_rows(rows - top), next_blocks(rows - top)
             target = y + top * y_stride + first * LANES * size
-            if shared:
-                _fetch_rows(target, y_stride, count, width * size)
             run_product(isa, layout, group, count, (
-                blocks, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, column, head, target, y_stride, width, wide,
-                y_zp, lo, hi,
+                blocks, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, fetch + min(tile, group - 1) * panel_bytes,
+                max(group - 1 - tile, 0), column, head, target, y_stride, width, wide, y_zp, lo, hi, shared,
             ))
             top += blocks * count
+            tile += blocks
         first += group

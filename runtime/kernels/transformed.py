@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import winograd
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
+from ..instruction import ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
 from ..jit import jit
 from ..memory import store_64
 from ..opcodes import columns
@@ -11,7 +11,7 @@ from ..simd import LANES
 from ..transforms import output_codes, transform_16, transform_32
 from .bands import copy_line, fill_run
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
-from .tiles import PAIR, group_size, point_rows, run_wide, wide_rows
+from .tiles import PAIR, columns_of, group_size, point_rows, run_wide, wide_rows
 
 _CONV = columns("conv")
 _I16 = int(Element.I16)
@@ -57,27 +57,30 @@ def _convolve_tiles(
             transform_32(source, line_bytes, 2 * channels, codes + tile * 2 * channels, plane_bytes, channels // 32)
         else:
             transform_16(source, line_bytes, 2 * channels, codes + tile * 2 * channels, plane_bytes, channels // 16)
-    isa, panels, first = at(row, ISA_COLUMN), at(row, _CONV.out_c) // LANES, 0
-    while first < panels:
-        group = group_size(isa, panels - first)
-        _multiply_planes(row, zeros, codes, codes + parts[2], tiles, first, group)
+    isa, following = at(row, ISA_COLUMN), at(row, NEXT_COLUMN) if y_line + lines >= at(row, _CONV.batch) * at(row, _CONV.out_h) else 0
+    _, first, end, following = columns_of(row, at(row, _CONV.out_c), following)
+    while first < end:
+        group = group_size(isa, end - first)
+        _multiply_planes(row, zeros, codes, codes + parts[2], tiles, first, group, 0 if first + group < end else following)
         _store_tiles(row, zeros, codes + parts[2], across, tiles, first, group, y_line, lines)
         first += group
 
 
 @jit
-def _multiply_planes(row: int, zeros: int, codes: int, sums: int, tiles: int, first: int, group: int) -> None:
-    """All 36 products for ``group`` panels of output channels."""
+def _multiply_planes(row: int, zeros: int, codes: int, sums: int, tiles: int, first: int, group: int, following: int) -> None:
+    """All 36 products for ``group`` panels of output channels; fetches what comes next: at the end ``following``, 0: the next panels."""
     isa, channels, outputs, pointers = at(row, ISA_COLUMN), at(row, _CONV.in_c), at(row, _CONV.out_c), zeros + 512
     panel_bytes, offsets = channels * 2 * LANES, zeros
     weights = at(row, PACKED_COLUMN) + (2 + SCALE_VECTORS) * 4 * outputs + first * panel_bytes
     for plane in range(_PLANES):
         point_rows(pointers, codes + plane * (tiles + _SPARE_ROWS) * 2 * channels, 2 * channels, tiles)
-        b, top = weights + plane * outputs * 2 * channels, 0
+        b, top, ahead = weights + plane * outputs * 2 * channels, 0, 0
+        fetch = b + outputs * 2 * channels if plane < _PLANES - 1 else (following if following != 0 else weights + group * panel_bytes)
         while top < tiles:
             count = wide_rows(tiles - top)
             acc = sums + (plane * (tiles + _SPARE_ROWS) + top) * group * LANES * 4
-            run_wide(isa, group, count, pointers + 8 * top, offsets, b, panel_bytes, channels // 2, zeros, acc)
+            run_wide(isa, group, count, pointers + 8 * top, offsets, b, panel_bytes, channels // 2, fetch + ahead * panel_bytes, zeros, acc)
+            ahead = min(ahead + 1, group - 1)
             top += count
 
 

@@ -108,7 +108,7 @@ def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: 
         count = min(group * LANES, width - first * LANES)
         for top in range(0, rows, TILE_ROWS):
             left = min(TILE_ROWS, rows - top)
-            run_wide(isa, group, TILE_ROWS, scratch + 8 * top, zeros, b_panel + first * panel_bytes, panel_bytes, steps, zeros, acc)
+            run_wide(isa, group, TILE_ROWS, scratch + 8 * top, zeros, b_panel + first * panel_bytes, panel_bytes, steps, zeros, zeros, acc)
             for r in range(left):
                 target = y_start + (top + r) * at(row, _MATMUL.y_row) + first * LANES * at(row, _MATMUL.y_col)
                 _store_codes(row, acc + r * group * LANES * 4, target, count)

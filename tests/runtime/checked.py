@@ -21,7 +21,7 @@ from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, So
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
-from qcompiler.runtime.parts import divide, part_rows
+from qcompiler.runtime.parts import divide, form_of, part_rows
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 
@@ -90,7 +90,7 @@ def run_divided(program: Program, feeds: Mapping[str, Array], isa: Isa) -> dict[
     for numbers in whole:
         opcode = BY_NUMBER[int(numbers[0])]
         values = opcode.row(numbers.tolist())
-        parts = divide(opcode, values, threads=3, least=0, most=9) or [{}]
+        parts = divide(opcode, values, threads=3, form=form_of(numbers), least=0, most=9) or [{}]
         _check_parts(opcode, values, parts)
         for row in part_rows(opcode, numbers, parts)[::-1].copy():
             session._check(arena, native.execute(row.ctypes.data, 0, 1, arena.scratch))

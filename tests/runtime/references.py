@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from qcompiler.runtime.channels import CHANNEL_TILES, INTERLEAVES, PIXEL_COPIES, taps_in_group
 from qcompiler.runtime.exponentials import EXPONENTIALS
-from qcompiler.runtime.instruction import SCALE_VECTORS
+from qcompiler.runtime.instruction import SCALE_NUMBERS, SCALE_VECTORS
 from qcompiler.runtime.interleaving import chunk_order
 from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.lines import LINES, lookup_wide
 from qcompiler.runtime.movers import PIXELS, copy_run, interleave_three, transpose_square
 from qcompiler.runtime.pools import POOL_TILES
 from qcompiler.runtime.products import PRODUCT_TILES
+from qcompiler.runtime.scaling import quarters
 from qcompiler.runtime.simd import Flavour
-from qcompiler.runtime.sums import WIDE_ADDS, add_bytes, multiply_wide
+from qcompiler.runtime.sums import ADDS, SCALES, WIDE_ADDS, multiply_wide
 from qcompiler.runtime.transforms import INPUT_TRANSFORMS, output_codes
 from qcompiler.runtime.vectors import lookup_bytes
 
@@ -69,7 +70,7 @@ def tile_reference(checked: CheckedMemory, layout: str, tile_rows: int, panels: 
     load_bias, load_pointer, store = checked.loader(32, True), checked.loader(64, True), checked.storer(32)
     group, step_bytes = (4 if layout == "quad" else 2), (32 if layout == "pair" else 64)
 
-    def tile(pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+    def tile(pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, fetch: int, bias: int, acc: int) -> None:
         for r in range(tile_rows):
             sources = [load_pointer(pointers, r) + load_pointer(offsets, s) for s in range(segments)]
             left = [load_a(source + 4 * s, g) for source in sources for s in range(steps) for g in range(group)]
@@ -98,8 +99,8 @@ def product_reference(checked: CheckedMemory, flavour: Flavour, rows: int, panel
         return load_b(b, byte >> (step % together * flavour.weight_bits) & ((1 << flavour.weight_bits) - 1))
 
     def tile(
-        blocks: int, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, heads: int, head_bytes: int, y: int,
-        y_stride: int, count: int, wide: int, y_zp: int, lo: int, hi: int,
+        blocks: int, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, fetch: int, fetches: int, heads: int,
+        head_bytes: int, y: int, y_stride: int, count: int, wide: int, y_zp: int, lo: int, hi: int, shared: int,
     ) -> None:
         store, out = checked.storer(16 if wide else 8), spec.Range(y_zp, lo, hi)
         for r in range(blocks * rows):
@@ -223,23 +224,37 @@ def copy_reference(checked: CheckedMemory) -> Callable[..., None]:
     return copy
 
 
-def add_reference(checked: CheckedMemory) -> Callable[..., None]:
-    """What `add_bytes` computes, on checked memory."""
+def add_reference(checked: CheckedMemory, size: int) -> Callable[..., None]:
+    """What an addition of ``size`` uint8 at a time computes, on checked memory."""
     load, store = checked.loader(8, False), checked.storer(8)
 
     def halves(pair: int) -> tuple[int, int]:
         return (pair & 0xFFFF ^ 0x8000) - 0x8000, pair >> 16
 
-    def add(
-        y: int, a: int, b: int, blocks: int, high: int, low: int, c_high: int, c_low: int, shift: int, lo: int, hi: int, y_zp: int
-    ) -> None:
+    def add(y: int, a: int, b: int, blocks: int, high: int, low: int, c_high: int, c_low: int, shift: int, lo: int, hi: int) -> None:
         (a_high, b_high), (a_low, b_low) = halves(high), halves(low)
-        for i in range(16 * blocks):
+        for i in range(size * blocks):
             left, right = load(a, i), load(b, i)
             total = 65536 * (left * a_high + right * b_high + c_high) + left * a_low + right * b_low + c_low
-            store(y, i, min(max(total >> (16 + shift), lo), hi) + y_zp)
+            store(y, i, min(max(total >> (16 + shift), lo), hi))
 
     return add
+
+
+def scale_reference(checked: CheckedMemory, size: int) -> Callable[..., None]:
+    """What a scaling of ``size`` channels computes, on checked memory."""
+    load, load_number, store = checked.loader(8, False), checked.loader(32, True), checked.storer(8)
+    channels = [channel for quarter in quarters(size) for channel in quarter]
+
+    def scale(y: int, y_step: int, x: int, x_step: int, pixels: int, numbers: int, lo: int, hi: int) -> None:
+        for pixel, (place, channel) in itertools.product(range(pixels), enumerate(channels)):
+            high, low, c_high, c_low, shift = (load_number(numbers, which * size + place) for which in range(SCALE_NUMBERS))
+            high, low = ((half ^ 0x8000) - 0x8000 for half in (high, low))
+            code = load(x + pixel * x_step, channel)
+            total = 65536 * (code * high + c_high) + code * low + c_low
+            store(y + pixel * y_step, channel, min(max(total >> (16 + shift), lo), hi))
+
+    return scale
 
 
 def wide_add_reference(checked: CheckedMemory, a_wide: bool, b_wide: bool, y_wide: bool) -> Callable[..., None]:
@@ -370,9 +385,9 @@ def references(checked: CheckedMemory) -> dict[int, Any]:
     replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
     replaced |= {id(kernel): exponentials_reference(checked, wide) for kernel, wide in EXPONENTIALS.items()}
     replaced[id(interleave_three)] = three_planes_reference(checked)
-    replaced[id(memory.prefetch_write)] = lambda _: None
     replaced[id(multiply_wide)] = wide_product_reference(checked)
-    replaced[id(add_bytes)] = add_reference(checked)
+    replaced |= {id(add): add_reference(checked, size) for size, add in ADDS.items()}
+    replaced |= {id(scale): scale_reference(checked, size) for size, scale in SCALES.items()}
     replaced[id(lookup_wide)] = wide_lookup_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
     for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):

@@ -71,7 +71,7 @@ def test_all_sizes_and_instruction_sets(x_type: Any, count: int, shape: tuple[in
             if isa.has_lookup:
                 small = len(np.unique(p["w"])) <= 4 and rows <= MOST_ROWS_OF_2_BITS
                 assert forms(program, isa) == [Form.CODES_2 if small else Form.CODES_4]
-                assert forms(plain, isa) == [Form.PANELS]
+                assert forms(plain, isa) == [Form.PACKED]
             np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], Session(plain, isa).raw(feeds)["y"], err_msg=f"{isa.name}, {rows}")
 
 
@@ -86,8 +86,8 @@ def test_which_products_read_codes(monkeypatch: pytest.MonkeyPatch) -> None:
         return forms(program, isa)[0]
 
     assert chosen(MOST_CODED_ROWS, Isa.AVX2) is chosen(1, Isa.AVX_VNNI) is chosen(1, Isa.AVX512_VNNI) is Form.CODES_4
-    assert chosen(MOST_CODED_ROWS + 1, Isa.AVX512_VNNI) is chosen(1, Isa.PORTABLE) is Form.PANELS
-    assert chosen(1, Isa.AVX512_VNNI, np.int16) is Form.PANELS
+    assert chosen(MOST_CODED_ROWS + 1, Isa.AVX512_VNNI) is chosen(1, Isa.PORTABLE) is Form.PACKED
+    assert chosen(1, Isa.AVX512_VNNI, np.int16) is Form.PACKED
     assert chosen(1, Isa.AVX2, np.int16) is Form.CODES_4
 
 

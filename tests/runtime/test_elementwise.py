@@ -74,9 +74,9 @@ def check_binary(kind: int, a_type: Any, b_type: Any, shapes: Any, seed: int, li
     assert y.ravel().tolist() == expected
 
 
-@pytest.mark.parametrize("y_limits", [(0, 255), (-32768, 32767), (-77, 1000)])
+@pytest.mark.parametrize("y_limits", [(0, 255), (7, 240), (-32768, 32767), (-77, 1000)])
 @FEW
-@given(a_type=codes, b_type=codes, count=st.integers(16, 70), seed=seeds, n=st.sampled_from([1, 30, 38, 40, 41]))
+@given(a_type=codes, b_type=codes, count=st.integers(16, 150), seed=seeds, n=st.sampled_from([1, 30, 38, 40, 41]))
 def test_dense_sums(y_limits: tuple[int, int], a_type: Any, b_type: Any, count: int, seed: int, n: int) -> None:
     check_binary(0, a_type, b_type, ((count,), (count,)), seed, y_limits, n)
 

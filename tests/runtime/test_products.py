@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qcompiler.runtime.instruction import Form
+from qcompiler.runtime.opcodes import BY_NAME
+from qcompiler.runtime.parts import divide
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.simd import Isa
 
 from qcompiler.runtime import requant as spec
-from tests.runtime.checked import build_one, run_one
+from tests.runtime.checked import build_one, run_divided, run_one
 
 FEW = settings(max_examples=12, deadline=None)
 codes = st.sampled_from([np.uint8, np.int16])
@@ -70,6 +73,36 @@ def test_gemm(x_type: Any, rows: int, k: int, cols: int, seed: int) -> None:
     acc = (x[:, 1 : 1 + k].astype(np.int64) - zero) @ weights + p["bias"]
     assert y[:, 2:].tolist() == requantized(acc, p, out).tolist()
     assert k == 0 or not y[:, :2].any()  # with k = 0 the plan may put y over x, which is never read
+
+
+@pytest.mark.parametrize("cols", [45, 48, 75])
+@pytest.mark.parametrize("x_type", [np.uint8, np.int16])
+def test_three_panels_at_a_time(x_type: Any, cols: int) -> None:
+    """Tiles of 6, 4, 3 rows and one; whole panels and a part of one."""
+    rng = np.random.default_rng(cols)
+    x, p = draw(rng, x_type, (14, 6)), layer(rng, (6, cols), cols)
+    for dtype in (np.uint8, np.int16):
+        out = spec.Range(5, int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        y = run_one("gemm", {"x": x}, {"y": ((14, cols), dtype)}, **p, rows=14, k=6, cols=cols, y_zp=5)["y"]
+        assert y.tolist() == requantized(x.astype(np.int64) @ p["w"].astype(np.int64) + p["bias"], p, out).tolist()
+
+
+def test_products_are_divided_by_columns_where_weights_are_many() -> None:
+    rng = np.random.default_rng(9)
+    x, p = draw(rng, np.uint8, (3, 5)), layer(rng, (5, 403), 403)
+    program, feeds = build_one("gemm", {"x": x}, {"y": ((3, 403), np.uint8)}, **p, rows=3, k=5, cols=403)
+    fields = BY_NAME["gemm"].row(Session(program, num_threads=1)._prepare(feeds).code[0].tolist())
+    parts = divide(BY_NAME["gemm"], fields, 3, Form.PACKED, least=0, most=9)
+    assert [(part["first_panel"], part["panels"]) for part in parts] == [(0, 4), (4, 4), (8, 4), (12, 4), (16, 4), (20, 4), (24, 2)]
+    assert all("rows" in part for part in divide(BY_NAME["gemm"], fields, 3, None, least=0, most=9))
+    expected = requantized(x.astype(np.int64) @ p["w"].astype(np.int64) + p["bias"], p, spec.Range(0, 0, 255))
+    for isa in Isa:
+        if isa.supported:
+            assert run_divided(program, feeds, isa)["y"].tolist() == expected.tolist()
+
+
+def test_convolutions_are_divided_by_columns_where_weights_are_many() -> None:
+    check_conv(np.uint8, ((2, 3), (2, 2), (1, 1), (1, 1), (0, 1, 1, 0)), (2, 210, 1), 1, 3, {})
 
 
 @settings(max_examples=25, deadline=None)

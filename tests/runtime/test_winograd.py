@@ -47,6 +47,12 @@ def test_results_are_those_of_the_plain_kernel(channels: Any, pads: Any) -> None
     check_conv(np.uint8, geometry, channels, 2 if channels[0] == 16 else 1, 7 + pads[1] % 2, {})
 
 
+@pytest.mark.usefixtures("always")
+def test_parts_by_columns_give_the_same() -> None:
+    """Three threads, each with its own output channels."""
+    check_conv(np.uint8, ((4, 4), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)), (16, 192, 1), 1, 8, {})
+
+
 def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
     """A layer whose sums are the largest there are, and its sums."""
     x, w = np.full((1, 6, 6, channels), 255, np.uint8), np.full((3, 3, channels, 16), 127, np.int8)
@@ -64,7 +70,8 @@ def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
 @pytest.mark.parametrize(("channels", "transformed"), [(224, True), (240, False)])
 def test_the_largest_sums_are_exact_or_not_transformed(channels: int, transformed: bool) -> None:
     program, feeds, expected = extreme(channels)
-    assert (packing.pack_program(program, program.bind(), best_isa())[0].form is Form.TRANSFORMED) is transformed
+    form = packing.pack_program(program, program.bind(), best_isa())[0].form
+    assert (form is Form.TRANSFORMED) is transformed
     for isa in Isa:
         if isa.supported:
             np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], expected)
