@@ -206,7 +206,8 @@ def matmul_nbits(rows: int, accuracy_level: int) -> Callable[[], object]:
     """A run of onnxruntime's product with a weight of 4 bits, a scale for every 32."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, SIDE)).astype(np.float32)
-    weights: dict[str, Array] = {"B": rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), "scales": np.full((SIDE, SIDE // 32), 0.01, np.float32)}
+    packed, scales = rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), np.full((SIDE, SIDE // 32), 0.01, np.float32)
+    weights: dict[str, Array] = {"B": packed, "scales": scales}
     attributes: dict[str, Any] = {"K": SIDE, "N": SIDE, "bits": 4, "block_size": 32, "accuracy_level": accuracy_level}
     node = onnx.helper.make_node("MatMulNBits", ["x", *weights], ["y"], domain="com.microsoft", **attributes)
     ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, x.shape) for name in "xy"]

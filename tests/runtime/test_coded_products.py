@@ -16,7 +16,7 @@ from qcompiler.runtime.session import Session
 
 from qcompiler.runtime import coding, packing
 from qcompiler.runtime import requant as spec
-from tests.runtime.checked import build_one, run_one
+from tests.runtime.checked import build_one, run_divided, run_one
 from tests.runtime.test_products import draw, layer, output, requantized
 
 ISAS = [isa for isa in Isa if isa.supported]
@@ -73,6 +73,18 @@ def test_all_sizes_and_instruction_sets(x_type: Any, count: int, shape: tuple[in
                 assert forms(program, isa) == [Form.CODES_2 if small else Form.CODES_4]
                 assert forms(plain, isa) == [Form.PACKED]
             np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], Session(plain, isa).raw(feeds)["y"], err_msg=f"{isa.name}, {rows}")
+
+
+@pytest.mark.parametrize("cols", [256, 401])
+def test_parts_of_a_product_read_their_codes(cols: int) -> None:
+    """However threads share a product out, by rows or by columns."""
+    rng = np.random.default_rng(cols)
+    for count, rows in ((16, 1), (4, 2), (16, 4)):
+        p, x = coded_layer(rng, count, 70, cols), draw(rng, np.uint8, (rows, 70))
+        program, feeds = build_one("gemm", {"x": x}, {"y": ((rows, cols), np.int16)}, **p, rows=rows, k=70, cols=cols)
+        want = Session(program, Isa.PLAIN).raw(feeds)["y"]
+        for isa in ISAS:
+            np.testing.assert_array_equal(run_divided(program, feeds, isa)["y"], want, err_msg=isa.name)
 
 
 def test_which_products_read_codes(monkeypatch: pytest.MonkeyPatch) -> None:
