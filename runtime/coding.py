@@ -59,6 +59,9 @@ class Coded(NamedTuple):
     def values(self) -> Array:
         """What the codes stand for."""
         codes, entries, bits = self.codes.reshape(-1), self.tables.reshape(-1), self.coding.bits
+        if len(self.tables) == 1 and entries.itemsize == 1:
+            table = np.resize(entries.view(np.uint8), 256).tobytes()
+            return np.frombuffer(codes.tobytes().translate(table), entries.dtype).reshape(self.codes.shape)
         length = max(codes.size // len(self.tables), 1)
         result = np.empty(codes.size, entries.dtype)
         for first in range(0, codes.size, _BLOCK):  # indices take eight times the memory of codes
