@@ -4,19 +4,20 @@ The noise that each grid alone causes at the output is measured (`qcompiler.cali
 add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
 
 - between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
-- into a GEMM or convolution: they cost a slot of a budget for every layer that reads them, and are widened only where the accumulator
-  provably stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
+- into a GEMM or convolution: their multiply-accumulates count against a budget, and they are widened only where the accumulator provably
+  stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
 
 ``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show);
-the second kind only until `GEMM_ENOUGH_DB` and `GEMM_NOISE`, and at most a quarter of the GEMM inputs; ``off`` widens nothing; a number is the
-largest number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
+the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the weights' noise, and for at most ``most`` of all
+multiply-accumulates; ``off`` widens nothing; a number is the largest number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16
+would double them.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -27,9 +28,10 @@ from ..calibration.sensitivity import Pair, activation_units, find_pairs, measur
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, read_spec, spec_of, unique_name
 from ..layers import LAYERS, Layer, bias_constant, find_layers, set_weight_scale, weight_slots
-from ..pass_base import Context, Pass
+from ..pass_base import Context, Feed, Pass
 from ..placement import operand_slots
 from ..report.record import WidthChoice
+from ..work import layer_macs
 from .quantize_weights import bias_floor
 
 SHARE = 0.03
@@ -41,18 +43,18 @@ FAINT = 0.2
 QUIET_DB = 50.0
 """8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
 
-GEMM_ENOUGH_DB, GEMM_NOISE = 25.0, 0.3
-"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is so far below the signal and below this part of the weights' noise: many
-CPUs multiply 16 bits at half the rate."""
+GEMM_NOISE = 0.3
+"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many CPUs multiply 16 bits at half
+the rate."""
 
-TABLE_SIZE = 4096
-"""Elements from which a stored constant stays 8 bit."""
-
-GEMM_SHARE = 0.25
-"""Share of the GEMM inputs that ``auto`` may widen."""
+TABLE_SHARE, TABLE_SIZE = 0.01, 4096
+"""Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
 
 GEMMS = (*LAYERS, "LSTM", "GRU")
 CODE_LIMIT = 2.0**15
+SYMBOLIC_DEPTH = 2.0**15
+"""The largest size that a symbolic dimension may take (the lowering's proof counts with it)."""
+
 ACCUMULATOR_LIMIT = 2.0**31
 
 
@@ -64,11 +66,13 @@ class Unit:
         pairs: the pairs.
         slots: (layer, input position) of every GEMM operand that reads one of them.
         noise: output noise relative to the signal.
+        layers: by id of the layers in ``slots``, their part of the graph's multiply-accumulates.
     """
 
     pairs: Sequence[Pair]
     slots: Sequence[tuple[Node, int]]
     noise: float
+    layers: Mapping[int, float]
 
 
 def wide_spec(spec: QuantSpec, source: Node | None) -> QuantSpec:
@@ -120,12 +124,30 @@ def bias_steps(layer: Layer, spec: QuantSpec, input_scale: float) -> NDArray[np.
 
 
 def products_fit(node: Node, slot: int) -> bool:
-    """True when a MatMul of two activations keeps within int32 with int16 codes at ``slot`` and uint8 ones at the other."""
-    other = spec_of(node.inputs[1 - slot])
-    shape = node.inputs[0].shape
-    if other is None or other.dtype != np.uint8 or not shape or not isinstance(shape[-1], int | np.integer):
+    """True when a MatMul of two activations keeps within int32 with int16 codes at ``slot`` and what the other has.
+
+    Probabilities of a Softmax, ``1 / scale`` steps a row, each rounded by at most half a step, fit over every length that the machine takes.
+    """
+    other, shape = spec_of(node.inputs[1 - slot]), node.inputs[0].shape
+    if other is None or not shape:
         return False
-    return int(shape[-1]) * CODE_LIMIT * 255 < ACCUMULATOR_LIMIT
+    depth = int(shape[-1]) if isinstance(shape[-1], int | np.integer) else None
+    magnitudes = [255.0 if other.dtype == np.uint8 else CODE_LIMIT] * 2
+    magnitudes[slot] = CODE_LIMIT
+    if _is_probability(node.inputs[0]):
+        return (magnitudes[0] + (depth or SYMBOLIC_DEPTH) / 2) * magnitudes[1] < ACCUMULATOR_LIMIT
+    return depth is not None and depth * magnitudes[0] * magnitudes[1] < ACCUMULATOR_LIMIT
+
+
+def _is_probability(tensor: Tensor) -> bool:
+    """True of a Softmax over the last axis behind its grid of [0, 1]."""
+    dequantize = producer(tensor)
+    quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
+    spec, source = (None, None) if quantize is None else (read_spec(quantize), producer(quantize.inputs[0]))
+    if spec is None or source is None or source.op != "Softmax":
+        return False
+    axis, rank = int(source.attrs.get("axis", -1)), len(tensor.shape or ())
+    return axis in (-1, rank - 1) and not spec.zero_point.any() and bool(np.all(spec.scale >= 2.0**-15))
 
 
 @dataclass(frozen=True)
@@ -136,12 +158,16 @@ class ChooseWidths(Pass):
         widen: ``auto``, ``off``, or the largest number of wide tensors.
         feeds: calibration feeds to measure on.
         enough_db: with ``auto``, 8-bit noise so far below the signal may stay.
+        gemm_db: the same of inputs of GEMMs.
+        most: with ``auto``, the largest part of all multiply-accumulates that may have a 16-bit operand.
     """
 
     name: ClassVar[str] = "choose-widths"
     widen: str | int = "auto"
     feeds: int = 2
     enough_db: float = 35.0
+    gemm_db: float = 25.0
+    most: float = 0.75
 
     def __post_init__(self) -> None:
         if not (self.widen in ("auto", "off") or (isinstance(self.widen, int) and self.widen >= 0)):
@@ -156,7 +182,8 @@ class ChooseWidths(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         noise = measure_noise(graph, grids, data, self.feeds)
-        units = [Unit(pairs, gemm_slots([p.dequantize.outputs[0] for p in pairs]), n) for pairs, n in zip(grids, noise.units, strict=True)]
+        shares = _shares(graph, next(iter(data)))
+        units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
         wide = self._choose(graph, units, self._targets(noise.weights))
         for unit in units:
             bits = 16 if id(unit) in wide else 8
@@ -169,22 +196,25 @@ class ChooseWidths(Pass):
         if self.widen != "auto":
             return dict.fromkeys((False, True), max(SHARE * weights, _noise(QUIET_DB)))
         cheap = max(SHARE * weights, _noise(self.enough_db))
-        return {False: cheap, True: max(cheap, min(GEMM_NOISE * weights, _noise(GEMM_ENOUGH_DB)))}
+        return {False: cheap, True: max(cheap, min(GEMM_NOISE * weights, _noise(self.gemm_db)))}
 
     def _choose(self, graph: Graph, units: Sequence[Unit], targets: dict[bool, float]) -> set[int]:
         """Widen units one by one until the noise left meets the target of their kind; returns their ids."""
         layers = {id(layer.node): layer for layer in find_layers(graph)}
-        total = sum(len(unit.slots) for unit in units)
-        budget = total * GEMM_SHARE if self.widen == "auto" else total
+        budget = self.most if self.widen == "auto" else 1.0
         tensors = len(units) if self.widen == "auto" else int(self.widen)
         left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
-        loud = [unit for unit in units if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and not _is_table(unit)]
+        table = max(TABLE_SIZE, TABLE_SHARE * _stored(graph))
+        loud = [unit for unit in units if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and _table_size(unit) <= table]
+        read = set[int]()  # layers that have a wide operand
         for unit in sorted(loud, key=_urgency):
-            if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or len(unit.slots) > budget or not _provable(unit, layers):
+            work = sum(share for node, share in unit.layers.items() if node not in read)
+            if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or work > budget or not _provable(unit, layers):
                 continue
             _widen(unit, layers, taken)
             wide.add(id(unit))
-            left, budget, tensors = left - unit.noise, budget - len(unit.slots), tensors - 1
+            read |= unit.layers.keys()
+            left, budget, tensors = left - unit.noise, budget - work, tensors - 1
         return wide
 
 
@@ -198,14 +228,33 @@ def _noise(decibels: float) -> float:
     return float(10 ** (-decibels / 10))
 
 
-def _is_table(unit: Unit) -> bool:
-    """True where a stored constant is on the grid, which 16 bits would make twice as large (an embedding)."""
-    return any(isinstance(pair.quantize.inputs[0], Constant) and pair.quantize.inputs[0].values.size > TABLE_SIZE for pair in unit.pairs)
+def _unit(pairs: Sequence[Pair], noise: float, shares: Mapping[int, float]) -> Unit:
+    slots = gemm_slots([pair.dequantize.outputs[0] for pair in pairs])
+    return Unit(pairs, slots, noise, {id(node): shares.get(id(node), 0.0) for node, _ in slots})
+
+
+def _shares(graph: Graph, feed: Feed) -> dict[int, float]:
+    """Each layer's part of all multiply-accumulates, by id of its node."""
+    counted = layer_macs(graph, feed)
+    total = max(sum(count for _, count in counted), 1)
+    return {id(node): count / total for node, count in counted}
+
+
+def _stored(graph: Graph) -> int:
+    """Elements of all constants."""
+    constants = {id(tensor): tensor for node in graph.nodes for tensor in node.inputs if isinstance(tensor, Constant)}
+    return sum(int(np.prod(tensor.shape)) for tensor in constants.values())
+
+
+def _table_size(unit: Unit) -> int:
+    """Elements of the largest stored constant on the grid (an embedding), which 16 bits would make twice as large."""
+    sources = [pair.quantize.inputs[0] for pair in unit.pairs]
+    return max((int(np.prod(tensor.shape)) for tensor in sources if isinstance(tensor, Constant)), default=0)
 
 
 def _urgency(unit: Unit) -> tuple[bool, float]:
-    """Tensors between GEMMs first, then by noise for each slot spent."""
-    return bool(unit.slots), -unit.noise / max(len(unit.slots), 1)
+    """Tensors between GEMMs first, then by noise for the work they cost."""
+    return bool(unit.slots), -unit.noise / max(sum(unit.layers.values()), 1e-6)
 
 
 def _provable(unit: Unit, layers: dict[int, Layer]) -> bool:

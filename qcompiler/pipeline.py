@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 
@@ -115,8 +115,8 @@ def preset(
 
     0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
     the statistics of channels where that takes most of the error; 3 rescales activations channel by channel where that helps, measures on more
-    feeds and lets the solver look further. The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file
-    (``for_onnx``), whose products may also be made exact for any CPU.
+    feeds, widens whatever limits the accuracy and lets the solver look further. The machine takes 16 bits at next to no cost, so a program gets
+    more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
 
     ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
     """
@@ -129,7 +129,10 @@ def preset(
         nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
         return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
     smooth = (SmoothActivations(),) if level == 3 else ()
-    widths = ChooseWidths(widen=widen, feeds=8 if level == 3 else 2, enough_db=ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db)
+    enough = ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db
+    widths = ChooseWidths(widen=widen, enough_db=enough)
+    if level == 3:
+        widths = replace(widths, feeds=8, gemm_db=enough, most=1.0)
     exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
     budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
     allocation = (build_pass(AllocateBits, budget),) if auto else ()

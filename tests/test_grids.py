@@ -295,3 +295,10 @@ def test_names_and_blocks_are_kept(name: str) -> None:
     grid = family.fit(draws("gaussian", 512).reshape(1, 4, 128))
     assert family.block == grid.block == 32
     assert grid.name.startswith("fp4_e2m1" if name == "fp4" else name)
+
+
+def test_weights_too_small_to_have_a_scale_do_not_disturb_a_code_book() -> None:
+    weight = np.random.default_rng(0).normal(size=(1, 60, 8)).astype(np.float32)
+    expected = KMeansGrid(2).fit(weight).levels
+    weight = np.concatenate([weight, np.full((1, 1, 8), 1e-30, np.float32)], axis=1)
+    np.testing.assert_array_equal(KMeansGrid(2).fit(weight).levels, expected)

@@ -143,8 +143,9 @@ class SplitGrid(FittedGrid):
 
 
 def _normalised(scale: Array, block: int | None, weight: Array, metric: Array | None) -> tuple[Array, Array]:
-    """Weights in units of the scale of their row and block, and how much the squared error of each counts; rows of zeros are left out."""
+    """Weights in units of the scale of their row and block, and how much the squared error of each counts; rows without a scale are left out."""
     rows, importance = in_blocks(weight, block), importance_of(weight, metric)
     counts = in_blocks(np.ones(weight.shape) if importance is None else np.broadcast_to(importance, weight.shape), block)
-    used, step = np.abs(rows).max(axis=1) > 0, scale.reshape(-1, 1).astype(np.float64)
+    step = scale.reshape(-1, 1).astype(np.float64)
+    used = (np.abs(rows).max(axis=1) > 0) & (step[:, 0] > 0)  # of the smallest numbers the squares are 0
     return rows[used] / step[used], counts[used] * step[used] ** 2

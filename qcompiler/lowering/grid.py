@@ -100,17 +100,26 @@ class Grid:
 
 @dataclass(frozen=True)
 class Coded:
-    """A code tensor of the integer graph, its grid, and the smallest and largest code that can occur in it."""
+    """A code tensor of the integer graph, its grid, and the smallest and largest code that can occur in it.
+
+    ``row_sum`` is known of probabilities: along the last axis, codes that were not rounded would be at least 0 and sum to at most that.
+    """
 
     tensor: Tensor
     grid: Grid
     lo: int
     hi: int
+    row_sum: int | None = None
 
     @property
     def magnitude(self) -> int:
         """Largest ``|code - zero_point|``."""
         return max(abs(self.lo - self.grid.zero_point), abs(self.hi - self.grid.zero_point))
+
+    def row_magnitude(self, depth: int) -> int:
+        """The most that ``|code - zero_point|`` can sum to over ``depth`` elements of the last axis."""
+        largest = depth * self.magnitude
+        return largest if self.row_sum is None else min(largest, self.row_sum + (depth + 1) // 2)  # each code is off by at most 1/2
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -119,7 +119,7 @@ def _lower_product(lw: Lowering, node: Node, target: Target) -> Coded:
         raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant; write it as Transpose, MatMul and Add")
     a, b = (_as_matrix(lw, tensor, axis) for tensor, axis in zip(node.inputs, (0, 1), strict=True))
     depth = size_along(node.inputs[0], -1) or _rows_of(node.inputs[1]) or DYNAMIC_LIMIT
-    largest, factor = depth * a.magnitude * b.magnitude, a.grid.scale * b.grid.scale / target.grid.scale
+    largest, factor = a.row_magnitude(depth) * b.magnitude, a.grid.scale * b.grid.scale / target.grid.scale
     wide = largest >= ACCUMULATOR_LIMIT
     m, n = wide_fixed_point(factor, largest) if wide else fixed_point(factor)
     attrs = {"a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "m": m, "n": n, "acc_bits": 64 if wide else 32}

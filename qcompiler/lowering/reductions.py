@@ -114,8 +114,11 @@ def lower_softmax(lw: Lowering, node: Node, _index: int, target: Target) -> Code
         for name, size, step in (("coarse", 32, 2048.0), ("middle", 32, 64.0), ("fine", 64, 1.0))
     ]
     m, n = fixed_point(2.0**-31 / target.grid.scale)
-    attrs = {"axis": int(node.attrs.get("axis", -1)) % rank_of(node.inputs[0]), "m": m, "n": n}
-    return lw.emit("Softmax", [x.tensor, *tables], attrs, target, node.outputs[0].shape)
+    rank = rank_of(node.inputs[0])
+    axis = int(node.attrs.get("axis", -1)) % rank
+    codes = lw.emit("Softmax", [x.tensor, *tables], {"axis": axis, "m": m, "n": n}, target, node.outputs[0].shape)
+    sums_to_one = axis == rank - 1 and target.lo <= target.grid.zero_point == 0
+    return replace(codes, row_sum=-(-m * 2**31 // 2**n)) if sums_to_one else codes  # the Q31 numbers are rounded down: at most 2^31 together
 
 
 def softmax_bounds(_lw: Lowering, _node: Node) -> Bounds:

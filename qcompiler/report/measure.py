@@ -17,6 +17,7 @@ from qcompiler.pass_base import Feed
 from qcompiler.report.record import LayerError
 from qcompiler.runner import Runner
 from qcompiler.verify import LAYERS
+from qcompiler.work import layer_macs
 
 Values = Mapping[str, NDArray[Any]]
 COMPARED = frozenset({*LAYERS, "LSTM", "GRU", "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
@@ -119,32 +120,9 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
 
 def macs(graph: Graph, feed: Feed) -> tuple[int, int]:
     """Multiply-accumulates of one run on ``feed``: (in all layers, in those whose operands are codes)."""
-    layers = [node for node in graph.nodes if node.op in LAYERS and node.domain in (None, "", "ai.onnx")]
-    names = list(dict.fromkeys(t.name for node in layers for t in (*node.inputs[:1], *node.outputs) if constant_of(t) is None))
-    if not layers:
-        return 0, 0
-    graph_inputs = {tensor.name for tensor in graph.inputs}
-    shapes = {name: array.shape for name, array in feed.items()}
-    wanted = [name for name in names if name not in graph_inputs]
-    shapes |= {name: array.shape for name, array in Runner(graph, wanted).run(feed).items()}
-    total = integer = 0
-    for node in layers:
-        count = _layer_macs(node, shapes)
-        total += count
-        integer += count if all(quantized_source(tensor) is not None for tensor in node.inputs[:2]) else 0
-    return total, integer
-
-
-def _layer_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    weight = node.inputs[1]
-    stored = constant_of(quantized_source(weight) or weight)
-    output = math.prod(shapes[node.outputs[0].name])
-    if node.op == "Conv" and stored is not None:
-        return output * math.prod(stored.shape[1:])
-    if node.op == "ConvTranspose" and stored is not None:
-        return math.prod(shapes[node.inputs[0].name]) * math.prod(stored.shape[1:])
-    source = shapes.get(node.inputs[0].name, (1,))
-    return output * (source[0] if node.attrs.get("transA") else source[-1])
+    counted = layer_macs(graph, feed)
+    coded = [count for node, count in counted if all(quantized_source(tensor) is not None for tensor in node.inputs[:2])]
+    return sum(count for _, count in counted), sum(coded)
 
 
 def weight_bytes(graph: Graph) -> int:

@@ -9,7 +9,7 @@ import pytest
 from qcompiler.runtime.errors import MachineError
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in
+from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
 from qcompiler.lowering import lower_graph, to_program
 from qcompiler.runtime import Session
 from tests.graphs import graph_of
@@ -249,6 +249,25 @@ def test_symbolic_sizes_share_one_program() -> None:
         x = normal(batch, length, 8)
         assert session.run({"x": x})["y"].shape == (batch, length, 8)
     check(graph, {"x": normal(3, 5, 8)})
+
+
+@pytest.mark.parametrize(("axis", "bits"), [(-1, 32), (-2, 64)])
+def test_rows_of_probabilities_bound_a_sum_of_any_length(axis: int, bits: int) -> None:
+    feed = {"x": normal(6, 6) + 30 * np.eye(6, dtype=np.float32), "v": normal(6, 3)}
+    text = f"g (float[L,L] x, float[L,3] v) => (float[] y) {{ p = Softmax<axis={axis}>(x) y = MatMul(p, v) }}"
+    graph = quantize(graph_of(text), feed, np.int16)
+    assert next(node.attrs["acc_bits"] for node in lower_graph(graph).nodes if node.op == "MatMul") == bits
+    check(graph, feed)
+
+
+@pytest.mark.parametrize("length", [2, 33, 170, 171, 510, 511])  # 255 / 170 and 255 / 510 are rounded up in every place
+def test_a_row_of_codes_is_off_by_at_most_half_a_step_a_code(length: int) -> None:
+    graph = graph_of(f"g (float[3,{length}] x) => (float[3,{length}] y) {{ y = Softmax(x) }}")
+    feed = {"x": np.stack([np.zeros(length), np.linspace(-3, 3, length), np.eye(length)[0] * 9]).astype(np.float32)}
+    quantized = quantize(graph, feed)
+    step = float(spec_of(quantized.outputs[0]).scale)
+    codes = np.rint(Session(to_program(lower_graph(quantized))).run(feed)["y"] / step)
+    assert np.all(codes.sum(axis=1) <= 1 / step + length / 2 + 1e-3)
 
 
 def test_sizes_that_must_be_equal_are_checked_at_binding() -> None:

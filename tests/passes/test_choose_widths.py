@@ -69,16 +69,26 @@ def test_a_number_limits_the_wide_tensors(limit):
     assert list(widths(graph).values()).count("int16") <= limit
 
 
-def test_gemm_inputs_stay_within_a_quarter():
+@pytest.mark.parametrize(("most", "fewest", "limit"), [(0.25, 1, 2), (0.75, 3, 6), (0.0, 0, 0)])
+def test_wide_products_stay_within_their_part_of_the_work(most, fewest, limit):
     names = [f"w{i}" for i in range(8)]
     body = "  ".join(f"a{i + 1} = MatMul(a{i}, w{i})" for i in range(8))
     weights = {name: random(16, 16, seed=i) for i, name in enumerate(names)}
     for weight in weights.values():
         weight[:, 0], weight[0] = 100 * weight[:, 0], weight[0] / 100  # one loud channel in every activation
     graph = graph_of(f"g (float[6, 16] a0) => (float[6, 16] a8) {{ {body} }}", **weights)
-    run(graph, {"a0": random(6, 16)})
+    ctx = Context(data=[{"a0": random(6, 16)}])
+    Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(most=most)]).run(graph, ctx)
     wide = [node for node in graph.nodes if node.op == "MatMul" and spec_of(node.inputs[0]).dtype == np.int16]
-    assert 1 <= len(wide) <= 2
+    assert fewest <= len(wide) <= limit
+
+
+@pytest.mark.parametrize(("axis", "wide"), [(-1, True), (0, False)])
+def test_what_probabilities_weigh_is_widened_whatever_the_length(axis, wide):
+    graph = graph_of(f"g (float[L, L] x, float[L, 3] v) => (float[L, 3] y) {{ p = Softmax <axis = {axis}> (x)  y = MatMul(p, v) }}")
+    run(graph, {"x": random(300, 300), "v": random(300, 3, seed=1)}, 9)
+    node = next(node for node in graph.nodes if node.op == "MatMul")
+    assert [spec_of(tensor).dtype.name for tensor in node.inputs] == ["int16" if wide else "uint8"] * 2
 
 
 def test_movers_widen_together():
