@@ -26,7 +26,7 @@ from qcompiler.calibration.sources import open_source
 from qcompiler.importer import load_graph
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
-from qcompiler.pipeline import preset
+from qcompiler.presets import Preset
 
 
 class _Reader(CalibrationDataReader):
@@ -44,7 +44,7 @@ def ours(task: Task, folder: Path) -> None:
     """Import, normalize, quantize, write."""
     graph = load_graph(task.model)
     source = open_source(list(task.calibration), graph)
-    Manager(preset(0, widen="off", avoid_saturation=False, for_onnx=True).passes).run(graph, Context(data=source))
+    Manager(Preset(0, for_onnx=True, widen="off", avoid_saturation=False).pipeline().passes).run(graph, Context(data=source))
     export.save(graph, folder / "ours.onnx", reference_feed=task.calibration[0], force=True)
 
 

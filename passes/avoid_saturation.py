@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from ..calibration.sensitivity import measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, QuantSpec, names_in, quantized_source, spec_of
+from ..ir import Constant, Graph, QuantSpec, Tensor, constant_of, names_in, producer, quantized_source, spec_of
 from ..layers import Layer, find_layers, is_depthwise, set_weight_scale
 from ..pass_base import Context, Pass
 
 PAIR_LIMIT = 128
 """Largest sum of two weight codes that meet: 255 * 128 < 2^15."""
+
+INT16_LIMIT = 2**15
 
 GROWTH = 1 + 1 / 512
 FEEDS = 8
@@ -60,11 +62,22 @@ def exact_scale(weight: Array, spec: QuantSpec) -> Array:
         start = np.where(broken, start * GROWTH, start)
 
 
+def _largest_code(tensor: Tensor) -> int:
+    """The largest uint8 code that can occur in a tensor with a grid: less than 255 behind a Clip (`narrow-activations`)."""
+    spec, codes = spec_of(tensor), quantized_source(tensor)
+    quantize = None if codes is None else producer(codes)
+    source = None if quantize is None else producer(quantize.inputs[0])
+    limit = constant_of(source.inputs[2]) if source is not None and source.op == "Clip" and len(source.inputs) > 2 else None
+    return 255 if limit is None or spec is None else int(spec.quantize(limit))
+
+
 def _eligible(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
-    """Layers with uint8 input and a weight that is still float, with the weight's grid."""
+    """Layers whose uint8 inputs are large enough and whose weight is still float, with the weight's grid."""
     for layer in find_layers(graph):
         codes, inputs = quantized_source(layer.weight), spec_of(layer.node.inputs[0])
         if codes is None or isinstance(codes, Constant) or inputs is None or inputs.dtype != np.uint8:
+            continue
+        if 2 * 127 * _largest_code(layer.node.inputs[0]) < INT16_LIMIT:
             continue
         spec = spec_of(layer.weight)
         if spec is not None and spec.dtype == np.int8 and layer.node.op != "ConvTranspose" and not is_depthwise(layer.node):

@@ -2,7 +2,8 @@
 
 The moments of a layer's inputs come from the float model (``inputs=float``, every layer by itself) or from the graph as it is quantized so far
 (``inputs=quantized``). A solver picks scales and levels on four fifths of the calibration feeds; on the fifth that it did not see, its choice
-must beat plain rounding, else the layer is rounded to nearest. Where the layer has a bias, it takes back the mean error.
+must beat plain rounding, else the layer is rounded to nearest. That decided, it solves the layer again on all feeds. Where the layer has a bias,
+it takes back the mean error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.gram import LayerInputs, layer_inputs
-from ..calibration.patches import as_matrix, from_matrix
+from ..calibration.patches import as_matrix, from_matrix, products_of_row
 from ..calibration.sources import synthetic_source
 from ..errors import OptionError
 from ..executor import open_executor
@@ -42,6 +43,8 @@ class ReconstructLayers(Pass):
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, or the quantized graph's.
         executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere.
+        longest: layers with more products in a row than this stay as they are; 0: none.
+        memory: megabytes of moments to hold at once; less means more passes over the feeds.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -49,22 +52,26 @@ class ReconstructLayers(Pass):
     solver: str = "gptq"
     inputs: Literal["float", "quantized"] = "float"
     executor: str = "serial"
+    longest: int = 0
+    memory: int = 1024
 
     def __post_init__(self) -> None:
+        if self.longest < 0 or self.memory < 1:
+            raise ValueError("longest must not be negative, memory at least 1")
         grid_named(self.grid)
         if self.solver not in SOLVERS:
             raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
-        layers = {layer.node.name: layer for layer in _solvable(graph, ctx)}
+        layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
         if not layers:
             return False
         source = ctx.reference if self.inputs == "float" and ctx.reference is not None else graph
         observed = [layer for layer in find_layers(source) if layer.node.name in layers]
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         default, taken = grid_named(self.grid), names_in(graph)
-        moments = layer_inputs(source, observed, data, seed=ctx.seed)
+        moments = layer_inputs(source, observed, data, seed=ctx.seed, limit=self.memory << 20)
         tasks = (self._task(layers[item.layer.node.name], item, ctx.grids.get(item.layer.node.name, default), ctx.seed) for item in moments)
         with open_executor(self.executor) as executor:
             for done, solved in enumerate(executor.map(solve, tasks), 1):
@@ -75,18 +82,20 @@ class ReconstructLayers(Pass):
 
     def _task(self, layer: Layer, inputs: LayerInputs, family: GridFamily, seed: int) -> Task:
         weight = np.asarray(as_matrix(layer, layer.values))
-        grid = family.fit(weight, inputs.fit.gram)
-        fit, held = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held))
-        return Task(layer.node.name, fit, held, self.solver, seed)
+        every = inputs.fit.with_those(inputs.held)
+        grid = family.fit(weight, every.gram)
+        fit, held, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held, every))
+        return Task(layer.node.name, fit, held, whole, self.solver, seed)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A layer to solve: its problem on the moments to fit on and on those held out, the solver's name, the seed."""
+    """A layer to solve: its problem on the moments to fit on, on those held out and on both together, the solver's name, the seed."""
 
     node: str
     fit: LayerProblem
     held: LayerProblem
+    whole: LayerProblem
     solver: str
     seed: int
 
@@ -103,14 +112,15 @@ class Solved:
 
 def solve(task: Task) -> Solved:
     """The solver's choice where it beats plain rounding on what it did not see, else that."""
-    block = task.fit.grid.block
-    plain, tuned = Nearest().solve(task.fit, None, task.seed), SOLVERS[task.solver].solve(task.fit, None, task.seed)
+    block, solver = task.fit.grid.block, SOLVERS[task.solver].tuned(task.fit, task.held)
+    plain, tuned = Nearest().solve(task.fit, None, task.seed), solver.solve(task.fit, None, task.seed)
     weights = [solution.weight(block) for solution in (plain, tuned)]
     (fit_before, fit_after), (held_before, held_after) = ([relative_loss(side, w) for w in weights] for side in (task.fit, task.held))
     kept = held_after <= held_before
-    solver = task.solver if kept else "nearest"
-    record = Reconstruction(task.node, task.fit.grid.name, solver, fit_before, fit_after, held_before, held_after, kept)
-    return Solved(tuned if kept else plain, task.fit.grid, mean_error(task.fit, weights[int(kept)]).reshape(-1), record)
+    name = task.solver if kept else "nearest"
+    record = Reconstruction(task.node, task.fit.grid.name, name, fit_before, fit_after, held_before, held_after, kept)
+    solution = solver.solve(task.whole, None, task.seed) if kept else plain
+    return Solved(solution, task.fit.grid, mean_error(task.whole, solution.weight(block)).reshape(-1), record)
 
 
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:

@@ -74,7 +74,7 @@ class TuneStatistics(Pass):
     name: ClassVar[str] = "tune-statistics"
     deviations: bool = True
     feeds: int = 64
-    most: float = 0.75
+    most: float = 0.6
 
     def __post_init__(self) -> None:
         if self.feeds < 1:

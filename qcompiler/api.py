@@ -21,7 +21,8 @@ from qcompiler.importer import load_graph
 from qcompiler.ir import Graph, Stage, copy_of
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Feed, Pass
-from qcompiler.pipeline import Pipeline, preset
+from qcompiler.pipeline import Pipeline
+from qcompiler.presets import Preset
 from qcompiler.report import measure
 from qcompiler.report.record import Report
 from qcompiler.runner import Runner
@@ -31,6 +32,9 @@ Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
 CHECK_FEEDS = 8
 """Feeds on which the result is compared with the float model."""
+
+DEFAULT_BUNDLE_ERROR = 0.02
+"""Error that blocks which are replaced, and the outputs, may have."""
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
@@ -51,6 +55,9 @@ class Options:
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
         verify: prove every exact pass on one feed.
+        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply) or int16 (wherever accumulators hold it).
+        bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
+        bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
     """
 
     level: int = 2
@@ -63,17 +70,34 @@ class Options:
     avoid_saturation: bool = True
     seed: int = 0
     verify: bool = False
+    activations: str = "uint8"
+    bundle: str = "off"
+    bundle_error: float | None = None
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
+        self._check_bundle()
         if self.passes is not None:
+            if self.activations != "uint8":
+                raise OptionError(f"--activations {self.activations}: --passes says what is done; put narrow-, widen- or sign-activations into it")
             return Pipeline.parse(self.passes)
         if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
             raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
-        return preset(
-            self.level, weights=self.weights, widen=self.widen, avoid_saturation=self.avoid_saturation, for_onnx=for_onnx,
-            size_budget=self.size_budget, max_loss=self.max_loss,
-        )  # fmt: skip
+        error = DEFAULT_BUNDLE_ERROR if self.bundle_error is None else self.bundle_error
+        return Preset(
+            self.level, for_onnx, self.weights, self.activations, self.widen, self.avoid_saturation, self.size_budget, self.max_loss,
+            error if self.bundle == "auto" else None,
+        ).pipeline()  # fmt: skip
+
+    def _check_bundle(self) -> None:
+        if self.bundle not in ("auto", "off"):
+            raise OptionError(f"--bundle {self.bundle}: must be auto or off")
+        if self.bundle == "off" and self.bundle_error is not None:
+            raise OptionError(f"--bundle-error {self.bundle_error:g}: is the budget of --bundle auto; give that, too")
+        if self.bundle == "auto" and self.passes is not None:
+            raise OptionError("--bundle auto: has no place in a pipeline of your own; write snnk-bundle(error=0.02) into --passes")
+        if self.bundle_error is not None and not 0 < self.bundle_error <= 1:
+            raise OptionError(f"--bundle-error {self.bundle_error:g}: must be above 0 and at most 1")
 
 
 @dataclass

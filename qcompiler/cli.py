@@ -67,8 +67,11 @@ def compile_command(
     form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
     passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
     weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")] = "int8",
+    activations: Annotated[str, typer.Option(help="Activations: uint8, int8, uint4 (what layers multiply has 4 bits), int16.")] = "uint8",
     size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
+    bundle: Annotated[str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")] = "off",
+    bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
@@ -85,7 +88,8 @@ def compile_command(
         from qcompiler.commands.compile import CompileRequest, compile_and_write
 
         options = Options(
-            level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify,
+            level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify, activations,
+            bundle, bundle_error,
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))

@@ -7,13 +7,14 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 
 from qcompiler.errors import OptionError
 from qcompiler.ir import Stage
 from qcompiler.pass_base import Pass
+from qcompiler.passes.absorb_biases import AbsorbBiases
 from qcompiler.passes.affine import Affine
 from qcompiler.passes.allocate_bits import AllocateBits
 from qcompiler.passes.avoid_saturation import AvoidSaturation
@@ -35,7 +36,9 @@ from qcompiler.passes.fuse_pad import FusePad
 from qcompiler.passes.fuse_softmax import FuseSoftmax
 from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
+from qcompiler.passes.low_rank import LowRank
 from qcompiler.passes.lower import Lower
+from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
 from qcompiler.passes.polish import Polish
@@ -45,24 +48,29 @@ from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.remove_identity import RemoveIdentity
 from qcompiler.passes.rotate import Rotate
+from qcompiler.passes.rotate_inputs import RotateInputs
 from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
 from qcompiler.passes.shift_channels import ShiftChannels
+from qcompiler.passes.sign_activations import SignActivations
 from qcompiler.passes.smooth_activations import SmoothActivations
+from qcompiler.passes.snnk_bundle import SnnkBundle
 from qcompiler.passes.split_layers import SplitLayers
 from qcompiler.passes.split_sum import SplitSum
 from qcompiler.passes.store_codes import StoreCodes
 from qcompiler.passes.tune_statistics import TuneStatistics
+from qcompiler.passes.widen_activations import WidenActivations
 
 ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels, FoldBatchNorm,
-    FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad, FuseSoftmax,
-    FuseSplit, InlineIf, Lower, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations, QuantizeWeights, ReconstructLayers, RemoveIdentity,
-    Rotate, RoundTables, RoundWeights, ScaleSalient, ShiftChannels, SmoothActivations, SplitLayers, SplitSum, StoreCodes, TuneStatistics,
+    AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
+    FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
+    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
+    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
+    SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -101,51 +109,6 @@ class Pipeline:
     def reaches(self) -> Stage:
         """Stage of a graph behind the last pass."""
         return self.passes[-1].ensures if self.passes else Stage.FLOAT
-
-
-ONNX_ENOUGH_DB = 25.0
-"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
-
-
-def preset(
-    level: int, *, weights: str = "int8", widen: str | int = "auto", avoid_saturation: bool = True, for_onnx: bool, size_budget: float | None = None,
-    max_loss: float | None = None,
-) -> Pipeline:  # fmt: skip
-    """The pipeline of ``-O<level>``.
-
-    0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights below 8 bits, and restores
-    the statistics of channels where that takes most of the error; 3 rescales activations channel by channel where that helps, measures on more
-    feeds, widens whatever limits the accuracy and lets the solver look further. The machine takes 16 bits at next to no cost, so a program gets
-    more of them than an ``.onnx`` file (``for_onnx``), whose products may also be made exact for any CPU.
-
-    ``weights`` names a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
-    """
-    auto, low_bit = weights == "auto", weights != "int8"
-    grid = "int8" if auto else weights
-    tables = (RoundTables(grid=weights),) if low_bit and not auto else ()
-    if level == 0:
-        if auto:
-            raise OptionError("--weights auto: choosing grids needs -O1 or more")
-        nearest = (ReconstructLayers(grid=grid, solver="nearest"), RoundWeights(grid=grid)) if low_bit else ()
-        return Pipeline((*NORMALIZE, *tables, QuantizeActivations(), QuantizeWeights(), *nearest, StoreCodes()))
-    smooth = (SmoothActivations(),) if level == 3 else ()
-    enough = ONNX_ENOUGH_DB if for_onnx else ChooseWidths.enough_db
-    widths = ChooseWidths(widen=widen, enough_db=enough)
-    if level == 3:
-        widths = replace(widths, feeds=8, gemm_db=enough, most=1.0)
-    exact_products = (AvoidSaturation(),) if avoid_saturation and for_onnx and not low_bit else ()
-    budget = {key: value for key, value in (("size_budget", size_budget), ("max_loss", max_loss)) if value is not None}
-    allocation = (build_pass(AllocateBits, budget),) if auto else ()
-    levels = (ReconstructLayers(grid=grid, solver=LEVEL_SOLVERS[level]), RoundWeights(grid=grid)) if low_bit else ()
-    statistics = (TuneStatistics(),) if low_bit and level > 1 else ()
-    return Pipeline((
-        *NORMALIZE, *smooth, *tables, QuantizeActivations(), QuantizeWeights(), widths, *exact_products, *allocation, *levels, CorrectBias(),
-        *statistics, StoreCodes(),
-    ))  # fmt: skip
-
-
-LEVEL_SOLVERS = {1: "clip", 2: "gptq", 3: "beam"}
-"""What chooses the levels of weights below 8 bits at each effort."""
 
 
 def find_pass(name: str) -> type[Pass]:

@@ -260,8 +260,8 @@ def _transform(program: Program, constants: tuple[int, ...], channels: int, outp
 
 def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], vector: int) -> Packed:
     """What `kernels/scaled.py` reads; nothing where no line gives the codes of some channel."""
-    numbers = [program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants]
-    lines = lines_of(*numbers, y_zp=f["y_zp"], lo=f["lo"], hi=f["hi"])
+    w, bias, m, n = (program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants)
+    lines = lines_of(w, bias, m, n, f["y_zp"], f["lo"], f["hi"])
     return np.empty(0, np.uint8) if lines is None else _joined([scale_numbers(lines, vector).view(np.uint8)])
 
 

@@ -30,7 +30,7 @@ from .instruction import (
 )
 from .isa import LANES
 from .opcodes import BY_NUMBER
-from .winograd import PLANES, SIDE, tile_rows, tiles_of
+from .winograd import PLANES, SIDE
 
 _WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
 _BATCHES = ("b0", "b1", "b2", "b3")
@@ -145,7 +145,7 @@ def divide(
     if form is not None and streams_weights(opcode.name, f, threads, form):
         parts = list(_columns(f, most if opcode.name == "gemm" else threads))
     elif form is Form.TRANSFORMED:
-        parts = list(_image(opcode.name, f, most, threads, _transformed_lines(f, threads)))
+        parts = list(_image(opcode.name, f, min(most, threads), threads, SIDE))
     else:
         parts = list(how(opcode.name, f, most, threads))
     return parts if len(parts) > 1 else []
@@ -275,12 +275,6 @@ def _columns(f: Values, most: int) -> Iterator[Part]:
     """By panels of output columns."""
     for first, count in _ranges(-(-f.get("cols", f.get("out_c", 0)) // LANES), most, _PANELS):
         yield {"first_panel": first, "panels": count}
-
-
-def _transformed_lines(f: Values, threads: int) -> int:
-    """Output lines that a transformed convolution computes together."""
-    down = tiles_of(f["out_h"])
-    return SIDE * min(tile_rows(tiles_of(f["out_w"]), down), max(down // threads, 1))
 
 
 def _image(name: str, f: Values, most: int, threads: int, unit: int = 2) -> Iterator[Part]:

@@ -11,9 +11,9 @@ There is one segment, and its steps are a multiple of those in a byte.
 
 Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias, acc)``. A row of activations is a number
 of *segments*, each of ``steps`` steps: address of int64 addresses, one for every row of the tile; address of int64 offsets, one for every
-segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is needed
-soon (a cache line of it is fetched at every step), of int32 start values (16 a panel), and of the int32 results [tile rows, 16 * panels].
-A matrix has one segment, a window one for each line.
+segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is
+needed soon (tiles of several rows fetch a cache line of it at every step), of int32 start values (16 a panel), and of the int32 results
+[tile rows, 16 * panels]. A matrix has one segment, a window one for each line.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def _load(builder: Any, kind: Any, base: Any, offset: Any = None, align: int = 1
 class TileBuilder:
     """Writes the LLVM code of one tile."""
 
-    def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
-        self.builder, self.flavour, self.rows, self.panels = builder, flavour, rows, panels
+    def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any, fetches: bool = True) -> None:
+        self.builder, self.flavour, self.rows, self.panels, self.fetches_soon = builder, flavour, rows, panels, fetches
         self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.fetch, self.bias, self.acc = arguments
         self.lanes = flavour.bits // 32
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
@@ -158,7 +158,8 @@ class TileBuilder:
         soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, CACHE_LINE))))
 
         def step(index: Any, values: list[Any]) -> list[Any]:
-            prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
+            if self.fetches_soon:
+                prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
             return self._step(index, sources, self._all_weights(panels, index), values)
 
         return loop(builder, self.steps, sums, step)
@@ -238,7 +239,7 @@ def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:
-                TileBuilder(builder, flavour, rows, panels, arguments).emit()
+                TileBuilder(builder, flavour, rows, panels, arguments, fetches=rows > 1).emit()
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 9)), codegen

@@ -60,6 +60,20 @@ def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: P
     assert "--calib" in result.stderr
 
 
+@pytest.mark.parametrize(("kind", "dtype", "least_db"), [("uint4", np.uint8, 9), ("int8", np.int8, 20), ("int16", np.int16, 35)])
+def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, least_db: float, tmp_path: Path) -> None:
+    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--activations", kind, "--calib", CALIBRATION, "--report", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["output_sqnr_db"]["logits"] > least_db
+    types = {tensor.data_type for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer if tensor.name.endswith("zero_point")}
+    assert onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) in types
+    for runner in ("machine", "onnxruntime"):
+        result = call(run_command, tmp_path / "out.onnx", "--on", runner, "--feeds", CALIBRATION, "--save", tmp_path / f"{runner}.npz")
+        assert result.exit_code == 0, result.output
+    machine, ort = (np.load(tmp_path / f"{name}.npz")["logits"] for name in ("machine", "onnxruntime"))
+    assert np.square(machine - ort).sum() < 0.003 * np.square(ort).sum()
+
+
 def test_a_collapse_is_said_aloud(tmp_path: Path) -> None:
     passes = "normalize,tests.harm:BadGrid,quantize"
     result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", CALIBRATION, "--passes", passes)
@@ -78,6 +92,20 @@ def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path,
         outputs.append(np.load(target)["logits"])
     assert np.array_equal(outputs[0].argmax(-1), outputs[1].argmax(-1))
     assert np.abs(outputs[0] - outputs[1]).max() <= 0.05 * np.abs(outputs[0]).max()
+
+
+def test_blocks_are_bundled_when_asked_for_and_the_report_names_them(tmp_path: Path) -> None:
+    model, report = MODELS / "languages" / "model.onnx", tmp_path / "report.json"
+    options = ["--calib", MODELS / "languages" / "calibration.npz", "-O", 0, "--report", report, "--bundle", "auto", "--bundle-error", "0.05"]
+    result = call(compile_command, model, "-o", tmp_path / "out.qprog", *options)
+    assert result.exit_code == 0, result.output
+    assert "multiply-accumulates a row fewer" in result.stdout
+    for record in json.loads(report.read_text())["replacements"]:
+        assert record["region"] in result.stdout
+        assert record["kept"]
+        assert 0 < record["bound"] <= 0.05
+        assert record["macs_after"] < record["macs_before"]
+        assert record["milliseconds_after"] > 0
 
 
 def test_diff_of_a_model_with_itself_finds_no_difference(compiled: Path) -> None:
@@ -106,7 +134,14 @@ def test_diff_with_the_float_model_shows_the_worst_layers_first(compiled: Path) 
         ([MODEL, "--format", "float"], ["--format float", "qdq or integer"]),
         ([MODEL, "--widen", "lots"], ["--widen lots"]),
         ([MODEL, "--weights", "int99"], ["int99", "known"]),
+        ([MODEL, "--activations", "int5"], ["--activations int5", "uint8, int8, uint4, int16"]),
+        ([MODEL, "--activations", "int16", "--widen", "off"], ["--activations int16", "--widen off"]),
+        ([MODEL, "--activations", "uint4", "--passes", "normalize,quantize"], ["--activations uint4", "narrow-"]),
         ([MODEL, "--weights", "auto", "--size-budget", "much"], ["--size-budget much", "50%"]),
+        ([MODEL, "--bundle", "maybe"], ["--bundle maybe", "auto or off"]),
+        ([MODEL, "--bundle-error", "0.1"], ["--bundle-error 0.1", "--bundle auto"]),
+        ([MODEL, "--bundle", "auto", "--bundle-error", "0"], ["--bundle-error 0", "above 0"]),
+        ([MODEL, "--bundle", "auto", "--passes", "normalize"], ["--bundle auto", "snnk-bundle(error=0.02)"]),
         ([MODEL, "--weights", "int4", "--size-budget", "50%"], ["--weights int4", "--weights auto"]),
         ([MODEL, "--weights", "auto", "-O", "0"], ["--weights auto", "-O1"]),
         ([MODEL, "--print-after", "nothing"], ["--print-after nothing", "quantize-weights"]),

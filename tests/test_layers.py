@@ -1,4 +1,4 @@
-"""Imports run one way (CONTRIBUTING.md, "The house"): runtime <- qcompiler -> passes (from pipeline.py alone) -> the ideas and ir."""
+"""Imports run one way (CONTRIBUTING.md, "The house"): runtime <- qcompiler -> passes (from pipeline.py and presets.py alone) -> the ideas and ir."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
 
-IDEAS = ("grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.levels", "allocation")
-"""Mathematics without any graph. The rest of `equivalence` finds regions of graphs and folds transforms into them."""
+IDEAS = (
+    "grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.levels", "allocation",
+    "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
+)  # fmt: skip
+"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""
 
-DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "verify")
+DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "presets", "verify")
+CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 """What drives passes; a pass knows none of it."""
 
 def declared(project: str) -> set[str]:
@@ -112,8 +116,8 @@ def complaint(module: str, item: Import) -> str | None:
         return None if top in sys.stdlib_module_names or top in needs else f"'{top}' is not a dependency of this part"
     if inside(module, "qcompiler.runtime") and not inside(target, "qcompiler.runtime"):
         return "runtime/ imports nothing of the compiler"
-    if inside(target, "qcompiler.passes") and not inside(module, "qcompiler.passes") and module != "qcompiler.pipeline":
-        return "only pipeline.py imports passes"
+    if inside(target, "qcompiler.passes") and not inside(module, "qcompiler.passes") and module not in CHOOSERS:
+        return "only pipeline.py and presets.py import passes"
     if inside(module, "qcompiler.passes") and any(inside(target, f"qcompiler.{driver}") for driver in DRIVERS):
         return "a pass knows nothing of what drives it"
     if any(inside(module, f"qcompiler.{idea}") for idea in IDEAS) and not any(inside(target, f"qcompiler.{name}") for name in (*IDEAS, "errors")):
@@ -143,7 +147,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         ("qcompiler.runtime.session", "from qcompiler.runtime import requant", "inside passes/ and runtime/ only relative imports"),
         ("qcompiler.passes.fold", "from ..manager import run", "a pass knows nothing of what drives it"),
         ("qcompiler.passes.fold", "from ..ir import Graph\nfrom . import other\nimport numpy as np", None),
-        ("qcompiler.manager", "def f():\n    from qcompiler.passes.fold import Fold", "only pipeline.py imports passes"),
+        ("qcompiler.manager", "def f():\n    from qcompiler.passes.fold import Fold", "only pipeline.py and presets.py import passes"),
         ("qcompiler.manager", "import passes", "'passes' is no name of its own: use qcompiler.passes, or a relative import inside that folder"),
         ("qcompiler.grids", "from qcompiler.ir import Graph", "the ideas are mathematics without any graph"),
         ("qcompiler.cli", "import requests", "'requests' is not a dependency of this part"),

@@ -10,7 +10,8 @@ from qcompiler import pipeline
 from qcompiler.errors import OptionError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Context, Pass
-from qcompiler.pipeline import BUILT_IN, GROUPS, Pipeline, preset
+from qcompiler.pipeline import BUILT_IN, GROUPS, NORMALIZE, Pipeline
+from qcompiler.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,38 @@ def test_names_are_unique_and_kebab_case() -> None:
 
 def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
     choices = [(level, grid) for level in range(4) for grid in ("int8", "int4", "nf4", "auto") if (level, grid) != (0, "auto")]
-    presets = [preset(level, weights=grid, for_onnx=to).passes for level, grid in choices for to in (True, False)]
+    presets = [Preset(level, weights=grid, for_onnx=to).pipeline().passes for level, grid in choices for to in (True, False)]
     for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
         assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))
 
 
+@pytest.mark.parametrize("level", range(4))
+def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(level: int) -> None:
+    names = [step.name for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes]
+    assert names.index("snnk-bundle") == len(NORMALIZE)
+    assert {step.name: step for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes}["snnk-bundle"].error == 0.05
+    assert "snnk-bundle" not in [step.name for step in Preset(level, for_onnx=False).pipeline().passes]
+
+
 def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
-    steps = {step.name: step for step in preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).passes}
+    steps = {step.name: step for step in Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline().passes}
     assert (steps["allocate-bits"].size_budget, steps["allocate-bits"].max_loss) == (0.25, 0.01)
     assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
     with pytest.raises(OptionError, match="-O1"):
-        preset(0, weights="auto", for_onnx=False)
+        Preset(0, weights="auto", for_onnx=False)
+
+
+def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() -> None:
+    def solver(level: int, **options: bool) -> str | None:
+        return next((step.solver for step in Preset(level, **options).pipeline().passes if step.name == "reconstruct-layers"), None)
+
+    assert [solver(level, for_onnx=False) for level in range(4)] == [None, None, "gptq", "gptq"]
+    assert solver(2, for_onnx=True) is None
+    assert solver(2, for_onnx=True, avoid_saturation=False) == "gptq"
 
 
 def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
-    steps = {step.name: step for step in preset(1, weights="nf4", for_onnx=True).passes}
+    steps = {step.name: step for step in Preset(1, weights="nf4", for_onnx=True).pipeline().passes}
     assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
-    assert not {"round-tables", "reconstruct-layers", "round-weights"} & {step.name for step in preset(1, for_onnx=True).passes}
+    assert not {"round-tables", "reconstruct-layers", "round-weights"} & {step.name for step in Preset(1, for_onnx=True).pipeline().passes}

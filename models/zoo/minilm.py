@@ -132,6 +132,17 @@ def task(folder: Path) -> Task:
     return Task("minilm", build(folder), feeds(documents), feeds(reviews), score, classifies=False)
 
 
+def news(folder: Path, count: int) -> list[Feed]:
+    """The first ``count`` of 300 news documents, none of which is scored: longer texts to calibrate on than film reviews."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(_package(folder) / "tokenizer.json"))
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.enable_padding(length=LENGTH)
+    source = pip_package("gensim==4.4.0", folder / "packages") / "gensim/test/test_data"
+    return [_feed(tokenizer.encode(text)) for text in _lines(source / "lee_background.cor")[:count]]
+
+
 def _feed(encoding: Any) -> Feed:
     return {"input_ids": np.array([encoding.ids], np.int64), "attention_mask": np.array([encoding.attention_mask], np.int64)}
 

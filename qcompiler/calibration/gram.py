@@ -33,8 +33,8 @@ FEWEST_ROWS, MOST_ROWS = 64, 4096
 ROWS_PER_PRODUCT = 4
 """Vectors wanted over all feeds, per product of a row: fewer would not determine the moments."""
 
-_PENDING = 1024
-"""Vectors that are gathered before they are multiplied."""
+_PENDING = 2**18
+"""Elements of vectors that are gathered before they are multiplied."""
 
 Array = NDArray[Any]
 
@@ -52,6 +52,12 @@ class Moments:
     gram: NDArray[np.float64]
     mean: NDArray[np.float64]
     rows: int
+
+    def with_those(self, other: Moments) -> Moments:
+        """The moments of all vectors of both."""
+        rows = max(self.rows + other.rows, 1)
+        mine, theirs = self.rows / rows, other.rows / rows
+        return Moments(mine * self.gram + theirs * other.gram, mine * self.mean + theirs * other.mean, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +81,7 @@ class _Sum:
     def add(self, vectors: Array) -> None:
         """Account for vectors float32 [G, P, K]."""
         self._pending.append(vectors)
-        if sum(part.shape[1] for part in self._pending) >= _PENDING:
+        if sum(part.size for part in self._pending) >= _PENDING:
             self._flush()
 
     def _flush(self) -> None:
@@ -85,8 +91,7 @@ class _Sum:
         self._pending = []
         self._rows += vectors.shape[1]
         self._mean += vectors.sum(axis=1, dtype=np.float64)
-        for group, rows in enumerate(vectors):
-            self._gram[group] += rows.T @ rows
+        self._gram += np.matmul(vectors.transpose(0, 2, 1), vectors)
 
     def moments(self) -> Moments:
         """What was seen; the sums are spent."""

@@ -64,8 +64,8 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
     layer = inputs.layer
     weight = np.asarray(as_matrix(layer, layer.values))
     grid = family.fit(weight, inputs.fit.gram)
-    problem = LayerProblem(weight, inputs.fit.gram, inputs.fit.mean, grid, has_bias(layer))
-    solution = solver.solve(problem, None, seed)
+    problem, held = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held))
+    solution = solver.tuned(problem, held).solve(problem, None, seed)
     shift = mean_error(problem, solution.weight(grid.block)).reshape(-1).astype(np.float32) if has_bias(layer) else None
     return RoundedWeight(solution.levels.astype(np.int8), solution.scale, grid.block, shift, len(grid.levels))
 

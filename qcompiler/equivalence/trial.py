@@ -78,7 +78,7 @@ class Trial:
     def _error(self, graph: Graph) -> float:
         try:
             runner = Runner(graph)
-            answers = [runner.run(feed) for feed in self.feeds]
+            answers = [dict(zip(self.expected[0], runner.run(feed).values(), strict=True)) for feed in self.feeds]  # outputs on a grid have new names
         except QCompilerError:
             return HUGE
         total = 0.0

@@ -168,6 +168,41 @@ class RegionChange:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """A block of layers for which a cheaper one was sought. Errors are squared, relative to the variance of what the block puts out.
+
+    Attributes:
+        pass_name: the pass.
+        region: names of the block's first and last layer.
+        form: what was found, such as ``96 neurons by pursuit + skip``.
+        kept: it stands in the block's place.
+        reason: why not.
+        macs_before, macs_after: multiply-accumulates of one row (a token, a pixel).
+        bytes_before, bytes_after: of the weights at 8 bits and the biases.
+        error: of the block's outputs against the float model's, on feeds held out; None where it was not tried.
+        bound: what the error is below with some certainty (two standard errors).
+        loss_before, loss_after: error of the network's outputs relative to their energy, on feeds held out.
+        milliseconds_before, milliseconds_after: of the block alone at 8 bits on the machine; None where that was not measured.
+    """
+
+    pass_name: str
+    region: str
+    form: str
+    kept: bool
+    reason: str
+    macs_before: int
+    macs_after: int
+    bytes_before: int
+    bytes_after: int
+    error: float | None
+    bound: float | None = None
+    loss_before: float | None = None
+    loss_after: float | None = None
+    milliseconds_before: float | None = None
+    milliseconds_after: float | None = None
+
+
+@dataclass(frozen=True)
 class LayerError:
     """How far a layer's output is from the float one, in dB."""
 
@@ -189,6 +224,7 @@ class Report:
     reconstructions: list[Reconstruction] = field(default_factory=list)
     regions: list[RegionChange] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
+    replacements: list[Replaced] = field(default_factory=list)
     allocation: Allocation | None = None
     grids: list[GridChoice] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)

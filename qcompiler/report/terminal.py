@@ -12,10 +12,11 @@ from rich.text import Text
 
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
-from qcompiler.report.record import Report
+from qcompiler.report.record import Replaced, Report
 
 OUTPUT_LINES = 6
 FLOAT_LINES = 10
+BLOCK_LINES = 12
 WORST_LAYERS = 3
 
 Row = tuple[str, str]
@@ -34,7 +35,7 @@ def show_mapping(result: Mapping[str, Any], console: Console) -> None:
 
 def rows(report: Report) -> list[Row]:
     """The lines of the closing table."""
-    parts = (_sizes, _accuracy, _widths, _bits, _memory, _worst, _left_float, _effort)
+    parts = (_sizes, _accuracy, _replacements, _widths, _bits, _memory, _worst, _left_float, _effort)
     return [line for part in parts for line in part(report)]
 
 
@@ -92,6 +93,32 @@ def _accuracy(report: Report) -> Iterator[Row]:
         yield "output", f"{name}: {decibels(value)} against float"
     if len(worst_first) > OUTPUT_LINES:
         yield "", f"and {len(worst_first) - OUTPUT_LINES} better ones"
+
+
+def _replacements(report: Report) -> Iterator[Row]:
+    kept = [each for each in report.replacements if each.kept]
+    if not report.replacements:
+        return
+    saved = sum(each.macs_before - each.macs_after for each in kept)
+    yield "replaced", f"{len(kept)} of {len(report.replacements)} blocks" + (f": {saved:,} multiply-accumulates a row fewer" if kept else "")
+    for each in kept[:BLOCK_LINES]:
+        yield "", f"{each.region}: {_replacement_text(each)}"
+    others = [each for each in report.replacements if not each.kept]
+    for each in others[: max(BLOCK_LINES - len(kept), 1)]:
+        yield "", f"{each.region} stays: {each.reason}"
+    if len(others) > max(BLOCK_LINES - len(kept), 1) or len(kept) > BLOCK_LINES:
+        yield "", "--report lists all"
+
+
+def _replacement_text(each: Replaced) -> str:
+    parts = [each.form, f"{each.macs_before:,} -> {each.macs_after:,} MACs", f"{size(each.bytes_before)} -> {size(each.bytes_after)}"]
+    if each.milliseconds_before is not None:
+        parts.append(f"{each.milliseconds_before:.3g} -> {each.milliseconds_after:.3g} ms")
+    if each.error is not None:
+        parts.append(f"errs by {each.error:.2g}")
+    if each.loss_before is not None:
+        parts.append(f"the outputs by {each.loss_before:.2g} -> {each.loss_after:.2g}")
+    return ", ".join(parts)
 
 
 def _widths(report: Report) -> Iterator[Row]:

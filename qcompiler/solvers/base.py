@@ -27,6 +27,10 @@ class Solver(ABC):
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """A solution of ``problem``; ``start`` is one to improve on, ``seed`` decides all random choices."""
 
+    def tuned(self, fit: LayerProblem, held: LayerProblem) -> Solver:
+        """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose vectors are others."""
+        return self
+
 
 def nearest_solution(problem: LayerProblem) -> Solution:
     """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the largest level."""

@@ -60,9 +60,28 @@ def _pack_pair(target: int, first: int, second: int, element: int, zero_point: i
 
 
 @jit
+def _pack_columns(target: int, base: int, element: int, zero_point: int, between: int, count: int, k: int) -> None:
+    """A panel whose columns lie densely, ``between`` bytes apart."""
+    for j in range(count):
+        column, line = base + j * between, target + j * _PAIR_BYTES
+        if element == _I16:
+            for pair in range(k // 2):
+                store_32(line, pair * LANES, load_i32(column, pair))
+        else:
+            for pair in range(k // 2):
+                low, high = load_u8(column, 2 * pair) - zero_point, load_u8(column, 2 * pair + 1) - zero_point
+                store_32(line, pair * LANES, (low & 0xFFFF) | (high << 16))
+        if k % 2 == 1:
+            store_32(line, k // 2 * LANES, _centred(column, element, k - 1, zero_point) & 0xFFFF)
+
+
+@jit
 def _pack_panel(target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], count: int, k: int) -> None:
     """One panel of up to 16 columns of b; ``strides``: between rows and between columns, in elements."""
     size = size_of(element)
+    if strides[0] == 1:
+        _pack_columns(target, base, element, zero_point, strides[1] * size, count, k)
+        return
     for pair in range(k // 2):
         line, start = target + pair * _STEP_BYTES, base + 2 * pair * strides[0] * size
         if strides[1] == 1:

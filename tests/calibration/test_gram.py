@@ -66,6 +66,15 @@ def test_moments_are_those_of_the_feeds_each_side_of_the_split():
         np.testing.assert_allclose(moments.mean[0], rows.mean(axis=0), rtol=1e-5, atol=1e-7)
 
 
+def test_both_sides_together_are_all_the_feeds():
+    graph, feeds = gemm_graph(), [{"x": random(7, 5, seed=i)} for i in range(10)]
+    found = next(layer_inputs(graph, list(find_layers(graph)), feeds))
+    every, rows = found.fit.with_those(found.held), np.concatenate([feed["x"] for feed in feeds]).astype(np.float64)
+    assert every.rows == 70
+    np.testing.assert_allclose(every.gram[0], rows.T @ rows / 70, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(every.mean[0], rows.mean(axis=0), rtol=1e-5, atol=1e-7)
+
+
 def test_a_small_limit_changes_nothing_but_the_number_of_passes():
     graph, reads = gemm_graph(), []
 

@@ -15,7 +15,7 @@ from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.runner import Runner
-from qcompiler.solvers import SOLVERS, Nearest
+from qcompiler.solvers import SOLVERS, Nearest, Solver
 from tests.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
@@ -77,7 +77,7 @@ def test_the_record_holds_both_losses_and_what_was_kept():
 
 
 def test_a_choice_that_is_worse_on_unseen_feeds_is_rolled_back(monkeypatch):
-    class Overfitted:
+    class Overfitted(Solver):
         def solve(self, problem, start=None, seed=0):
             plain = Nearest().solve(problem)
             return Solution(np.zeros_like(plain.levels), plain.scale)
@@ -97,6 +97,12 @@ def test_a_pass_before_may_choose_the_grid_of_a_layer():
     levels = {layer.node.name: np.abs(read_spec(layer.weight.inputs[0]).quantize(layer.values)).max() for layer in find_layers(graph)}
     assert levels["Conv_2"] == 1
     assert levels["Conv_0"] > 7
+
+
+def test_long_rows_may_be_left_alone():
+    graph, ctx, _ = compiled(longest=60, memory=1)
+    assert [record.node for record in ctx.report.reconstructions] == ["Conv_0", "Conv_2"]  # 54 and 9 products; the last has 72
+    np.testing.assert_array_equal(list(find_layers(graph))[2].values, random(72, 5, seed=5))
 
 
 def test_transposed_convolutions_are_left_to_plain_rounding():

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from qcompiler.report.measure import SAME_DB
-from qcompiler.report.record import FloatNode, LayerError, Report, WidthChoice
+from qcompiler.report.record import FloatNode, LayerError, Replaced, Report, WidthChoice
 from qcompiler.report.terminal import decibels, rows, show, show_mapping, size
 
 
@@ -102,3 +102,22 @@ def test_a_mapping_is_shown_with_its_inner_names_untouched() -> None:
     assert [line.split() for line in out.getvalue().splitlines()] == [
         ["median", "ms", "1.5"], ["arena", "bytes", "2.0", "kB"], ["outputs"], ["my_logits", "float32[1,", "10]"],
     ]  # fmt: skip
+
+
+def test_blocks_that_were_replaced_and_those_that_stay_are_named_with_all_their_figures() -> None:
+    done = Replaced("snnk-bundle", "up … down", "96 neurons by pursuit", True, "", 5000, 2000, 5600, 2300, 0.0123, 0.015, 0.001, 0.0042, 0.52, 0.31)
+    stays = Replaced("snnk-bundle", "in … out", "8 relu", False, "it errs by 0.4", 5000, 2000, 5600, 2300, 0.4)
+    text = "96 neurons by pursuit, 5,000 -> 2,000 MACs, 5.6 kB -> 2.3 kB, 0.52 -> 0.31 ms, errs by 0.012, the outputs by 0.001 -> 0.0042"
+    assert rows(Report(replacements=[done, stays])) == [
+        ("replaced", "1 of 2 blocks: 3,000 multiply-accumulates a row fewer"),
+        ("", f"up … down: {text}"),
+        ("", "in … out stays: it errs by 0.4"),
+    ]
+
+
+def test_many_blocks_are_cut_short() -> None:
+    stays = [Replaced("low-rank", f"layer{index}", "rank 8", False, "it errs by 0.4", 5000, 2000, 5600, 2300, 0.4) for index in range(30)]
+    lines = rows(Report(replacements=stays))
+    assert lines[0] == ("replaced", "0 of 30 blocks")
+    assert len(lines) == 14
+    assert lines[-1] == ("", "--report lists all")

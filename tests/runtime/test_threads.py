@@ -29,7 +29,7 @@ from tests.runtime.programs import two_layers
 from tests.runtime.test_recurrent import TANH, Net
 
 ROOT = Path(__file__).parents[2]
-MANY = 5000
+MANY = 20_000
 """Runs within which a helper finds a core, however busy the machine."""
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from qcompiler.runtime.instruction import Form
 from qcompiler.runtime.isa import Isa, best_isa
+from qcompiler.runtime.opcodes import BY_NAME
+from qcompiler.runtime.parts import divide
 from qcompiler.runtime.session import Session
 
 from qcompiler.runtime import packing, winograd
-from tests.runtime.checked import build_one
+from tests.runtime.checked import build_one, run_divided
 from tests.runtime.test_products import brute_conv, check_conv
 
 GEOMETRY = ((5, 9), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
@@ -48,9 +50,24 @@ def test_results_are_those_of_the_plain_kernel(channels: Any, pads: Any) -> None
 
 
 @pytest.mark.usefixtures("always")
-def test_parts_by_columns_give_the_same() -> None:
-    """Three threads, each with its own output channels."""
-    check_conv(np.uint8, ((4, 4), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)), (16, 192, 1), 1, 8, {})
+@pytest.mark.parametrize(("size", "outputs"), [(4, 192), (37, 16)])
+def test_parts_give_the_same(size: int, outputs: int) -> None:
+    """Three threads, each with its own output channels, or its own tiles; compiled only, the checks would take minutes."""
+    rng = np.random.default_rng(size)
+    x, w = rng.integers(0, 256, (1, size, size, 16)).astype(np.uint8), rng.integers(-127, 128, (3, 3, 16, outputs)).astype(np.int8)
+    program, feeds = build_one(
+        "conv", {"x": x}, {"y": ((1, size, size, outputs), np.uint8)}, w=w, bias=rng.integers(-9999, 9999, outputs), m=np.full(outputs, 1 << 30),
+        n=np.full(outputs, 40), batch=1, in_h=size, in_w=size, in_c=16, out_h=size, out_w=size, out_c=outputs, kernel_h=3, kernel_w=3, pad_top=1,
+        pad_left=1, x_zp=9, y_zp=99,
+    )
+    fields = BY_NAME["conv"].row(Session(program, num_threads=1)._prepare(feeds).code[0].tolist())
+    parts = divide(BY_NAME["conv"], fields, 3, Form.TRANSFORMED, least=0, most=9)
+    assert len(parts) == 3
+    assert all(("panels" in part) is (outputs == 192) for part in parts)
+    expected = Session(program, Isa.PLAIN).raw(feeds)["y"]
+    for isa in Isa:
+        if isa.supported:
+            np.testing.assert_array_equal(run_divided(program, feeds, isa)["y"], expected)
 
 
 def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:

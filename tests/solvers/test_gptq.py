@@ -151,3 +151,13 @@ def test_a_wider_beam_is_better():
     sums = [round_with_feedback(problem, factor, scale, 128, beam)[1].sum() for beam in (1, 2, 8, 64)]
     assert sums == sorted(sums, reverse=True)
     assert sums[2] < 0.9 * sums[0]
+
+
+def test_the_damping_follows_what_the_vectors_held_out_have_in_common():
+    fit = problem_of(groups=1, rows=40, products=24, grid=uniform(3), seed=5)
+    others = replace(fit, gram=np.eye(24)[None], mean=np.zeros((1, 24)))  # nothing
+    solver = Gptq()
+    alike, unlike = solver.tuned(fit, fit), solver.tuned(fit, others)
+    assert alike.damping < unlike.damping
+    assert replace(alike, damping=solver.damping) == solver
+    assert losses(others, unlike.solve(fit)).sum() < losses(others, alike.solve(fit)).sum()

@@ -1,0 +1,133 @@
+"""The pipelines of ``-O0`` to ``-O3``: which passes run, for what the user asked for.
+
+0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights; 3 rescales activations channel by
+channel where that helps, measures on more feeds, widens whatever limits the accuracy and lets the solver look further.
+
+The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file, whose products may also be made exact for any
+CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from qcompiler.errors import OptionError
+from qcompiler.pass_base import Pass
+from qcompiler.passes.allocate_bits import AllocateBits
+from qcompiler.passes.avoid_saturation import AvoidSaturation
+from qcompiler.passes.choose_widths import ChooseWidths
+from qcompiler.passes.correct_bias import CorrectBias
+from qcompiler.passes.narrow_activations import NarrowActivations
+from qcompiler.passes.quantize_activations import QuantizeActivations
+from qcompiler.passes.quantize_weights import QuantizeWeights
+from qcompiler.passes.reconstruct_layers import ReconstructLayers
+from qcompiler.passes.rotate_inputs import RotateInputs
+from qcompiler.passes.round_tables import RoundTables
+from qcompiler.passes.round_weights import RoundWeights
+from qcompiler.passes.sign_activations import SignActivations
+from qcompiler.passes.smooth_activations import SmoothActivations
+from qcompiler.passes.snnk_bundle import SnnkBundle
+from qcompiler.passes.store_codes import StoreCodes
+from qcompiler.passes.widen_activations import WidenActivations
+from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
+
+ONNX_ENOUGH_DB = 25.0
+"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
+
+ACTIVATIONS = ("uint8", "int8", "uint4", "int16")
+"""Types of activations: what layers multiply has 4 bits with ``uint4``, every tensor 16 where they fit with ``int16``."""
+
+LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
+"""What chooses the levels of weights below 8 bits at each effort."""
+
+LONGEST_ROW, MOMENTS_MB = 1200, 32
+"""With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
+
+Passes = tuple[Pass, ...]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the user asked for.
+
+    Attributes:
+        level: effort, 0 to 3.
+        for_onnx: the result is an ``.onnx`` file, not a program of the machine.
+        weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
+        activations: one of `ACTIVATIONS`; with ``uint4`` inputs of layers are rotated where that pays (from level 1 on).
+        widen: see `ChooseWidths`.
+        avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.
+        size_budget: see `AllocateBits`.
+        max_loss: see `AllocateBits`.
+        bundle_error: replace blocks of layers by cheaper ones that err by no more (see `SnnkBundle`); None replaces none.
+
+    Raises:
+        OptionError: two wishes contradict each other, or one is unknown.
+    """
+
+    level: int
+    for_onnx: bool
+    weights: str = "int8"
+    activations: str = "uint8"
+    widen: str | int = "auto"
+    avoid_saturation: bool = True
+    size_budget: float | None = None
+    max_loss: float | None = None
+    bundle_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.activations not in ACTIVATIONS:
+            raise OptionError(f"--activations {self.activations}: must be one of {', '.join(ACTIVATIONS)}")
+        if self.activations == "int16" and self.level > 0 and self.widen != "auto":
+            raise OptionError(f"--activations int16: all activations are wide; leave out --widen {self.widen}")
+        if self.level == 0 and self.weights == "auto":
+            raise OptionError("--weights auto: choosing grids needs -O1 or more")
+
+    def pipeline(self) -> Pipeline:
+        """The passes in their order."""
+        return Pipeline((
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(), QuantizeWeights(), *self._widths(),
+            *self._levels(), *self._corrections(), StoreCodes(),
+        ))  # fmt: skip
+
+    @property
+    def _few_bits(self) -> bool:
+        return self.weights != "int8"
+
+    def _replacements(self) -> Passes:
+        return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)
+
+    def _equivalences(self) -> Passes:
+        smooth = (SmoothActivations(),) if self.level == 3 else ()
+        rotate = (RotateInputs(bits=4 if self._few_bits else 8),) if self.activations == "uint4" and self.level > 0 else ()
+        return (*smooth, *rotate)
+
+    def _tables(self) -> Passes:
+        return (RoundTables(grid=self.weights),) if self._few_bits and self.weights != "auto" else ()
+
+    def _widths(self) -> Passes:
+        if self.activations == "int16":
+            return (WidenActivations(),)
+        enough = ONNX_ENOUGH_DB if self.for_onnx else ChooseWidths.enough_db
+        chosen = ChooseWidths(widen=self.widen, enough_db=enough)
+        if self.level == 3:
+            chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
+        narrow = (NarrowActivations(),) if self.activations == "uint4" else ()
+        return (chosen, *narrow) if self.level > 0 else narrow
+
+    def _levels(self) -> Passes:
+        """What puts weights on their grid."""
+        solver = LEVEL_SOLVERS[self.level]
+        if self.weights == "auto":
+            budget = {key: value for key, value in (("size_budget", self.size_budget), ("max_loss", self.max_loss)) if value is not None}
+            return (build_pass(AllocateBits, budget), ReconstructLayers(grid="int8", solver=solver), RoundWeights(grid="int8"))
+        if self._few_bits:
+            return (ReconstructLayers(grid=self.weights, solver=solver), RoundWeights(grid=self.weights))
+        if self.for_onnx and self.avoid_saturation and self.level > 0:
+            return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
+        return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()
+
+    def _corrections(self) -> Passes:
+        bias = (CorrectBias(),) if self.level > 0 else ()
+        signs = (SignActivations(),) if self.activations == "int8" else ()
+        return (*bias, *signs)

@@ -1,0 +1,169 @@
+"""What a replacement is fitted to: rows of a region's inputs, of its hidden neurons and of the outputs that the float model has there.
+
+Inputs are those of the graph as it has become so far, targets those of the float graph: each replacement takes back what it can of the errors of
+those before it. One feed is held at a time; of its rows a sample is taken, and of all feeds one in `HELD_SHARE` is held out (of too few feeds, one
+row in so many).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
+from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
+from qcompiler.errors import DataError
+from qcompiler.ir import Graph
+from qcompiler.layers import Layer
+from qcompiler.pass_base import Feed
+from qcompiler.replacement.regions import Region, linear_output, rows_of
+from qcompiler.runner import Runner
+
+__all__ = ["Batch", "Judgement", "Observed", "Site"]
+
+Array = NDArray[Any]
+
+ROWS_PER_FEATURE = 16
+"""Rows wanted over all feeds, per feature: a fit to few times as many rows as features errs more on others."""
+
+_FEWEST_CLUSTERS = 4
+"""Feeds held out from which each is one sample; fewer would not tell how sure an estimate is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of one feed.
+
+    Attributes:
+        inputs, hidden: float32 [N, channels], of the graph as it is.
+        targets: float32 [N, channels], of the float graph.
+        held: bool [N]: not to be fitted to.
+    """
+
+    inputs: Array
+    hidden: Array
+    targets: Array
+    held: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Names of the tensors of a region: they are the same in copies of the graph."""
+
+    inputs: str
+    hidden: str
+    outputs: str
+
+    @staticmethod
+    def of(region: Region) -> Site:
+        """Those of a region; hidden are the neurons behind its first layer."""
+        return Site(region.inputs.name, region.links[0].hidden.name, region.outputs.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Feeds through a graph and the float graph.
+
+    Attributes:
+        graph: as it is.
+        reference: the float graph, with the region's outputs under the same name.
+        data: feeds.
+        seed: of the draws.
+    """
+
+    graph: Graph
+    reference: Graph
+    data: Iterable[Feed]
+    seed: int = 0
+
+    def batches(self, region: Region, products: int) -> Iterator[Batch]:
+        """The rows of each feed, some `ROWS_PER_FEATURE` for each of so many ``products`` over all feeds.
+
+        Raises:
+            DataError: no feed at all.
+        """
+        site = Site.of(region)
+        held, count = self._split(products)
+        here, there = Runner(self.graph, [site.inputs, site.hidden]), Runner(self.reference, [site.outputs])
+        for number, feed in enumerate(self.data):
+            values = here.run(feed, [site.inputs, site.hidden]) | there.run(feed, [site.outputs])
+            rows = [rows_of(region.layers[0], values[name]) for name in (site.inputs, site.hidden, site.outputs)]
+            chosen = draw_rows(len(rows[0]), count, np.random.default_rng([self.seed, number]))
+            apart = np.full(len(chosen), number in held) if held else np.arange(len(chosen)) % HELD_SHARE == 0
+            inputs, hidden, targets = (part[chosen] for part in rows)
+            yield Batch(inputs, hidden, targets, apart)
+
+    def judged(self, graph: Graph, layer: Layer, products: int) -> Judgement:
+        """How far a layer's outputs (those of the same name) are from the float model's in ``graph``, on what was held out.
+
+        Raises:
+            DataError: no feed at all.
+        """
+        output, judgement = linear_output(layer).name, Judgement()
+        held, count = self._split(products)
+        by_feed = len(held) >= _FEWEST_CLUSTERS
+        here, there = Runner(graph, [output]), Runner(self.reference, [output])
+        for number, feed in enumerate(self.data):
+            if held and number not in held:
+                continue
+            got, want = (rows_of(layer, runner.run(feed, [output])[output]) for runner in (here, there))
+            chosen = draw_rows(len(want), count, np.random.default_rng([self.seed, number]))[:: 1 if held else HELD_SHARE]
+            judgement.add(got[chosen].astype(np.float64), want[chosen].astype(np.float64), together=by_feed)
+        return judgement
+
+    def _split(self, products: int) -> tuple[frozenset[int], int]:
+        """The feeds held out, and how many rows of each feed are looked at."""
+        feeds = count_feeds(self.data)
+        if feeds == 0:
+            raise DataError("the calibration set is empty; give at least one feed")
+        return held_out(feeds, self.seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
+
+
+class Judgement:
+    """Squared error of outputs relative to their variance, and how sure that is: rows of one feed are relatives and count as one sample."""
+
+    def __init__(self) -> None:
+        self._errors: list[Array] = []
+        self._means: list[Array] = []
+        self._squares: list[Array] = []
+
+    def add(self, got: Array, want: Array, *, together: bool) -> None:
+        """Account for rows [N, O]."""
+        error, square = np.square(got - want).sum(axis=1), np.square(want).sum(axis=1)
+        self._errors.append(error.mean(keepdims=True) if together else error)
+        self._squares.append(square.mean(keepdims=True) if together else square)
+        self._means.append(want.mean(axis=0, keepdims=True) if together else want)
+
+    def _energies(self) -> Array:
+        means, squares = np.concatenate(self._means), np.concatenate(self._squares)
+        mean = means.mean(axis=0)
+        return np.asarray(squares - 2 * means @ mean + mean @ mean)
+
+    @property
+    def error(self) -> float:
+        """The estimate."""
+        return float(np.concatenate(self._errors).sum() / max(self._energies().sum(), 1e-30))
+
+    @property
+    def deviation(self) -> float:
+        """Its standard error, that of a ratio."""
+        errors, energies = np.concatenate(self._errors), self._energies()
+        samples = len(errors)
+        away = np.square(errors - self.error * energies).sum() * samples / max(samples - 1, 1)
+        return float(np.sqrt(away) / max(energies.sum(), 1e-30))
+
+    def bound(self, confidence: float) -> float:
+        """What the error is below with this confidence, by Student's distribution: few samples leave much room; a single one says nothing."""
+        from scipy.special import stdtrit
+
+        samples = len(np.concatenate(self._errors))
+        return self.error + float(stdtrit(samples - 1, confidence)) * self.deviation if samples > 1 else float("inf")
+
+
+def draw_rows(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``count`` different indices below ``total``, ascending; all of them where there are no more."""
+    return np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))
