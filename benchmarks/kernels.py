@@ -5,6 +5,10 @@
 Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. Products with a single row (and
 a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed (`runtime/winograd.py`) need
 fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
+
+Products with weights of few bits are compared with the same product with int8 weights, and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
+it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out, in turns of `TURN` runs: so the
+weights of each may stay in the last cache.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from typing import Any
 
 import numba
 import numpy as np
+import onnx
+import onnxruntime as ort
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -175,6 +181,66 @@ def cases() -> list[Case]:
     ]
 
 
+# --- weights of few bits ---------------------------------------------------------------------------------------------------------------
+
+
+SIDE, TURN = 4096, 10
+"""Rows and columns of the weight; runs in a turn."""
+
+
+def few_values(rows: int, values: int) -> Callable[[], object]:
+    """A run of a product of [rows, SIDE] with a weight [SIDE, SIDE] of so many values."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, SIDE)).astype(np.float32)
+    b = ProgramBuilder()
+    source, target = (b.buffer((rows, SIDE), np.uint8, name) for name in "xy")
+    b.input("x", source, np.float32, x.shape, scale=0.03, zero_point=128)
+    w, bias, m, n = rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)), *(np.full(SIDE, v) for v in (0, 1 << 30, 44))
+    b.emit("gemm", x=source, y=target, w=w, bias=bias, m=m, n=n, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
+    b.output("y", target, np.float32, x.shape, scale=0.1, zero_point=128)
+    session = Session(b.program(), num_threads=1)
+    return lambda: session.run({"x": x})
+
+
+def matmul_nbits(rows: int, accuracy_level: int) -> Callable[[], object]:
+    """A run of onnxruntime's product with a weight of 4 bits, a scale for every 32."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, SIDE)).astype(np.float32)
+    packed, scales = rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), np.full((SIDE, SIDE // 32), 0.01, np.float32)
+    weights: dict[str, Array] = {"B": packed, "scales": scales}
+    attributes: dict[str, Any] = {"K": SIDE, "N": SIDE, "bits": 4, "block_size": 32, "accuracy_level": accuracy_level}
+    node = onnx.helper.make_node("MatMulNBits", ["x", *weights], ["y"], domain="com.microsoft", **attributes)
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, x.shape) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "product", ports[:1], ports[1:], [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()])
+    opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(), options)
+    return lambda: session.run(None, {"x": x})
+
+
+def in_turns(runs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Nanoseconds of the fastest run of each."""
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeat):
+        for name, run in runs.items():
+            best[name] = min(best[name], fastest(run, TURN))
+    return best
+
+
+def few_bits(repeat: int) -> Table:
+    """Products with weights of few bits beside int8 and MatMulNBits."""
+    table = Table("rows", "weights", "µs", "GB/s of stored weights", "speed, int8 = 1", title=f"{SIDE} x {SIDE} weights, one thread")
+    for rows in (1, 2, 4, 64):
+        runs = {"int8": few_values(rows, 255), "4 bits": few_values(rows, 16), "2 bits": few_values(rows, 4)}
+        runs |= {f"MatMulNBits, accuracy level {level}": matmul_nbits(rows, level) for level in (0, 4)}
+        times = in_turns(runs, repeat)
+        for name, time_ in times.items():
+            stored = SIDE * SIDE * {"int8": 1, "2 bits": 0.25}.get(name, 0.5)
+            table.add_row(str(rows), name, f"{time_ / 1e3:.0f}", f"{stored / time_:.0f}", f"{times['int8'] / time_:.2f}")
+    return table
+
+
 def flavours() -> dict[str, Flavour]:
     """The dot product of this CPU for each type of activations."""
     if best_isa().name == "AVX512_VNNI":
@@ -200,7 +266,9 @@ def main() -> None:
         unit = "GB/s of memory" if case.limit == "memory" else f"GMAC/s, {case.limit}"
         share = (streamed if case.limit == "memory" else rate) / limit
         table.add_row(case.name, f"{rate:.0f}", f"{streamed:.1f}", f"{limit:.0f} {unit}", f"{share:.0%}")
-    Console(width=130).print(table)
+    console = Console(width=130)
+    console.print(table)
+    console.print(few_bits(max(repeat // 4, 1)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from qcompiler import opset
 from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
+from qcompiler.runtime.coding import coded_rows, few_values
 
 __all__ = ["StoredConstant", "packed", "unpack"]
 
@@ -38,8 +39,6 @@ WORDS_FROM = 1 << 14
 LEAST_SAVED = 0.05
 """Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
 PAIR_OPSET, NIBBLE_OPSET = 25, 21
-
-_SAMPLE = 4096
 
 _UINT2, _INT2 = 25, 26
 """Numbers of ONNX's types; onnx has names for them from opset 25 on."""
@@ -99,45 +98,17 @@ class Coded:
 
 def coded(array: Array) -> Coded | None:
     """The codes of an integer array; None where they would not be a quarter smaller."""
-    values = _few_values(array)
+    values = few_values(array, MOST_VALUES)
     if values is not None:
         result = Coded(np.searchsorted(values, array).astype(np.uint8), values)
         return result if result.bits < 8 else None
     for axis in (1, 0) if array.ndim == 2 else ():
-        by_row = _coded_rows(array if axis == 1 else array.T)
+        by_row = coded_rows(array if axis == 1 else array.T, MOST_IN_ROW)
         if by_row is not None:
             codes, values = (part if axis == 1 else np.ascontiguousarray(part.T) for part in by_row)
             result = Coded(codes.view(np.uint8), values, axis)
             return result if result.nbytes < 0.75 * array.nbytes else None
     return None
-
-
-def _few_values(array: Array) -> Array | None:
-    """The values that occur, ascending; None where they are more than `MOST_VALUES`."""
-    if len(np.unique(array.reshape(-1)[:_SAMPLE])) > MOST_VALUES:
-        return None
-    values = np.unique(array)
-    return values if len(values) <= MOST_VALUES else None
-
-
-def _coded_rows(rows: Array) -> tuple[NDArray[np.uint8], Array] | None:
-    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most `MOST_IN_ROW` values occur; None for any other."""
-    if any(len(np.unique(row)) > MOST_IN_ROW for row in rows[:: max(len(rows) // 8, 1)]):
-        return None
-    ascending = np.sort(rows, axis=1)
-    first = np.diff(ascending, axis=1, prepend=ascending[:, :1]) != 0
-    first[:, 0] = True
-    place = np.cumsum(first, axis=1) - 1
-    most = int(place[:, -1].max()) + 1
-    if most > MOST_IN_ROW:
-        return None
-    values = np.repeat(ascending[:, -1:], most, axis=1)
-    row, column = np.nonzero(first)
-    values[row, place[row, column]] = ascending[row, column]
-    codes = np.zeros(rows.shape, np.uint8)
-    for level in range(most - 1):
-        codes += rows > values[:, level : level + 1]
-    return codes, values
 
 
 def packed(graph: Graph) -> Graph:

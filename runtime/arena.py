@@ -33,7 +33,7 @@ from .isa import Isa
 from .native import Native, yield_address
 from .opcodes import BY_NUMBER
 from .pace import Pace
-from .packing import pack_program
+from .packing import decoded_operands, pack_program
 from .parts import divide, form_of, part_rows, useful_threads
 from .plan import ALIGNMENT, Bound
 from .program import Program
@@ -49,6 +49,7 @@ class Arena:
         code: int64 [rows, WIDTH], the linked instructions, behind them the parts of those that threads share.
         scratch: address of scratch memory of the thread that leads.
         packed: weights packed for this CPU, by instruction.
+        decoded: constants that are stored in codes, as values, by instruction and column; None where only packed ones are read.
         border: moves inputs in and outputs out.
         is_shared: whether the program has enough to share out.
         pace: whether that is worth it now.
@@ -69,6 +70,9 @@ class Arena:
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
             self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.form
+        self.decoded = decoded_operands(program, bound, self.packed)
+        for (index, column), values in self.decoded.items():
+            self.code[index, column] = 0 if values is None else address_of(values)
         for index, following in pairwise(sorted(self.packed)):
             self.code[index, NEXT_COLUMN] = self.code[following, PACKED_COLUMN]
         self._count = len(self.code)

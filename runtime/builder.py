@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .coding import encoded
 from .errors import ProgramError
 from .expressions import Expression, check_form
 from .instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
@@ -91,7 +92,7 @@ class ProgramBuilder:
         return Buffer(len(self._buffers) - 1, element, tuple(shape))
 
     def constant(self, array: NDArray[Any], dtype: Any = None) -> Constant:
-        """An array of the blob; equal arrays are stored once. ``dtype`` converts, exactly or not at all."""
+        """An array of the blob; equal arrays are stored once, those of few values in codes. ``dtype`` converts, exactly or not at all."""
         values = np.asarray(array)
         if dtype is not None and values.dtype != np.dtype(dtype):
             wide, values = values, values.astype(dtype)
@@ -102,8 +103,10 @@ class ProgramBuilder:
         key = (element, values.shape, blake2b(content).digest())
         if key not in self._known:
             offset = sum(len(chunk) for chunk in self._chunks[-1:]) + (self._constants[-1].offset if self._constants else 0)
-            self._chunks.append(content + bytes(-len(content) % _ALIGNMENT))
-            self._constants.append(ConstantInfo(element, values.shape, offset))
+            coded = encoded(values)
+            stored = content if coded is None else coded.stored()
+            self._chunks.append(stored + bytes(-len(stored) % _ALIGNMENT))
+            self._constants.append(ConstantInfo(element, values.shape, offset, coded and coded.coding))
             self._known[key] = Constant(len(self._constants) - 1, element, values.shape)
         return self._known[key]
 

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .coding import CODE_BITS, CODED_TYPES, Coding
 from .errors import ProgramError
 from .expressions import check_form
 from .instruction import ELEMENT_DTYPE, WIDTH, Element
 from .program import BufferInfo, ConstantInfo, Port, Program
 
 FORMAT = "qprog"
-VERSION = 2
+VERSION = 3
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
@@ -72,7 +73,7 @@ def _describe(program: Program) -> dict[str, Any]:
         "dims": list(program.dims),
         "expressions": list(program.expressions),
         "buffers": [[ELEMENT_DTYPE[b.element], list(b.shape), b.name, None if b.perm is None else list(b.perm)] for b in program.buffers],
-        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset] for c in program.constants],
+        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *(c.coding or ())] for c in program.constants],
         "inputs": [_describe_port(port) for port in program.inputs],
         "outputs": [_describe_port(port) for port in program.outputs],
         "nodes": list(program.nodes),
@@ -210,10 +211,13 @@ def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
 
 
 def _constant(item: Any, blob_size: int) -> ConstantInfo:
-    if not isinstance(item, list) or len(item) != 3 or item[0] not in _OF_DTYPE or not _whole_numbers(item[1]) or not _whole_numbers(item[2:]):
+    if not isinstance(item, list) or len(item) not in (3, 5) or item[0] not in _OF_DTYPE or not all(map(_whole_numbers, (item[1], item[2:]))):
         raise ProgramError("damaged: a constant is described wrongly")
-    info = ConstantInfo(Element(_OF_DTYPE[item[0]]), tuple(item[1]), item[2])
-    if info.offset % _ALIGNMENT or info.offset + info.nbytes > blob_size:
+    dtype, shape, offset, *coding = item
+    if coding and (dtype not in CODED_TYPES or coding[0] not in CODE_BITS or coding[1] not in (1, *shape[:1]) or 0 in shape):
+        raise ProgramError("damaged: the codes of a constant are described wrongly")
+    info = ConstantInfo(Element(_OF_DTYPE[dtype]), tuple(shape), offset, Coding(*coding) if coding else None)
+    if info.offset % _ALIGNMENT or info.offset + info.stored_bytes > blob_size:
         raise ProgramError("damaged: a constant lies outside the blob")
     return info
 

@@ -20,11 +20,13 @@ for this CPU (0: none); the instruction set that packed them."""
 
 
 class Form(IntEnum):
-    """How the weights that a kernel reads are kept: in panels or chunks, by Winograd's transform, as lines of `scaling.py`."""
+    """How the weights that a kernel reads are kept: in panels or chunks, by Winograd's transform, as lines of `scaling.py`, in panels of codes."""
 
     PACKED = 0
     TRANSFORMED = 1
     SCALED = 2
+    CODES_4 = 3
+    CODES_2 = 4
 
 
 BLOCK = 512

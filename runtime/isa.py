@@ -9,6 +9,9 @@ from .cpu import cpu_features
 LANES = 16
 """Columns in a panel of packed weights."""
 
+TABLE_BYTES = 64
+"""Levels in front of a panel of codes, repeated."""
+
 
 class Isa(IntEnum):
     """Instruction sets with a kernel of their own; PLAIN is the reference without packing."""
@@ -36,6 +39,16 @@ class Isa(IntEnum):
     def has_quads(self) -> bool:
         """uint8 activations are multiplied as they are, four at a time."""
         return self in (Isa.AVX_VNNI, Isa.AVX512_VNNI)
+
+    @property
+    def has_lookup(self) -> bool:
+        """Tiles look up levels by one instruction, and are faster for it than those that read twice as many bytes."""
+        return self >= Isa.AVX2
+
+
+def coded_panels(isa: int, left: int) -> int:
+    """Panels of codes that lie together when ``left`` remain; the kernels compile this function."""
+    return 4 if isa == Isa.AVX512_VNNI and left >= 4 else 1
 
 
 def best_isa() -> Isa:

@@ -9,7 +9,7 @@ from .kernels.depthwise import depthwise_conv, is_depthwise
 from .kernels.elementwise import binary, cast, compare, logic, requantize, table, where
 from .kernels.movement import fill, gather, move, resize_linear
 from .kernels.normalization import layernorm, softmax
-from .kernels.packed import packed_conv, packed_gemm
+from .kernels.packed import coded_gemm, is_coded, packed_conv, packed_gemm
 from .kernels.piecewise import piecewise
 from .kernels.pooling import argmax, average_pool, max_pool, reduce
 from .kernels.product import gemm, matmul
@@ -55,7 +55,9 @@ def _product(opcode: int, row: int, scratch: int) -> None:
     if opcode == _CONV:
         _convolve(packed, row, scratch)
     elif opcode == _GEMM:
-        if packed:
+        if packed and is_coded(row):
+            coded_gemm(row, scratch)
+        elif packed:
             packed_gemm(row, scratch)
         else:
             gemm(row, scratch)

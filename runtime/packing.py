@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruction import ELEMENT_DTYPE, SHIFT_BASE, Element, Form, Opcode
+from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, SHIFT_BASE, Element, Form, Opcode, Source
 from .interleaving import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
-from .isa import LANES, Isa
+from .isa import LANES, TABLE_BYTES, Isa, coded_panels
 from .opcodes import BY_NUMBER
 from .piecewise import Piecewise
 from .plan import Bound
@@ -22,6 +22,19 @@ from .winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 Packed = NDArray[np.uint8]
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
+
+_READ_PACKED = ("gemm", "conv", "lstm")
+"""Opcodes that never read the stored weights when these are packed."""
+
+MOST_CODED_ROWS = 4
+"""Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed."""
+
+_LARGE = 1 << 21
+"""Bytes that do not fit a second cache. Above it codes pay for int16 activations and 512-bit vectors, too (below, widening bytes takes longer than
+reading them), and tables that rows are gathered from stay in codes."""
+
+MOST_ROWS_OF_2_BITS = 2
+"""The same for codes of 2 bits; for more rows they are codes of 4."""
 
 _ALIGNMENT = 64
 _SMALLEST_GROUP = 4
@@ -49,6 +62,9 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
         if opcode.name == "piecewise" and isa is not Isa.AVX512_VNNI:
             packed[index] = Weights(_listed_codes(program, index, opcode, fields))
             continue
+        if opcode.name == "gather" and bound.kinds[index, opcode.position("x")] == Source.CONSTANT:
+            packed |= _coded_gather(program, index, int(program.code[index, opcode.position("x")]), fields)
+            continue
         size = product_size(opcode.name, fields)
         if size is None:
             continue
@@ -58,8 +74,40 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
     return packed
 
 
+def decoded_operands(program: Program, bound: Bound, packed: Mapping[int, Weights]) -> dict[tuple[int, int], Packed | None]:
+    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads them. Kept by the program."""
+    found: dict[tuple[int, int], Packed | None] = {}
+    for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
+        constant = int(program.code[index, column])
+        if program.constants[constant].coding is None or (index in packed and program.opcode(index).name == "gather"):
+            continue
+        unread = index in packed and program.opcode(index).name in _READ_PACKED
+        found[index, column] = None if unread else _decoded(program, constant)
+    return found
+
+
+def _coded_gather(program: Program, index: int, constant: int, fields: Mapping[str, int]) -> dict[int, Weights]:
+    """Bits and tables of a large table that is read in its stored codes; nothing where it is not one."""
+    info = program.constants[constant]
+    if info.coding is None or info.nbytes < _LARGE:
+        return {}
+    if info.coding.tables > 1 and (fields["outer"] != 1 or info.shape[0] * fields["inner"] * ELEMENT_SIZE[info.element] != info.nbytes):
+        return {}
+    return {index: Weights(np.array(info.coding, np.int64).view(np.uint8))}
+
+
+def _decoded(program: Program, constant: int) -> Packed:
+    with program.lock:
+        key = ("decoded", constant)
+        if key not in program.packed:
+            program.packed[key] = _joined([program.constant(constant).reshape(-1).view(np.uint8)])
+        return program.packed[key]
+
+
 def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> Weights:
     """The weights of one instruction, in the form that is best for it."""
+    if _stays_coded(program, constants[0], fields, size, group, isa):
+        return _pack_codes(program, constants, size, group, fields["rows"], isa)
     chunks = chunks_of(fields, isa, group) if size.cols == 1 and size.groups > 1 else None
     key = (*constants, *(chunks or size), group)
     with program.lock:
@@ -78,6 +126,29 @@ def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[
         if key not in program.packed:
             program.packed[key] = _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
         return Weights(program.packed[key])
+
+
+def _stays_coded(program: Program, constant: int, fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> bool:
+    """Whether a product reads codes: it has few rows, so memory is its limit."""
+    coding = program.constants[constant].coding
+    if coding is None or coding.tables > 1 or not isa.has_lookup or not 1 <= fields.get("rows", 0) <= MOST_CODED_ROWS:
+        return False
+    return group == 4 or isa is not Isa.AVX512_VNNI or size.k * size.cols >= _LARGE
+
+
+def _pack_codes(program: Program, constants: tuple[int, ...], size: ProductSize, group: int, rows: int, isa: Isa) -> Weights:
+    """Bias and scale, then groups of panels of codes, each behind the levels; see `simd.py`."""
+    with program.lock:
+        coded = program.coded(constants[0])
+        if coded is None:
+            raise ValueError(f"constant {constants[0]} is not coded")
+        bits = 2 if coded.coding.bits == 2 and rows <= MOST_ROWS_OF_2_BITS else 4
+        key = ("codes", bits, isa, *constants, *size, group)
+        if key not in program.packed:
+            codes = coded.codes.reshape(-1)[: size.k * size.cols].reshape(size.k, size.cols)
+            heads = _heads(program, constants, slice(0, size.cols))
+            program.packed[key] = _joined([*heads, *pack_codes(codes, coded.tables.reshape(-1), bits, group, isa)])
+    return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4)
 
 
 def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, int]) -> Packed:
@@ -156,11 +227,17 @@ def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group
     weights = program.constant(constants[0]).reshape(-1)[: k * cols * groups].reshape(k, groups, cols)
     parts: list[Packed] = []
     for g in range(groups):
-        heads = (program.constant(c).reshape(-1)[g * cols : (g + 1) * cols] for c in constants[1:])
-        bias, m, n = (_padded(head, fill, -(-cols // LANES) * LANES) for head, fill in zip(heads, (0, 0, 1), strict=True))
-        parts += [head.view(np.uint8) for head in (bias, *scale_vectors(m, n))]
+        parts += _heads(program, constants, slice(g * cols, (g + 1) * cols))
         parts.append(pack_weights(weights[:, g], group, segments))
     return _joined(parts)
+
+
+def _heads(program: Program, constants: tuple[int, ...], columns: slice) -> list[Packed]:
+    """Bias and scale of some columns, padded to whole panels."""
+    heads = [program.constant(c).reshape(-1)[columns] for c in constants[1:]]
+    size = -(-heads[0].size // LANES) * LANES
+    bias, m, n = (_padded(head, fill, size) for head, fill in zip(heads, (0, 0, 1), strict=True))
+    return [head.view(np.uint8) for head in (bias, *scale_vectors(m, n))]
 
 
 def _transform(program: Program, constants: tuple[int, ...], channels: int, outputs: int) -> Packed:
@@ -242,11 +319,26 @@ def _padded(values: NDArray[Any], fill: int, count: int) -> NDArray[np.int32]:
 
 
 def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed:
-    """``weights`` int8 [k, cols] as [panels, steps, 16, group] bytes, zeros where a segment of k or cols end."""
+    """``weights`` [k, cols], int8 or codes, as [panels, steps, 16, group] bytes, zeros where a segment of k or cols end."""
     k, cols = weights.shape
     length = k // segments
     steps, panels = -(-length // group), -(-cols // LANES)
-    full = np.zeros((segments, steps * group, panels * LANES), np.int8)
+    full = np.zeros((segments, steps * group, panels * LANES), weights.dtype)
     full[:, :length, :cols] = weights.reshape(segments, length, cols)
     ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+
+def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
+    """``codes`` [k, cols] as groups of panels: ``levels`` repeated, then [blocks, panels, 16, group] bytes of 2 or 4 steps' codes each."""
+    (k, cols), together = codes.shape, 8 // bits
+    whole = np.zeros((-(-k // (group * together)) * group * together, cols), np.uint8)
+    whole[:k] = codes
+    panels = pack_weights(whole, group).reshape(-(-cols // LANES), -1, together, group * LANES)
+    blocks = np.bitwise_or.reduce(panels << np.arange(0, 8, bits, dtype=np.uint8)[:, None], axis=2)
+    parts, first = [], 0
+    while first < len(blocks):
+        count = coded_panels(isa, len(blocks) - first)
+        parts += [np.resize(levels.view(np.uint8), TABLE_BYTES), blocks[first : first + count].transpose(1, 0, 2).reshape(-1)]
+        first += count
+    return parts

@@ -45,7 +45,7 @@ def product_tile(flavour: Flavour, rows: int, panels: int) -> ProductTile:
         heads: Any, head_bytes: Any, y: Any, y_stride: Any, count: Any, wide: Any, y_zp: Any, lo: Any, hi: Any, shared: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            if flavour.isa.supported:
+            if flavour.supported:
                 _ProductWriter(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 

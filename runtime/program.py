@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .coding import Coded, Coding, restored
 from .errors import ProgramError
 from .expressions import Expression, evaluate
 from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Element, Opcode, Source
@@ -39,16 +40,28 @@ class BufferInfo:
 
 @dataclass(frozen=True)
 class ConstantInfo:
-    """An array in the blob, 64-byte aligned."""
+    """An array in the blob, 64-byte aligned.
+
+    Attributes:
+        coding: how it is stored if it has few values; None: as it is.
+    """
 
     element: Element
     shape: tuple[int, ...]
     offset: int
+    coding: Coding | None = None
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Size of its values in bytes."""
         return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Its size in the blob."""
+        if self.coding is None:
+            return self.nbytes
+        return self.coding.nbytes(int(np.prod(self.shape, dtype=object)), ELEMENT_SIZE[self.element])
 
 
 @dataclass(frozen=True)
@@ -151,9 +164,18 @@ class Program:
         return BY_NUMBER[number]
 
     def constant(self, index: int) -> NDArray[Any]:
-        """The values of a constant, a view of the blob."""
+        """The values of a constant: a view of the blob where they are stored as they are."""
+        coded, info = self.coded(index), self.constants[index]
+        return coded.values() if coded else self._stored(index).view(ELEMENT_DTYPE[info.element]).reshape(info.shape)
+
+    def coded(self, index: int) -> Coded | None:
+        """The codes of a constant; None where it is stored as it is."""
         info = self.constants[index]
-        return self.blob[info.offset : info.offset + info.nbytes].view(ELEMENT_DTYPE[info.element]).reshape(info.shape)
+        return restored(self._stored(index), info.coding, info.shape, ELEMENT_DTYPE[info.element]) if info.coding else None
+
+    def _stored(self, index: int) -> NDArray[np.uint8]:
+        info = self.constants[index]
+        return self.blob[info.offset : info.offset + info.stored_bytes]
 
     def constant_range(self, index: int) -> tuple[int, int]:
         """Smallest and largest value of a constant; (0, 0) for an empty one."""

@@ -18,7 +18,7 @@ from .errors import FeedError, MachineError
 from .instruction import BLOCK_BYTES, BLOCKS
 from .isa import Isa, best_isa
 from .native import load
-from .packing import pack_program
+from .packing import decoded_operands, pack_program
 from .parts import useful_threads
 from .program import Program
 from .team import Team, default_threads
@@ -37,7 +37,7 @@ class Memory:
         arena: all activations, by the plan.
         scratch: working memory of the kernels.
         constants: weights and tables of the program, mapped from its file.
-        packed: weights in the order in which this CPU's kernels read them.
+        packed: weights in the order in which this CPU's kernels read them, and what is stored in codes and read as values.
         peak_lower_bound: no plan of the arena could be smaller than this.
     """
 
@@ -117,7 +117,9 @@ class Session:
     def memory(self, **dims: int) -> Memory:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
         bound = self.program.bind(**dims)
-        packed = sum(codes.nbytes for codes in {id(w.codes): w.codes for w in pack_program(self.program, bound, self.isa).values()}.values())
+        weights = pack_program(self.program, bound, self.isa)
+        decoded = decoded_operands(self.program, bound, weights).values()
+        packed = sum({id(array): array.nbytes for array in (*(w.codes for w in weights.values()), *decoded) if array is not None}.values())
         scratch = useful_threads(bound.code, self._threads) * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
         return Memory(bound.arena_bytes, scratch, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 

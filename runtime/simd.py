@@ -5,6 +5,10 @@ make one step: four uint8 (layout *quad*, for the dot-product instructions) or t
 after step, the weights of its 16 columns for that step: 64 bytes in quad layout, 32 in pair layout, 64 in *wide* layout
 (pairs of int16, for products of two activations). All flavours give the same int32 sums, bit for bit.
 
+The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYTES` levels, the same in every 16, then block after block those of all
+panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps, the first in the lowest bits. They are looked up in registers.
+There is one segment, and its steps are a multiple of those in a byte.
+
 Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias, acc)``. A row of activations is a number
 of *segments*, each of ``steps`` steps: address of int64 addresses, one for every row of the tile; address of int64 offsets, one for every
 segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is
@@ -14,6 +18,7 @@ needed soon (tiles of several rows fetch a cache line of it at every step), of i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +28,7 @@ from numba.extending import intrinsic
 
 from .emit import loop, prefetch, splat
 from .isa import LANES as LANES
+from .isa import TABLE_BYTES as TABLE_BYTES
 from .isa import Isa as Isa
 from .isa import best_isa as best_isa
 
@@ -30,15 +36,24 @@ TILE_ROWS = 6
 STEP_BYTES = 4
 CACHE_LINE = 64
 
+_AHEAD = 8192
+"""Bytes after which codes that are asked for are read: decoding leaves too few loads under way."""
+
 _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 
 
 class Flavour(NamedTuple):
-    """How a step of a tile is computed: vector width in bits, the dot-product intrinsic ('' for multiply-add), its layout."""
+    """How a step of a tile is computed: its layout, bits of a vector, and bits of a weight."""
 
     isa: Isa
     layout: str  # quad, pair or wide
     bits: int
+    weight_bits: int = 8  # 4 or 2: codes
+
+    @property
+    def supported(self) -> bool:
+        """Whether this CPU can run it."""
+        return self.isa.supported and (self.weight_bits == 8 or self.isa.has_lookup)
 
 
 def _vector(element: Any, count: int) -> Any:
@@ -85,6 +100,15 @@ def pair_step(builder: Any, flavour: Flavour, acc: Any, a: Any, b: Any) -> Any:
     return builder.add(acc, builder.add(*halves))
 
 
+_SHUFFLES = {64: "llvm.x86.avx512.pshuf.b.512", 32: "llvm.x86.avx2.pshuf.b", 16: "llvm.x86.ssse3.pshuf.b.128"}
+"""By bytes of a vector: looks bytes up in the 16 of the same lane."""
+
+
+def look_up(builder: Any, table: Any, index: Any) -> Any:
+    """The bytes of ``table``, which repeats itself every 16, at the places ``index``: below 16 each."""
+    return _call(builder, _SHUFFLES[index.type.count], index.type, [table, index])
+
+
 def _load(builder: Any, kind: Any, base: Any, offset: Any = None, align: int = 1) -> Any:
     if offset is not None:
         base = builder.gep(base, [offset])
@@ -101,6 +125,7 @@ class TileBuilder:
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
         self.acc_type = _vector(_I32, self.lanes)
         self.step_bytes = LANES * (2 if flavour.layout == "pair" else 4)
+        self.together = 8 // flavour.weight_bits  # steps whose weights share bytes
 
     def emit(self) -> None:
         """Multiply and store the sums."""
@@ -128,14 +153,48 @@ class TileBuilder:
         sources = [self._pointer(builder.add(self._number(self.pointers, ir.Constant(_I64, r)), offset)) for r in range(self.rows)]
         first = builder.add(self.b, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, self.step_bytes))))
         panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(_I64, p)))) for p in range(self.panels)]
+        if self.together > 1:
+            return self._coded_segment(sources, panels, sums)
         soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, CACHE_LINE))))
 
         def step(index: Any, values: list[Any]) -> list[Any]:
             if self.fetches_soon:
                 prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
-            return self._step(index, sources, panels, values)
+            return self._step(index, sources, self._all_weights(panels, index), values)
 
         return loop(builder, self.steps, sums, step)
+
+    def _coded_segment(self, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
+        """The same with codes; there is one segment."""
+        builder, together = self.builder, ir.Constant(_I64, self.together)
+        kind = _vector(_I8, self.step_bytes * self.lanes // LANES)
+        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(_I64, TABLE_BYTES)])
+        ahead = builder.add(self.b, ir.Constant(_I64, TABLE_BYTES + _AHEAD))
+        chains = 2 if self.rows <= 2 else 1  # sums of every other step, so that one instruction need not wait for the last
+
+        def steps(block: Any, values: list[Any]) -> list[Any]:
+            start, first = builder.mul(block, ir.Constant(_I64, self.panels * self.step_bytes)), builder.mul(block, together)
+            for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
+                prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(_I64, line))), write=False, level=1)
+            raw = [_load(builder, kind, codes, builder.add(start, ir.Constant(_I64, part * kind.count))) for part in range(self.parts)]
+            for place in range(self.together):
+                weights = [self._decoded(table, vector, place) for vector in raw]
+                chain = values[: len(sums)]
+                values = values[len(sums) :] + self._step(builder.add(first, ir.Constant(_I64, place)), sources, weights, chain)
+            return values
+
+        zeros = [ir.Constant(value.type, [0] * value.type.count) for value in sums] * (chains - 1)
+        totals = loop(builder, builder.sdiv(self.steps, together), sums + zeros, steps)
+        return [functools.reduce(builder.add, totals[i :: len(sums)]) for i in range(len(sums))]
+
+    def _decoded(self, table: Any, raw: Any, place: int) -> Any:
+        """The weights of a vector of columns from bytes of codes."""
+        builder, shift = self.builder, place * self.flavour.weight_bits
+        index = builder.lshr(raw, ir.Constant(raw.type, [shift] * raw.type.count)) if shift else raw
+        if shift < 4:  # tables repeat: of the upper bits only the last must be 0
+            index = builder.and_(index, ir.Constant(raw.type, [15] * raw.type.count))
+        levels = look_up(builder, table, index)
+        return levels if self.flavour.layout == "quad" else builder.sext(levels, _vector(_I16, raw.type.count))
 
     def _weights(self, panel: Any, step: Any, part: int) -> Any:
         """The weights of one vector of columns for one step."""
@@ -148,10 +207,11 @@ class TileBuilder:
             return _load(builder, _vector(_I16, 2 * self.lanes), panel, offset)
         return builder.sext(_load(builder, _vector(_I8, 2 * self.lanes), panel, offset), _vector(_I16, 2 * self.lanes))
 
-    def _step(self, step: Any, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
+    def _all_weights(self, panels: list[Any], step: Any) -> list[Any]:
+        return [self._weights(panel, step, part) for panel in panels for part in range(LANES // self.lanes)]
+
+    def _step(self, step: Any, sources: list[Any], weights: list[Any], sums: list[Any]) -> list[Any]:
         builder = self.builder
-        per_panel = LANES // self.lanes
-        weights = [self._weights(panel, step, part) for panel in panels for part in range(per_panel)]
         offset = builder.mul(step, ir.Constant(_I64, STEP_BYTES))
         combine = quad_step if self.flavour.layout == "quad" else pair_step
         result = []
@@ -178,13 +238,18 @@ def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
         typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, bias: Any, acc: Any
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            if flavour.isa.supported:
+            if flavour.supported:
                 TileBuilder(builder, flavour, rows, panels, arguments, fetches=rows > 1).emit()
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 9)), codegen
 
     return intrinsic(tile)  # type: ignore[no-any-return]
+
+
+def coded(flavour: Flavour, weight_bits: int) -> Flavour:
+    """The same tile with codes for weights."""
+    return flavour._replace(weight_bits=weight_bits)
 
 
 QUAD_512, PAIR_512, WIDE_512 = (Flavour(Isa.AVX512_VNNI, layout, 512) for layout in ("quad", "pair", "wide"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..instruction import Element
+from ..instruction import PACKED_COLUMN, Element
 from ..jit import jit
 from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 from ..movers import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three, transpose_square
@@ -133,9 +133,50 @@ def fill(row: int, scratch: int) -> None:
 
 
 @jit
+def _code_at(codes: int, bits: int, index: int) -> int:
+    """The code of an element: eight of them fill ``bits`` bytes, the first in the lowest bits."""
+    byte, shift = index * bits >> 3, index * bits & 7
+    code = load_u8(codes, byte) >> shift
+    if shift + bits > 8:
+        code |= load_u8(codes, byte + 1) << (8 - shift)
+    return code & ((1 << bits) - 1)
+
+
+@jit
+def _decode_run(y: int, size: int, table: int, codes: int, bits: int, first: int, count: int) -> None:
+    """The values of ``count`` elements from ``first`` on that share a table."""
+    if size == 2:
+        for i in range(count):
+            store_16(y, i, load_i16(table, _code_at(codes, bits, first + i)))
+        return
+    done = 0
+    if bits == 4 and first % 2 == 0:
+        done = count // 2 * 2
+        for i in range(count // 2):
+            byte = load_u8(codes, first // 2 + i)
+            store_8(y, 2 * i, load_u8(table, byte & 15))
+            store_8(y, 2 * i + 1, load_u8(table, byte >> 4))
+    for i in range(done, count):
+        store_8(y, i, load_u8(table, _code_at(codes, bits, first + i)))
+
+
+@jit
+def _gather_run(row: int, target: int, index: int) -> None:
+    """A run of x, from its values or from its codes (`coding.py`)."""
+    inner, x, coding = at(row, _GATHER.inner), at(row, _GATHER.x), at(row, PACKED_COLUMN)
+    size = size_of(at(row, _GATHER.x_type))
+    if coding == 0:
+        copy_bytes(target, x + index * inner * size, inner * size)
+        return
+    bits, tables = load_i64(coding, 0), load_i64(coding, 1)
+    table = x + ((index << bits) * size if tables > 1 else 0)
+    _decode_run(target, size, table, x + (tables << bits) * size, bits, index * inner, inner)
+
+
+@jit
 def gather(row: int, scratch: int) -> int:
     """``y[o, i] = x[o, indices[i]]``; 1 when an index is out of range, else 0."""
-    axis, count, x, y = at(row, _GATHER.axis), at(row, _GATHER.count), at(row, _GATHER.x), at(row, _GATHER.y)
+    axis, count, y = at(row, _GATHER.axis), at(row, _GATHER.count), at(row, _GATHER.y)
     run = at(row, _GATHER.inner) * size_of(at(row, _GATHER.x_type))
     for outer in range(at(row, _GATHER.outer)):
         for i in range(count):
@@ -144,7 +185,7 @@ def gather(row: int, scratch: int) -> int:
                 index += axis
             if index < 0 or index >= axis:
                 return 1
-            copy_bytes(y + (outer * count + i) * run, x + (outer * axis + index) * run, run)
+            _gather_run(row, y + (outer * count + i) * run, outer * axis + index)
     return 0
 
 

@@ -6,16 +6,17 @@ and what had to be copied: rows of a matrix, or a band of an image.
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_ROWS, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES
+from ..instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
 from ..jit import jit
 from ..memory import store_64
 from ..opcodes import columns
 from ..simd import TILE_ROWS
-from .bands import band_lines, band_rows, copy_line, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
+from .bands import band_lines, band_rows, copy_line, fill_run, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
-from .tiles import QUAD, columns_of, multiply_block, packed_bytes, point_rows
+from .tiles import QUAD, columns_of, multiply_block, multiply_coded, packed_bytes, point_rows
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
+_CODES_4, _CODES_2 = int(Form.CODES_4), int(Form.CODES_2)
 _MOST_ROWS = BLOCKS * BLOCK_BYTES // 8 // TILE_ROWS * TILE_ROWS - TILE_ROWS
 """Rows whose addresses fit the blocks at the start of the scratch memory."""
 
@@ -53,6 +54,35 @@ def packed_gemm(row: int, scratch: int) -> None:
         out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
         span = columns_of(row, cols, at(row, NEXT_COLUMN) if first + count >= rows else 0)
         multiply_block(isa, layout, count, scratch, offsets, 1, packed, span, steps, out, at(row, PART_COLUMN))
+
+
+@jit
+def is_coded(row: int) -> bool:
+    """The packed weights are codes."""
+    return at(row, FORM_COLUMN) in (_CODES_4, _CODES_2)
+
+
+@jit
+def coded_gemm(row: int, scratch: int) -> None:
+    """The opcode ``gemm`` on weights in codes, for a few rows."""
+    isa, packed, element, k, cols = at(row, ISA_COLUMN), at(row, PACKED_COLUMN), at(row, _GEMM.x_type), at(row, _GEMM.k), at(row, _GEMM.cols)
+    layout, size, rows, bits = layout_of(isa, element), size_of(element), at(row, _GEMM.rows), 4 if at(row, FORM_COLUMN) == _CODES_4 else 2
+    together = 8 // bits
+    steps, acc = (_steps_of(layout, k) + together - 1) // together * together, scratch + BLOCKS * BLOCK_BYTES
+    offsets, run, stride = acc + TILE_BYTES, acc + TILE_BYTES + 64, at(row, _GEMM.x_row) * size
+    store_64(offsets, 0, 0)
+    x, code_bytes = at(row, _GEMM.x) + at(row, _GEMM.x_offset) * size, 1 if layout == QUAD else 2
+    if k * size == steps * 4:
+        point_rows(scratch, x, stride, rows)
+    else:
+        for r in range(rows):
+            gather_run(run + r * steps * 4, x + r * stride, layout, element, k)
+            fill_run(run + r * steps * 4 + k * code_bytes, layout, steps * 4 // code_bytes - k, 0)
+        point_rows(scratch, run, steps * 4, rows)
+    y_size = size_of(at(row, _GEMM.y_type))
+    y = at(row, _GEMM.y) + at(row, _GEMM.y_offset) * y_size
+    out = (y, at(row, _GEMM.y_row) * y_size, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
+    multiply_coded(isa, layout, bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps, out, at(row, PART_COLUMN))
 
 
 @jit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .. import isa as isas
 from ..instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, Element
 from ..jit import jit
 from ..memory import store_64
@@ -15,6 +16,7 @@ from ..simd import (
     PAIR_ANY,
     QUAD_256,
     QUAD_512,
+    TABLE_BYTES,
     TILE_ROWS,
     WIDE_256,
     WIDE_512,
@@ -22,6 +24,7 @@ from ..simd import (
     Flavour,
     Isa,
     Tile,
+    coded,
     make_tile,
 )
 from .common import at
@@ -33,6 +36,7 @@ QUAD, PAIR, WIDE = 0, 1, 2
 _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
 _I16 = int(Element.I16)
 _SOME_ROWS, _FEW_ROWS = 4, 3
+coded_panels = jit(isas.coded_panels)
 
 ProductArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 """What every product tile is called with; see `products.product_tile`."""
@@ -90,6 +94,35 @@ def _by_rows(flavour: Flavour, panels: int) -> Callable[[int, ProductArguments],
 _quad512_1, _quad512_2, _quad512_3, _quad512_4 = (_by_rows(QUAD_512, panels) for panels in (1, 2, 3, 4))
 _pair512_1, _pair512_2, _pair512_3, _pair512_4 = (_by_rows(PAIR_512, panels) for panels in (1, 2, 3, 4))
 _quad256, _pair256, _pairany = (_by_rows(flavour, 1) for flavour in (QUAD_256, PAIR_256, PAIR_ANY))
+
+
+def _coded_tiles(flavour: Flavour, panels: int) -> Callable[[int, int, ProductArguments], None]:
+    """A compiled function of (bits, rows, arguments) that runs the tile of 1 to 4 rows on codes of 4 bits, or of 1 or 2 rows on those of 2."""
+    one, two, three, four = (product_tile(coded(flavour, 4), rows, panels) for rows in (1, 2, 3, 4))
+    one_small, two_small = (product_tile(coded(flavour, 2), rows, panels) for rows in (1, 2))
+
+    @jit
+    def run(bits: int, rows: int, arguments: ProductArguments) -> None:
+        if bits == 2:
+            if rows == 1:
+                one_small(*arguments)
+            else:
+                two_small(*arguments)
+        elif rows == 1:
+            one(*arguments)
+        elif rows == 2:
+            two(*arguments)
+        elif rows == 3:
+            three(*arguments)
+        else:
+            four(*arguments)
+
+    return run
+
+
+_quad512_coded_1, _quad512_coded_4 = (_coded_tiles(QUAD_512, panels) for panels in (1, 4))
+_pair512_coded_1, _pair512_coded_4 = (_coded_tiles(PAIR_512, panels) for panels in (1, 4))
+_quad256_coded, _pair256_coded = (_coded_tiles(flavour, 1) for flavour in (QUAD_256, PAIR_256))
 
 
 @jit
@@ -156,6 +189,25 @@ def _run_narrow(isa: int, layout: int, rows: int, arguments: ProductArguments) -
 
 
 @jit
+def run_coded(isa: int, layout: int, bits: int, panels: int, rows: int, arguments: ProductArguments) -> None:
+    """A tile of a few rows and 1 or 4 panels of codes."""
+    if isa != _AVX512:
+        if layout == QUAD:
+            _quad256_coded(bits, rows, arguments)
+        else:
+            _pair256_coded(bits, rows, arguments)
+    elif layout == QUAD:
+        if panels == 4:
+            _quad512_coded_4(bits, rows, arguments)
+        else:
+            _quad512_coded_1(bits, rows, arguments)
+    elif panels == 4:
+        _pair512_coded_4(bits, rows, arguments)
+    else:
+        _pair512_coded_1(bits, rows, arguments)
+
+
+@jit
 def wide_rows(left: int) -> int:
     """Rows of the next wide tile when ``left`` remain; a tile may compute more rows than there are."""
     return _SOME_ROWS if left <= _SOME_ROWS or left in (7, 8) else TILE_ROWS
@@ -216,6 +268,29 @@ def packed_bytes(layout: int, steps: int, cols: int) -> int:
     """Bytes of a group's packed weights with its bias and scale; ``steps`` of all segments together."""
     panels = (cols + LANES - 1) // LANES
     return panels * LANES * (4 * (1 + SCALE_VECTORS) + steps * (4 if layout == QUAD else 2))
+
+
+@jit
+def multiply_coded(
+    isa: int, layout: int, bits: int, rows: int, pointers: int, offsets: int, packed: int, columns: tuple[int, int, int, int], steps: int,
+    out: tuple[int, int, int, int, int, int], shared: int,
+) -> None:
+    """A few rows of activations times ``columns`` of weights in codes of 4 or 2 bits; the arguments of `multiply_block`, one segment."""
+    y, y_stride, element, y_zp, lo, hi = out
+    cols, first, end, _ = columns
+    panels = (cols + LANES - 1) // LANES
+    head = panels * LANES * 4
+    panel_bytes = steps * LANES * (4 if layout == QUAD else 2) * bits // 8
+    size, wide = (2, 1) if element == _I16 else (1, 0)
+    weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes + first // coded_panels(isa, panels) * TABLE_BYTES
+    while first < end:
+        group = coded_panels(isa, end - first)
+        run_coded(isa, layout, bits, group, rows, (
+            1, pointers, offsets, 1, weights, 0, steps, weights, 0, packed + first * LANES * 4, head, y + first * LANES * size, y_stride,
+            min(group * LANES, cols - first * LANES), wide, y_zp, lo, hi, shared,
+        ))
+        weights += TABLE_BYTES + group * panel_bytes
+        first += group
 
 
 @jit

@@ -88,6 +88,15 @@ def product_reference(checked: CheckedMemory, flavour: Flavour, rows: int, panel
     load_a = checked.loader(8, False) if flavour.layout == "quad" else checked.loader(16, True)
     load_b, load_head, load_pointer = checked.loader(8, True), checked.loader(32, True), checked.loader(64, True)
     group, step_bytes = (4, 64) if flavour.layout == "quad" else (2, 32)
+    together, load_byte = 8 // flavour.weight_bits, checked.loader(8, False)
+
+    def weight(b: int, panel_bytes: int, column: int, step: int, place: int) -> int:
+        """The weight of a column at one place of a step."""
+        if together == 1:
+            return load_b(b + column // 16 * panel_bytes + step * step_bytes, column % 16 * group + place)
+        block = b + 64 + (step // together * panels + column // 16) * step_bytes
+        byte = load_byte(block, column % 16 * group + place)
+        return load_b(b, byte >> (step % together * flavour.weight_bits) & ((1 << flavour.weight_bits) - 1))
 
     def tile(
         blocks: int, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, fetch: int, fetches: int, heads: int,
@@ -98,8 +107,7 @@ def product_reference(checked: CheckedMemory, flavour: Flavour, rows: int, panel
             sources = [load_pointer(pointers, r) + load_pointer(offsets, s) for s in range(segments)]
             left = [load_a(source + 4 * s, g) for source in sources for s in range(steps) for g in range(group)]
             for column in range(16 * panels):
-                panel, lane = b + column // 16 * panel_bytes, column % 16
-                right = [load_b(panel + s * step_bytes, lane * group + g) for s in range(segments * steps) for g in range(group)]
+                right = [weight(b, panel_bytes, column, s, g) for s in range(segments * steps) for g in range(group)]
                 total = load_head(heads, column) + sum(x * y for x, y in zip(left, right, strict=True))
                 code = out.code(scaled(total, [load_head(heads + (1 + i) * head_bytes, column) for i in range(SCALE_VECTORS)]))
                 if column < count:

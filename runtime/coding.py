@@ -1,0 +1,142 @@
+"""Constants of few values: codes of 2, 3 or 4 bits, and tables of the values that they stand for.
+
+A coded constant is stored as its tables, one for all elements or one for each row of a matrix, of 2^bits values each, and behind them the codes
+of all elements: eight in ``bits`` bytes, the first in the lowest bits. Every code stands for a value, so any bytes are a sound constant.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+CODED_TYPES = ("uint8", "int8", "int16")
+CODE_BITS = (2, 3, 4)
+SMALLEST = 1024
+"""Elements from which a constant is worth its tables."""
+
+MOST_VALUES = 1 << CODE_BITS[-1]
+_MOST_SHARE = 0.75
+"""Share of its size that a coded constant may keep."""
+
+_TOGETHER = 8
+"""Codes that fill whole bytes."""
+
+_SAMPLE = 4096
+_BLOCK = 1 << 16
+
+
+class Coding(NamedTuple):
+    """How a constant is stored: bits of a code; 1 table, or one for each row."""
+
+    bits: int
+    tables: int
+
+    def nbytes(self, elements: int, size: int) -> int:
+        """Stored bytes of a constant with so many elements of ``size`` bytes."""
+        return (self.tables << self.bits) * size + -(-elements // _TOGETHER) * self.bits
+
+
+class Coded(NamedTuple):
+    """A constant as ``codes`` uint8 in its shape, and ``tables`` [1 or rows, 2^bits]."""
+
+    codes: NDArray[np.uint8]
+    tables: Array
+
+    @property
+    def coding(self) -> Coding:
+        """How it is stored."""
+        return Coding(int(self.tables.shape[1]).bit_length() - 1, len(self.tables))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when stored."""
+        return self.coding.nbytes(self.codes.size, self.tables.itemsize)
+
+    def values(self) -> Array:
+        """What the codes stand for."""
+        codes, entries, bits = self.codes.reshape(-1), self.tables.reshape(-1), self.coding.bits
+        if len(self.tables) == 1 and entries.itemsize == 1:
+            table = np.resize(entries.view(np.uint8), 256).tobytes()
+            return np.frombuffer(codes.tobytes().translate(table), entries.dtype).reshape(self.codes.shape)
+        length = max(codes.size // len(self.tables), 1)
+        result = np.empty(codes.size, entries.dtype)
+        for first in range(0, codes.size, _BLOCK):  # indices take eight times the memory of codes
+            place = np.arange(first, min(first + _BLOCK, codes.size))
+            result[place[0] : place[-1] + 1] = entries[(place // length << bits) + codes[place[0] : place[-1] + 1]]
+        return result.reshape(self.codes.shape)
+
+    def stored(self) -> bytes:
+        """Tables and codes as bytes."""
+        bits = self.coding.bits
+        codes = np.append(self.codes.reshape(-1), np.zeros(-self.codes.size % _TOGETHER, np.uint8)).reshape(-1, _TOGETHER)
+        words = np.zeros(len(codes), "<u4")
+        for place in range(_TOGETHER):
+            words |= codes[:, place].astype("<u4") << np.uint32(bits * place)
+        return self.tables.tobytes() + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
+
+
+def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> Coded:
+    """The constant whose stored bytes are ``raw``."""
+    bits, tables = coding
+    elements, end = prod(shape), (tables << bits) * np.dtype(dtype).itemsize
+    packed = raw[end:].reshape(-1, bits)
+    wide = np.zeros((len(packed), 4), np.uint8)
+    wide[:, :bits] = packed
+    words = wide.view("<u4")[:, 0]
+    codes = np.empty((len(words), _TOGETHER), np.uint8)
+    for place in range(_TOGETHER):
+        codes[:, place] = (words >> np.uint32(bits * place)) & np.uint32((1 << bits) - 1)
+    return Coded(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits))
+
+
+def encoded(array: Array) -> Coded | None:
+    """An array in codes; None where it has too many values, or would not be a quarter smaller."""
+    if array.size < SMALLEST or array.dtype.name not in CODED_TYPES:
+        return None
+    values = few_values(array, MOST_VALUES)
+    if values is not None:
+        return Coded(np.searchsorted(values, array).astype(np.uint8), _whole_tables(values[None]))
+    rows = coded_rows(array, MOST_VALUES) if array.ndim == 2 else None
+    if rows is None:
+        return None
+    result = Coded(rows[0], _whole_tables(rows[1]))
+    return result if result.nbytes <= _MOST_SHARE * array.nbytes else None
+
+
+def _whole_tables(values: Array) -> Array:
+    """Tables of 4, 8 or 16 values; the last one is repeated."""
+    count = values.shape[1]
+    size = next(1 << bits for bits in CODE_BITS if count <= 1 << bits)
+    return np.concatenate([values, np.repeat(values[:, -1:], size - count, axis=1)], axis=1)
+
+
+def few_values(array: Array, most: int) -> Array | None:
+    """The values that occur, ascending; None where they are more than ``most``."""
+    if len(np.unique(array.reshape(-1)[:_SAMPLE])) > most:
+        return None
+    values = np.unique(array)
+    return values if len(values) <= most else None
+
+
+def coded_rows(rows: Array, most: int) -> tuple[NDArray[np.uint8], Array] | None:
+    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most ``most`` values occur; None for any other."""
+    if rows.size == 0 or any(len(np.unique(row)) > most for row in rows[:: max(len(rows) // 8, 1)]):
+        return None
+    ascending = np.sort(rows, axis=1)
+    first = np.diff(ascending, axis=1, prepend=ascending[:, :1]) != 0
+    first[:, 0] = True
+    place = np.cumsum(first, axis=1) - 1
+    count = int(place[:, -1].max()) + 1
+    if count > most:
+        return None
+    values = np.repeat(ascending[:, -1:], count, axis=1)
+    row, column = np.nonzero(first)
+    values[row, place[row, column]] = ascending[row, column]
+    codes = np.zeros(rows.shape, np.uint8)
+    for level in range(count - 1):
+        codes += rows > values[:, level : level + 1]
+    return codes, values

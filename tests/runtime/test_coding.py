@@ -1,0 +1,168 @@
+"""Constants of few values: codes on disk, the same values in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qcompiler.runtime.builder import ProgramBuilder
+from qcompiler.runtime.coding import SMALLEST, Coding, encoded, restored
+from qcompiler.runtime.errors import ProgramError
+from qcompiler.runtime.program import Program
+from qcompiler.runtime.session import Session
+from qcompiler.runtime.simd import Isa
+
+from qcompiler.runtime import coding, packing
+from tests.runtime.checked import build_one, run_interpreted, run_one
+from tests.runtime.test_program_files import forge
+
+SEEDS = st.integers(0, 2**32 - 1)
+LIMITS = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in (np.int8, np.uint8, np.int16)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(dtype=st.sampled_from(list(LIMITS)), count=st.integers(1, 17), rows=st.integers(1, 40), extra=st.integers(0, 9), seed=SEEDS)
+def test_codes_give_back_the_values(dtype: Any, count: int, rows: int, extra: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = LIMITS[dtype]
+    levels = np.unique(np.append(rng.integers(low, high + 1, count - 1), rng.choice([low, high]))).astype(dtype)
+    array = rng.choice(levels, (rows, -(-SMALLEST // rows) + extra))
+    found = encoded(array)
+    if len(np.unique(array)) > 16:
+        assert found is None or len(found.tables) == rows
+        return
+    assert found is not None
+    bits = 2 if len(np.unique(array)) <= 4 else 3 if len(np.unique(array)) <= 8 else 4
+    assert found.coding == Coding(bits, 1)
+    raw = np.frombuffer(found.stored(), np.uint8)
+    assert raw.size == found.nbytes == 2**bits * array.itemsize + -(-array.size // 8) * bits
+    again = restored(raw, found.coding, array.shape, array.dtype.name)
+    np.testing.assert_array_equal(again.values(), array)
+    assert again.values().dtype == array.dtype
+
+
+def test_three_bits_of_a_code_by_hand() -> None:
+    array = np.resize(np.arange(8, dtype=np.int8), SMALLEST)
+    found = encoded(array)
+    assert found is not None
+    word = sum(code << (3 * place) for place, code in enumerate(range(8)))
+    assert found.stored() == bytes(range(8)) + word.to_bytes(3, "little") * (SMALLEST // 8)
+
+
+def test_every_row_may_have_values_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-32768, 32768, (50, 16)).astype(np.int16)
+    array = np.take_along_axis(levels, rng.integers(0, 16, (50, 96)), axis=1)
+    found = encoded(array)
+    assert found is not None
+    assert found.coding == Coding(4, 50)
+    assert found.nbytes == 50 * (16 * 2 + 48)
+    np.testing.assert_array_equal(restored(np.frombuffer(found.stored(), np.uint8), found.coding, array.shape, "int16").values(), array)
+
+
+@pytest.mark.parametrize("array", [
+    np.arange(SMALLEST, dtype=np.int16), np.zeros(SMALLEST - 1, np.int8), np.zeros(SMALLEST, np.int32), np.arange(17, dtype=np.int8).repeat(100),
+    np.random.default_rng(0).integers(0, 99, (99, 20)).astype(np.int8),
+], ids=["many values", "small", "int32", "17 values", "tables larger than codes"])
+def test_what_is_not_coded(array: Any) -> None:
+    assert encoded(array) is None
+
+
+def two_products(levels: Any, rows: int = 3) -> Program:
+    """x uint8 [rows, 65] -> gemm -> 1x1 convolution -> y uint8 [rows, 40], all weights among ``levels``; a gather from a coded table beside it."""
+    rng = np.random.default_rng(5)
+    b = ProgramBuilder()
+    x, h, y, t, i = (b.buffer(shape, dtype) for shape, dtype in (
+        ((rows, 65), np.uint8), ((rows, 33), np.uint8), ((rows, 40), np.uint8), ((2, 64), np.int16), ((2,), np.int64)))
+    b.input("x", x, np.uint8, (rows, 65))
+    b.input("i", i, np.int64, (2,))
+    parameters = {"m": np.full(40, 1 << 30), "n": np.full(40, 40)}
+    b.emit("gemm", x=x, w=rng.choice(levels, (65, 33)), bias=np.zeros(33, np.int32), **{k: v[:33] for k, v in parameters.items()}, y=h,
+           rows=rows, k=65, cols=33, y_zp=128)
+    b.emit("conv", x=h, w=rng.choice(levels, (1, 1, 33, 40)), bias=np.zeros(40, np.int32), **parameters, y=y, batch=1, in_h=rows, in_w=1, in_c=33,
+           out_h=rows, out_w=1, out_c=40, kernel_h=1, kernel_w=1, y_zp=128)
+    b.emit("gather", x=b.constant(rng.choice(levels, (30, 64)).astype(np.int16)), indices=i, y=t, outer=1, axis=30, inner=64, count=2)
+    b.output("y", y, np.uint8, (rows, 40))
+    b.output("t", t, np.int16, (2, 64))
+    return b.program()
+
+
+@pytest.mark.parametrize("count", [4, 8, 16])
+def test_a_coded_program_computes_the_same_and_is_small(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(count)
+    levels = np.append(rng.integers(-127, 128, count - 2), [-127, 127]).astype(np.int8)
+    feeds = {"x": rng.integers(0, 256, (3, 65)).astype(np.uint8), "i": np.array([29, 0])}
+    program = two_products(levels)
+    program.save(tmp_path / "coded.qprog")
+    monkeypatch.setattr(coding, "SMALLEST", 1 << 40)
+    plain = two_products(levels)
+    assert sum(info.coding is not None for info in program.constants) == 3
+    assert not any(info.coding for info in plain.constants)
+    saved = plain.blob.size - Program.load(tmp_path / "coded.qprog").blob.size
+    elements = 65 * 33 + 33 * 40 + 2 * 30 * 64
+    assert saved > elements - (65 * 33 + 33 * 40 + 30 * 64) * count.bit_length() / 8 - 4 * 64
+    want = Session(plain).raw(feeds)
+    for isa in Isa:
+        if isa.supported:
+            got = Session(tmp_path / "coded.qprog", isa).raw(feeds)
+            assert {name: value.tolist() for name, value in got.items()} == {name: value.tolist() for name, value in want.items()}
+
+
+def test_memory_counts_what_is_decoded() -> None:
+    program = two_products(np.arange(16, dtype=np.int8))
+    memory = Session(program, Isa.PLAIN).memory()
+    assert memory.constants == program.blob.nbytes
+    assert memory.packed >= 65 * 33 + 33 * 40 + 2 * 30 * 64
+    assert Session(program).memory().packed >= 2 * 30 * 64
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda item: item.__setitem__(3, 5), "codes of a constant"), (lambda item: item.__setitem__(3, 0), "codes of a constant"),
+    (lambda item: item.__setitem__(4, 3), "codes of a constant"), (lambda item: item.__setitem__(4, 66), "codes of a constant"),
+    (lambda item: item.__setitem__(0, "int32"), "codes of a constant"), (lambda item: item.__setitem__(1, [0, 33]), "codes of a constant"),
+    (lambda item: item.__setitem__(1, [1 << 40, 33]), "outside the blob"), (lambda item: item.__setitem__(2, 1 << 40), "outside the blob"),
+    (lambda item: item.pop(), "described wrongly"), (lambda item: item.__setitem__(3, "4"), "described wrongly"),
+    (lambda item: item.__setitem__(1, [64, 33]), "would read bytes"),
+])
+def test_forged_codings_name_what_is_wrong(change: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.qprog"
+    two_products(np.arange(16, dtype=np.int8)).save(path)
+    forge(path, lambda parts, text: change(text["constants"][0]))
+    with pytest.raises(ProgramError, match=message):
+        Session(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
+@pytest.mark.parametrize(("count", "by_rows", "inner"), [(4, False, 3), (8, False, 7), (16, False, 5), (16, False, 4), (7, True, 40), (16, True, 65)])
+def test_gather_reads_codes(dtype: Any, count: int, by_rows: bool, inner: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large tables stay in codes; each row may have values of its own."""
+    monkeypatch.setattr(coding, "SMALLEST", 1)
+    monkeypatch.setattr(packing, "_LARGE", 0)
+    rng, axis = np.random.default_rng(count), 33
+    low, high = LIMITS[dtype]
+    levels = rng.integers(low, high + 1, (axis if by_rows else 1, count)).astype(dtype)
+    levels[:, :2] = low, high
+    table = np.take_along_axis(np.broadcast_to(levels, (axis, count)), rng.integers(0, count, (axis, inner)), axis=1)
+    indices = np.array([0, 32, -1, -33, 7, 7, 16])
+    program, _ = build_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)
+    assert program.constants[0].coding is not None
+    assert program.constants[0].coding.tables == (axis if by_rows else 1)
+    assert Session(program).memory().packed == 16
+    y = run_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)["y"]
+    np.testing.assert_array_equal(y, table[indices])
+    assert run_interpreted(program, {"indices": indices}, Isa.PORTABLE)["y"].tolist() == table[indices].tolist()
+
+
+def test_a_table_of_another_shape_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the constant that are not the rows gathered."""
+    monkeypatch.setattr(packing, "_LARGE", 0)
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-32768, 32768, (20, 16)).astype(np.int16)
+    table = np.take_along_axis(levels, rng.integers(0, 16, (20, 96)), axis=1)
+    indices = np.array([59, 0, 3])
+    y = run_one("gather", {"indices": indices}, {"y": ((3, 32), np.int16)}, x=table, outer=1, axis=60, inner=32, count=3)["y"]
+    np.testing.assert_array_equal(y, table.reshape(60, 32)[indices])
