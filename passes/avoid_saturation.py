@@ -68,7 +68,7 @@ def _largest_code(tensor: Tensor) -> int:
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])
     limit = constant_of(source.inputs[2]) if source is not None and source.op == "Clip" and len(source.inputs) > 2 else None
-    return 255 if limit is None or spec is None else int(spec.quantize(limit))
+    return 255 if limit is None or spec is None else int(spec.quantize(limit).max(initial=0))
 
 
 def _eligible(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:

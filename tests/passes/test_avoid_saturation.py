@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qcompiler.passes.avoid_saturation import PAIR_LIMIT, AvoidSaturation, exact_scale, largest_pair
@@ -8,7 +9,7 @@ from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights, absmax_scale, weight_spec
 
-from qcompiler.ir import Graph, QuantSpec, spec_of
+from qcompiler.ir import Constant, Graph, QuantSpec, copy_of, spec_of
 from qcompiler.layers import underlying_constant
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -83,3 +84,20 @@ def test_depthwise_layers_and_wide_inputs_are_left():
     ctx = quantized(wide, {"x": random(9, 8)}, ChooseWidths(widen=9))
     assert spec_of(next(node for node in wide.nodes if node.op == "MatMul").inputs[0]).dtype == np.int16
     assert "avoid_saturation_layers" not in ctx.report.figures
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_clip_that_leaves_few_codes_needs_no_larger_scales(shape):
+    graph = graph_of(
+        "g (float[9, 8] x) => (float[9, 6] y) { a = Exp(x)  c = Clip(a, low, high)  y = MatMul(c, w) }",
+        w=random(8, 6), low=np.zeros((), np.float32), high=np.full((), 0.1, np.float32),
+    )  # fmt: skip
+    ctx = Context(data=[{"x": random(9, 8)}])
+    Manager([QuantizeActivations(), QuantizeWeights()]).run(graph, ctx)
+    clip = next(node for node in graph.nodes if node.op == "Clip")
+    spec = spec_of(next(node for node in graph.nodes if node.op == "MatMul").inputs[0])
+    for high, needed in ((spec.scale * 100, False), (spec.scale * 255, True)):
+        clip.inputs[2] = Constant("limit", np.full(shape, high, np.float32))
+        copy, ctx = copy_of(graph), Context(data=ctx.data)
+        Manager([AvoidSaturation()]).run(copy, ctx)
+        assert ("avoid_saturation_layers" in ctx.report.figures) == needed
