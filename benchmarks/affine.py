@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from qcompiler.passes._layer_rows import Rows, least_range, sample_rows
 from qcompiler.passes.affine import starting_diagonal
-from qcompiler.passes.rotate import hadamard, hadamard_order
 from qcompiler.passes.rotate_inputs import best_divisors
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from models.zoo import zoo_task
 from qcompiler.calibration.observers import Range
 from qcompiler.calibration.sources import open_source
 from qcompiler.equivalence.affine import AffineProblem, Fit, dominance, fit_matrix
+from qcompiler.equivalence.hadamard import hadamard, hadamard_order
 from qcompiler.equivalence.levels import Levels
 from qcompiler.importer import load_graph
 from qcompiler.layers import Layer, find_layers

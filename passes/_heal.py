@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.feeds import HELD_SHARE, count_feeds, held_out
-from ..calibration.gram import FEWEST_ROWS, MOST_ROWS
+from ..calibration.gram import LIMIT_BYTES
 from ..calibration.network_loss import NetworkLoss
 from ..calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
 from ..ir import Constant, Graph, Tensor, constant_of, consumers, copy_of, names_in, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias
 from ..pass_base import Context, Feed
 from ..replacement.fit import Fit, NormalEquations, best_ridge
-from ..replacement.observe import ROWS_PER_FEATURE, draw_rows
+from ..replacement.observe import draw_rows, held_rows, split_rows
 from ..replacement.regions import linear_output, rows_of
 from ..report.record import Tuning
 from ..runner import Runner
@@ -32,9 +31,6 @@ Array = NDArray[Any]
 
 GAIN = 0.05
 """Least part of a layer's error that must go."""
-
-LIMIT_BYTES = 1 << 30
-"""Moments of one layer."""
 
 
 def heal(graph: Graph, reference: Graph, data: Iterable[Feed], judge: NetworkLoss, ctx: Context) -> Graph:
@@ -105,15 +101,14 @@ def _equations(graph: Graph, reference: Graph, layer: Layer, data: Iterable[Feed
     """Of what a layer's outputs lack, over its inputs: to fit on and held out."""
     source, target, (_, products) = layer.node.inputs[0].name, _stream(graph, layer).name, products_of_row(layer)
     fit, held = (NormalEquations(products, layer.channels) for _ in range(2))
-    feeds = count_feeds(data)
-    apart, count = held_out(feeds, seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
+    apart, count = split_rows(data, products, seed)
     here, there = Runner(graph, [source, target]), Runner(reference, [target])
     for number, feed in enumerate(data):
         values, wanted = here.run(feed, [source, target]), there.run(feed, [target])[target]
         inputs = sample_inputs(layer, values[source], count, np.random.default_rng([seed, number]))[0]
         lacking = rows_of(layer, wanted.astype(np.float64) - values[target])
         lacking = lacking[draw_rows(len(lacking), count, np.random.default_rng([seed, number]))]
-        held_rows = np.full(len(inputs), number in apart) if apart else np.arange(len(inputs)) % HELD_SHARE == 0
-        fit.add(inputs[~held_rows], lacking[~held_rows])
-        held.add(inputs[held_rows], lacking[held_rows])
+        outside = held_rows(apart, number, len(inputs))
+        fit.add(inputs[~outside], lacking[~outside])
+        held.add(inputs[outside], lacking[outside])
     return fit, held

@@ -26,8 +26,8 @@ HELD_FEEDS = 16
 SURE = 0.977
 """Confidence that a block's error is within the budget: two standard errors, more where few samples were held out."""
 
-LIMIT_BYTES = 1 << 30
-"""Moments of one block."""
+MOST_TRIALS = 3
+"""Sizes of a block that are put to the test."""
 
 Latency = Literal["off", "report", "gate"]
 

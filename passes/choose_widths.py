@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from ..calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, read_spec, spec_of, unique_name
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, quantized_source, read_spec, spec_of, unique_name
 from ..layers import LAYERS, Layer, bias_constant, find_layers, set_weight_scale, weight_slots
+from ..lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
+from ..macs import layer_macs
 from ..pass_base import Context, Feed, Pass
 from ..placement import operand_slots
 from ..report.record import WidthChoice
-from ..work import layer_macs
 from .quantize_weights import bias_floor
 
 SHARE = 0.03
@@ -52,10 +53,6 @@ TABLE_SHARE, TABLE_SIZE = 0.01, 4096
 
 GEMMS = (*LAYERS, "LSTM", "GRU")
 CODE_LIMIT = 2.0**15
-SYMBOLIC_DEPTH = 2.0**15
-"""The largest size that a symbolic dimension may take (the lowering's proof counts with it)."""
-
-ACCUMULATOR_LIMIT = 2.0**31
 
 
 @dataclass(frozen=True)
@@ -134,20 +131,21 @@ def products_fit(node: Node, slot: int) -> bool:
     depth = int(shape[-1]) if isinstance(shape[-1], int | np.integer) else None
     magnitudes = [255.0 if other.dtype == np.uint8 else CODE_LIMIT] * 2
     magnitudes[slot] = CODE_LIMIT
-    if _is_probability(node.inputs[0]):
-        return (magnitudes[0] + (depth or SYMBOLIC_DEPTH) / 2) * magnitudes[1] < ACCUMULATOR_LIMIT
+    step = _probability_step(node.inputs[0], widened=slot == 0)
+    if step is not None:
+        return (1 / step + (depth or DYNAMIC_LIMIT) / 2) * magnitudes[1] < ACCUMULATOR_LIMIT
     return depth is not None and depth * magnitudes[0] * magnitudes[1] < ACCUMULATOR_LIMIT
 
 
-def _is_probability(tensor: Tensor) -> bool:
-    """True of a Softmax over the last axis behind its grid of [0, 1]."""
-    dequantize = producer(tensor)
-    quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
-    spec, source = (None, None) if quantize is None else (read_spec(quantize), producer(quantize.inputs[0]))
+def _probability_step(tensor: Tensor, *, widened: bool) -> float | None:
+    """The step of the grid that a Softmax over the last axis has, or would have with 16 bits; None for anything else, or where 0 is no code."""
+    codes, spec = quantized_source(tensor), spec_of(tensor)
+    quantize = None if codes is None else producer(codes)
+    source = None if quantize is None else producer(quantize.inputs[0])
     if spec is None or source is None or source.op != "Softmax":
-        return False
-    axis, rank = int(source.attrs.get("axis", -1)), len(tensor.shape or ())
-    return axis in (-1, rank - 1) and not spec.zero_point.any() and bool(np.all(spec.scale >= 2.0**-15))
+        return None
+    last = int(source.attrs.get("axis", -1)) in (-1, len(tensor.shape or ()) - 1)
+    return float((wide_spec(spec, source) if widened else spec).scale) if last and not spec.zero_point.any() else None
 
 
 @dataclass(frozen=True)

@@ -16,25 +16,22 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.gram import LayerInputs, Moments, layer_inputs
-from ..calibration.patches import as_matrix, products_of_row
+from ..calibration.gram import LIMIT_BYTES, LayerInputs, Moments, layer_inputs
+from ..calibration.patches import products_of_row
 from ..ir import Constant, Graph, copy_of
 from ..layers import Layer, find_layers
 from ..pass_base import Context, Pass
 from ..replacement.cost import Cost
 from ..replacement.factor import Cores, balanced_divisors, fit_cores, spectrum
 from ..replacement.factored import write_cores, write_low_rank
-from ..replacement.regions import bias_of
-from ._trial import LIMIT_BYTES, Block, Latency, Trials
+from ..replacement.regions import bias_of, matrix_of
+from ._trial import MOST_TRIALS, Block, Latency, Trials
 
 STEP = 8
 """Ranks are multiples of this."""
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a layer's cost at which cores are fitted."""
-
-MOST_TRIALS = 3
-"""Ranks of a layer that are put to the test."""
 
 Array = NDArray[Any]
 
@@ -56,12 +53,6 @@ class _Form:
             write_cores(graph, layer, self.factors, bias)
         else:
             write_low_rank(graph, layer, *self.factors, bias)
-
-
-def matrix_of(layer: Layer) -> Array:
-    """The weight as [O, K], float64; K counts the taps of a convolution."""
-    matrix = as_matrix(layer, np.asarray(layer.values, np.float64))
-    return np.zeros((0, 0)) if matrix is None else np.asarray(matrix[0])
 
 
 def _covariance(moments: Moments) -> Array:

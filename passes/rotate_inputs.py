@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from ..calibration.feeds import spread_feeds
 from ..calibration.observers import Range
 from ..calibration.sources import synthetic_source
+from ..equivalence.hadamard import hadamard, hadamard_order
 from ..ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from ..layers import Layer, find_layers
 from ..pass_base import Context, Pass
 from ..report.record import RegionChange
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
 from ._region_noise import power_divisors
-from .rotate import hadamard, hadamard_order
 
 Array = NDArray[Any]
 

@@ -19,18 +19,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ..calibration.gram import LIMIT_BYTES
 from ..ir import Graph, copy_of
 from ..pass_base import Context, Pass
 from ..replacement.features import DIRECTIONS
 from ..replacement.regions import Region, find_chains, parts
 from ..replacement.search import KINDS, Menu, Replacement, Survey, moment_bytes, survey
-from ._trial import LIMIT_BYTES, Block, Latency, Trials
+from ._trial import MOST_TRIALS, Block, Latency, Trials
 
 SHARES = (1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a block's cost that are tried, cheapest first."""
-
-MOST_TRIALS = 3
-"""Sizes of a block that are put to the test."""
 
 _SKIPS = {"auto": (True, False), "always": (True,), "never": (False,)}
 

@@ -22,7 +22,7 @@ from qcompiler.ir import Graph, Stage, copy_of
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Feed, Pass
 from qcompiler.pipeline import Pipeline
-from qcompiler.presets import Preset
+from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.report import measure
 from qcompiler.report.record import Report
 from qcompiler.runner import Runner
@@ -32,9 +32,6 @@ Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
 CHECK_FEEDS = 8
 """Feeds on which the result is compared with the float model."""
-
-DEFAULT_BUNDLE_ERROR = 0.02
-"""Error that blocks which are replaced, and the outputs, may have."""
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
@@ -83,10 +80,10 @@ class Options:
             return Pipeline.parse(self.passes)
         if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
             raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
-        error = DEFAULT_BUNDLE_ERROR if self.bundle_error is None else self.bundle_error
+        error = BUNDLE_ERROR if self.bundle_error is None else self.bundle_error
         return Preset(
-            self.level, for_onnx, self.weights, self.activations, self.widen, self.avoid_saturation, self.size_budget, self.max_loss,
-            error if self.bundle == "auto" else None,
+            self.level, for_onnx, weights=self.weights, activations=self.activations, widen=self.widen, avoid_saturation=self.avoid_saturation,
+            size_budget=self.size_budget, max_loss=self.max_loss, bundle_error=error if self.bundle == "auto" else None,
         ).pipeline()  # fmt: skip
 
     def _check_bundle(self) -> None:

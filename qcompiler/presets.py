@@ -43,6 +43,9 @@ LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 LONGEST_ROW, MOMENTS_MB = 1200, 32
 """With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
 
+BUNDLE_ERROR = SnnkBundle.error
+"""Error that blocks which are replaced, and the outputs, may have where the user names none."""
+
 Passes = tuple[Pass, ...]
 
 

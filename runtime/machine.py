@@ -6,7 +6,8 @@ from .instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH, Form
 from .jit import jit
 from .kernels.convolution import conv, conv_transpose
 from .kernels.depthwise import depthwise_conv, is_depthwise
-from .kernels.elementwise import binary, cast, compare, logic, requantize, table, where
+from .kernels.elementwise import binary, cast, requantize, table
+from .kernels.logic import compare, logic, where
 from .kernels.movement import fill, gather, move, resize_linear
 from .kernels.normalization import layernorm, softmax
 from .kernels.packed import coded_gemm, is_coded, packed_conv, packed_gemm

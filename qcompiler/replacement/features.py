@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.equivalence.hadamard import hadamard
+
 __all__ = [
-    "DIRECTIONS", "DRAWN", "FeatureMap", "InputScale", "draw_directions", "draw_map", "hadamard", "orthogonal_gaussian", "rademacher",
+    "DIRECTIONS", "DRAWN", "FeatureMap", "InputScale", "draw_directions", "draw_map", "orthogonal_gaussian", "rademacher",
     "signed_hadamard",
 ]  # fmt: skip
 
@@ -129,16 +131,6 @@ def orthogonal_gaussian(count: int, size: int, rng: np.random.Generator) -> NDAr
 def rademacher(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Independent signs [count, size]."""
     return np.asarray(rng.integers(0, 2, (count, size)) * 2.0 - 1.0, np.float64)
-
-
-def hadamard(order: int) -> NDArray[np.float64]:
-    """Sylvester's matrix of signs [order, order], for powers of two: orthogonal rows."""
-    if order < 1 or order & (order - 1):
-        raise ValueError(f"a Hadamard matrix of this kind has an order that is a power of two, not {order}")
-    result = np.ones((1, 1))
-    while len(result) < order:
-        result = np.block([[result, result], [result, -result]])
-    return result
 
 
 def signed_hadamard(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from qcompiler.pass_base import Feed
 from qcompiler.replacement.regions import Region, linear_output, rows_of
 from qcompiler.runner import Runner
 
-__all__ = ["Batch", "Judgement", "Observed", "Site"]
+__all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
 
 Array = NDArray[Any]
 
@@ -87,13 +87,13 @@ class Observed:
             DataError: no feed at all.
         """
         site = Site.of(region)
-        held, count = self._split(products)
+        held, count = split_rows(self.data, products, self.seed)
         here, there = Runner(self.graph, [site.inputs, site.hidden]), Runner(self.reference, [site.outputs])
         for number, feed in enumerate(self.data):
             values = here.run(feed, [site.inputs, site.hidden]) | there.run(feed, [site.outputs])
             rows = [rows_of(region.layers[0], values[name]) for name in (site.inputs, site.hidden, site.outputs)]
             chosen = draw_rows(len(rows[0]), count, np.random.default_rng([self.seed, number]))
-            apart = np.full(len(chosen), number in held) if held else np.arange(len(chosen)) % HELD_SHARE == 0
+            apart = held_rows(held, number, len(chosen))
             inputs, hidden, targets = (part[chosen] for part in rows)
             yield Batch(inputs, hidden, targets, apart)
 
@@ -104,7 +104,7 @@ class Observed:
             DataError: no feed at all.
         """
         output, judgement = linear_output(layer).name, Judgement()
-        held, count = self._split(products)
+        held, count = split_rows(self.data, products, self.seed)
         by_feed = len(held) >= _FEWEST_CLUSTERS
         here, there = Runner(graph, [output]), Runner(self.reference, [output])
         for number, feed in enumerate(self.data):
@@ -114,13 +114,6 @@ class Observed:
             chosen = draw_rows(len(want), count, np.random.default_rng([self.seed, number]))[:: 1 if held else HELD_SHARE]
             judgement.add(got[chosen].astype(np.float64), want[chosen].astype(np.float64), together=by_feed)
         return judgement
-
-    def _split(self, products: int) -> tuple[frozenset[int], int]:
-        """The feeds held out, and how many rows of each feed are looked at."""
-        feeds = count_feeds(self.data)
-        if feeds == 0:
-            raise DataError("the calibration set is empty; give at least one feed")
-        return held_out(feeds, self.seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
 
 
 class Judgement:
@@ -162,6 +155,23 @@ class Judgement:
 
         samples = len(np.concatenate(self._errors))
         return self.error + float(stdtrit(samples - 1, confidence)) * self.deviation if samples > 1 else float("inf")
+
+
+def split_rows(data: Iterable[Feed], products: int, seed: int) -> tuple[frozenset[int], int]:
+    """The feeds held out, and how many rows of each feed are looked at: some `ROWS_PER_FEATURE` for each of ``products`` over all feeds.
+
+    Raises:
+        DataError: no feed at all.
+    """
+    feeds = count_feeds(data)
+    if feeds == 0:
+        raise DataError("the calibration set is empty; give at least one feed")
+    return held_out(feeds, seed), min(max(-(-ROWS_PER_FEATURE * products // feeds), FEWEST_ROWS), MOST_ROWS)
+
+
+def held_rows(held: frozenset[int], number: int, rows: int) -> NDArray[np.bool_]:
+    """Which of a feed's rows are not fitted to: all or none, or, where no feed is held out, one in `HELD_SHARE`."""
+    return np.full(rows, number in held) if held else np.arange(rows) % HELD_SHARE == 0
 
 
 def draw_rows(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -6,9 +6,9 @@ size; of the region's own neurons there are as many families as there are orders
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -206,15 +206,10 @@ def survey(region: Region, observed: Observed, menu: Menu, share: float) -> Surv
             rng = np.random.default_rng([menu.seed, index])
             drawn = draw_map(kind, count, scale, rng, directions=menu.directions, width=width)
             families.append(_family(f"{kind} of width {width:g}" if len(WIDTHS[kind]) > 1 else kind, drawn, count, region))
-    for batch in _all(probe, batches):
+    for batch in chain(probe, batches):
         for family in families:
             family.add(batch)
     return Survey(region, menu, share, families)
-
-
-def _all(first: Sequence[Batch], rest: Iterable[Batch]) -> Iterator[Batch]:
-    yield from first
-    yield from rest
 
 
 def _drawn_count(region: Region, kind: str, share: float) -> int:

@@ -127,6 +127,13 @@ def store_strided(base: int, element: int, start: int, stride: int, block: int, 
 
 
 @jit
+def scale_block(block: int, count: int, zero_point: int, m: int) -> None:
+    """``(value - zero_point) * m`` of int64 values, in place."""
+    for i in range(count):
+        store_64(block, i, (load_i64(block, i) - zero_point) * m)
+
+
+@jit
 def code_block(block: int, count: int, zero_point: int, lo: int, hi: int) -> None:
     """Turn int64 results into codes, in place."""
     for i in range(count):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from qcompiler.passes._mixing import refusal
 from qcompiler.passes.affine import Affine
-from qcompiler.passes.rotate import Rotate, hadamard, rotations
+from qcompiler.passes.rotate import Rotate, rotations
 
+from qcompiler.equivalence.hadamard import hadamard
 from qcompiler.equivalence.regions import find_regions
 from qcompiler.ir import Graph
 from qcompiler.manager import Manager

@@ -6,11 +6,11 @@ from qcompiler.passes._layer_rows import Rows, is_rotation, least_range
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
-from qcompiler.passes.rotate import hadamard
 from qcompiler.passes.store_codes import StoreCodes
 
 from qcompiler import lowering
 from qcompiler.calibration.observers import Range
+from qcompiler.equivalence.hadamard import hadamard
 from qcompiler.ir import Graph, Node, producer, read_spec
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context

@@ -6,10 +6,10 @@ from qcompiler.passes._layer_rows import Rows
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
-from qcompiler.passes.rotate import hadamard, hadamard_order
 from qcompiler.passes.rotate_inputs import RotateInputs, Turn, best_divisors, total_loss
 from qcompiler.passes.store_codes import StoreCodes
 
+from qcompiler.equivalence.hadamard import hadamard, hadamard_order
 from qcompiler.ir import Graph, producer, spec_of
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
