@@ -18,22 +18,19 @@ A wide grid is int16 with zero point 0 over the same range; a probability (outpu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, names_in, producer, quantized_source, read_spec, spec_of, unique_name
-from ..layers import LAYERS, Layer, bias_constant, find_layers, set_weight_scale, weight_slots
-from ..lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
+from ..ir import Constant, Graph, Node, names_in, producer, read_spec
+from ..layers import Layer, find_layers, weight_slots
 from ..macs import layer_macs
 from ..pass_base import Context, Feed, Pass
-from ..placement import operand_slots
 from ..report.record import WidthChoice
-from .quantize_weights import bias_floor
+from ._wide import gemm_slots, products_fit, weights_fit, wide_spec, widen
 
 SHARE = 0.03
 """Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show (bias correction still lowers the latter)."""
@@ -51,8 +48,6 @@ the rate."""
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
 """Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
 
-GEMMS = (*LAYERS, "LSTM", "GRU")
-CODE_LIMIT = 2.0**15
 
 
 @dataclass(frozen=True)
@@ -70,82 +65,6 @@ class Unit:
     slots: Sequence[tuple[Node, int]]
     noise: float
     layers: Mapping[int, float]
-
-
-def wide_spec(spec: QuantSpec, source: Node | None) -> QuantSpec:
-    """The int16 grid over the range of a uint8 one."""
-    scale, zero_point = float(spec.scale), int(spec.zero_point)
-    if source is not None and source.op == "Softmax" and spec.same_as(QuantSpec.per_tensor(1 / 255, 0, np.uint8)):
-        return QuantSpec.per_tensor(2.0**-15, 0, np.int16)
-    return QuantSpec.per_tensor(scale * max(zero_point, 255 - zero_point) / 32767, 0, np.int16)
-
-
-def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
-    """Where GEMMs read one of ``tensors`` as an operand."""
-    members = {id(tensor) for tensor in tensors}
-    readers = [node for tensor in tensors for node in consumers(tensor) if node.op in GEMMS]
-    unique = list({id(node): node for node in readers}.values())
-    return [(node, slot) for node in unique for slot in operand_slots(node) if id(node.inputs[slot]) in members]
-
-
-def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `quantize_weights.BIAS_LIMIT` steps of a finer accumulator.
-
-    Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
-    """
-    spec, bias = spec_of(layer.weight), bias_constant(layer)
-    if spec is None or layer.values.dtype != np.float32:
-        return None
-    floor = bias_floor(None if bias is None else np.asarray(bias.values), input_scale, spec.scale.size)
-    return replace(spec, scale=np.maximum(spec.scale, floor.reshape(spec.scale.shape)).astype(np.float32))
-
-
-def weights_fit(layer: Layer, input_scale: float) -> bool:
-    """True when the layer's accumulator cannot leave int32 with int16 inputs of that scale."""
-    spec = raised_scale(layer, input_scale)
-    if spec is None:
-        return False
-    codes = np.abs(spec.quantize(layer.values).astype(np.float64))
-    sums = codes.sum(axis=tuple(axis for axis in range(codes.ndim) if axis != layer.axis))
-    return bool(np.all(sums * CODE_LIMIT + bias_steps(layer, spec, input_scale) < ACCUMULATOR_LIMIT))
-
-
-def bias_steps(layer: Layer, spec: QuantSpec, input_scale: float) -> NDArray[np.float64]:
-    """Magnitude of the bias in steps of the accumulator: [C], or the largest one [1] where several outputs share a channel's scale."""
-    bias = bias_constant(layer)
-    if bias is None:
-        return np.zeros(1)
-    values = np.abs(np.asarray(bias.values, np.float64)).reshape(-1)
-    scale = spec.scale.reshape(-1).astype(np.float64)
-    return values / (input_scale * scale) if values.size == scale.size else np.array([values.max() / (input_scale * scale.min())])
-
-
-def products_fit(node: Node, slot: int) -> bool:
-    """True when a MatMul of two activations keeps within int32 with int16 codes at ``slot`` and what the other has.
-
-    Probabilities of a Softmax, ``1 / scale`` steps a row, each rounded by at most half a step, fit over every length that the machine takes.
-    """
-    other, shape = spec_of(node.inputs[1 - slot]), node.inputs[0].shape
-    if other is None or not shape:
-        return False
-    depth = int(shape[-1]) if isinstance(shape[-1], int | np.integer) else None
-    magnitudes = [255.0 if other.dtype == np.uint8 else CODE_LIMIT] * 2
-    magnitudes[slot] = CODE_LIMIT
-    step = _probability_step(node.inputs[0], widened=slot == 0)
-    if step is not None:
-        return (1 / step + (depth or DYNAMIC_LIMIT) / 2) * magnitudes[1] < ACCUMULATOR_LIMIT
-    return depth is not None and depth * magnitudes[0] * magnitudes[1] < ACCUMULATOR_LIMIT
-
-
-def _probability_step(tensor: Tensor, *, widened: bool) -> float | None:
-    """The step of the grid that a Softmax over the last axis has, or would have with 16 bits; None for anything else, or where 0 is no code."""
-    codes, spec = quantized_source(tensor), spec_of(tensor)
-    quantize = None if codes is None else producer(codes)
-    source = None if quantize is None else producer(quantize.inputs[0])
-    if spec is None or source is None or source.op != "Softmax":
-        return None
-    last = int(source.attrs.get("axis", -1)) in (-1, len(tensor.shape or ()) - 1)
-    return float((wide_spec(spec, source) if widened else spec).scale) if last and not spec.zero_point.any() else None
 
 
 @dataclass(frozen=True)
@@ -209,7 +128,7 @@ class ChooseWidths(Pass):
             work = sum(share for node, share in unit.layers.items() if node not in read)
             if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or work > budget or not _provable(unit, layers):
                 continue
-            _widen(unit, layers, taken)
+            widen(unit.pairs, unit.slots, layers, taken)
             wide.add(id(unit))
             read |= unit.layers.keys()
             left, budget, tensors = left - unit.noise, budget - work, tensors - 1
@@ -267,21 +186,3 @@ def _slot_fits(node: Node, slot: int, layers: dict[int, Layer], scale: float) ->
     if id(node) in layers:
         return weights_fit(layers[id(node)], scale)
     return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)
-
-
-def _widen(unit: Unit, layers: dict[int, Layer], taken: set[str]) -> None:
-    """Replace the grids of a unit by their int16 form, and raise the weight scales that a finer accumulator asks for."""
-    spec = read_spec(unit.pairs[0].quantize)
-    if spec is None:
-        return
-    wide = wide_spec(spec, producer(unit.pairs[0].quantize.inputs[0]))
-    for pair in unit.pairs:
-        scale = Constant(unique_name(taken, f"{pair.name}_scale"), np.asarray(wide.scale))
-        zero_point = Constant(unique_name(taken, f"{pair.name}_zero_point"), np.asarray(wide.zero_point))
-        for node in (pair.quantize, pair.dequantize):
-            node.inputs[1], node.inputs[2] = scale, zero_point
-        pair.quantize.outputs[0].dtype = wide.dtype
-    for layer in (layers[id(node)] for node, _ in unit.slots if id(node) in layers):
-        raised = raised_scale(layer, float(wide.scale))
-        if raised is not None:
-            set_weight_scale(layer, raised.scale, taken)

@@ -16,10 +16,9 @@ import numpy as np
 
 from ..calibration.sensitivity import activation_units, find_pairs
 from ..ir import Graph, Node, names_in, producer, read_spec
-from ..layers import Layer, find_layers, set_weight_scale, weight_slots
+from ..layers import Layer, find_layers, weight_slots
 from ..pass_base import Context, Pass
-from ._pairs import set_grid
-from .choose_widths import gemm_slots, products_fit, raised_scale, weights_fit, wide_spec
+from ._wide import gemm_slots, products_fit, weights_fit, wide_spec, widen
 
 
 def refusal(slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], scale: float) -> str | None:
@@ -34,13 +33,6 @@ def refusal(slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], scal
         elif not products_fit(node, slot) or (id(node), 1 - slot) in places:
             return f"'{node.name}' (MatMul) multiplies it by activations, and their products are not proven to stay within 32 bits"
     return None
-
-
-def _raise_scales(layer: Layer, input_scale: float, taken: set[str]) -> None:
-    """Make the scales of channels whose weights are next to nothing beside their bias as large as finer inputs ask for."""
-    raised = raised_scale(layer, input_scale)
-    if raised is not None:
-        set_weight_scale(layer, raised.scale, taken)
 
 
 @dataclass(frozen=True)
@@ -61,9 +53,6 @@ class WidenActivations(Pass):
             if reason is not None:
                 ctx.warn(f"--activations int16: '{unit[0].name}' stays at 8 bits: {reason}")
                 continue
-            for pair in unit:
-                set_grid(pair, wide, taken)
-            for layer in (layers[id(node)] for node, _ in slots if id(node) in layers):
-                _raise_scales(layer, float(wide.scale), taken)
+            widen(unit, slots, layers, taken)
             changed = True
         return changed

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qcompiler.passes.choose_widths import ChooseWidths, bias_steps, weights_fit, wide_spec
+from qcompiler.passes._wide import bias_steps, weights_fit, wide_spec
+from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.store_codes import StoreCodes
