@@ -23,8 +23,8 @@ Packed = NDArray[np.uint8]
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
 
-_READ_PACKED = ("gemm", "conv", "lstm")
-"""Opcodes that never read the stored weights when these are packed."""
+_REPLACED = {"gemm": ("w",), "conv": ("w",), "lstm": ("w", "r")}
+"""Operands that an opcode never reads once its weights are packed. (A GRU that resets before the product reads its ``r``.)"""
 
 MOST_CODED_ROWS = 4
 """Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed."""
@@ -78,11 +78,11 @@ def decoded_operands(program: Program, bound: Bound, packed: Mapping[int, Weight
     """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads them. Kept by the program."""
     found: dict[tuple[int, int], Packed | None] = {}
     for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
-        constant = int(program.code[index, column])
-        if program.constants[constant].coding is None or (index in packed and program.opcode(index).name == "gather"):
+        constant, opcode = int(program.code[index, column]), program.opcode(index)
+        if program.constants[constant].coding is None or (index in packed and opcode.name == "gather" and column == opcode.position("x")):
             continue
-        unread = index in packed and program.opcode(index).name in _READ_PACKED
-        found[index, column] = None if unread else _decoded(program, constant)
+        replaced = _REPLACED.get(opcode.name, ()) if index in packed else ()
+        found[index, column] = None if column in map(opcode.position, replaced) else _decoded(program, constant)
     return found
 
 

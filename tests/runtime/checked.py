@@ -76,6 +76,8 @@ def _allow(checked: CheckedMemory, arena: Arena, program: Program, numbers: Arra
         checked.readable.append((packed.codes.ctypes.data, packed.codes.ctypes.data + packed.codes.nbytes))
     for access in opcode.accesses(values):
         base = int(arena.code[index, opcode.position(access.field)])
+        if base == 0:  # an operand that nobody reads
+            continue
         target = [checked.readable, checked.writable] if access.write else [checked.readable]
         for regions in target:
             regions.append((base + access.first, base + access.end))

@@ -120,6 +120,26 @@ def test_memory_counts_what_is_decoded() -> None:
     assert Session(program).memory().packed >= 2 * 30 * 64
 
 
+@pytest.mark.parametrize("opcode", ["gemm", "conv"])
+def test_a_packed_product_reads_codes_that_come_from_a_constant(opcode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing replaces the weights only: a constant with few values in another place is decoded."""
+    monkeypatch.setattr(coding, "SMALLEST", 1)
+    rng = np.random.default_rng(8)
+    x, w = rng.choice([0, 7, 200], (6, 40)).astype(np.uint8), rng.choice([-90, 3], (40, 33)).astype(np.int8)
+    sizes: dict[str, Any] = {"rows": 6, "k": 40, "cols": 33} if opcode == "gemm" else {
+        "batch": 1, "in_h": 6, "in_w": 1, "in_c": 40, "out_h": 6, "out_w": 1, "out_c": 33, "kernel_h": 1, "kernel_w": 1}
+    b = ProgramBuilder()
+    y = b.buffer((6, 33), np.int16)
+    b.emit(opcode, x=b.constant(x), w=w, bias=np.zeros(33, np.int32), m=np.full(33, 1 << 30), n=np.full(33, 32), y=y, **sizes)
+    b.output("y", y, np.int16, (6, 33))
+    program = b.program()
+    assert program.constants[0].coding is not None
+    want = (x.astype(int) @ w + 2 >> 2).clip(-32768, 32767)
+    for isa in (isa for isa in Isa if isa.supported):
+        np.testing.assert_array_equal(run_interpreted(program, {}, isa)["y"], want)
+        np.testing.assert_array_equal(Session(program, isa).raw({})["y"], want)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (lambda item: item.__setitem__(3, 5), "codes of a constant"), (lambda item: item.__setitem__(3, 0), "codes of a constant"),
     (lambda item: item.__setitem__(4, 3), "codes of a constant"), (lambda item: item.__setitem__(4, 66), "codes of a constant"),

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qcompiler.runtime import coding
 from qcompiler.runtime import requant as spec
-from tests.runtime.checked import run_one
+from tests.runtime.checked import build_one, run_one
 
 Q11 = np.arange(-32768, 32768) / 2048.0
 SIGMOID = np.clip(np.rint(32768 / (1 + np.exp(-Q11))), 0, 32767).astype(np.int16)
@@ -103,6 +104,21 @@ def test_lstm_of_many_panels(inputs: int, hidden: int) -> None:
     np.testing.assert_array_equal(result["y"][:, 1], y)
     np.testing.assert_array_equal(result["h"], h)
     np.testing.assert_array_equal(result["c"], c)
+
+
+def test_lstm_with_tables_of_few_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables are stored in codes, and read beside the packed weights."""
+    net, steps = Net(4, 6), (np.arange(65536) >> 12).astype(np.int16)
+    c0 = np.random.default_rng(9).integers(-(2**17), 2**17, (3, 6)).astype(np.int32)
+    inputs, outputs = {"x": net.x, "h": net.h, "c": c0}, {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8), "c": ((3, 6), np.int32)}
+    fields = net.fields(0) | {"table_f": 2047 * steps, "table_g": 4000 * steps - 32000, "table_h": 4096 * (steps - 8)}
+    program, _ = build_one("lstm", inputs, outputs, **fields, has_lengths=0)
+    assert sum(info.coding is not None for info in program.constants) == 3
+    coded = run_one("lstm", inputs, outputs, **fields, has_lengths=0)
+    monkeypatch.setattr(coding, "SMALLEST", 1 << 40)
+    for name, value in run_one("lstm", inputs, outputs, **fields, has_lengths=0).items():
+        np.testing.assert_array_equal(coded[name], value)
+    assert len(np.unique(coded["y"])) > 3
 
 
 def test_lstm_follows_the_float_recurrence() -> None:
