@@ -6,32 +6,40 @@ must beat plain rounding, else the layer is rounded to nearest. That decided, it
 it takes back the mean error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
+
+On a grid with blocks (``int4/64``) the factors of a row's blocks are chosen first, then levels under them. Blocks run along the products of a row,
+those of convolutions tap by tap; a row of no more products than a block is one without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.gram import LayerInputs, layer_inputs
-from ..calibration.patches import as_matrix, from_matrix, products_of_row
+from ..calibration.gram import LayerInputs, Moments, layer_inputs
+from ..calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
 from ..calibration.sources import synthetic_source
 from ..errors import OptionError
 from ..executor import open_executor
-from ..grids import Grid, GridFamily, grid_named
+from ..grids import GridFamily, grid_named
 from ..ir import Graph, names_in, spec_of
 from ..layer_problem import LayerProblem, Solution, mean_error, relative_loss
 from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
 from ..pass_base import Context, Pass
 from ..report.record import Reconstruction
-from ..solvers import SOLVERS, Nearest
+from ..solvers import SOLVERS, Nearest, Solver
+from ..solvers.base import rounded
+from ..solvers.blocks import on_tables
 from .quantize_weights import bias_floor
 
 Array = NDArray[Any]
+
+BLOCK_SOLVERS = ("nearest", "clip", "gptq", "beam", "descent")
+"""Solvers that choose levels block by block."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class ReconstructLayers(Pass):
     """Weights on a grid, by the solver that loses least.
 
     Attributes:
-        grid: grid of layers for which no pass has chosen one (``ctx.grids``).
+        grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a scale for each block of 64 products.
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, or the quantized graph's.
         executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere.
@@ -61,6 +69,8 @@ class ReconstructLayers(Pass):
         grid_named(self.grid)
         if self.solver not in SOLVERS:
             raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
+        if "/" in self.grid and self.solver not in BLOCK_SOLVERS:
+            raise OptionError(f"solver '{self.solver}' knows no blocks; for '{self.grid}' take one of {', '.join(BLOCK_SOLVERS)}")
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
@@ -82,10 +92,22 @@ class ReconstructLayers(Pass):
 
     def _task(self, layer: Layer, inputs: LayerInputs, family: GridFamily, seed: int) -> Task:
         weight = np.asarray(as_matrix(layer, layer.values))
-        every = inputs.fit.with_those(inputs.held)
+        fit, held, every = inputs.fit, inputs.held, inputs.fit.with_those(inputs.held)
+        if _has_blocks(family, weight):
+            order = taps_first(layer)
+            weight, (fit, held, every) = weight[:, :, order], (_reordered(moments, order) for moments in (fit, held, every))
         grid = family.fit(weight, every.gram)
-        fit, held, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held, every))
-        return Task(layer.node.name, fit, held, whole, self.solver, seed)
+        grid = grid if _has_blocks(grid, weight) else replace(grid, block=None)
+        problems = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
+        return Task(layer.node.name, *problems, self.solver, seed)
+
+
+def _has_blocks(family: GridFamily, weight: Array) -> bool:
+    return family.block is not None and family.block < weight.shape[2]
+
+
+def _reordered(moments: Moments, order: NDArray[np.intp]) -> Moments:
+    return Moments(moments.gram[:, order[:, None], order], moments.mean[:, order], moments.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,25 +124,36 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A layer's solution, what its bias must add [C], and how it came about."""
+    """A layer's solution, the problem that it solves, what its bias must add [C], and how it came about."""
 
     solution: Solution
-    grid: Grid
+    problem: LayerProblem
     shift: Array
     record: Reconstruction
 
 
 def solve(task: Task) -> Solved:
     """The solver's choice where it beats plain rounding on what it did not see, else that."""
-    block, solver = task.fit.grid.block, SOLVERS[task.solver].tuned(task.fit, task.held)
-    plain, tuned = Nearest().solve(task.fit, None, task.seed), solver.solve(task.fit, None, task.seed)
-    weights = [solution.weight(block) for solution in (plain, tuned)]
+    solver = SOLVERS[task.solver].tuned(task.fit, task.held)
+    (plain, problem), (tuned, _) = _solution(Nearest(), task.fit, task.seed), _solution(solver, task.fit, task.seed)
+    weights = [solution.weight() for solution in (plain, tuned)]
     (fit_before, fit_after), (held_before, held_after) = ([relative_loss(side, w) for w in weights] for side in (task.fit, task.held))
     kept = held_after <= held_before
-    name = task.solver if kept else "nearest"
-    record = Reconstruction(task.node, task.fit.grid.name, name, fit_before, fit_after, held_before, held_after, kept)
-    solution = solver.solve(task.whole, None, task.seed) if kept else plain
-    return Solved(solution, task.fit.grid, mean_error(task.whole, solution.weight(block)).reshape(-1), record)
+    name, grid = task.solver if kept else "nearest", task.fit.grid
+    label = grid.name if grid.block is None else f"{grid.name}/{grid.block}"
+    record = Reconstruction(task.node, label, name, fit_before, fit_after, held_before, held_after, kept)
+    solution = plain
+    if kept:
+        solution, problem = _solution(solver, task.whole, task.seed)
+    return Solved(solution, problem, mean_error(task.whole, solution.weight()).reshape(-1), record)
+
+
+def _solution(solver: Solver, problem: LayerProblem, seed: int) -> tuple[Solution, LayerProblem]:
+    """A solution with one scale a row, and the problem that it solves: on tables of levels where the grid has blocks."""
+    if problem.grid.block is None:
+        return solver.solve(problem, None, seed), problem
+    placed, start = on_tables(problem, solver.importance(problem))
+    return solver.solve(placed, start, seed), placed
 
 
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
@@ -135,7 +168,7 @@ def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
         yield layer
 
 
-def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
+def _raised(solved: Solved, floor: Array) -> Solution:
     """The solution with scales of at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
     solution = solved.solution
     least = floor.reshape(solution.scale.shape[:2])[:, :, None].astype(np.float32)
@@ -143,15 +176,17 @@ def _raised(layer: Layer, solved: Solved, floor: Array) -> Solution:
     if not low.any():
         return solution
     scale = np.maximum(solution.scale, least)
-    rounded = solved.grid.nearest(np.asarray(as_matrix(layer, layer.values)) / scale)
-    return Solution(np.where(low, rounded, solution.levels), scale)
+    return Solution(np.where(low, rounded(solved.problem, scale).levels, solution.levels), scale)
 
 
 def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:
     """Write a solution into the graph."""
     bias, input_spec, solution = bias_constant(layer), spec_of(layer.node.inputs[0]), solved.solution
     if bias is not None and input_spec is not None:
-        solution = _raised(layer, solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
-    set_weight(layer, from_matrix(layer, solution.weight(solved.grid.block)), solution.scale, taken, solved.grid.name)
+        solution = _raised(solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
+    weight = solution.weight()
+    if solved.problem.tables is not None:
+        weight = weight[:, :, np.argsort(taps_first(layer))]
+    set_weight(layer, from_matrix(layer, weight), solution.scale, taken, solved.problem.grid.name)
     if has_bias(layer):
         add_to_bias(layer, solved.shift, taken)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.grids import Grid
+from qcompiler.grids import BlockTables, Grid
 
 __all__ = ["LayerProblem", "Solution"]
 
@@ -35,6 +35,7 @@ class LayerProblem:
         mean: float [G, K], ``E[x]``.
         grid: where the values must lie.
         corrects_mean: the layer has a bias that will take back the mean error, so only the covariance counts.
+        tables: the levels of each block, which then share the scale of their row; the grid is one without blocks. None: all have the grid's.
     """
 
     weight: Array
@@ -42,6 +43,7 @@ class LayerProblem:
     mean: Array
     grid: Grid
     corrects_mean: bool = True
+    tables: BlockTables | None = None
 
     @property
     def metric(self) -> NDArray[np.float64]:
@@ -55,6 +57,10 @@ class LayerProblem:
     def blocks(self) -> int:
         """Number of scales of a row."""
         return 1 if self.grid.block is None else -(-self.weight.shape[2] // self.grid.block)
+
+    def nearest(self, values: Array, rows: slice = slice(None)) -> NDArray[np.int16]:
+        """The nearest level of each value [G, R, K] of these rows, in units of its scale."""
+        return self.grid.nearest(values) if self.tables is None else self.tables.rows(rows).nearest(values)
 
 
 @dataclass(frozen=True, eq=False)

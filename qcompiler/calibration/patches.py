@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qcompiler.ir import Node
 from qcompiler.layers import Layer
 
-__all__ = ["as_matrix", "from_matrix", "products_of_row", "sample_inputs"]
+__all__ = ["as_matrix", "from_matrix", "products_of_row", "sample_inputs", "taps_first"]
 
 Array = NDArray[Any]
 
@@ -36,6 +36,13 @@ def from_matrix(layer: Layer, matrix: Array) -> Array:
     if layer.node.op == "Conv":
         return matrix.reshape(layer.values.shape)
     return np.ascontiguousarray(matrix[0] if layer.axis == 0 else matrix[0].T)
+
+
+def taps_first(layer: Layer) -> NDArray[np.intp]:
+    """The products of a row in the order in which the machine stores them, all input channels of one tap after the other: their indices [K]."""
+    _, products = products_of_row(layer)
+    taps = math.prod(layer.values.shape[2:]) if layer.node.op == "Conv" else 1
+    return np.arange(products).reshape(-1, taps).T.reshape(-1)
 
 
 def products_of_row(layer: Layer) -> tuple[int, int]:

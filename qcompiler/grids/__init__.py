@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qcompiler.grids.blocks import BLOCKS, BlockTables, block_levels
 from qcompiler.grids.cluster import cluster_centres
 from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
@@ -10,6 +11,7 @@ from qcompiler.grids.named import GRID_NAMES, grid_named
 from qcompiler.grids.search import fit_scale, grid_loss, minimize
 
 __all__ = [
-    "GRID_NAMES", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "cluster_centres", "fit_scale", "floating", "fp4_bnb", "grid_loss",
+    "BLOCKS", "GRID_NAMES", "BlockTables", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "block_levels", "cluster_centres", "fit_scale",
+    "floating", "fp4_bnb", "grid_loss",
     "grid_named", "integer_levels", "minimize", "nf4", "post", "power", "uniform",
 ]

@@ -21,7 +21,7 @@ from qcompiler.errors import OptionError
 __all__ = ["LARGEST_LEVEL", "Grid", "GridFamily", "integer_levels", "uniform"]
 
 LARGEST_LEVEL = 127
-_EDGE = 2 * (LARGEST_LEVEL + 1)
+EDGE = 2 * (LARGEST_LEVEL + 1)
 """Beyond this many half steps every value takes an outermost level."""
 _EXACT = 1e-9
 """How near a fraction of the largest level must be to an integer to count as one."""
@@ -35,6 +35,10 @@ class GridFamily(Protocol):
     @property
     def name(self) -> str:
         """As the command line calls it."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of a stored code (of each branch of a split grid)."""
 
     @property
     def block(self) -> int | None:
@@ -73,7 +77,7 @@ class Grid:
             raise ValueError(f"grid '{self.name}' needs 2 to 256 int16 levels in one dimension, not {levels.dtype} {levels.shape}")
         if not (np.diff(levels) > 0).all() or 0 not in levels or np.abs(levels).max() > LARGEST_LEVEL:
             raise ValueError(f"levels of grid '{self.name}' must ascend, hold 0 and stay within +-{LARGEST_LEVEL}: {levels.tolist()}")
-        object.__setattr__(self, "_by_quarter", _by_quarter(levels))
+        object.__setattr__(self, "_by_quarter", level_lookup(levels))
 
     @property
     def largest(self) -> int:
@@ -94,9 +98,9 @@ class Grid:
         """The nearest level of each value, in units of the scale. A tie goes to the even level, or to the smaller of two even or two odd ones."""
         if self.is_uniform:
             return np.clip(np.rint(values), self.levels[0], self.levels[-1]).astype(np.int16)
-        halves = np.clip(np.multiply(values, 2), -_EDGE, _EDGE)
+        halves = np.clip(np.multiply(values, 2), -EDGE, EDGE)
         quarter = np.floor(halves).astype(np.int16) + np.ceil(halves).astype(np.int16)
-        return np.asarray(self._by_quarter[quarter + 2 * _EDGE])
+        return np.asarray(self._by_quarter[quarter + 2 * EDGE])
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """This grid."""
@@ -104,17 +108,21 @@ class Grid:
         return self
 
 
-def _by_quarter(levels: NDArray[np.int16]) -> NDArray[np.int16]:
-    """The nearest level of every multiple of 1/4.
-
-    Ties lie on multiples of 1/2, so all values between two of those have the level of the odd quarter between them.
-    """
+def thresholds(levels: NDArray[np.int16]) -> NDArray[np.float64]:
+    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it. Ties as in `Grid.nearest`."""
     low, high = levels[:-1].astype(np.int64), levels[1:].astype(np.int64)
     middle = (low + high) / 2
     to_low = np.where((low + high) % 2 == 0, np.abs(low) < np.abs(high), low % 2 == 0)
-    thresholds = np.where(to_low, np.nextafter(middle, np.inf), middle)
-    quarters = np.arange(-2 * _EDGE, 2 * _EDGE + 1) / 4
-    return np.asarray(levels[np.searchsorted(thresholds, quarters, side="right")])
+    return np.where(to_low, np.nextafter(middle, np.inf), middle)
+
+
+def level_lookup(levels: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The nearest of ascending levels for every multiple of 1/4 from -256 to 256.
+
+    Ties lie on multiples of 1/2, so all values between two of those have the level of the odd quarter between them.
+    """
+    quarters = np.arange(-2 * EDGE, 2 * EDGE + 1) / 4
+    return np.asarray(levels[np.searchsorted(thresholds(levels), quarters, side="right")])
 
 
 def integer_levels(fractions: Array, largest: int = LARGEST_LEVEL) -> NDArray[np.int16]:

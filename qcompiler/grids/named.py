@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable
 
 from qcompiler.errors import OptionError
+from qcompiler.grids.blocks import BLOCKS, PAIR_SAFE_LEVEL
 from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
 from qcompiler.grids.grid import LARGEST_LEVEL, GridFamily, uniform
 
 __all__ = ["GRID_NAMES", "grid_named"]
-
-PAIR_SAFE_LEVEL = 64
-"""Two weights of one sign then sum to at most 128, which int8 kernels that saturate multiply exactly."""
 
 GRID_NAMES = (
     "int2 … int8, power2 … power8, power4(0.5), post2 … post5, nf4, fp4 (fp4_e2m1), fp4_e1m2, fp4_e3m0, fp4_bnb, split1 … split6, kmeans2 … kmeans8"
@@ -44,14 +42,16 @@ def grid_named(text: str, block: int | None = None, largest: int | None = None) 
     """The grid of a name such as ``int4``, ``power3``, ``power4(0.5)``, ``nf4`` or ``kmeans4``; its ``fit`` gives the `Grid` of a layer.
 
     Args:
-        text: the name, see `GRID_NAMES`.
-        block: products along a row that share a scale; None: the whole row.
+        text: the name, see `GRID_NAMES`; with ``/64`` behind it blocks of 64 products have scales of their own.
+        block: products along a row that share a scale, where the name says nothing about it; None: the whole row.
         largest: largest magnitude of a level where levels are rounded fractions of it; None: `PAIR_SAFE_LEVEL` for up to 16 levels, which
             costs them next to nothing, and 127 for more.
 
     Raises:
-        OptionError: no such grid.
+        OptionError: no such grid, or no such block.
     """
+    if "/" in text:
+        return _grid_in_blocks(text, largest)
     if text in _FIXED:
         return _FIXED[text](block, largest or PAIR_SAFE_LEVEL)
     match = _NAME.fullmatch(text)
@@ -63,3 +63,13 @@ def grid_named(text: str, block: int | None = None, largest: int | None = None) 
     if match["exponent"] is not None:
         return power(float(match["exponent"]), bits, block, limit)
     return _BY_BITS[match["kind"]](bits, block, limit)
+
+
+def _grid_in_blocks(text: str, largest: int | None) -> GridFamily:
+    name, _, size = text.partition("/")
+    if size not in map(str, BLOCKS):
+        raise OptionError(f"grid '{text}': a block has {', '.join(map(str, BLOCKS[:-1]))} or {BLOCKS[-1]} products, not '{size}'")
+    family = grid_named(name, int(size), largest)
+    if family.bits > (2 if isinstance(family, SplitGrid) else 4):
+        raise OptionError(f"grid '{text}': blocks need a grid of at most 4 bits, such as int4 or nf4")
+    return family

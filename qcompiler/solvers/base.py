@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.grids import Grid
+from qcompiler.grids.grid import thresholds
 from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
 
 Array = NDArray[Any]
@@ -31,13 +31,21 @@ class Solver(ABC):
         """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose vectors are others."""
         return self
 
+    def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
+        """How much the squared error of a column counts when scales are chosen before levels: [G, K]."""
+        diagonal = np.diagonal(problem.gram, axis1=1, axis2=2) - (problem.mean**2 if problem.corrects_mean else 0)
+        return np.maximum(diagonal, 0)
+
 
 def nearest_solution(problem: LayerProblem) -> Solution:
     """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the largest level."""
-    products = problem.weight.shape[2]
-    width = problem.grid.block or products
-    largest = np.maximum.reduceat(np.abs(problem.weight), np.arange(0, products, width), axis=2)
-    return rounded(problem, positive(largest / problem.grid.largest))
+    products, tables = problem.weight.shape[2], problem.tables
+    width = problem.grid.block if tables is None else tables.width
+    largest = np.maximum.reduceat(np.abs(problem.weight), np.arange(0, products, width or products), axis=2)
+    if tables is None:
+        return rounded(problem, positive(largest / problem.grid.largest))
+    reach = np.maximum(np.abs(tables.levels).max(axis=1), 1)[tables.kinds]
+    return rounded(problem, positive((largest / reach).max(axis=2, keepdims=True)))
 
 
 def positive(scale: Array) -> NDArray[np.float32]:
@@ -51,7 +59,7 @@ def rounded(problem: LayerProblem, scale: NDArray[np.float32]) -> Solution:
     levels = np.empty(problem.weight.shape, np.int16)
     for row in range(0, problem.weight.shape[1], 256):
         part = slice(row, row + 256)
-        levels[:, part] = problem.grid.nearest(np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]))
+        levels[:, part] = problem.nearest(np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]), part)
     return Solution(levels, scale)
 
 
@@ -60,15 +68,21 @@ def spread(problem: LayerProblem, scale: Array) -> Array:
     return spread_scale(scale, problem.grid.block, problem.weight.shape[2])
 
 
-def thresholds(grid: Grid) -> NDArray[np.float64]:
-    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it."""
-    middle = (grid.levels[:-1].astype(np.float64) + grid.levels[1:]) / 2
-    return np.where(grid.nearest(middle) == grid.levels[:-1], np.nextafter(middle, np.inf), middle)
+def tables_of(problem: LayerProblem) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """All tables of levels [T, L], each ascending, and which one each weight is on [G, R, K]."""
+    if problem.tables is None:
+        return problem.grid.levels[None], np.zeros(problem.weight.shape, np.uint8)
+    return problem.tables.levels, problem.tables.spread(problem.weight.shape[2])
+
+
+def limits(tables: NDArray[np.int16]) -> NDArray[np.float64]:
+    """float64 [T, L - 1], where the nearest level of each table [T, L] changes."""
+    return np.stack([thresholds(levels) for levels in tables])
 
 
 def rows_of(problem: LayerProblem, rows: slice) -> LayerProblem:
     """The problem of some of the rows: a view."""
-    return replace(problem, weight=problem.weight[:, rows])
+    return replace(problem, weight=problem.weight[:, rows], tables=problem.tables and problem.tables.rows(rows))
 
 
 def part_of(solution: Solution, rows: slice) -> Solution:

@@ -90,11 +90,11 @@ def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], cand
 
     scale = nearest_solution(problem).scale.astype(np.float64)
     width = problem.grid.block or problem.weight.shape[2]
-    ratios = np.geomspace(1, lowest, candidates)
+    ratios, cells = np.geomspace(1, lowest, candidates), halves(problem.grid.levels[None])[0].astype(np.float64)
     for rows in row_slices(problem):
         part = np.ascontiguousarray(scale[:, rows])
         weight = np.ascontiguousarray(problem.weight[:, rows], np.float64)
-        scan_scales(weight, importance, part, ratios, width, halves(problem.grid.levels).astype(np.float64))
+        scan_scales(weight, importance, part, ratios, width, cells)
         scale[:, rows] = part
     return positive(scale)
 

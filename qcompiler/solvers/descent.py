@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
-from qcompiler.solvers.base import Solver, keep_best, losses_of, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows, thresholds
+from qcompiler.solvers.base import Solver, keep_best, limits, losses_of, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows, tables_of
 from qcompiler.solvers.gptq import Gptq
 
 Floats = NDArray[np.float64]
@@ -58,5 +58,6 @@ def descend(problem: LayerProblem, metric: Floats, start: Solution, sweeps: int)
     gradient = multiply_metric(problem, np.asarray(problem.weight, np.float64) - start.weight(problem.grid.block))
     steps = np.broadcast_to(spread(problem, start.scale), levels.shape).astype(np.float64)
     least_gain = SMALLEST_GAIN * losses_of(problem, start)
-    descend_rows(levels, gradient, steps, metric, problem.grid.levels, thresholds(problem.grid), least_gain, sweeps)
+    tables, kinds = tables_of(problem)
+    descend_rows(levels, gradient, steps, metric, tables, limits(tables), kinds, least_gain, sweeps)
     return Solution(levels, start.scale)

@@ -29,6 +29,7 @@ from qcompiler.solvers.base import (
     Best,
     Solver,
     keep_best,
+    limits,
     losses_of,
     nearest_solution,
     part_of,
@@ -37,7 +38,7 @@ from qcompiler.solvers.base import (
     rows_of,
     spread,
     stack_rows,
-    thresholds,
+    tables_of,
 )
 from qcompiler.solvers.clip import importance_clip
 
@@ -73,7 +74,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Gptq(Solver):
-    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of `feedback_clip`.
+    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of least error by `feedback_importance`.
 
     Attributes:
         block: columns whose errors are passed on together; changes nothing but the speed.
@@ -97,7 +98,7 @@ class Gptq(Solver):
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
         factor = factorize(problem, self.damping, self.act_order)
-        scale = feedback_clip(problem, factor) if start is None else start.scale
+        scale = importance_clip(problem, feedback_importance(factor)) if start is None else start.scale
         parts = []
         for rows in row_slices(problem):
             part = rows_of(problem, rows)
@@ -112,6 +113,10 @@ class Gptq(Solver):
             quick = replace(self, damping=damping, ratios=(), rounds=0, beam=1, short_beam=1)
             losses.append(loss(judge, quick.solve(few).weight(fit.grid.block)))
         return replace(self, damping=DAMPINGS[int(np.argmin(losses))])
+
+    def importance(self, problem: LayerProblem) -> Floats:
+        """See `Solver.importance`: under error feedback the square of the factor's diagonal."""
+        return feedback_importance(factorize(problem, self.damping, self.act_order))
 
     def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], known: Solution) -> Solution:
         beam = max(self.beam, self.short_beam) if problem.weight.shape[2] <= SHORT else self.beam
@@ -129,11 +134,11 @@ class Gptq(Solver):
         return best.solution
 
 
-def feedback_clip(problem: LayerProblem, factor: Factor) -> NDArray[np.float32]:
-    """The scales [G, R, B] that are best under error feedback: a column's rounding error then counts by the square of the factor's diagonal."""
+def feedback_importance(factor: Factor) -> Floats:
+    """How much a column's rounding error counts under error feedback: the square of the factor's diagonal, [G, K]."""
     importance = np.empty_like(factor.diagonal)
     np.put_along_axis(importance, factor.order, factor.diagonal**2, axis=1)
-    return importance_clip(problem, importance)
+    return importance
 
 
 def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1) -> tuple[Solution, Floats]:
@@ -143,16 +148,17 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
     order = factor.order[:, None, :]
     weight = np.take_along_axis(np.asarray(problem.weight, np.float64), order, axis=2)
     steps = np.take_along_axis(np.broadcast_to(spread(problem, scale), weight.shape).astype(np.float64), order, axis=2)
-    grid_levels, limits, table = problem.grid.levels, thresholds(problem.grid), halves(problem.grid.levels)
+    tables, kinds = tables_of(problem)
+    kinds, ends = np.take_along_axis(kinds, order, axis=2), limits(tables)
     chosen, losses = np.empty(weight.shape, np.int16), np.zeros(weight.shape[:2])
     if beam > 1:
-        round_beam(weight, steps, factor.lower, factor.diagonal, beam, grid_levels, limits, chosen, losses)
+        round_beam(weight, steps, factor.lower, factor.diagonal, beam, tables, ends, kinds, chosen, losses)
     else:
-        error = np.empty_like(weight)
+        error, cells = np.empty_like(weight), halves(tables)
         for last in range(weight.shape[2], 0, -block):
             first = max(0, last - block)
             targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
-            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, grid_levels, limits, table, chosen, error, losses)
+            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, tables, ends, cells, kinds, chosen, error, losses)
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
     return Solution(levels, scale), losses

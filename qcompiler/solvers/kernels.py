@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 _F = TypeVar("_F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 Levels = NDArray[np.int16]
+Kinds = NDArray[np.uint8]
 
 HALVES = 256
 """No level's magnitude is above half of this."""
@@ -33,12 +34,12 @@ def jit(function: _F) -> _F:
 
 
 @jit
-def nearest_index(thresholds: Floats, value: float) -> int:
-    """Number of thresholds that are not above ``value``: the index of its nearest level."""
-    low, high = 0, len(thresholds)
+def nearest_index(limits: Floats, kind: int, value: float) -> int:
+    """Number of limits [T, L - 1] of a table that are not above ``value``: the index of its nearest level."""
+    low, high = 0, limits.shape[1]
     while low < high:
         middle = (low + high) >> 1
-        if thresholds[middle] <= value:
+        if limits[kind, middle] <= value:
             low = middle + 1
         else:
             high = middle
@@ -46,23 +47,23 @@ def nearest_index(thresholds: Floats, value: float) -> int:
 
 
 @jit
-def nearest_level(table: Levels, levels: Levels, thresholds: Floats, value: float) -> Any:
-    """The nearest level of ``value``. All thresholds are halves of integers: between two of them ``table``, made by `halves`, knows it."""
+def nearest_level(cells: Levels, tables: Levels, limits: Floats, kind: int, value: float) -> Any:
+    """The nearest level of ``value`` in a table. All limits are halves of integers: between two of them ``cells``, made by `halves`, knows it."""
     doubled = 2 * value
     if not doubled > -HALVES:
-        return levels[0]
+        return tables[kind, 0]
     if doubled >= HALVES:
-        return levels[-1]
+        return tables[kind, -1]
     cell = int(np.floor(doubled))
     if cell == doubled:
-        return levels[nearest_index(thresholds, value)]
-    return table[cell + HALVES]
+        return tables[kind, nearest_index(limits, kind, value)]
+    return cells[kind, cell + HALVES]
 
 
-def halves(levels: Levels) -> Levels:
-    """int16 [2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``."""
+def halves(tables: Levels) -> Levels:
+    """int16 [T, 2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``, of each table [T, L]."""
     middles = np.arange(-HALVES, HALVES) / 2 + 0.25
-    return np.asarray(levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)])
+    return np.stack([levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)] for levels in tables])
 
 
 @jit
@@ -73,9 +74,10 @@ def round_columns(
     factor: Floats,
     diagonal: Floats,
     first: int,
-    grid_levels: Levels,
-    thresholds: Floats,
-    table: Levels,
+    tables: Levels,
+    limits: Floats,
+    cells: Levels,
+    kinds: Kinds,
     levels: Levels,
     error: Floats,
     losses: Floats,
@@ -89,9 +91,10 @@ def round_columns(
         factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
         diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
         first: the first of the C columns.
-        grid_levels: int16 [L], the levels of the grid.
-        thresholds: [L - 1], where the nearest level changes.
-        table: `halves` of the levels.
+        tables: int16 [T, L], the levels that there are.
+        limits: [T, L - 1], where the nearest level changes.
+        cells: `halves` of the tables.
+        kinds: [G, R, K], the table of each weight.
         levels: int16 [G, R, K], the levels chosen; written.
         error: [G, R, K], weight minus chosen value; written.
         losses: [G, R], the loss of these columns is added.
@@ -103,7 +106,7 @@ def round_columns(
             for inner in range(columns - 1, -1, -1):
                 column = first + inner
                 step = scale[group, row, column]
-                level = nearest_level(table, grid_levels, thresholds, target[inner] / step)
+                level = nearest_level(cells, tables, limits, kinds[group, row, column], target[inner] / step)
                 difference = weight[group, row, column] - step * level
                 levels[group, row, column] = level
                 error[group, row, column] = difference
@@ -114,7 +117,7 @@ def round_columns(
 
 @jit
 def descend_rows(
-    levels: Levels, gradient: Floats, scale: Floats, metric: Floats, grid_levels: Levels, thresholds: Floats, least_gain: Floats, sweeps: int
+    levels: Levels, gradient: Floats, scale: Floats, metric: Floats, tables: Levels, limits: Floats, kinds: Kinds, least_gain: Floats, sweeps: int
 ) -> int:
     """Give one weight after the other the level that is best while all others stay, over and over.
 
@@ -123,8 +126,9 @@ def descend_rows(
         gradient: [G, R, K], ``(W - Ŵ) metric``; kept up to date.
         scale: [G, R, K], positive.
         metric: [G, K, K], symmetric.
-        grid_levels: int16 [L], the levels of the grid.
-        thresholds: [L - 1], where the nearest level changes.
+        tables: int16 [T, L], the levels that there are.
+        limits: [T, L - 1], where the nearest level changes.
+        kinds: [G, R, K], the table of each weight.
         least_gain: [G, R], a change must lower the loss by more: above rounding errors.
         sweeps: at most so many times over all columns; a row without a change is done.
 
@@ -144,7 +148,8 @@ def descend_rows(
                         continue
                     step = scale[group, row, column]
                     old = levels[group, row, column]
-                    level = grid_levels[nearest_index(thresholds, old + slope[column] / (curvature * step))]
+                    kind = kinds[group, row, column]
+                    level = tables[kind, nearest_index(limits, kind, old + slope[column] / (curvature * step))]
                     move = step * (level - old)
                     if move * (2 * slope[column] - move * curvature) <= least_gain[group, row]:
                         continue
@@ -167,7 +172,7 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
         scale: [G, R, B], a first scale; replaced by the best.
         ratios: [N], the scales that are tried, relative to the first.
         width: columns of a block.
-        table: `halves` of the grid's levels; a weight just between two levels may go to either.
+        table: one row of `halves`; a weight just between two levels may go to either.
     """
     groups, rows, columns = weight.shape
     for group in range(groups):
@@ -188,6 +193,46 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
                     if along > 0 and along * along > most * square:
                         most = along * along / square
                         scale[group, row, block] = along / square
+
+
+@jit
+def choose_tables(weight: Floats, importance: Floats, scales: Floats, width: int, cells: Floats, scale: Floats, kinds: Kinds) -> None:
+    """Find the scale of each row, and the table of each of its blocks, with the least error when each weight goes to its nearest level.
+
+    Args:
+        weight: [G, R, K].
+        importance: [G, K], how much the squared error of a column counts.
+        scales: [G, R, N], those that are tried.
+        width: columns of a block.
+        cells: [T, 2 * HALVES], `halves` of the tables.
+        scale: [G, R], written.
+        kinds: [G, R, B], written.
+    """
+    groups, rows, columns = weight.shape
+    blocks = kinds.shape[2]
+    trial = np.empty(blocks, np.uint8)
+    for group in range(groups):
+        for row in range(rows):
+            best = np.inf
+            for tried in scales[group, row]:
+                total = 0.0
+                for block in range(blocks):
+                    least = np.inf
+                    for table in range(len(cells)):
+                        loss = 0.0
+                        for column in range(block * width, min(block * width + width, columns)):
+                            value = weight[group, row, column] / tried
+                            cell = min(max(2 * value + HALVES, 0.0), 2.0 * HALVES - 1)
+                            error = value - cells[table, np.uint64(cell)]
+                            loss += importance[group, column] * error * error
+                        if loss < least:
+                            least = loss
+                            trial[block] = table
+                    total += least
+                if total * tried * tried < best:
+                    best = total * tried * tried
+                    scale[group, row] = tried
+                    kinds[group, row] = trial
 
 
 @jit
@@ -212,8 +257,9 @@ def round_beam(
     factor: Floats,
     diagonal: Floats,
     beam: int,
-    grid_levels: Levels,
-    thresholds: Floats,
+    tables: Levels,
+    limits: Floats,
+    kinds: Kinds,
     levels: Levels,
     losses: Floats,
 ) -> None:
@@ -225,13 +271,15 @@ def round_beam(
         factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
         diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
         beam: choices that are followed.
-        grid_levels: int16 [L], the levels of the grid.
-        thresholds: [L - 1], where the nearest level changes.
+        tables: int16 [T, L], the levels that there are.
+        limits: [T, L - 1], where the nearest level changes.
+        kinds: [G, R, K], the table of each weight.
         levels: int16 [G, R, K], the levels chosen; written.
         losses: [G, R], written.
     """
     groups, rows, columns = weight.shape
-    options = min(3, len(grid_levels))
+    count = tables.shape[1]
+    options = min(3, count)
     targets, following = np.empty((beam, columns)), np.empty((beam, columns))
     costs, least, ranking = np.empty(beam), np.empty(beam), np.empty(beam, np.int64)
     parents, choices = np.empty((columns, beam), np.int64), np.empty((columns, beam), np.int16)
@@ -241,18 +289,18 @@ def round_beam(
             costs[0] = 0.0
             alive = 1
             for column in range(columns - 1, -1, -1):
-                step = scale[group, row, column]
+                step, kind = scale[group, row, column], kinds[group, row, column]
                 kept = 0
                 for path in range(alive):
                     target = targets[path, column]
-                    first = min(max(nearest_index(thresholds, target / step) - 1, 0), len(grid_levels) - options)
+                    first = min(max(nearest_index(limits, kind, target / step) - 1, 0), count - options)
                     for index in range(first, first + options):
-                        missed = diagonal[group, column] * (target - step * grid_levels[index])
+                        missed = diagonal[group, column] * (target - step * tables[kind, index])
                         kept = insert(least, ranking, kept, costs[path] + missed * missed, path * LEVELS + index)
                 for rank in range(kept):
                     path, index = divmod(ranking[rank], LEVELS)
-                    parents[column, rank], choices[column, rank] = path, grid_levels[index]
-                    difference = weight[group, row, column] - step * grid_levels[index]
+                    parents[column, rank], choices[column, rank] = path, tables[kind, index]
+                    difference = weight[group, row, column] - step * tables[kind, index]
                     for earlier in range(column):
                         following[rank, earlier] = targets[path, earlier] + difference * factor[group, column, earlier]
                 targets, following = following, targets

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers.base import Solver, keep_best, nearest_solution
 
@@ -15,3 +18,7 @@ class Nearest(Solver):
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
         return nearest_solution(problem) if start is None else keep_best(problem, nearest_solution(problem), start)
+
+    def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
+        """See `Solver.importance`: the weights alone count."""
+        return np.ones(problem.gram.shape[:2])
