@@ -2,20 +2,25 @@
 
 Those are the weights of LSTM and GRU nodes, whose errors go around, and of transposed convolutions, whose taps share a scale but not their
 inputs. `reconstruct-layers` takes all others. The float constant behind a weight's Q/DQ pair becomes ``scale * level``.
+
+Blocks (``nf4/64``) have factors of their own in LSTM and GRU, along each direction's products; a transposed convolution has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from ..grids import GridFamily, fit_scale, grid_named
 from ..ir import Constant, Graph, Node, names_in, producer, read_spec, spec_of, unique_name
+from ..layer_problem import LayerProblem
 from ..layers import RECURRENT, bias_constant, find_layers, weight_slots
 from ..pass_base import Context, Pass
+from ..solvers import OptimalClip
+from ..solvers.blocks import on_tables
 from ._match import Array
 from .quantize_weights import bias_floor
 
@@ -64,11 +69,30 @@ def _round(quantize: Node, family: GridFamily, floor: Array, taken: set[str]) ->
     spec, dequantize, weight = read_spec(quantize), quantize.outputs[0].outputs[0], np.asarray(quantize.inputs[0].values)
     if spec is None:
         return
-    axis = spec.axis or 0
-    rows = np.moveaxis(weight, axis, 0).reshape(1, spec.scale.size, -1)
-    grid = family.fit(rows)
-    scale = np.maximum(fit_scale(grid, rows).reshape(-1), floor).astype(np.float32)
-    step = scale.reshape([-1 if index == axis else 1 for index in range(weight.ndim)]) if spec.axis is not None else scale.reshape(())
+    rows = weight[None] if spec.axis is None else np.moveaxis(weight, spec.axis, 0)
+    recurrent = any(reader.op in RECURRENT for reader in dequantize.outputs[0].outputs)
+    levels, scale = _in_blocks(rows, family) if recurrent and (family.block or rows.size) < rows.shape[-1] else _whole(rows, family, floor)
+    rounded = scale.reshape(-1, *[1] * (rows.ndim - 1)) * levels.astype(np.float32)
     name = f"{quantize.inputs[0].name}_{family.name}"
-    quantize.inputs[0] = Constant(unique_name(taken, name), step * grid.nearest(weight / step).astype(np.float32))
+    values = rounded[0] if spec.axis is None else np.ascontiguousarray(np.moveaxis(rounded, 0, spec.axis))
+    quantize.inputs[0] = Constant(unique_name(taken, name), values)
     quantize.inputs[1] = dequantize.inputs[1] = Constant(unique_name(taken, f"{name}_scale"), scale.reshape(spec.scale.shape))
+
+
+def _whole(rows: Array, family: GridFamily, floor: Array) -> tuple[Array, Array]:
+    """Levels of rows [C, ...] without blocks, and their scales [C]."""
+    flat = rows.reshape(1, len(rows), -1)
+    grid = replace(family.fit(flat), block=None)
+    scale = np.maximum(fit_scale(grid, flat).reshape(-1), floor).astype(np.float32)
+    return grid.nearest(rows / scale.reshape(-1, *[1] * (rows.ndim - 1))), scale
+
+
+def _in_blocks(rows: Array, family: GridFamily) -> tuple[Array, Array]:
+    """Levels of rows [C, directions, K] in blocks along K, and their scales [C]."""
+    channels, directions, products = rows.shape
+    padded = np.pad(rows, ((0, 0), (0, 0), (0, -products % (family.block or 1)))).reshape(1, channels, -1)
+    count = padded.shape[2]
+    problem = LayerProblem(padded, np.eye(count)[None], np.zeros((1, count)), family.fit(padded), corrects_mean=False)
+    placed, start = on_tables(problem, np.ones((1, count)))
+    solution = OptimalClip().solve(placed, start)
+    return solution.levels.reshape(channels, directions, -1)[:, :, :products], solution.scale.reshape(-1)

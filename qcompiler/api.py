@@ -55,6 +55,7 @@ class Options:
         activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply) or int16 (wherever accumulators hold it).
         bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
+        block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
     """
 
     level: int = 2
@@ -70,6 +71,7 @@ class Options:
     activations: str = "uint8"
     bundle: str = "off"
     bundle_error: float | None = None
+    block: int = 0
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
@@ -77,6 +79,8 @@ class Options:
         if self.passes is not None:
             if self.activations != "uint8":
                 raise OptionError(f"--activations {self.activations}: --passes says what is done; put narrow-, widen- or sign-activations into it")
+            if self.block:
+                raise OptionError(f"--block {self.block}: --passes says what is done; write reconstruct-layers(grid='int4/{self.block}') into it")
             return Pipeline.parse(self.passes)
         if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
             raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
@@ -84,6 +88,7 @@ class Options:
         return Preset(
             self.level, for_onnx, weights=self.weights, activations=self.activations, widen=self.widen, avoid_saturation=self.avoid_saturation,
             size_budget=self.size_budget, max_loss=self.max_loss, bundle_error=error if self.bundle == "auto" else None,
+            block=self.block,
         ).pipeline()  # fmt: skip
 
     def _check_bundle(self) -> None:

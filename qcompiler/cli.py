@@ -67,6 +67,7 @@ def compile_command(
     form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
     passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
     weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")] = "int8",
+    block: Annotated[int, typer.Option(help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel.")] = 0,
     activations: Annotated[str, typer.Option(help="Activations: uint8, int8, uint4 (what layers multiply has 4 bits), int16.")] = "uint8",
     size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
@@ -89,7 +90,7 @@ def compile_command(
 
         options = Options(
             level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify, activations,
-            bundle, bundle_error,
+            bundle, bundle_error, block,
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))

@@ -57,6 +57,7 @@ class Preset:
         level: effort, 0 to 3.
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
         weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
+        block: products of a row that have a scale of their own, 32, 64 or 128; 0: all of them have one.
         activations: one of `ACTIVATIONS`; with ``uint4`` inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
         avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.
@@ -77,8 +78,11 @@ class Preset:
     size_budget: float | None = None
     max_loss: float | None = None
     bundle_error: float | None = None
+    block: int = 0
 
     def __post_init__(self) -> None:
+        if self.block and self.weights in ("auto", "int8"):
+            raise OptionError(f"--block {self.block}: blocks need a grid of at most 4 bits; give it with --weights int4 or nf4, not {self.weights}")
         if self.activations not in ACTIVATIONS:
             raise OptionError(f"--activations {self.activations}: must be one of {', '.join(ACTIVATIONS)}")
         if self.activations == "int16" and self.level > 0 and self.widen != "auto":
@@ -97,6 +101,10 @@ class Preset:
     def _few_bits(self) -> bool:
         return self.weights != "int8"
 
+    @property
+    def _grid(self) -> str:
+        return f"{self.weights}/{self.block}" if self.block else self.weights
+
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)
 
@@ -106,7 +114,7 @@ class Preset:
         return (*smooth, *rotate)
 
     def _tables(self) -> Passes:
-        return (RoundTables(grid=self.weights),) if self._few_bits and self.weights != "auto" else ()
+        return (RoundTables(grid=self.weights.partition("/")[0]),) if self._few_bits and self.weights != "auto" else ()
 
     def _widths(self) -> Passes:
         if self.activations == "int16":
@@ -125,7 +133,7 @@ class Preset:
             budget = {key: value for key, value in (("size_budget", self.size_budget), ("max_loss", self.max_loss)) if value is not None}
             return (build_pass(AllocateBits, budget), ReconstructLayers(grid="int8", solver=solver), RoundWeights(grid="int8"))
         if self._few_bits:
-            return (ReconstructLayers(grid=self.weights, solver=solver), RoundWeights(grid=self.weights))
+            return (ReconstructLayers(grid=self._grid, solver=solver), RoundWeights(grid=self._grid))
         if self.for_onnx and self.avoid_saturation and self.level > 0:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()

@@ -2,6 +2,9 @@
 
 A coded constant is stored as its tables, one for all elements or one for each row of a matrix, of 2^bits values each, and behind them the codes
 of all elements: eight in ``bits`` bytes, the first in the lowest bits. Every code stands for a value, so any bytes are a sound constant.
+
+An int8 constant [..., C] may also have 16 tables and say for each block of a column, 32, 64 or 128 elements along the axes before the last taken as
+one, which of them it is on: numbers of 4 bits, two a byte, between the tables and the codes.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .block_tables import MOST_TABLES, find_blocks
 
 Array = NDArray[Any]
 CODED_TYPES = ("uint8", "int8", "int16")
@@ -30,34 +35,43 @@ _BLOCK = 1 << 16
 
 
 class Coding(NamedTuple):
-    """How a constant is stored: bits of a code; 1 table, or one for each row."""
+    """How a constant is stored: bits of a code; 1 table, one for each row, or 16 of which every block of ``block`` elements of a column has one."""
 
     bits: int
     tables: int
+    block: int = 0
 
-    def nbytes(self, elements: int, size: int) -> int:
-        """Stored bytes of a constant with so many elements of ``size`` bytes."""
-        return (self.tables << self.bits) * size + -(-elements // _TOGETHER) * self.bits
+    def kinds_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Blocks of a column, and columns, of a constant of this shape."""
+        return (-(-prod(shape[:-1]) // self.block), shape[-1]) if self.block else (0, 0)
+
+    def nbytes(self, shape: tuple[int, ...], size: int) -> int:
+        """Stored bytes of a constant of this shape with elements of ``size`` bytes."""
+        return (self.tables << self.bits) * size + -(-prod(self.kinds_shape(shape)) // 2) + -(-prod(shape) // _TOGETHER) * self.bits
 
 
 class Coded(NamedTuple):
-    """A constant as ``codes`` uint8 in its shape, and ``tables`` [1 or rows, 2^bits]."""
+    """A constant as ``codes`` uint8 in its shape, and ``tables`` [1 or rows, 2^bits]; or 16 tables, and ``kinds`` [blocks, C] says which is whose."""
 
     codes: NDArray[np.uint8]
     tables: Array
+    block: int = 0
+    kinds: NDArray[np.uint8] | None = None
 
     @property
     def coding(self) -> Coding:
         """How it is stored."""
-        return Coding(int(self.tables.shape[1]).bit_length() - 1, len(self.tables))
+        return Coding(int(self.tables.shape[1]).bit_length() - 1, len(self.tables), self.block)
 
     @property
     def nbytes(self) -> int:
         """Bytes when stored."""
-        return self.coding.nbytes(self.codes.size, self.tables.itemsize)
+        return self.coding.nbytes(self.codes.shape, self.tables.itemsize)
 
     def values(self) -> Array:
         """What the codes stand for."""
+        if self.kinds is not None:
+            return self._of_blocks(self.kinds)
         codes, entries, bits = self.codes.reshape(-1), self.tables.reshape(-1), self.coding.bits
         if len(self.tables) == 1 and entries.itemsize == 1:
             table = np.resize(entries.view(np.uint8), 256).tobytes()
@@ -69,28 +83,41 @@ class Coded(NamedTuple):
             result[place[0] : place[-1] + 1] = entries[(place // length << bits) + codes[place[0] : place[-1] + 1]]
         return result.reshape(self.codes.shape)
 
+    def _of_blocks(self, kinds: NDArray[np.uint8]) -> Array:
+        """The same where every block has its table: number of the table and code are one index of 8 bits."""
+        table = np.zeros((len(self.tables), MOST_VALUES), self.tables.dtype)
+        table[:, : self.tables.shape[1]] = self.tables
+        index = self.codes.reshape(-1, self.codes.shape[-1]).copy()
+        for number, row in enumerate(kinds):
+            index[number * self.block : (number + 1) * self.block] |= row << np.uint8(CODE_BITS[-1])
+        return np.frombuffer(index.tobytes().translate(table.tobytes()), table.dtype).reshape(self.codes.shape)
+
     def stored(self) -> bytes:
-        """Tables and codes as bytes."""
+        """Tables, numbers of tables and codes as bytes."""
         bits = self.coding.bits
         codes = np.append(self.codes.reshape(-1), np.zeros(-self.codes.size % _TOGETHER, np.uint8)).reshape(-1, _TOGETHER)
         words = np.zeros(len(codes), "<u4")
         for place in range(_TOGETHER):
             words |= codes[:, place].astype("<u4") << np.uint32(bits * place)
-        return self.tables.tobytes() + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
+        kinds = np.empty(0, np.uint8) if self.kinds is None else self.kinds.reshape(-1)
+        pairs = np.append(kinds, np.zeros(kinds.size % 2, np.uint8)).reshape(-1, 2)
+        return self.tables.tobytes() + (pairs[:, 0] | pairs[:, 1] << 4).tobytes() + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
 
 
 def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> Coded:
     """The constant whose stored bytes are ``raw``."""
-    bits, tables = coding
-    elements, end = prod(shape), (tables << bits) * np.dtype(dtype).itemsize
-    packed = raw[end:].reshape(-1, bits)
+    bits, tables, block = coding
+    elements, end, numbers = prod(shape), (tables << bits) * np.dtype(dtype).itemsize, coding.kinds_shape(shape)
+    pairs = raw[end : end + -(-prod(numbers) // 2)]
+    packed = raw[end + len(pairs) :].reshape(-1, bits)
     wide = np.zeros((len(packed), 4), np.uint8)
     wide[:, :bits] = packed
     words = wide.view("<u4")[:, 0]
     codes = np.empty((len(words), _TOGETHER), np.uint8)
     for place in range(_TOGETHER):
         codes[:, place] = (words >> np.uint32(bits * place)) & np.uint32((1 << bits) - 1)
-    return Coded(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits))
+    kinds = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[: prod(numbers)].reshape(numbers) if block else None
+    return Coded(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds)
 
 
 def encoded(array: Array) -> Coded | None:
@@ -101,10 +128,19 @@ def encoded(array: Array) -> Coded | None:
     if values is not None:
         return Coded(np.searchsorted(values, array).astype(np.uint8), _whole_tables(values[None]))
     rows = coded_rows(array, MOST_VALUES) if array.ndim == 2 else None
-    if rows is None:
+    result = Coded(rows[0], _whole_tables(rows[1])) if rows is not None else _encoded_blocks(array)
+    return result if result is not None and result.nbytes <= _MOST_SHARE * array.nbytes else None
+
+
+def _encoded_blocks(array: Array) -> Coded | None:
+    """An array whose blocks have tables in common; None for any other."""
+    if array.ndim < 2 or array.dtype != np.int8:
         return None
-    result = Coded(rows[0], _whole_tables(rows[1]))
-    return result if result.nbytes <= _MOST_SHARE * array.nbytes else None
+    found = find_blocks(array.reshape(-1, array.shape[-1]), MOST_VALUES)
+    if found is None:
+        return None
+    tables = _whole_tables(np.pad(found.tables, ((0, MOST_TABLES - len(found.tables)), (0, 0)), mode="edge"))
+    return Coded(found.codes.reshape(array.shape), tables, found.block, found.kinds)
 
 
 def _whole_tables(values: Array) -> Array:

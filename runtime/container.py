@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .block_tables import BLOCKS, MOST_TABLES
 from .coding import CODE_BITS, CODED_TYPES, Coding
 from .errors import ProgramError
 from .expressions import check_form
@@ -27,7 +28,7 @@ from .instruction import ELEMENT_DTYPE, WIDTH, Element
 from .program import BufferInfo, ConstantInfo, Port, Program
 
 FORMAT = "qprog"
-VERSION = 3
+VERSION = 4
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
@@ -73,12 +74,18 @@ def _describe(program: Program) -> dict[str, Any]:
         "dims": list(program.dims),
         "expressions": list(program.expressions),
         "buffers": [[ELEMENT_DTYPE[b.element], list(b.shape), b.name, None if b.perm is None else list(b.perm)] for b in program.buffers],
-        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *(c.coding or ())] for c in program.constants],
+        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *_describe_coding(c.coding)] for c in program.constants],
         "inputs": [_describe_port(port) for port in program.inputs],
         "outputs": [_describe_port(port) for port in program.outputs],
         "nodes": list(program.nodes),
         "source": dict(program.source),
     }
+
+
+def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
+    if coding is None:
+        return ()
+    return coding if coding.block else coding[:2]
 
 
 def _describe_port(port: Port) -> list[Any]:
@@ -211,15 +218,22 @@ def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
 
 
 def _constant(item: Any, blob_size: int) -> ConstantInfo:
-    if not isinstance(item, list) or len(item) not in (3, 5) or item[0] not in _OF_DTYPE or not all(map(_whole_numbers, (item[1], item[2:]))):
+    if not isinstance(item, list) or len(item) not in (3, 5, 6) or item[0] not in _OF_DTYPE or not all(map(_whole_numbers, (item[1], item[2:]))):
         raise ProgramError("damaged: a constant is described wrongly")
     dtype, shape, offset, *coding = item
-    if coding and (dtype not in CODED_TYPES or coding[0] not in CODE_BITS or coding[1] not in (1, *shape[:1]) or 0 in shape):
+    if coding and (dtype not in CODED_TYPES or coding[0] not in CODE_BITS or 0 in shape or not _sound_tables(dtype, shape, *coding[1:])):
         raise ProgramError("damaged: the codes of a constant are described wrongly")
     info = ConstantInfo(Element(_OF_DTYPE[dtype]), tuple(shape), offset, Coding(*coding) if coding else None)
     if info.offset % _ALIGNMENT or info.offset + info.stored_bytes > blob_size:
         raise ProgramError("damaged: a constant lies outside the blob")
     return info
+
+
+def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None = None) -> bool:
+    """One table, one for each row, or those that the blocks of a matrix share."""
+    if block is None:
+        return tables in (1, *shape[:1])
+    return dtype == "int8" and len(shape) > 1 and tables == MOST_TABLES and block in BLOCKS
 
 
 def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port, ...]:

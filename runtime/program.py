@@ -61,7 +61,7 @@ class ConstantInfo:
         """Its size in the blob."""
         if self.coding is None:
             return self.nbytes
-        return self.coding.nbytes(int(np.prod(self.shape, dtype=object)), ELEMENT_SIZE[self.element])
+        return self.coding.nbytes(self.shape, ELEMENT_SIZE[self.element])
 
 
 @dataclass(frozen=True)
