@@ -6,7 +6,9 @@ inputs of these are constants, so a runtime evaluates them once, when it loads t
 * up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) → Cast;
 * any other up to 4 or 16 values: ``UINT2`` or ``UINT4`` codes → Cast → Gather from the values (``UINT4`` where opset 25 is out of reach);
 * up to 8, 32 or 64 values: codes of 3, 5 or 6 bits, as many as fit in a ``UINT64`` → BitShift → BitwiseAnd → Cast → Gather;
-* as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for each.
+* as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for each;
+* blocks of rows or columns that share 16 tables (`qcompiler.grids.blocks`): ``UINT4`` numbers of tables → Cast → Gather, a number for each weight →
+  Mul by the length of a table → Add of the codes → Gather from the tables; of a convolution, whose blocks run tap by tap, → Reshape → Transpose.
 
 The Cast matters: onnxruntime keeps a DequantizeLinear of a 4-bit type as it is and runs it again with every inference, in float (2.6 to 6.6 times
 the time of the int8 layer), and refuses one of a 2-bit type; behind a Cast to int8 it finds the layer it has a kernel for.
@@ -14,7 +16,7 @@ the time of the int8 layer), and refuses one of a 2-bit type; behind a Cast to i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from qcompiler import opset
 from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
+from qcompiler.runtime.block_tables import fewest_codes
 from qcompiler.runtime.coding import coded_rows, few_values
 
 __all__ = ["StoredConstant", "packed", "unpack"]
@@ -34,6 +37,8 @@ SMALLEST = 1024
 PACKED_TYPES = (np.int8, np.uint8, np.int16, np.uint16)
 MOST_VALUES = 64
 MOST_IN_ROW = 16
+BLOCK_SIZES = (4, 8, 16)
+"""Values of a table that blocks have in common."""
 WORDS_FROM = 1 << 14
 """Elements from which codes of 3, 5 or 6 bits are worth their nodes."""
 LEAST_SAVED = 0.05
@@ -96,8 +101,53 @@ class Coded:
         return bool(low <= self.values[0] and self.values[-1] < high)
 
 
+@dataclass(frozen=True, eq=False)
+class BlockCoded(Coded):
+    """A weight as codes in the tables of its blocks: ``codes`` [K, C] or [C, K], ``values`` [T, L].
+
+    Attributes:
+        kinds: uint8 [B, C] or [C, B], the table of each block.
+        block: products of a block.
+        along: axis of K.
+        shape: of the weight; where it has more than two axes the codes are those of its second axis moved to the end.
+    """
+
+    kinds: NDArray[np.uint8] = field(kw_only=True)
+    block: int = field(kw_only=True)
+    along: int = field(kw_only=True)
+    shape: tuple[int, ...] = field(kw_only=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return super().nbytes + self.kinds.size // 2
+
+
 def coded(array: Array) -> Coded | None:
     """The codes of an integer array; None where they would not be a quarter smaller."""
+    found = _coded(array)
+    if array.dtype != np.int8 or (found is not None and found.bits <= 4):
+        return found
+    in_blocks = _coded_blocks(array)
+    return in_blocks if in_blocks is not None and (found is None or in_blocks.nbytes < found.nbytes) else found
+
+
+def _coded_blocks(array: Array) -> BlockCoded | None:
+    """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of a recurrent weight."""
+    rows = [array.T, array] if array.ndim == 2 else [np.moveaxis(array, 1, -1).reshape(len(array), -1)] if array.ndim > 2 else []
+    for index, matrix in enumerate(rows):
+        found = fewest_codes(np.ascontiguousarray(matrix.T), BLOCK_SIZES)
+        if found is None:
+            continue
+        along = 0 if array.ndim == 2 and index == 0 else 1
+        codes, kinds = (part if along == 0 else np.ascontiguousarray(part.T) for part in (found.codes, found.kinds))
+        result = BlockCoded(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape)
+        return result if result.nbytes < 0.75 * array.nbytes else None
+    return None
+
+
+def _coded(array: Array) -> Coded | None:
+    """The codes of an array whose values are few, in all of it or in each row or column."""
     values = few_values(array, MOST_VALUES)
     if values is not None:
         result = Coded(np.searchsorted(values, array).astype(np.uint8), values)
@@ -172,10 +222,28 @@ class _Packer:
             signed = code.values.dtype == np.int8
             kind = {(2, True): _INT2, (2, False): _UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
             return self._cast(name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype)
+        if isinstance(code, BlockCoded):
+            return self._in_blocks(name, code)
         values = self._constant(f"{name}_levels", code.values)
         index = self._index(name, code)
         op, axis = ("Gather", 0) if code.axis is None else ("GatherElements", code.axis)
         return self._node(op, name, [values, index], code.values.dtype, code.codes.shape, axis=axis)
+
+    def _in_blocks(self, name: str, code: BlockCoded) -> Tensor:
+        """The values of codes whose blocks have tables in common."""
+        products, whole = code.codes.shape[code.along], list(code.codes.shape)
+        numbers = self._cast(name, self._stored(f"{name}_blocks", code.kinds, TensorProto.UINT4), np.dtype(np.int32))
+        block_of = self._common(f"blocks_{code.block}_of_{products}", np.arange(products, dtype=np.int32) // code.block)
+        spread = self._node("Gather", f"{name}_blocks", [numbers, block_of], np.int32, whole, axis=code.along)
+        length = self._common(f"levels_{code.values.shape[1]}", np.array(code.values.shape[1], np.int32))
+        start = self._node("Mul", name, [spread, length], np.int32, whole)
+        place = self._node("Add", name, [start, self._index(name, code)], np.int32, whole)
+        values = self._node("Gather", name, [self._constant(f"{name}_levels", code.values.reshape(-1)), place], np.int8, whole, axis=0)
+        if len(code.shape) == 2:
+            return values
+        last = [code.shape[0], *code.shape[2:], code.shape[1]]
+        moved = self._node("Reshape", name, [values, self._constant(f"{name}_shape", np.array(last))], np.int8, last)
+        return self._node("Transpose", name, [moved], np.int8, code.shape, perm=[0, len(last) - 1, *range(1, len(last) - 1)])
 
     def _index(self, name: str, code: Coded) -> Tensor:
         """The codes as int32."""
@@ -278,6 +346,12 @@ def _value(node: Node) -> Array | None:
             return np.take_along_axis(values[0], values[1], axis=int(attrs.get("axis", 0)))
         case "BitShift" if attrs["direction"] == "RIGHT":
             return np.asarray(np.right_shift(values[0], values[1]))
+        case "Mul":
+            return np.asarray(np.multiply(values[0], values[1]))
+        case "Add":
+            return np.asarray(np.add(values[0], values[1]))
+        case "Transpose" if "perm" in attrs:
+            return np.ascontiguousarray(values[0].transpose([int(axis) for axis in attrs["perm"]]))
         case "BitwiseAnd":
             return np.asarray(np.bitwise_and(values[0], values[1]))
         case "Reshape" if not (values[1] == 0).any():

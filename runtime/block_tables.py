@@ -7,6 +7,7 @@ the table holds them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +30,11 @@ class BlockCodes(NamedTuple):
     tables: NDArray[np.int8]
 
 
-def find_blocks(matrix: NDArray[np.int8], most: int) -> BlockCodes | None:
-    """An int8 matrix as codes in at most 16 tables of at most ``most`` values, the blocks as large as they can be; None where that is impossible."""
-    for block in BLOCKS:
-        if block < len(matrix) and _might(matrix, block, most):
-            found = _coded(matrix, block, most)
+def fewest_codes(matrix: NDArray[np.int8], sizes: Sequence[int]) -> BlockCodes | None:
+    """An int8 matrix as codes in at most 16 tables, the tables of the first of these sizes that does, the blocks as large as they can be."""
+    for most in sizes:
+        for block in BLOCKS:
+            found = _coded(matrix, block, most) if block < len(matrix) and _might(matrix, block, most) else None
             if found is not None:
                 return found
     return None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .block_tables import MOST_TABLES, find_blocks
+from .block_tables import MOST_TABLES, fewest_codes
 
 Array = NDArray[Any]
 CODED_TYPES = ("uint8", "int8", "int16")
@@ -136,7 +136,7 @@ def _encoded_blocks(array: Array) -> Coded | None:
     """An array whose blocks have tables in common; None for any other."""
     if array.ndim < 2 or array.dtype != np.int8:
         return None
-    found = find_blocks(array.reshape(-1, array.shape[-1]), MOST_VALUES)
+    found = fewest_codes(array.reshape(-1, array.shape[-1]), [1 << bits for bits in CODE_BITS])
     if found is None:
         return None
     tables = _whole_tables(np.pad(found.tables, ((0, MOST_TABLES - len(found.tables)), (0, 0)), mode="edge"))
