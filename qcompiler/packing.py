@@ -109,13 +109,15 @@ class BlockCoded(Coded):
         kinds: uint8 [B, C] or [C, B], the table of each block.
         block: products of a block.
         along: axis of K.
-        shape: of the weight; where it has more than two axes the codes are those of its second axis moved to the end.
+        shape: of the weight.
+        taps_first: the codes are those of the weight with its second axis moved to the end.
     """
 
     kinds: NDArray[np.uint8] = field(kw_only=True)
     block: int = field(kw_only=True)
     along: int = field(kw_only=True)
     shape: tuple[int, ...] = field(kw_only=True)
+    taps_first: bool = field(kw_only=True)
 
     @property
     def nbytes(self) -> int:
@@ -134,14 +136,13 @@ def coded(array: Array) -> Coded | None:
 
 def _coded_blocks(array: Array) -> BlockCoded | None:
     """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of a recurrent weight."""
-    rows = [array.T, array] if array.ndim == 2 else [np.moveaxis(array, 1, -1).reshape(len(array), -1)] if array.ndim > 2 else []
-    for index, matrix in enumerate(rows):
-        found = fewest_codes(np.ascontiguousarray(matrix.T), BLOCK_SIZES)
+    for along, taps_first in ((0, False), (1, False)) if array.ndim == 2 else ((1, True), (1, False)) if array.ndim > 2 else ():
+        matrix = (np.moveaxis(array, 1, -1) if taps_first else array).reshape((len(array), -1) if taps_first else (-1, array.shape[-1]))
+        found = fewest_codes(np.ascontiguousarray(matrix if along == 0 else matrix.T), BLOCK_SIZES)
         if found is None:
             continue
-        along = 0 if array.ndim == 2 and index == 0 else 1
         codes, kinds = (part if along == 0 else np.ascontiguousarray(part.T) for part in (found.codes, found.kinds))
-        result = BlockCoded(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape)
+        result = BlockCoded(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape, taps_first=taps_first)
         return result if result.nbytes < 0.75 * array.nbytes else None
     return None
 
@@ -239,10 +240,12 @@ class _Packer:
         start = self._node("Mul", name, [spread, length], np.int32, whole)
         place = self._node("Add", name, [start, self._index(name, code)], np.int32, whole)
         values = self._node("Gather", name, [self._constant(f"{name}_levels", code.values.reshape(-1)), place], np.int8, whole, axis=0)
-        if len(code.shape) == 2:
+        if list(code.shape) == whole:
             return values
-        last = [code.shape[0], *code.shape[2:], code.shape[1]]
+        last = [code.shape[0], *code.shape[2:], code.shape[1]] if code.taps_first else list(code.shape)
         moved = self._node("Reshape", name, [values, self._constant(f"{name}_shape", np.array(last))], np.int8, last)
+        if not code.taps_first:
+            return moved
         return self._node("Transpose", name, [moved], np.int8, code.shape, perm=[0, len(last) - 1, *range(1, len(last) - 1)])
 
     def _index(self, name: str, code: Coded) -> Tensor:

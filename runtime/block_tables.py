@@ -1,8 +1,8 @@
 """Finds what blocks of a matrix have in common: few tables of few values, each block of a column on one of them.
 
 A matrix [K, C] is cut along K into blocks of 32, 64 or 128 rows; what counts is a block of one column. Blocks whose values belong together share a
-table. Which ones those are is found by joining sets of values: the largest one begins a table, and the one that adds the least follows, as long as
-the table holds them.
+table. Which ones those are is found from the sets of values that occur, the largest first: each joins the table that it adds least to, and begins
+one where none has room. Sets of few values come last and find their values in tables that are complete.
 """
 
 from __future__ import annotations
@@ -50,20 +50,18 @@ def _coded(matrix: NDArray[np.int8], block: int, most: int) -> BlockCodes | None
     rows, columns = matrix.shape
     blocks = np.pad(matrix, ((0, -rows % block), (0, 0)), mode="edge").reshape(-1, block, columns).transpose(0, 2, 1).reshape(-1, block)
     shifted = blocks.view(np.uint8) ^ np.uint8(128)  # ascending as the int8 are
-    sets = _sets(shifted)
-    different, first = np.unique(sets, axis=0, return_inverse=True)
-    members = np.unpackbits(different, axis=1).astype(np.bool_)
-    joined = _joined(members, most) if members.sum(axis=1).max() <= most else None
+    different, first = np.unique(_sets(shifted), axis=0, return_inverse=True)
+    joined = _joined([int.from_bytes(row.tobytes()) for row in different], most)
     if joined is None:
         return None
-    kind_of, members = joined
-    kinds = kind_of[first.reshape(-1)]
+    kinds = joined[0][first.reshape(-1)]
+    members = np.unpackbits(np.frombuffer(b"".join(table.to_bytes(32) for table in joined[1]), np.uint8).reshape(-1, 32), axis=1)
     places = (np.cumsum(members, axis=1) - 1).clip(0).astype(np.uint8)
     codes = places[kinds[:, None], shifted].reshape(-1, columns, block).transpose(0, 2, 1).reshape(-1, columns)[:rows]
     values = [np.flatnonzero(row).astype(np.uint8) ^ np.uint8(128) for row in members]
     size = max(map(len, values))
     tables = np.stack([np.append(row, np.repeat(row[-1:], size - len(row))) for row in values]).view(np.int8)
-    return BlockCodes(block, np.ascontiguousarray(codes), kinds.astype(np.uint8).reshape(-1, columns), tables)
+    return BlockCodes(block, np.ascontiguousarray(codes), kinds.reshape(-1, columns), tables)
 
 
 def _sets(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,21 +75,19 @@ def _sets(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
-def _joined(sets: NDArray[np.bool_], most: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
-    """The table of each set of values [N, 256], and the values of each table [T, 256]; None where they are more than 16."""
-    kinds, tables = np.full(len(sets), -1), list[NDArray[np.bool_]]()
-    sizes = sets.sum(axis=1)
-    while (kinds < 0).any():
-        if len(tables) == MOST_TABLES:
+def _joined(sets: list[int], most: int) -> tuple[NDArray[np.uint8], list[int]] | None:
+    """The table of each set of values, a number of 256 bits, and the values of each table, likewise; None where the tables are more than 16."""
+    kinds, tables = np.empty(len(sets), np.uint8), list[int]()
+    for place in sorted(range(len(sets)), key=lambda place: -sets[place].bit_count()):
+        values = sets[place]
+        growths = [(values & ~table).bit_count() if (values | table).bit_count() <= most else most for table in tables]
+        best = min(growths, default=most)
+        if best < most:
+            kinds[place] = growths.index(best)
+            tables[kinds[place]] |= values
+            continue
+        if len(tables) == MOST_TABLES or values.bit_count() > most:
             return None
-        left = np.flatnonzero(kinds < 0)
-        table = sets[left[sizes[left].argmax()]].copy()
-        while left.size:
-            growth = (sets[left] & ~table).sum(axis=1)
-            kinds[left[growth == 0]] = len(tables)
-            left, growth = left[growth > 0], growth[growth > 0]
-            if not left.size or table.sum() + growth.min() > most:
-                break
-            table |= sets[left[growth.argmin()]]
-        tables.append(table)
-    return kinds, np.stack(tables)
+        kinds[place] = len(tables)
+        tables.append(values)
+    return kinds, tables

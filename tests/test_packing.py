@@ -12,7 +12,7 @@ import pytest
 from qcompiler import export, packing
 from qcompiler.importer import load_graph
 from qcompiler.ir import Constant, Graph, constant_of, producer
-from qcompiler.lowering import lower_graph, to_program
+from qcompiler.lowering import lower_graph, to_integer_onnx, to_program
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import Pipeline
@@ -30,8 +30,12 @@ GRIDS = {"sx": np.float32(0.02), "zx": np.uint8(128), "sy": np.float32(0.4)}
 
 
 def codes(levels: list[int] | str, dtype: type = np.int8) -> np.ndarray:
-    """A matrix [128, 192] of these levels; or of 11 multiples of another number in each row or column."""
+    """A matrix [128, 192] of these levels; or of 11 multiples of another number in each row or column, or of 15 in each block of one."""
     rng = np.random.default_rng(7)
+    if isinstance(levels, str) and levels.startswith("blocks"):
+        along = levels == "blocks of columns"
+        steps = rng.integers(5, 10, (2, 192)).repeat(64, axis=0) if along else rng.integers(5, 10, (128, 3)).repeat(64, axis=1)
+        return (rng.integers(-7, 8, (128, 192)) * steps).astype(dtype)
     if not isinstance(levels, str):
         return rng.choice(np.array(levels), (128, 192)).astype(dtype)
     steps = rng.integers(1, 24, (128, 1) if levels == "rows" else (1, 192))
@@ -57,6 +61,8 @@ def stored(graph: Graph, dtype: type) -> list[np.ndarray]:
     (list(range(-31, 32)), 6.4, 18, ["BitShift", "BitwiseAnd", "Cast", "Reshape", "Slice", "Reshape", "Gather"]),
     ("rows", 4, 21, ["Cast", "GatherElements"]),
     ("columns", 4, 21, ["Cast", "GatherElements"]),
+    ("blocks of columns", 4.08, 21, ["Cast", "Cast", "Gather", "Mul", "Add", "Gather"]),
+    ("blocks of rows", 4.08, 21, ["Cast", "Cast", "Gather", "Mul", "Add", "Gather"]),
     (list(range(-100, 100)), 8, 13, []),
 ])  # fmt: skip
 def test_weights_of_few_values_leave_packed_and_come_back(levels: list[int] | str, bits: float, opset: int, nodes: list[str], tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ def test_weights_of_few_values_leave_packed_and_come_back(levels: list[int] | st
     assert sorted(node.op_type for node in again.graph.node) == sorted(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.parametrize("levels", [[-1, 0, 1], [-127, 0, 5], [-3, -2, -1, 0, 1, 2, 3], list(range(-7, 8)), NF4, "rows", "columns"])
+@pytest.mark.parametrize("levels", [[-1, 0, 1], [-127, 0, 5], [-3, -2, -1, 0, 1, 2, 3], list(range(-7, 8)), NF4, "rows", "columns", "blocks of columns"])
 def test_onnxruntime_evaluates_the_codes_once_and_keeps_its_integer_layer(levels: list[int] | str, tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -140,7 +146,7 @@ NETWORK = """g (float[N, 32, 8, 8] x) => (float[N, 96] y) {
 def test_the_machine_runs_packed_files_within_a_step_of_onnxruntime(grid: str, large: float, small: float, tmp_path: Path) -> None:
     weights = {"w1": random(64, 32, 3, 3, seed=1), "b1": random(64, seed=2), "w2": random(48, 64, 1, 1, seed=3), "w3": random(48, 96, seed=4)}
     graph, feeds = graph_of(NETWORK, **weights), [{"x": random(4, 32, 8, 8, seed=seed)} for seed in range(3)]
-    passes = f"quantize-activations,quantize-weights,reconstruct-layers(grid={grid},solver=clip),store-codes"
+    passes = f"quantize-activations,quantize-weights,reconstruct-layers(grid={grid!r},solver=clip),store-codes"
     Manager(Pipeline.parse(passes).passes).run(graph, Context(data=feeds))
     export.save(graph, tmp_path / "out.onnx", reference_feed=feeds[0])
     bits = [weights[name].size * (large if name == "w1" else small) for name in ("w1", "w2", "w3")]
@@ -150,3 +156,32 @@ def test_the_machine_runs_packed_files_within_a_step_of_onnxruntime(grid: str, l
     machine = Session(to_program(lower_graph(load_graph(tmp_path / "out.onnx"))))
     for feed in feeds:
         assert np.abs(machine.run(feed)["y"] - onnxruntime.run(feed)["y"]).max() <= step * 1.01
+
+
+BLOCKS = """g (float[N, 80, 6, 6] x) => (float[N, 150] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  b = Relu(a)  c = Conv(b, w2)  d = GlobalAveragePool(c)  e = Flatten(d)  f = MatMul(e, w3)
+    y = Gemm <transB = 1> (f, w4) }"""
+
+
+@pytest.mark.parametrize("grid", ["int4/32", "nf4/64"])
+def test_blocks_leave_packed_and_all_three_forms_agree(grid: str, tmp_path: Path) -> None:
+    """Rows that no block divides, taps of a convolution, and blocks along either axis of a matrix."""
+    shapes = {"w1": (72, 80, 3, 3), "w2": (130, 72, 1, 1), "w3": (130, 150), "w4": (150, 150)}
+    weights = {name: random(*shape, seed=seed) * random(*shape[:1], *[1] * (len(shape) - 1), seed=9) for seed, (name, shape) in enumerate(shapes.items())}
+    graph, feeds = graph_of(BLOCKS, b1=random(72, seed=8), **weights), [{"x": random(4, 80, 6, 6, seed=seed)} for seed in range(3)]
+    passes = f"quantize-activations,quantize-weights,reconstruct-layers(grid={grid!r},solver=clip),store-codes"
+    Manager(Pipeline.parse(passes).passes).run(graph, Context(data=feeds))
+    export.save(graph, tmp_path / "out.onnx", reference_feed=feeds[0])
+    elements, block = sum(int(np.prod(shape)) for shape in shapes.values()), int(grid.partition("/")[2])
+    assert (tmp_path / "out.onnx").stat().st_size < elements * (4 + 4.5 / block) / 8 + 24000
+    again = load_graph(tmp_path / "out.onnx")
+    lowered = lower_graph(again)
+    to_program(lowered).save(tmp_path / "out.qprog")
+    assert (tmp_path / "out.qprog").stat().st_size < elements * (4 + 4.5 / block) / 8 + 24000
+    step = float(constant_of(producer(graph.outputs[0]).inputs[1]))
+    onnxruntime, machine = Runner(onnx.load(tmp_path / "out.onnx")), Session(tmp_path / "out.qprog")
+    integer = Runner(export.to_model(to_integer_onnx(lowered)), fusions=False)
+    for feed in feeds:
+        answer = machine.run(feed)["y"]
+        np.testing.assert_array_equal(answer, integer.run(feed)["y"])
+        assert np.abs(answer - onnxruntime.run(feed)["y"]).max() <= step * 1.01

@@ -35,7 +35,7 @@ class CoordinateDescent(Solver):
 
     def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
         """See `Solver.solve`."""
-        first = Gptq().solve(problem) if start is None else start
+        first = Gptq().solve(problem, start) if start is None or problem.tables is not None else start
         metric = problem.metric
         return stack_rows([self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)])
 

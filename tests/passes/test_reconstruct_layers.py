@@ -8,7 +8,7 @@ from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.store_codes import StoreCodes
 
 from qcompiler.errors import OptionError
-from qcompiler.grids import uniform
+from qcompiler.grids import block_levels, uniform
 from qcompiler.ir import copy_of, read_spec
 from qcompiler.layer_problem import Solution
 from qcompiler.layers import find_layers
@@ -122,3 +122,39 @@ def test_processes_choose_the_same_weights():
     here, there = (compiled(executor=executor, grid="int3")[0] for executor in ("serial", "processes:2"))
     for got, want in zip(find_layers(there), find_layers(here), strict=True):
         np.testing.assert_array_equal(got.values, want.values)
+
+
+WIDE = """g (float[N, 40, 6, 6] x) => (float[N, 30] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = GlobalAveragePool(b) d = Flatten(c) y = MatMul(d, w2) }"""
+
+
+@pytest.mark.parametrize("solver", ["nearest", "clip", "gptq", "descent"])
+def test_blocks_have_factors_along_the_taps_and_lose_less(solver):
+    rng = np.random.default_rng(0)
+    weights = {"w1": rng.standard_t(3, (80, 40, 3, 3)).astype(np.float32), "b1": random(80), "w2": rng.standard_t(3, (80, 30)).astype(np.float32)}
+    feeds, losses = [{"x": random(3, 40, 6, 6, seed=seed)} for seed in range(10)], {}
+    for grid in ("int4", "int4/32"):
+        graph = graph_of(WIDE, **weights)
+        ctx = Context(data=feeds, reference=copy_of(graph))
+        Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(solver=solver, grid=grid)]).run(graph, ctx)
+        losses[grid] = [record.fit_after for record in ctx.report.reconstructions]
+    assert [record.grid for record in ctx.report.reconstructions] == ["int4/32"] * 2
+    assert all(small < large for small, large in zip(losses["int4/32"], losses["int4"], strict=True))
+    Manager([StoreCodes()]).run(graph, ctx)
+    tables = block_levels(uniform(4))
+    for layer in find_layers(graph):
+        assert read_spec(layer.weight.inputs[0]).scale.size == layer.channels
+        codes = layer.values.transpose(0, 2, 3, 1).reshape(80, 360) if layer.node.op == "Conv" else layer.values.T
+        for row in codes[::7]:
+            assert all(any(np.isin(part, table).all() for table in tables) for part in np.split(row, range(32, len(row), 32)))
+
+
+def test_a_row_within_a_block_has_none():
+    _, ctx, _ = compiled(grid="int4/64", solver="clip")
+    assert [record.grid for record in ctx.report.reconstructions] == ["int4", "int4", "int4/64"]
+
+
+@pytest.mark.parametrize("options", [{"grid": "int5/64"}, {"grid": "int4/48"}, {"grid": "int4/64", "solver": "adaround"}, {"grid": "split3/32"}])
+def test_blocks_that_cannot_be_are_refused(options):
+    with pytest.raises(OptionError, match="block"):
+        ReconstructLayers(**options)

@@ -77,3 +77,22 @@ def test_a_chosen_grid_comes_first_and_unknown_ones_are_refused() -> None:
     assert set(np.unique(underlying_constant(node.inputs[1]).values)) == {-1, 0, 1}
     with pytest.raises(OptionError):
         RoundWeights(grid="int1")
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_blocks_of_recurrent_weights_have_factors_and_leave_packed(kind: str) -> None:
+    text = {"lstm": LSTM, "gru": GRU}[kind].replace("24", "80").replace("N, 16", "N, 72").replace("= 16", "= 72")
+    directions, gates = (1, 4) if kind == "lstm" else (2, 3)
+    shapes = {"w": (directions, gates * 72, 80), "r": (directions, gates * 72, 72), "b": (directions, gates * 144)}
+    constants = {name: random(*shape, seed=seed, low=-0.3, high=0.3) ** 3 for seed, (name, shape) in enumerate(shapes.items())}
+    feeds, errors = [{"x": random(5, 2, 80, seed=seed)} for seed in range(4)], {}
+    for grid in ("int3", "int3/32"):
+        graph, ctx = graph_of(text, **constants), Context(data=feeds)
+        Manager([QuantizeActivations(), QuantizeWeights(), RoundWeights(grid=grid), StoreCodes()]).run(graph, ctx)
+        model = export.to_model(graph)
+        errors[grid] = sum(
+            np.sum((Runner(model).run(feed)["y"] - Runner(graph_of(text, **constants)).run(feed)["y"]) ** 2) for feed in feeds
+        )  # fmt: skip
+    assert errors["int3/32"] < 0.9 * errors["int3"]
+    assert [node.op_type for node in model.graph.node].count("Mul") == 2
+    assert model.ByteSize() < sum(value.size for name, value in constants.items() if name != "b") * 4.2 / 8 + 12000

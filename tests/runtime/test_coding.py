@@ -186,3 +186,71 @@ def test_a_table_of_another_shape_is_decoded(monkeypatch: pytest.MonkeyPatch) ->
     indices = np.array([59, 0, 3])
     y = run_one("gather", {"indices": indices}, {"y": ((3, 32), np.int16)}, x=table, outer=1, axis=60, inner=32, count=3)["y"]
     np.testing.assert_array_equal(y, table.reshape(60, 32)[indices])
+
+
+def in_blocks(shape: tuple[int, ...], block: int, count: int, seed: int = 0) -> Any:
+    """int8 whose blocks of each column take the values of one of 12 tables of ``count`` values."""
+    rng = np.random.default_rng(seed)
+    tables = np.stack([rng.choice(np.arange(-127, 128), count, replace=False) for _ in range(12)])
+    rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    kinds = rng.integers(0, 12, (-(-rows // block), columns)).repeat(block, axis=0)[:rows]
+    return tables[kinds, rng.integers(0, count, (rows, columns))].astype(np.int8).reshape(shape)
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize(("count", "bits"), [(4, 2), (7, 3), (16, 4)])
+@pytest.mark.parametrize("shape", [(300, 31), (3, 3, 40, 9)])
+def test_blocks_may_have_tables_in_common(block: int, count: int, bits: int, shape: tuple[int, ...]) -> None:
+    array = in_blocks(shape, block, count)
+    found = encoded(array)
+    assert found is not None
+    assert found.coding == Coding(bits, 16, block)
+    rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    assert len(found.stored()) == found.nbytes == 16 * 2**bits + -(-(-(-rows // block) * columns) // 2) + -(-rows * columns // 8) * bits
+    np.testing.assert_array_equal(restored(np.frombuffer(found.stored(), np.uint8), found.coding, shape, "int8").values(), array)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, bits=st.sampled_from([2, 3, 4]), block=st.sampled_from([32, 64, 128]), rows=st.integers(1, 200), columns=st.integers(1, 9))
+def test_any_bytes_are_a_sound_constant_in_blocks(seed: int, bits: int, block: int, rows: int, columns: int) -> None:
+    coding, rng = Coding(bits, 16, block), np.random.default_rng(seed)
+    raw = rng.integers(0, 256, coding.nbytes((rows, columns), 1)).astype(np.uint8)
+    found = restored(raw, coding, (rows, columns), "int8")
+    assert found.kinds is not None
+    kinds = found.kinds.repeat(block, axis=0)[:rows]
+    np.testing.assert_array_equal(found.values(), found.tables[kinds, found.codes])
+
+
+@pytest.mark.parametrize("change", [
+    lambda item: item.__setitem__(5, 48), lambda item: item.__setitem__(5, 0), lambda item: item.__setitem__(4, 1),
+    lambda item: item.__setitem__(0, "int16"), lambda item: item.__setitem__(1, [4290]), lambda item: item.append(64),
+])
+def test_forged_blocks_name_what_is_wrong(change: Any, tmp_path: Path) -> None:
+    path = tmp_path / "net.qprog"
+    block_product(3).save(path)
+    forge(path, lambda parts, text: change(text["constants"][0]))
+    with pytest.raises(ProgramError, match=r"codes of a constant are described wrongly|a constant is described wrongly"):
+        Session(path)
+
+
+def block_product(rows: int) -> Program:
+    """x uint8 [rows, 130] -> gemm -> y uint8 [rows, 33], the weight in blocks of 64."""
+    b = ProgramBuilder()
+    x, y = b.buffer((rows, 130), np.uint8), b.buffer((rows, 33), np.uint8)
+    b.input("x", x, np.uint8, (rows, 130))
+    b.emit("gemm", x=x, w=in_blocks((130, 33), 64, 16), bias=np.zeros(33, np.int32), m=np.full(33, 1 << 30), n=np.full(33, 42), y=y, rows=rows,
+           k=130, cols=33, y_zp=128)
+    b.output("y", y, np.uint8, (rows, 33))
+    return b.program()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_products_of_blocks_are_those_of_their_values(rows: int, tmp_path: Path) -> None:
+    block_product(rows).save(tmp_path / "net.qprog")
+    program = Program.load(tmp_path / "net.qprog")
+    assert program.constants[0].coding == Coding(4, 16, 64)
+    x = np.random.default_rng(rows).integers(0, 256, (rows, 130)).astype(np.uint8)
+    sums = x.astype(np.int64) @ in_blocks((130, 33), 64, 16).astype(np.int64)
+    want = (((sums << 30) + (1 << 41) >> 42) + 128).clip(0, 255)
+    for isa in (isa for isa in Isa if isa.supported):
+        np.testing.assert_array_equal(Session(program, isa).raw({"x": x})["y"], want)
