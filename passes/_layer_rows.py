@@ -46,7 +46,11 @@ def rounded(x: Array, extent: Range, levels: int) -> Array:
 def least_range(loss: Callable[[Range], float], extent: Range) -> Range:
     """The range within ``extent`` of least loss: both ends are drawn in together, then by turns each by itself."""
     whole = extent.with_zero()
-    best = min((Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(TOGETHER)), key=loss)
+    return refined(loss, min((Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(TOGETHER)), key=loss), whole)
+
+
+def refined(loss: Callable[[Range], float], best: Range, whole: Range) -> Range:
+    """A range near ``best`` and within ``whole`` of less loss: each end moved by itself."""
     for _ in range(2):
         factors = [SHRINK**k for k in range(-APART, APART + 1)]
         if whole.hi > 0:
@@ -66,8 +70,11 @@ class Rows:
 
     def loss(self, extent: Range, levels: int) -> float:
         """Error of the products, relative to their energy, with the inputs on a grid."""
-        error = rounded(self.x, extent, levels) - self.x
-        return float(np.square(error @ self.weight.transpose(0, 2, 1)).sum()) / self.energy
+        return self.loss_of(rounded(self.x, extent, levels))
+
+    def loss_of(self, x: Array) -> float:
+        """The same with ``x`` in the place of the inputs."""
+        return float(np.square((x - self.x) @ self.weight.transpose(0, 2, 1)).sum()) / self.energy
 
     def weight_loss(self, levels: int) -> float:
         """The same with the weights rounded to so many steps of each row's largest."""

@@ -7,6 +7,9 @@ others read the tensor, too, the narrow grid stands behind the wide one, for the
 16 codes cannot hold everything that was seen, so ranges are chosen by the layer problem: over rows that the layers multiply, the range of least
 ``sum over layers of |W (Q(x) - x)|^2 / |W x|^2``. Both ends are drawn in together, then each by itself.
 
+With ``curve="power"`` the codes lie on a power curve (NUPES; `_power_levels.py`): a pair of 8 bits, between its two nodes a table (Cast, Gather) that
+takes each code to the nearest of the few levels. Exponent and range are searched together. The machine looks the table up after requantizing.
+
 The input of a layer that is itself a graph input stays: papers keep the first layer at 8 bits. So does that of a layer of signs (a rotation,
 `rotate-inputs`): the rotated values are what is narrow.
 """
@@ -15,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from ..calibration.feeds import spread_feeds
 from ..calibration.observers import Range, affine_grid
@@ -31,6 +36,7 @@ from ..placement import MOVERS
 from ..report.record import WidthChoice
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
 from ._pairs import set_grid
+from ._power_levels import least_power
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,25 +88,56 @@ def clip(graph: Graph, tensor: Tensor, spec: QuantSpec, levels: int, taken: set[
     return result
 
 
-def _replace(graph: Graph, target: Target, spec: QuantSpec, levels: int, taken: set[str]) -> None:
-    """Give all pairs of a target another grid, clipped where values come onto it."""
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A grid of few codes: ``levels`` from 0 on, or those that ``table`` gives for 256 codes."""
+
+    spec: QuantSpec
+    levels: int
+    table: NDArray[np.uint8] | None = None
+
+    def narrow(self, graph: Graph, pair: Pair, taken: set[str]) -> None:
+        """Let a pair on the grid give no other codes."""
+        if self.table is None:
+            pair.quantize.inputs[0] = clip(graph, pair.quantize.inputs[0], self.spec, self.levels, taken)
+        else:
+            look_up(graph, pair, self.table, taken)
+
+
+def look_up(graph: Graph, pair: Pair, table: NDArray[np.uint8], taken: set[str]) -> None:
+    """Put a table between the nodes of a pair: each code becomes the entry of its number."""
+    codes = pair.quantize.outputs[0]
+    index = Variable(unique_name(taken, f"{codes.name}_index"), dtype=np.int32, shape=codes.shape)
+    levels = Variable(unique_name(taken, f"{codes.name}_levels"), dtype=np.uint8, shape=codes.shape)
+    entries = Constant(unique_name(taken, f"{codes.name}_table"), table)
+    graph.nodes.append(Node("Cast", unique_name(taken, f"{index.name}_Cast"), {"to": int(onnx.TensorProto.INT32)}, [codes], [index]))
+    graph.nodes.append(Node("Gather", unique_name(taken, f"{levels.name}_Gather"), {"axis": 0}, [entries, index], [levels]))
+    pair.dequantize.inputs[0] = levels
+
+
+def _replace(graph: Graph, target: Target, chosen: Chosen, taken: set[str]) -> None:
+    """Give all pairs of a target another grid, narrow where values come onto it."""
     ends = {id(pair.dequantize.outputs[0]) for pair in target.unit}
     for pair in target.unit:
         source = producer(pair.quantize.inputs[0])
+        set_grid(pair, chosen.spec, taken)
         if source is None or source.op not in MOVERS or id(source.inputs[0]) not in ends:
-            pair.quantize.inputs[0] = clip(graph, pair.quantize.inputs[0], spec, levels, taken)
-        set_grid(pair, spec, taken)
+            chosen.narrow(graph, pair, taken)
 
 
-def _put_behind(graph: Graph, target: Target, spec: QuantSpec, levels: int, taken: set[str]) -> None:
+def _put_behind(graph: Graph, target: Target, chosen: Chosen, taken: set[str]) -> None:
     """Put a pair with the grid behind those of the target, for the layers alone."""
     by_tensor: dict[int, list[Layer]] = {}
     for layer in target.layers:
         by_tensor.setdefault(id(layer.node.inputs[0]), []).append(layer)
     for layers in by_tensor.values():
-        narrow = insert_qdq(graph, clip(graph, layers[0].node.inputs[0], spec, levels, taken), spec, taken, [])
+        end = insert_qdq(graph, layers[0].node.inputs[0], chosen.spec, taken, [])
+        dequantize = producer(end)
+        quantize = None if dequantize is None else producer(dequantize.inputs[0])
+        if quantize is not None and dequantize is not None:
+            chosen.narrow(graph, Pair(quantize, dequantize), taken)
         for layer in layers:
-            layer.node.inputs[0] = narrow
+            layer.node.inputs[0] = end
 
 
 @dataclass(frozen=True)
@@ -110,11 +147,13 @@ class NarrowActivations(Pass):
     Attributes:
         bits: of a code, 2 to 7.
         feeds: calibration feeds to choose ranges on.
+        curve: what codes stand for: ``uniform`` steps, or a ``power`` curve whose exponent is searched with the range.
     """
 
     name: ClassVar[str] = "narrow-activations"
     bits: int = 4
     feeds: int = 16
+    curve: Literal["uniform", "power"] = "uniform"
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 7 or self.feeds < 1:
@@ -129,14 +168,23 @@ class NarrowActivations(Pass):
         for done, target in enumerate(targets, 1):
             rows = [samples[layer.node.name] for layer in target.layers]
             extent = Range(min(float(each.x.min()) for each in rows), max(float(each.x.max()) for each in rows))
-            best = least_range(lambda tried, rows=rows: self._loss(tried, rows), extent)  # type: ignore[misc]
-            scale, zero_point = affine_grid(best, 2**self.bits)
+            chosen, loss = self._chosen(rows, extent)
+            self._record(target, loss / len(rows), ctx)
             change = _replace if target.alone else _put_behind
-            self._record(target, self._loss(best, rows) / len(rows), ctx)
-            change(graph, target, QuantSpec.per_tensor(scale, zero_point, np.uint8), 2**self.bits, taken)
+            change(graph, target, chosen, taken)
             ctx.on_step(done, len(targets))
         graph.toposort()
         return True
+
+    def _chosen(self, rows: Sequence[Rows], extent: Range) -> tuple[Chosen, float]:
+        """The grid under which the products of the layers err least, and their error."""
+        if self.curve == "power":
+            levels, loss = least_power(rows, extent, 2**self.bits)
+            scale, zero_point = levels.grid
+            return Chosen(QuantSpec.per_tensor(scale, zero_point, np.uint8), 2**self.bits, levels.table()), loss
+        best = least_range(lambda tried: self._loss(tried, rows), extent)
+        scale, zero_point = affine_grid(best, 2**self.bits)
+        return Chosen(QuantSpec.per_tensor(scale, zero_point, np.uint8), 2**self.bits), self._loss(best, rows)
 
     def _loss(self, extent: Range, rows: Sequence[Rows]) -> float:
         return sum(each.loss(extent, 2**self.bits) for each in rows)

@@ -52,7 +52,8 @@ class Options:
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
         verify: prove every exact pass on one feed.
-        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply) or int16 (wherever accumulators hold it).
+        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply), power4 (the same
+            on a power curve) or int16 (wherever accumulators hold it).
         bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.

@@ -68,7 +68,7 @@ def compile_command(
     passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
     weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")] = "int8",
     block: Annotated[int, typer.Option(help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel.")] = 0,
-    activations: Annotated[str, typer.Option(help="Activations: uint8, int8, uint4 (what layers multiply has 4 bits), int16.")] = "uint8",
+    activations: Annotated[str, typer.Option(help="Activations: uint8, int8, int16; uint4 and power4: what layers multiply has 4 bits.")] = "uint8",
     size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
     bundle: Annotated[str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")] = "off",

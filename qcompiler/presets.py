@@ -34,8 +34,8 @@ from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
 ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
 
-ACTIVATIONS = ("uint8", "int8", "uint4", "int16")
-"""Types of activations: what layers multiply has 4 bits with ``uint4``, every tensor 16 where they fit with ``int16``."""
+ACTIVATIONS = ("uint8", "int8", "uint4", "power4", "int16")
+"""Types of activations: what layers multiply has 4 bits with ``uint4`` and ``power4`` (on a power curve), every tensor 16 where they fit with ``int16``."""
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
@@ -58,7 +58,7 @@ class Preset:
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
         weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
         block: products of a row that have a scale of their own, 32, 64 or 128; 0: all of them have one.
-        activations: one of `ACTIVATIONS`; with ``uint4`` inputs of layers are rotated where that pays (from level 1 on).
+        activations: one of `ACTIVATIONS`; with 4 bits inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
         avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.
         size_budget: see `AllocateBits`.
@@ -102,6 +102,10 @@ class Preset:
         return self.weights != "int8"
 
     @property
+    def _narrow(self) -> bool:
+        return self.activations in ("uint4", "power4")
+
+    @property
     def _grid(self) -> str:
         return f"{self.weights}/{self.block}" if self.block else self.weights
 
@@ -110,7 +114,7 @@ class Preset:
 
     def _equivalences(self) -> Passes:
         smooth = (SmoothActivations(),) if self.level == 3 else ()
-        rotate = (RotateInputs(bits=4 if self._few_bits else 8),) if self.activations == "uint4" and self.level > 0 else ()
+        rotate = (RotateInputs(bits=4 if self._few_bits else 8),) if self._narrow and self.level > 0 else ()
         return (*smooth, *rotate)
 
     def _tables(self) -> Passes:
@@ -123,7 +127,7 @@ class Preset:
         chosen = ChooseWidths(widen=self.widen, enough_db=enough)
         if self.level == 3:
             chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
-        narrow = (NarrowActivations(),) if self.activations == "uint4" else ()
+        narrow = (NarrowActivations(curve="power" if self.activations == "power4" else "uniform"),) if self._narrow else ()
         return (chosen, *narrow) if self.level > 0 else narrow
 
     def _levels(self) -> Passes:

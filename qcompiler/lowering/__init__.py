@@ -20,11 +20,12 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.core import Lowering
     from qcompiler.lowering.integers import INTEGER_RULES
     from qcompiler.lowering.interpolate import interpolate_tables
+    from qcompiler.lowering.lookup import looked_up
     from qcompiler.lowering.prepare import prepared
     from qcompiler.lowering.rules import RULES
     from qcompiler.lowering.simplify import simplify
 
-    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES).run()))
+    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up).run()))
 
 
 def to_program(graph: Graph) -> Program:

@@ -48,6 +48,9 @@ class Rule:
 IntegerRule = Callable[["Lowering", Node], None]
 """Writes the integer or bool outputs of a node: ``lowering.integers[id(output)] = tensor`` for each."""
 
+LookUp = Callable[["Lowering", Node], Coded | None]
+"""The codes in front of a DequantizeLinear where a table gives them for other codes."""
+
 
 class _Follows(UnsupportedError):
     """A value is missing because of a problem that has been recorded already."""
@@ -71,14 +74,14 @@ class Lowering:
         shared: codes of all outputs of a node that writes them at once, by a key of its rule.
     """
 
-    def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule]) -> None:
+    def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule], look_up: LookUp) -> None:
         self.source = source
         self.constants = Constants(source)
         self._shapes = shapes.infer_shapes(source)
         self.out = IntegerBuilder(source)
         self.integers: dict[int, Tensor] = {}
         self.shared: dict[str, list[Coded]] = {}
-        self._rules, self._integer_rules = rules, integer_rules
+        self._rules, self._integer_rules, self._look_up = rules, integer_rules, look_up
         self._memo: dict[tuple[int, Grid, int, int], Coded] = {}
         self._stored: dict[int, Coded | None] = {}
         self._bounds: dict[int, Bounds] = {}
@@ -236,6 +239,9 @@ class Lowering:
         spec = read_spec(node)
         if spec is None:
             raise UnsupportedError(f"'{node.name}' (DequantizeLinear) has no constant scale")
+        known = self._look_up(self, node)
+        if known is not None:
+            return known
         grid = Grid.from_spec(spec)
         shift = grid.zero_point - int(spec.zero_point.reshape(()))
         target = Target.whole(Grid(1.0, shift, grid.dtype), f"{node.inputs[0].name}_codes")

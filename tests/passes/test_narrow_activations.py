@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from qcompiler.passes._layer_rows import Rows, is_rotation, least_range
+from qcompiler.passes._power_levels import PowerLevels, least_power
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.store_codes import StoreCodes
 
-from qcompiler import lowering
+from qcompiler import export, lowering
 from qcompiler.calibration.observers import Range
 from qcompiler.equivalence.hadamard import hadamard
+from qcompiler.importer import load_graph
 from qcompiler.ir import Graph, Node, producer, read_spec
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -30,7 +35,7 @@ def network(text: str = TEXT) -> Graph:
     return graph_of(f"g (float[N, 8] x) => (float[N, 8] y) {{ {text} }}", **{name: value for name, value in weights.items() if name in text})
 
 
-def narrowed(graph: Graph, **options: int) -> Context:
+def narrowed(graph: Graph, **options: Any) -> Context:
     ctx = Context(data=FEEDS)
     Manager([QuantizeActivations(), QuantizeWeights(), NarrowActivations(**options), StoreCodes()]).run(graph, ctx)
     return ctx
@@ -68,13 +73,65 @@ def test_others_that_read_the_tensor_read_the_wide_grid() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, RESIDUAL, MOVED])
-def test_the_machine_computes_what_onnxruntime_does(text: str) -> None:
+@pytest.mark.parametrize("curve", ["uniform", "power"])
+def test_the_machine_computes_what_onnxruntime_does(text: str, curve: str, tmp_path: Path) -> None:
     graph = network(text)
-    narrowed(graph)
+    narrowed(graph, curve=curve)
+    export.save(graph, tmp_path / "out.onnx", reference_feed=FEEDS[0])
     expected = Runner(graph).run(FEEDS[1])["y"]
-    got = Session(lowering.to_program(lowering.lower_graph(graph))).run(FEEDS[1])["y"]
+    lowered = lowering.lower_graph(load_graph(tmp_path / "out.onnx"))
+    got = Session(lowering.to_program(lowered)).run(FEEDS[1])["y"]
+    np.testing.assert_array_equal(got, Runner(lowering.to_integer_onnx(lowered), fusions=False).run(FEEDS[1])["y"])
     step = float(read_spec(producer(graph.outputs[0])).scale)  # type: ignore[union-attr, arg-type]
     assert np.abs(got - expected).max() <= 1.01 * step
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("text", [TEXT, RESIDUAL, MOVED])
+def test_codes_on_a_curve_are_so_few_of_256(bits: int, text: str) -> None:
+    graph = network(text)
+    narrowed(graph, bits=bits, curve="power")
+    for layer in [node for node in graph.nodes if node.op == "MatMul"][1:]:
+        codes = producer(layer.inputs[0]).inputs[0]  # type: ignore[union-attr]
+        found = Runner(graph, [codes.name]).run(FEEDS[0])[codes.name]
+        assert 2 ** (bits - 1) < len(np.unique(found)) <= 2**bits
+        assert found.max() - found.min() > 100
+    assert ops(graph).count("Gather") == (2 if text == RESIDUAL else 1)
+    assert "Clip" not in ops(graph)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 3.0), (0.0, 5.0), (-0.2, 4.0), (-2.0, 0.0)])
+@pytest.mark.parametrize("exponent", [0.4, 0.5, 1.0])
+def test_levels_lie_on_the_curve_and_every_value_goes_to_the_nearest(low: float, high: float, exponent: float) -> None:
+    levels = PowerLevels(Range(low, high), exponent, 16)
+    scale, zero_point = levels.grid
+    table = levels.table().astype(int)
+    kept = np.unique(table)
+    assert len(kept) <= 16
+    assert zero_point in kept
+    assert np.isclose((kept[[0, -1]] - zero_point) * scale, [low, high], atol=scale).all()
+    codes = np.arange(256)
+    np.testing.assert_array_equal(np.abs(codes - table), np.abs(codes[:, None] - kept).min(axis=1))
+    above = kept[kept > zero_point] - zero_point
+    curve = (np.arange(1, len(above) + 1) / max(len(above), 1)) ** (1 / exponent) * (high / scale)
+    assert len(above) < 4 or np.abs(np.maximum(curve, np.arange(1, len(above) + 1)) - above).max() <= 1
+    x = np.random.default_rng(0).uniform(2 * low - 1, 2 * high + 1, 1000).astype(np.float32)
+    values = (kept - zero_point) * scale
+    error = np.abs(levels.rounded(x) - x)
+    assert (error <= np.abs(x[:, None] - values).min(axis=1) + scale).all()
+
+
+def test_a_curve_loses_less_where_values_gather_near_zero() -> None:
+    rng = np.random.default_rng(1)
+    x, weight = rng.laplace(size=(1, 800, 6)).astype(np.float32), rng.standard_normal((1, 5, 6)).astype(np.float32)
+    rows = Rows(weight, x, float(np.square(x @ weight.transpose(0, 2, 1)).sum()))
+    whole = Range(float(x.min()), float(x.max()))
+    levels, loss = least_power([rows], whole, 16)
+    assert levels.exponent < 0.9
+    uniform = rows.loss(least_range(lambda extent: rows.loss(extent, 16), whole), 16)
+    assert loss < 0.88 * uniform
+    every = [PowerLevels(Range(whole.lo * k, whole.hi * k), a, 16) for a in np.linspace(0.3, 1, 15) for k in np.linspace(0.1, 1, 30)]
+    assert loss <= 1.1 * min(rows.loss_of(tried.rounded(x)) for tried in every)
 
 
 def test_ranges_are_those_of_least_error_of_the_products() -> None:
