@@ -20,9 +20,6 @@ EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 NEIGHBOURS = (-0.05, 0.0, 0.05)
 CODES = 256
 
-SPARSE = 4
-"""Of the sampled vectors one in so many decides about the bracket of exponent and range."""
-
 
 @dataclass(frozen=True)
 class PowerLevels:
@@ -68,11 +65,10 @@ class PowerLevels:
 
 def least_power(rows: Sequence[Rows], extent: Range, count: int) -> tuple[PowerLevels, float]:
     """The curve and the range within ``extent`` under which the products of all layers err least, and that error; both are searched together."""
-    few = [replace(each, x=each.x[:, ::SPARSE], energy=each.energy / SPARSE) for each in rows]
     whole = extent.with_zero()
     ranges = [Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(0, TOGETHER, 2)]
-    best = min((PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges), key=lambda tried: _loss(few, tried))
-    best = replace(best, extent=refined(lambda tried: _loss(few, replace(best, extent=tried)), best.extent, whole))
+    best = min((PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges), key=lambda tried: _loss(rows, tried))
+    best = replace(best, extent=refined(lambda tried: _loss(rows, replace(best, extent=tried)), best.extent, whole))
     near = [replace(best, exponent=min(best.exponent + step, 1.0)) for step in NEIGHBOURS]
     losses = [_loss(rows, tried) for tried in near]
     return near[losses.index(min(losses))], min(losses)
