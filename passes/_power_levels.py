@@ -1,8 +1,8 @@
 """16 codes of an activation on a power curve (NUPES): a table that takes codes of 8 bits to the few of them that are levels.
 
-The levels on each side of zero are ``reach * (i / n)^(1/a)``, i = 1 ... n; the sides share the codes so that both have the same curve. They are rounded
-to codes of a uint8 grid, so what a layer multiplies is uint8 as ever. A value goes to its nearest level, in the domain of values: a table of thresholds,
-exact for every exponent, where the paper takes integer roots. ``a = 1`` is uniform.
+The levels on each side of zero are ``reach * (i / n)^(1/a)``, i = 1 ... n; the sides share the codes so that both have the same curve. They are
+rounded to codes of a uint8 grid, so what a layer multiplies is uint8 as ever. A value goes to its nearest level, in the domain of values: a table
+of thresholds, exact for every exponent, where the paper takes integer roots. ``a = 1`` is uniform.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class PowerLevels:
         shares = low**self.exponent, high**self.exponent
         below = round((self.count - 1) * shares[0] / max(sum(shares), 1e-30))
         above = self.count - 1 - below
-        sides = [zero_point - self._steps(low, below), [zero_point], zero_point + self._steps(high, above)]
-        levels = np.unique(np.clip(np.concatenate(sides), 0, CODES - 1))
+        steps = np.concatenate([-self._steps(low, below), [0.0], self._steps(high, above)])
+        levels: NDArray[np.float64] = np.unique(np.clip(zero_point + steps, 0, CODES - 1))
         return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, np.arange(CODES))].astype(np.uint8)
 
     def _steps(self, reach: float, count: int) -> NDArray[np.float64]:
@@ -60,7 +60,7 @@ class PowerLevels:
         """``x`` on the levels."""
         scale, zero_point = self.grid
         values = ((self.table().astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
-        return values[np.clip(np.rint(x / np.float32(scale)) + zero_point, 0, CODES - 1).astype(np.int64)]
+        return np.asarray(values[np.clip(np.rint(x / np.float32(scale)) + zero_point, 0, CODES - 1).astype(np.int64)])
 
 
 def least_power(rows: Sequence[Rows], extent: Range, count: int) -> tuple[PowerLevels, float]:

@@ -98,8 +98,8 @@ class ReconstructLayers(Pass):
             weight, (fit, held, every) = weight[:, :, order], (_reordered(moments, order) for moments in (fit, held, every))
         grid = family.fit(weight, every.gram)
         grid = grid if _has_blocks(grid, weight) else replace(grid, block=None)
-        problems = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
-        return Task(layer.node.name, *problems, self.solver, seed)
+        fit_on, held_out, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
+        return Task(layer.node.name, fit_on, held_out, whole, self.solver, seed)
 
 
 def _has_blocks(family: GridFamily, weight: Array) -> bool:

@@ -60,7 +60,9 @@ def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: P
     assert "--calib" in result.stderr
 
 
-@pytest.mark.parametrize(("kind", "dtype", "least_db"), [("uint4", np.uint8, 9), ("power4", np.uint8, 9), ("int8", np.int8, 20), ("int16", np.int16, 35)])
+@pytest.mark.parametrize(("kind", "dtype", "least_db"), [
+    ("uint4", np.uint8, 9), ("power4", np.uint8, 9), ("int8", np.int8, 20), ("int16", np.int16, 35),
+])  # fmt: skip
 def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, least_db: float, tmp_path: Path) -> None:
     result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--activations", kind, "--calib", CALIBRATION, "--report", tmp_path / "r.json")
     assert result.exit_code == 0, result.output

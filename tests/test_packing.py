@@ -83,7 +83,9 @@ def test_weights_of_few_values_leave_packed_and_come_back(levels: list[int] | st
     assert sorted(node.op_type for node in again.graph.node) == sorted(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.parametrize("levels", [[-1, 0, 1], [-127, 0, 5], [-3, -2, -1, 0, 1, 2, 3], list(range(-7, 8)), NF4, "rows", "columns", "blocks of columns"])
+@pytest.mark.parametrize("levels", [
+    [-1, 0, 1], [-127, 0, 5], [-3, -2, -1, 0, 1, 2, 3], list(range(-7, 8)), NF4, "rows", "columns", "blocks of columns",
+])  # fmt: skip
 def test_onnxruntime_evaluates_the_codes_once_and_keeps_its_integer_layer(levels: list[int] | str, tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -167,7 +169,9 @@ BLOCKS = """g (float[N, 80, 6, 6] x) => (float[N, 150] y) {
 def test_blocks_leave_packed_and_all_three_forms_agree(grid: str, tmp_path: Path) -> None:
     """Rows that no block divides, taps of a convolution, and blocks along either axis of a matrix."""
     shapes = {"w1": (72, 80, 3, 3), "w2": (130, 72, 1, 1), "w3": (130, 150), "w4": (150, 150)}
-    weights = {name: random(*shape, seed=seed) * random(*shape[:1], *[1] * (len(shape) - 1), seed=9) for seed, (name, shape) in enumerate(shapes.items())}
+    weights = {
+        name: random(*shape, seed=seed) * random(*shape[:1], *[1] * (len(shape) - 1), seed=9) for seed, (name, shape) in enumerate(shapes.items())
+    }
     graph, feeds = graph_of(BLOCKS, b1=random(72, seed=8), **weights), [{"x": random(4, 80, 6, 6, seed=seed)} for seed in range(3)]
     passes = f"quantize-activations,quantize-weights,reconstruct-layers(grid={grid!r},solver=clip),store-codes"
     Manager(Pipeline.parse(passes).passes).run(graph, Context(data=feeds))

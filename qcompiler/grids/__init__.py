@@ -11,7 +11,6 @@ from qcompiler.grids.named import GRID_NAMES, grid_named
 from qcompiler.grids.search import fit_scale, grid_loss, minimize
 
 __all__ = [
-    "BLOCKS", "GRID_NAMES", "BlockTables", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "block_levels", "cluster_centres", "fit_scale",
-    "floating", "fp4_bnb", "grid_loss",
-    "grid_named", "integer_levels", "minimize", "nf4", "post", "power", "uniform",
+    "BLOCKS", "GRID_NAMES", "BlockTables", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "block_levels", "cluster_centres",
+    "fit_scale", "floating", "fp4_bnb", "grid_loss", "grid_named", "integer_levels", "minimize", "nf4", "post", "power", "uniform",
 ]

@@ -71,4 +71,4 @@ def block_levels(grid: Grid) -> NDArray[np.int16]:
     if len(grid.levels) > MOST_LEVELS:
         raise OptionError(f"grid '{grid.name}' has {len(grid.levels)} levels; blocks need one of at most {MOST_LEVELS}, such as int4 or nf4")
     whole = max(PAIR_SAFE_LEVEL // grid.largest, 1)
-    return np.rint(grid.levels * (whole * FACTORS[:, None] / FACTORS[-1])).astype(np.int16)
+    return np.asarray(np.rint(grid.levels * (whole * FACTORS[:, None] / FACTORS[-1])), np.int16)

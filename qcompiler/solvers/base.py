@@ -34,7 +34,7 @@ class Solver(ABC):
     def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
         """How much the squared error of a column counts when scales are chosen before levels: [G, K]."""
         diagonal = np.diagonal(problem.gram, axis1=1, axis2=2) - (problem.mean**2 if problem.corrects_mean else 0)
-        return np.maximum(diagonal, 0)
+        return np.asarray(np.maximum(diagonal, 0))
 
 
 def nearest_solution(problem: LayerProblem) -> Solution:

@@ -12,7 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
-from qcompiler.solvers.base import Solver, keep_best, limits, losses_of, nearest_solution, part_of, refit_scale, rows_of, spread, stack_rows, tables_of
+from qcompiler.solvers.base import (
+    Solver,
+    keep_best,
+    limits,
+    losses_of,
+    nearest_solution,
+    part_of,
+    refit_scale,
+    rows_of,
+    spread,
+    stack_rows,
+    tables_of,
+)
 from qcompiler.solvers.gptq import Gptq
 
 Floats = NDArray[np.float64]
