@@ -20,6 +20,9 @@ EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 NEIGHBOURS = (-0.05, 0.0, 0.05)
 CODES = 256
 
+BRACKET_ROWS = 512
+"""Vectors on which exponents and ranges are tried together before the best is refined on all."""
+
 
 @dataclass(frozen=True)
 class PowerLevels:
@@ -67,11 +70,18 @@ def least_power(rows: Sequence[Rows], extent: Range, count: int) -> tuple[PowerL
     """The curve and the range within ``extent`` under which the products of all layers err least, and that error; both are searched together."""
     whole = extent.with_zero()
     ranges = [Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(0, TOGETHER, 2)]
-    best = min((PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges), key=lambda tried: _loss(rows, tried))
+    some = [_some(each) for each in rows]
+    best = min((PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges), key=lambda tried: _loss(some, tried))
     best = replace(best, extent=refined(lambda tried: _loss(rows, replace(best, extent=tried)), best.extent, whole))
     near = [replace(best, exponent=min(best.exponent + step, 1.0)) for step in NEIGHBOURS]
     losses = [_loss(rows, tried) for tried in near]
     return near[losses.index(min(losses))], min(losses)
+
+
+def _some(rows: Rows) -> Rows:
+    """Some of the vectors of a layer, as many as decide about the bracket."""
+    step = max(rows.x.shape[1] // BRACKET_ROWS, 1)
+    return replace(rows, x=rows.x[:, ::step], energy=rows.energy / step)
 
 
 def _loss(rows: Sequence[Rows], levels: PowerLevels) -> float:

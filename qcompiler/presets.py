@@ -35,7 +35,7 @@ ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
 
 ACTIVATIONS = ("uint8", "int8", "uint4", "power4", "int16")
-"""Types of activations: what layers multiply has 4 bits with ``uint4`` and, on a power curve, ``power4``; with ``int16`` all have 16 where they fit."""
+"""Types of activations: what layers multiply has 4 bits with ``uint4`` and, on a curve, ``power4``; with ``int16`` all have 16 where they fit."""
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
