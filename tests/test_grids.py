@@ -302,3 +302,18 @@ def test_weights_too_small_to_have_a_scale_do_not_disturb_a_code_book() -> None:
     expected = KMeansGrid(2).fit(weight).levels
     weight = np.concatenate([weight, np.full((1, 1, 8), 1e-30, np.float32)], axis=1)
     np.testing.assert_array_equal(KMeansGrid(2).fit(weight).levels, expected)
+
+
+@pytest.mark.parametrize("name", ["int4/64", "nf4/32", "kmeans4/128", "power3(0.5)/64", "split2/64"])
+def test_a_name_may_say_its_block(name: str) -> None:
+    kind, _, size = name.partition("/")
+    family = grid_named(name)
+    assert family.block == int(size)
+    assert family.fit(np.random.default_rng(0).standard_normal((1, 4, 256))).block == int(size)
+    assert family.name == grid_named(kind).name
+
+
+@pytest.mark.parametrize("name", ["int4/63", "int4/", "int8/64", "nf4/64/64", "split3/64", "kmeans5/32"])
+def test_blocks_of_other_sizes_and_of_many_levels_are_refused(name: str) -> None:
+    with pytest.raises(OptionError, match="block"):
+        grid_named(name)
