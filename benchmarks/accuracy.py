@@ -42,12 +42,15 @@ def main() -> int:
     parser = models_parser("accuracy", "Measure compiled models on labelled data.")
     parser.add_argument("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
     parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
+    parser.add_argument("--block", type=int, default=0, metavar="N", help="weights of a channel that have a scale of their own: 32, 64, 128")
+    parser.add_argument("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
     chosen = parse(parser)
+    options = Options(level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations)
     table = Table(*COLUMNS)
     for name in chosen.models:
         task = task_of(name, chosen.zoo)
         try:
-            for row in measure(task, Options(level=chosen.level, weights=chosen.weights)):
+            for row in measure(task, options):
                 table.add_row(*row)
         except QCompilerError as error:
             print(f"error: {name}: {error}", file=sys.stderr)

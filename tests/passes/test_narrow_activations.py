@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from qcompiler.passes._layer_rows import Rows, is_rotation, least_range
 from qcompiler.passes._power_levels import PowerLevels, least_power
@@ -98,6 +100,17 @@ def test_codes_on_a_curve_are_so_few_of_256(bits: int, text: str) -> None:
         assert found.max() - found.min() > 100
     assert ops(graph).count("Gather") == (2 if text == RESIDUAL else 1)
     assert "Clip" not in ops(graph)
+
+
+def test_onnxruntime_keeps_its_integer_layers_behind_a_table(tmp_path: Path) -> None:
+    graph = network()
+    narrowed(graph, curve="power")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(export.to_model(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert nodes == ["QuantizeLinear", "QLinearMatMul", "Cast", "Gather", "QGemm", "DequantizeLinear"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(-3.0, 3.0), (0.0, 5.0), (-0.2, 4.0), (-2.0, 0.0)])
