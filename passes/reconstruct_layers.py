@@ -133,18 +133,21 @@ class Solved:
 
 
 def solve(task: Task) -> Solved:
-    """The solver's choice where it beats plain rounding on what it did not see, else that."""
-    solver = SOLVERS[task.solver].tuned(task.fit, task.held)
-    (plain, problem), (tuned, _) = _solution(Nearest(), task.fit, task.seed), _solution(solver, task.fit, task.seed)
-    weights = [solution.weight() for solution in (plain, tuned)]
-    (fit_before, fit_after), (held_before, held_after) = ([relative_loss(side, w) for w in weights] for side in (task.fit, task.held))
-    kept = held_after <= held_before
-    name, grid = task.solver if kept else "nearest", task.fit.grid
-    label = grid.name if grid.block is None else f"{grid.name}/{grid.block}"
-    record = Reconstruction(task.node, label, name, fit_before, fit_after, held_before, held_after, kept)
-    solution = plain
+    """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these do not lose less there."""
+    solver, grid = SOLVERS[task.solver].tuned(task.fit, task.held), task.fit.grid
+    plain, problem = _solution(Nearest(), task.fit, task.seed)
+    grids = (grid,) if grid.block is None else (grid, replace(grid, block=None))
+    tried = [_solution(solver, replace(task.fit, grid=each), task.seed)[0].weight() for each in grids]
+    best = int(np.argmin([relative_loss(task.held, weight) for weight in tried]))
+    (fit_before, fit_after), (held_before, held_after) = (
+        [relative_loss(side, weight) for weight in (plain.weight(), tried[best])] for side in (task.fit, task.held)
+    )
+    solution, kept, used = plain, held_after <= held_before, grid
     if kept:
-        solution, problem = _solution(solver, task.whole, task.seed)
+        used = grids[best]
+        solution, problem = _solution(solver, replace(task.whole, grid=used), task.seed)
+    label = used.name if used.block is None else f"{used.name}/{used.block}"
+    record = Reconstruction(task.node, label, task.solver if kept else "nearest", fit_before, fit_after, held_before, held_after, kept)
     return Solved(solution, problem, mean_error(task.whole, solution.weight()).reshape(-1), record)
 
 

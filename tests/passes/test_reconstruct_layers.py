@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from qcompiler.passes.quantize_activations import QuantizeActivations
@@ -14,8 +16,11 @@ from qcompiler.layer_problem import Solution
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
+from qcompiler.passes import reconstruct_layers
 from qcompiler.runner import Runner
 from qcompiler.solvers import SOLVERS, Nearest, Solver
+from qcompiler.solvers.base import rounded
+from qcompiler.solvers.blocks import on_tables
 from tests.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
@@ -147,6 +152,21 @@ def test_blocks_have_factors_along_the_taps_and_lose_less(solver):
         codes = layer.values.transpose(0, 2, 3, 1).reshape(80, 360) if layer.node.op == "Conv" else layer.values.T
         for row in codes[::7]:
             assert all(any(np.isin(part, table).all() for table in tables) for part in np.split(row, range(32, len(row), 32)))
+
+
+def test_a_layer_whose_blocks_lose_more_on_unseen_feeds_has_none(monkeypatch):
+    def poor(problem, importance):
+        placed, start = on_tables(problem, importance)
+        ternary = replace(placed, tables=replace(placed.tables, levels=np.sign(placed.tables.levels)))
+        return ternary, rounded(ternary, start.scale)
+
+    _, good, _ = compiled(grid="int4/64", solver="clip")
+    monkeypatch.setattr(reconstruct_layers, "on_tables", poor)
+    _, ctx, _ = compiled(grid="int4/64", solver="clip")
+    _, without, _ = compiled(grid="int4", solver="clip")
+    assert good.report.reconstructions[2].grid == "int4/64"
+    assert ctx.report.reconstructions[2].grid == "int4"
+    assert ctx.report.reconstructions[2].held_after == without.report.reconstructions[2].held_after
 
 
 def test_a_row_within_a_block_has_none():
