@@ -36,7 +36,7 @@ class ChooseGrid(Pass):
 
     Attributes:
         bits: of a stored code: 2, 3, 4, 5, 6 or 8.
-        block: products along a row that share a scale; 0: the whole row.
+        block: products along a row that share a factor, 32, 64 or 128; 0: the whole row.
         candidates: names of grids, separated by spaces; all of so many bits where it is empty.
         weighted: errors of outputs decide; False: errors of weights, without data.
     """
@@ -54,7 +54,7 @@ class ChooseGrid(Pass):
         self._families()
 
     def _families(self) -> list[GridFamily]:
-        return [grid_named(name, self.block or None) for name in self.candidates.split() or CANDIDATES[self.bits]]
+        return [grid_named(f"{name}/{self.block}" if self.block else name) for name in self.candidates.split() or CANDIDATES[self.bits]]
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the grids; False, as the graph stays as it is."""

@@ -38,7 +38,7 @@ class Nupes(Pass):
 
     Attributes:
         bits: of a code.
-        block: products along a row that share a scale; 0: the whole row.
+        block: products along a row that share a factor, 32, 64 or 128; 0: the whole row.
         weighted: errors count as much as the inputs they meet; False needs no data.
         learn: exponents together with codes; needs ``weighted``.
     """
@@ -56,7 +56,7 @@ class Nupes(Pass):
             raise ValueError("learn=True needs weighted=True")
 
     def _family(self) -> GridFamily:
-        return grid_named(f"power{self.bits}", self.block or None)
+        return grid_named(f"power{self.bits}/{self.block}" if self.block else f"power{self.bits}")
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the exponents; False, as the graph stays as it is."""

@@ -66,11 +66,14 @@ class ReconstructLayers(Pass):
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
             raise ValueError("longest must not be negative, memory at least 1")
-        grid_named(self.grid)
+        family = grid_named(self.grid)
         if self.solver not in SOLVERS:
             raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
-        if "/" in self.grid and self.solver not in BLOCK_SOLVERS:
-            raise OptionError(f"solver '{self.solver}' knows no blocks; for '{self.grid}' take one of {', '.join(BLOCK_SOLVERS)}")
+        self._check_blocks(family)
+
+    def _check_blocks(self, family: GridFamily) -> None:
+        if family.block is not None and self.solver not in BLOCK_SOLVERS:
+            raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
@@ -94,6 +97,7 @@ class ReconstructLayers(Pass):
         weight = np.asarray(as_matrix(layer, layer.values))
         fit, held, every = inputs.fit, inputs.held, inputs.fit.with_those(inputs.held)
         if _has_blocks(family, weight):
+            self._check_blocks(family)
             order = taps_first(layer)
             weight, (fit, held, every) = weight[:, :, order], (_reordered(moments, order) for moments in (fit, held, every))
         grid = family.fit(weight, every.gram)

@@ -135,3 +135,15 @@ def test_the_candidates_exist_and_take_the_bits_they_stand_for() -> None:
     weight = np.random.default_rng(0).laplace(size=(1, 8, 512))
     for bits, names in CANDIDATES.items():
         assert {grid_named(name).fit(weight).bits for name in names} == {bits}
+
+
+def test_chosen_grids_with_blocks_are_solved_by_solvers_that_know_them() -> None:
+    graph, ctx = network(), context()
+    steps = [QuantizeActivations(), QuantizeWeights(), ChooseGrid(bits=4, block=32)]
+    Manager([*steps, ReconstructLayers(solver="clip")]).run(graph, ctx)
+    blocks = {record.node: "/32" in record.grid for record in ctx.report.reconstructions}
+    assert list(blocks.values()) == [True, False, True]  # a depthwise row is shorter
+    with pytest.raises(OptionError, match="knows no blocks"):
+        Manager([*steps, ReconstructLayers(solver="soft")]).run(network(), context())
+    with pytest.raises(OptionError, match="at most 4 bits"):
+        ChooseGrid(bits=5, block=32)
