@@ -1,37 +1,39 @@
 """Puts the weights of every layer on a grid so that its outputs, not its weights, change least: the layer problem, by a solver of one's choice.
 
-The moments of a layer's inputs come from the float model (``inputs=float``, every layer by itself) or from the graph as it is quantized so far
-(``inputs=quantized``). A solver picks scales and levels on four fifths of the calibration feeds; on the fifth that it did not see, its choice
-must beat plain rounding, else the layer is rounded to nearest. That decided, it solves the layer again on all feeds. Where the layer has a bias,
-it takes back the mean error.
+Every layer is fitted by itself to the inputs that it has in the float model (``inputs=float``), or, one after the other, to what the layers before
+really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.retarget`. A solver picks scales and levels on
+four fifths of the calibration feeds; on the fifth that it did not see, its choice must beat plain rounding, else the layer is rounded to nearest.
+That decided, it solves the layer again on all feeds. Where the layer has a bias, it takes back the mean error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.gram import LayerInputs, layer_inputs
+from ..calibration.gram import layer_inputs
+from ..calibration.paired import paired_inputs
 from ..calibration.patches import as_matrix, from_matrix, products_of_row
 from ..calibration.sources import synthetic_source
 from ..errors import OptionError
 from ..executor import open_executor
-from ..grids import Grid, GridFamily, grid_named
-from ..ir import Graph, names_in, spec_of
-from ..layer_problem import LayerProblem, Solution, mean_error, relative_loss
+from ..grids import grid_named
+from ..ir import Graph, copy_of, names_in, spec_of
+from ..layer_problem import Solution
 from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
-from ..pass_base import Context, Pass
-from ..report.record import Reconstruction
-from ..solvers import SOLVERS, Nearest
+from ..pass_base import Context, Feed, Pass
+from ..solvers import SOLVERS
+from ._solved import Solved, solve, solve_paired, task_of
 from .quantize_weights import bias_floor
 
 Array = NDArray[Any]
+Layers = Mapping[str, Layer]
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class ReconstructLayers(Pass):
         grid: grid of layers for which no pass has chosen one (``ctx.grids``).
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, or the quantized graph's.
-        executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere.
+        executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere. For ``inputs=float``.
         longest: layers with more products in a row than this stay as they are; 0: none.
-        memory: megabytes of moments to hold at once; less means more passes over the feeds.
+        memory: megabytes of moments to hold at once; less means more passes over the feeds. For ``inputs=float``.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -58,6 +60,8 @@ class ReconstructLayers(Pass):
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
             raise ValueError("longest must not be negative, memory at least 1")
+        if self.inputs == "quantized" and self.executor != "serial":
+            raise ValueError("with inputs=quantized each layer waits for those before it; leave executor out")
         grid_named(self.grid)
         if self.solver not in SOLVERS:
             raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
@@ -67,60 +71,28 @@ class ReconstructLayers(Pass):
         layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
         if not layers:
             return False
-        source = ctx.reference if self.inputs == "float" and ctx.reference is not None else graph
-        observed = [layer for layer in find_layers(source) if layer.node.name in layers]
+        source = ctx.reference if ctx.reference is not None else copy_of(graph)
+        exact = {layer.node.name: layer for layer in find_layers(source) if layer.node.name in layers}
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
-        default, taken = grid_named(self.grid), names_in(graph)
-        moments = layer_inputs(source, observed, data, seed=ctx.seed, limit=self.memory << 20)
-        tasks = (self._task(layers[item.layer.node.name], item, ctx.grids.get(item.layer.node.name, default), ctx.seed) for item in moments)
-        with open_executor(self.executor) as executor:
-            for done, solved in enumerate(executor.map(solve, tasks), 1):
-                _apply(layers[solved.record.node], solved, taken)
-                ctx.report.reconstructions.append(solved.record)
-                ctx.on_step(done, len(observed))
+        taken = names_in(graph)
+        for done, solved in enumerate(self._solved(source, graph, exact, layers, data, ctx), 1):
+            _apply(layers[solved.record.node], solved, taken)
+            ctx.report.reconstructions.append(solved.record)
+            ctx.on_step(done, len(exact))
         return True
 
-    def _task(self, layer: Layer, inputs: LayerInputs, family: GridFamily, seed: int) -> Task:
-        weight = np.asarray(as_matrix(layer, layer.values))
-        every = inputs.fit.with_those(inputs.held)
-        grid = family.fit(weight, every.gram)
-        fit, held, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held, every))
-        return Task(layer.node.name, fit, held, whole, self.solver, seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A layer to solve: its problem on the moments to fit on, on those held out and on both together, the solver's name, the seed."""
-
-    node: str
-    fit: LayerProblem
-    held: LayerProblem
-    whole: LayerProblem
-    solver: str
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """A layer's solution, what its bias must add [C], and how it came about."""
-
-    solution: Solution
-    grid: Grid
-    shift: Array
-    record: Reconstruction
-
-
-def solve(task: Task) -> Solved:
-    """The solver's choice where it beats plain rounding on what it did not see, else that."""
-    block, solver = task.fit.grid.block, SOLVERS[task.solver].tuned(task.fit, task.held)
-    plain, tuned = Nearest().solve(task.fit, None, task.seed), solver.solve(task.fit, None, task.seed)
-    weights = [solution.weight(block) for solution in (plain, tuned)]
-    (fit_before, fit_after), (held_before, held_after) = ([relative_loss(side, w) for w in weights] for side in (task.fit, task.held))
-    kept = held_after <= held_before
-    name = task.solver if kept else "nearest"
-    record = Reconstruction(task.node, task.fit.grid.name, name, fit_before, fit_after, held_before, held_after, kept)
-    solution = solver.solve(task.whole, None, task.seed) if kept else plain
-    return Solved(solution, task.fit.grid, mean_error(task.whole, solution.weight(block)).reshape(-1), record)
+    def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
+        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
+        default = grid_named(self.grid)
+        if self.inputs == "quantized":
+            pairs = [(exact[name], layer) for name, layer in layers.items() if name in exact]
+            for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed):
+                yield solve_paired(paired, ctx.grids.get(paired.layer.node.name, default), self.solver, ctx.seed)
+            return
+        moments = layer_inputs(source, list(exact.values()), data, seed=ctx.seed, limit=self.memory << 20)
+        tasks = (task_of(layers[name := item.layer.node.name], item, ctx.grids.get(name, default), self.solver, ctx.seed) for item in moments)
+        with open_executor(self.executor) as executor:
+            yield from executor.map(solve, tasks)
 
 
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:

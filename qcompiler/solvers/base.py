@@ -31,6 +31,10 @@ class Solver(ABC):
         """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose vectors are others."""
         return self
 
+    def hasty(self) -> Solver:
+        """The same solver with less effort, to compare problems by what it finds."""
+        return self
+
 
 def nearest_solution(problem: LayerProblem) -> Solution:
     """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the largest level."""

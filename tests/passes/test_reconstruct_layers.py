@@ -122,3 +122,41 @@ def test_processes_choose_the_same_weights():
     here, there = (compiled(executor=executor, grid="int3")[0] for executor in ("serial", "processes:2"))
     for got, want in zip(find_layers(there), find_layers(here), strict=True):
         np.testing.assert_array_equal(got.values, want.values)
+
+
+DEEP = "g (float[N, 16] x) => (float[N, 16] y) {" + " ".join(
+    f"h{n} = MatMul({'x' if n == 0 else f'r{n - 1}'}, w{n}) a{n} = Add(h{n}, b{n}) r{n} = Relu(a{n})" for n in range(6)) + " y = MatMul(r5, w6) }"
+
+
+def deep():
+    weights = {f"w{n}": 0.4 * random(16, 16, seed=n) for n in range(7)} | {f"b{n}": 0.1 * random(16, seed=20 + n) for n in range(6)}
+    return graph_of(DEEP, **weights)
+
+
+def deep_error(inputs, reference=True):
+    feeds, graph = [{"x": random(64, 16, seed=seed)} for seed in range(20)], deep()
+    ctx = Context(data=feeds, reference=copy_of(graph) if reference else None)
+    Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int3", inputs=inputs)]).run(graph, ctx)
+    fresh = {"x": random(1000, 16, seed=99)}
+    want = Runner(deep()).run(fresh)["y"]
+    return np.square(Runner(graph).run(fresh)["y"] - want).sum() / np.square(want).sum(), ctx.report.reconstructions, graph
+
+
+def test_layers_fitted_behind_quantized_ones_make_good_their_error():
+    (alone, _, _), (behind, records, graph) = deep_error("float"), deep_error("quantized")
+    assert behind < 0.75 * alone
+    assert [record.node for record in records] == [layer.node.name for layer in find_layers(graph)]
+    losses = [record.held_after for record in records]
+    assert losses[0] < losses[-1]  # errors of layers before count, too
+    assert all(record.held_after <= record.held_before for record in records)
+    for layer in find_layers(graph):
+        assert set(np.unique(read_spec(layer.weight.inputs[0]).quantize(layer.values))) <= set(range(-3, 4))
+
+
+def test_without_a_float_model_at_hand_the_graph_as_it_was_is_the_target():
+    assert deep_error("quantized", reference=False)[0] < deep_error("float")[0]
+
+
+def test_layers_that_wait_for_others_are_not_spread_over_processes():
+    with pytest.raises(ValueError, match="leave executor out"):
+        ReconstructLayers(inputs="quantized", executor="processes")
