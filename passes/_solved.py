@@ -79,33 +79,38 @@ class _PairedLayer:
         target = self.weight if ridge is None else retargeted(self.weight, moments, ridge, corrects_mean=self.has_bias)
         return LayerProblem(target, moments.given.gram, moments.given.mean, self.grid, self.has_bias)
 
-    def shift(self, solution: Solution, moments: PairedMoments) -> Array:
-        """What the bias adds: [G, R]."""
-        return mean_shift(self.weight, solution.weight(self.grid.block), moments) if self.has_bias else np.zeros(self.weight.shape[:2])
+    def shift(self, solution: Solution, moments: PairedMoments, in_place: bool) -> Array:
+        """What the bias adds, [G, R]: the mean error of this layer's rounding or, ``in_place``, all that the outputs' mean is off."""
+        if not self.has_bias:
+            return np.zeros(self.weight.shape[:2])
+        return mean_shift(self.weight, solution.weight(self.grid.block), moments.exact.mean, moments.given.mean if in_place else moments.exact.mean)
 
-    def losses(self, solution: Solution) -> tuple[float, float]:
+    def losses(self, solution: Solution, in_place: bool) -> tuple[float, float]:
         """Error of the outputs relative to their energy: on what was fitted to, and held out."""
-        shift, rounded = self.shift(solution, self.inputs.fit), solution.weight(self.grid.block)
+        shift, rounded = self.shift(solution, self.inputs.fit, in_place), solution.weight(self.grid.block)
         fit, held = (output_error(self.weight, rounded, shift, side, self.has_bias) for side in (self.inputs.fit, self.inputs.held))
         return fit, held
 
 
 def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int) -> Solved:
-    """The same behind layers that are quantized already. The ridge of the targets is the one that does best on what was held out.
+    """The same behind layers that are quantized already. What does best on what was held out decides about the ridge of the targets and the bias.
 
-    Ridges, and the solver against plain rounding, are compared by what the solver finds in a hurry.
+    These, and the solver against plain rounding, are compared by what the solver finds in a hurry.
     """
     layer, every = inputs.layer, inputs.fit.with_those(inputs.held)
     weight = np.asarray(as_matrix(layer, layer.values))
     paired = _PairedLayer(weight, family.fit(weight, every.exact.gram), has_bias(layer), inputs)
     plain = paired.problem(inputs.fit, None)
     tuned = SOLVERS[solver].tuned(plain, paired.problem(inputs.held, None))
-    tried = {ridge: paired.losses(tuned.hasty().solve(paired.problem(inputs.fit, ridge), None, seed)) for ridge in (None, *RIDGES)}
-    ridge = min(tried, key=lambda ridge: tried[ridge][1])
+    tried: dict[tuple[float | None, bool], tuple[float, float]] = {}
+    for ridge in (None, *RIDGES):
+        solution = tuned.hasty().solve(paired.problem(inputs.fit, ridge), None, seed)
+        tried |= {(ridge, in_place): paired.losses(solution, in_place) for in_place in (False, True)}
+    ridge, in_place = min(tried, key=lambda choice: tried[choice][1])
     nearest = Nearest().solve(plain, None, seed)
-    (fit_before, held_before), (fit_after, held_after) = paired.losses(nearest), tried[ridge]
+    (fit_before, held_before), (fit_after, held_after) = paired.losses(nearest, in_place), tried[ridge, in_place]
     kept = held_after <= held_before
     solution = tuned.solve(paired.problem(every, ridge), None, seed) if kept else nearest
     name = solver if kept else "nearest"
     record = Reconstruction(layer.node.name, paired.grid.name, name, fit_before, fit_after, held_before, held_after, kept)
-    return Solved(solution, paired.grid, paired.shift(solution, every).reshape(-1), record)
+    return Solved(solution, paired.grid, paired.shift(solution, every, in_place).reshape(-1), record)

@@ -41,7 +41,7 @@ ACTIVATIONS = ("uint8", "int8", "uint4", "int16")
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
 
-IN_TURN_FROM = 3
+IN_TURN_FROM = 2
 """Effort from which layers of few bits are fitted one after the other, to what the layers before give."""
 
 LONGEST_ROW, MOMENTS_MB = 1200, 32

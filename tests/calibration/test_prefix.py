@@ -56,7 +56,8 @@ def test_a_layer_that_was_changed_shows_in_those_behind_it(limit):
 
 def test_bodies_that_read_outer_tensors_are_run_whole():
     graph = graph_of("""g (float[N, 4] x, bool c) => (float[N, 4] y) {
-        a = MatMul(x, w1) b = Relu(a) d = If (c) <then_branch = t () => (float[N, 4] p) { p = Mul(b, b) }, else_branch = o () => (float[N, 4] q) { q = Neg(a) }>
+        a = MatMul(x, w1) b = Relu(a)
+        d = If (c) <then_branch = t () => (float[N, 4] p) { p = Mul(b, b) }, else_branch = o () => (float[N, 4] q) { q = Neg(a) }>
         y = MatMul(d, w2) }""", w1=random(4, 4, seed=1), w2=random(4, 4, seed=2)).toposort()
     feeds = [{"x": FEEDS[0]["x"], "c": np.array(flag)} for flag in (True, False)]
     prefix = Prefix(graph, feeds, 2)
