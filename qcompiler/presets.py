@@ -10,6 +10,7 @@ CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qcompiler.errors import OptionError
 from qcompiler.pass_base import Pass
@@ -39,6 +40,9 @@ ACTIVATIONS = ("uint8", "int8", "uint4", "power4", "int16")
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
+
+IN_TURN_FROM = 2
+"""Effort from which layers of few bits are fitted one after the other, to what the layers before give."""
 
 LONGEST_ROW, MOMENTS_MB = 1200, 32
 """With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
@@ -132,12 +136,12 @@ class Preset:
 
     def _levels(self) -> Passes:
         """What puts weights on their grid."""
-        solver = LEVEL_SOLVERS[self.level]
+        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "quantized" if self.level >= IN_TURN_FROM else "float"}
         if self.weights == "auto":
             budget = {key: value for key, value in (("size_budget", self.size_budget), ("max_loss", self.max_loss)) if value is not None}
-            return (build_pass(AllocateBits, budget), ReconstructLayers(grid="int8", solver=solver), RoundWeights(grid="int8"))
+            return (build_pass(AllocateBits, budget), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
         if self._few_bits:
-            return (ReconstructLayers(grid=self._grid, solver=solver), RoundWeights(grid=self._grid))
+            return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
         if self.for_onnx and self.avoid_saturation and self.level > 0:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import pytest
+from qcompiler.passes.reconstruct_layers import ReconstructLayers
 
 from qcompiler import pipeline
 from qcompiler.errors import OptionError
@@ -118,6 +119,14 @@ def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() 
     assert [solver(level, for_onnx=False) for level in range(4)] == [None, None, "gptq", "gptq"]
     assert solver(2, for_onnx=True) is None
     assert solver(2, for_onnx=True, avoid_saturation=False) == "gptq"
+
+
+@pytest.mark.parametrize(("level", "weights", "inputs"), [
+    (1, "nf4", "float"), (2, "nf4", "quantized"), (3, "auto", "quantized"), (2, "int8", "float"),
+])  # fmt: skip
+def test_layers_of_few_bits_are_fitted_to_what_those_before_give(level: int, weights: str, inputs: str) -> None:
+    steps = [step for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes if isinstance(step, ReconstructLayers)]
+    assert [step.inputs for step in steps] == [inputs]
 
 
 def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:

@@ -22,7 +22,7 @@ from qcompiler.layers import Layer
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["LayerInputs", "Moments", "layer_inputs"]
+__all__ = ["LayerInputs", "Moments", "layer_inputs", "rows_of_feed"]
 
 LIMIT_BYTES = 1 << 30
 """Moments held at once."""
@@ -101,6 +101,11 @@ class _Sum:
         return Moments(self._gram, self._mean / count, self._rows)
 
 
+def rows_of_feed(products: int, feeds: int) -> int:
+    """How many vectors to draw from each of ``feeds`` feeds for a layer with so many products in a row."""
+    return min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
+
+
 def layer_inputs(
     graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], *, seed: int = 0, limit: int = LIMIT_BYTES
 ) -> Iterator[LayerInputs]:
@@ -148,8 +153,7 @@ def _observe(graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Fe
     for number, feed in enumerate(data):
         values = runner.run(feed)
         for (index, layer), (_, products), fit, validate, name in zip(group, shapes, fits, helds, wanted, strict=True):
-            count = min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
-            vectors = sample_inputs(layer, values[name], count, np.random.default_rng([seed, number, index]))
+            vectors = sample_inputs(layer, values[name], rows_of_feed(products, feeds), np.random.default_rng([seed, number, index]))
             if held:
                 (validate if number in held else fit).add(vectors)
             else:

@@ -108,15 +108,18 @@ class Gptq(Solver):
     def tuned(self, fit: LayerProblem, held: LayerProblem) -> Gptq:
         """The damping under which some of the rows, rounded once, lose least on ``held``."""
         some = slice(None, None, -(-fit.weight.shape[1] // SAMPLED_ROWS))
-        few, judge, losses = rows_of(fit, some), rows_of(held, some), []
-        for damping in DAMPINGS:
-            quick = replace(self, damping=damping, ratios=(), rounds=0, beam=1, short_beam=1)
-            losses.append(loss(judge, quick.solve(few).weight(fit.grid.block)))
+        few, judge = rows_of(fit, some), rows_of(held, some)
+        quick = (replace(self.hasty(), damping=damping) for damping in DAMPINGS)
+        losses = [loss(judge, solver.solve(few).weight(fit.grid.block)) for solver in quick]
         return replace(self, damping=DAMPINGS[int(np.argmin(losses))])
 
     def importance(self, problem: LayerProblem) -> Floats:
         """See `Solver.importance`: under error feedback the square of the factor's diagonal."""
         return feedback_importance(factorize(problem, self.damping, self.act_order))
+
+    def hasty(self) -> Gptq:
+        """Columns rounded once."""
+        return replace(self, ratios=(), rounds=0, beam=1, short_beam=1)
 
     def _rows(self, problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], known: Solution) -> Solution:
         beam = max(self.beam, self.short_beam) if problem.weight.shape[2] <= SHORT else self.beam

@@ -16,7 +16,7 @@ from qcompiler.layer_problem import Solution
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
-from qcompiler.passes import reconstruct_layers
+from qcompiler.passes import _solved
 from qcompiler.runner import Runner
 from qcompiler.solvers import SOLVERS, Nearest, Solver
 from qcompiler.solvers.base import rounded
@@ -133,15 +133,17 @@ WIDE = """g (float[N, 40, 6, 6] x) => (float[N, 30] y) {
     a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = GlobalAveragePool(b) d = Flatten(c) y = MatMul(d, w2) }"""
 
 
-@pytest.mark.parametrize("solver", ["nearest", "clip", "gptq", "descent"])
-def test_blocks_have_factors_along_the_taps_and_lose_less(solver):
+@pytest.mark.parametrize(("solver", "inputs"), [
+    ("nearest", "float"), ("clip", "float"), ("gptq", "float"), ("gptq", "quantized"), ("descent", "float"),
+])  # fmt: skip
+def test_blocks_have_factors_along_the_taps_and_lose_less(solver, inputs):
     rng = np.random.default_rng(0)
     weights = {"w1": rng.standard_t(3, (80, 40, 3, 3)).astype(np.float32), "b1": random(80), "w2": rng.standard_t(3, (80, 30)).astype(np.float32)}
     feeds, losses = [{"x": random(3, 40, 6, 6, seed=seed)} for seed in range(10)], {}
     for grid in ("int4", "int4/32"):
         graph = graph_of(WIDE, **weights)
         ctx = Context(data=feeds, reference=copy_of(graph))
-        Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(solver=solver, grid=grid)]).run(graph, ctx)
+        Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(solver=solver, grid=grid, inputs=inputs)]).run(graph, ctx)
         losses[grid] = [record.fit_after for record in ctx.report.reconstructions]
     assert [record.grid for record in ctx.report.reconstructions] == ["int4/32"] * 2
     assert all(small < large for small, large in zip(losses["int4/32"], losses["int4"], strict=True))
@@ -161,7 +163,7 @@ def test_a_layer_whose_blocks_lose_more_on_unseen_feeds_has_none(monkeypatch):
         return ternary, rounded(ternary, start.scale)
 
     _, good, _ = compiled(grid="int4/64", solver="clip")
-    monkeypatch.setattr(reconstruct_layers, "on_tables", poor)
+    monkeypatch.setattr(_solved, "on_tables", poor)
     _, ctx, _ = compiled(grid="int4/64", solver="clip")
     _, without, _ = compiled(grid="int4", solver="clip")
     assert good.report.reconstructions[2].grid == "int4/64"
@@ -178,3 +180,41 @@ def test_a_row_within_a_block_has_none():
 def test_blocks_that_cannot_be_are_refused(options):
     with pytest.raises(OptionError, match="block"):
         ReconstructLayers(**options)
+
+
+DEEP = "g (float[N, 16] x) => (float[N, 16] y) {" + " ".join(
+    f"h{n} = MatMul({'x' if n == 0 else f'r{n - 1}'}, w{n}) a{n} = Add(h{n}, b{n}) r{n} = Relu(a{n})" for n in range(6)) + " y = MatMul(r5, w6) }"
+
+
+def deep():
+    weights = {f"w{n}": 0.4 * random(16, 16, seed=n) for n in range(7)} | {f"b{n}": 0.1 * random(16, seed=20 + n) for n in range(6)}
+    return graph_of(DEEP, **weights)
+
+
+def deep_error(inputs, reference=True):
+    feeds, graph = [{"x": random(64, 16, seed=seed)} for seed in range(20)], deep()
+    ctx = Context(data=feeds, reference=copy_of(graph) if reference else None)
+    Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int3", inputs=inputs)]).run(graph, ctx)
+    fresh = {"x": random(1000, 16, seed=99)}
+    want = Runner(deep()).run(fresh)["y"]
+    return np.square(Runner(graph).run(fresh)["y"] - want).sum() / np.square(want).sum(), ctx.report.reconstructions, graph
+
+
+def test_layers_fitted_behind_quantized_ones_make_good_their_error():
+    (alone, _, _), (behind, records, graph) = deep_error("float"), deep_error("quantized")
+    assert behind < 0.75 * alone
+    assert [record.node for record in records] == [layer.node.name for layer in find_layers(graph)]
+    losses = [record.held_after for record in records]
+    assert losses[0] < losses[-1]  # errors of layers before count, too
+    assert all(record.held_after <= record.held_before for record in records)
+    for layer in find_layers(graph):
+        assert set(np.unique(read_spec(layer.weight.inputs[0]).quantize(layer.values))) <= set(range(-3, 4))
+
+
+def test_without_a_float_model_at_hand_the_graph_as_it_was_is_the_target():
+    assert deep_error("quantized", reference=False)[0] < deep_error("float")[0]
+
+
+def test_layers_that_wait_for_others_are_not_spread_over_processes():
+    with pytest.raises(ValueError, match="leave executor out"):
+        ReconstructLayers(inputs="quantized", executor="processes")

@@ -1,0 +1,71 @@
+"""Targets behind quantized layers, against least squares by numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompiler.calibration.gram import Moments
+from qcompiler.calibration.paired import PairedMoments
+from qcompiler.retarget import mean_shift, output_error, retargeted
+
+ROWS = 4000
+
+
+def samples(groups: int = 2, products: int = 6):
+    """Vectors ``x`` and what became of them: a noisy mixture, with a mean."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((groups, ROWS, products)) @ rng.standard_normal((groups, products, products)) + rng.standard_normal((groups, 1, products))
+    z = x @ (np.eye(products) + 0.2 * rng.standard_normal((groups, products, products))) + 0.5 * rng.standard_normal(x.shape) + 0.3
+    return x, z, rng.standard_normal((groups, 4, products))
+
+
+def moments(x, z):
+    def one(left, right):
+        return left.transpose(0, 2, 1) @ right / ROWS
+
+    return PairedMoments(Moments(one(x, x), x.mean(axis=1), ROWS), Moments(one(z, z), z.mean(axis=1), ROWS), one(x, z))
+
+
+@pytest.mark.parametrize("corrects_mean", [True, False])
+def test_without_a_ridge_it_is_least_squares(corrects_mean):
+    x, z, weight = samples()
+    found = retargeted(weight, moments(x, z), 0.0, corrects_mean=corrects_mean)
+    for group in range(2):
+        inputs = np.column_stack([z[group], np.ones(ROWS)]) if corrects_mean else z[group]
+        want = np.linalg.lstsq(inputs, x[group] @ weight[group].T, rcond=None)[0][:6].T
+        np.testing.assert_allclose(found[group], want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_ridge_draws_to_the_weights():
+    x, z, weight = samples()
+    distances = [np.abs(retargeted(weight, moments(x, z), ridge, corrects_mean=True) - weight).max() for ridge in (0, 0.1, 1, 10, 1e9)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 1e-6 < 0.05 < distances[0]
+
+
+def test_with_exact_inputs_the_weights_stay():
+    x, _, weight = samples()
+    for ridge in (0.0, 1.0):
+        np.testing.assert_allclose(retargeted(weight, moments(x, x), ridge, corrects_mean=True), weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean_is_free", [True, False])
+def test_the_error_is_the_mean_over_the_vectors(mean_is_free):
+    x, z, weight = samples()
+    rounded = np.rint(2 * weight) / 2
+    shift = mean_shift(weight, rounded, x.mean(axis=1), z.mean(axis=1)) if mean_is_free else np.zeros(weight.shape[:2])
+    want = x @ weight.transpose(0, 2, 1)
+    got = z @ rounded.transpose(0, 2, 1) + shift[:, None]
+    if mean_is_free:
+        np.testing.assert_allclose(got.mean(axis=1), want.mean(axis=1), atol=1e-9)
+    energy = np.square(want - want.mean(axis=1, keepdims=True) if mean_is_free else want).mean(axis=1).sum()
+    assert output_error(weight, rounded, shift, moments(x, z), mean_is_free) == pytest.approx(np.square(want - got).mean(axis=1).sum() / energy)
+
+
+def test_retargeting_lowers_the_error_on_fresh_vectors():
+    x, z, weight = samples()
+    first, second = (moments(x[:, part], z[:, part]) for part in (slice(None, None, 2), slice(1, None, 2)))
+    zero = np.zeros(weight.shape[:2])
+    plain, better = (output_error(weight, w, zero, second, False) for w in (weight, retargeted(weight, first, 0.01, corrects_mean=False)))
+    assert better < 0.8 * plain
