@@ -92,7 +92,7 @@ def test_missing_folder_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_another_version(path: Path) -> None:
-    data = path.read_bytes().replace(b'"version":"3"', b'"version":"9"')
+    data = path.read_bytes().replace(b'"version":"4"', b'"version":"9"')
     path.write_bytes(data)
     with pytest.raises(ProgramError, match="program version 9; this machine reads version 4"):
         Program.load(path)
