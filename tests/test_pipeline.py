@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import pytest
+from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 
 from qcompiler import pipeline
@@ -133,3 +134,11 @@ def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
     steps = {step.name: step for step in Preset(1, weights="nf4", for_onnx=True).pipeline().passes}
     assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
     assert not {"round-tables", "reconstruct-layers", "round-weights"} & {step.name for step in Preset(1, for_onnx=True).pipeline().passes}
+
+
+def test_blocks_are_for_layers_not_for_tables_and_power4_has_a_curve() -> None:
+    preset = Preset(2, for_onnx=True, weights="int4", block=64, activations="power4")
+    grids = {step.name: getattr(step, "grid", None) for step in preset.pipeline().passes}
+    assert (grids["reconstruct-layers"], grids["round-weights"], grids["round-tables"]) == ("int4/64", "int4/64", "int4")
+    assert NarrowActivations(curve="power") in preset.pipeline().passes
+    assert any(step.name == "rotate-inputs" for step in preset.pipeline().passes)
