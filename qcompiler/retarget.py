@@ -24,8 +24,10 @@ from qcompiler.calibration.paired import PairedMoments
 
 Array = NDArray[Any]
 
-RIDGES = (1.0, 3.0, 10.0, 30.0)
-"""Ridges to choose among, relative to the mean of the diagonal; no retargeting at all is one more choice."""
+RIDGES = (10.0, 30.0, 100.0)
+"""Ridges to choose among, relative to the mean of the diagonal; no retargeting at all is one more choice.
+
+Smaller ones leave less squared error on held-out feeds, too, and yet cost classes and lines: much of what they gain is that unsure outputs shrink."""
 
 
 def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_mean: bool) -> NDArray[np.float32]:

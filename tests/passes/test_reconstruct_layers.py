@@ -186,23 +186,28 @@ DEEP = "g (float[N, 16] x) => (float[N, 16] y) {" + " ".join(
     f"h{n} = MatMul({'x' if n == 0 else f'r{n - 1}'}, w{n}) a{n} = Add(h{n}, b{n}) r{n} = Relu(a{n})" for n in range(6)) + " y = MatMul(r5, w6) }"
 
 
-def deep():
-    weights = {f"w{n}": 0.4 * random(16, 16, seed=n) for n in range(7)} | {f"b{n}": 0.1 * random(16, seed=20 + n) for n in range(6)}
+def deep(seed=0):
+    weights = {f"w{n}": 0.4 * random(16, 16, seed=seed + n) for n in range(7)} | {f"b{n}": 0.1 * random(16, seed=seed + 20 + n) for n in range(6)}
     return graph_of(DEEP, **weights)
 
 
-def deep_error(inputs, reference=True):
-    feeds, graph = [{"x": random(64, 16, seed=seed)} for seed in range(20)], deep()
+def deep_error(inputs, seed=0, reference=True):
+    feeds, graph = [{"x": random(64, 16, seed=number)} for number in range(20)], deep(seed)
     ctx = Context(data=feeds, reference=copy_of(graph) if reference else None)
     Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int3", inputs=inputs)]).run(graph, ctx)
     fresh = {"x": random(1000, 16, seed=99)}
-    want = Runner(deep()).run(fresh)["y"]
+    want = Runner(deep(seed)).run(fresh)["y"]
     return np.square(Runner(graph).run(fresh)["y"] - want).sum() / np.square(want).sum(), ctx.report.reconstructions, graph
 
 
 def test_layers_fitted_behind_quantized_ones_make_good_their_error():
-    (alone, _, _), (behind, records, graph) = deep_error("float"), deep_error("quantized")
-    assert behind < 0.75 * alone
+    ratios = [deep_error("quantized", seed)[0] / deep_error("float", seed)[0] for seed in (0, 100, 200, 300)]
+    assert max(ratios) < 1
+    assert np.mean(ratios) < 0.93
+
+
+def test_the_record_of_layers_behind_quantized_ones():
+    _, records, graph = deep_error("quantized")
     assert [record.node for record in records] == [layer.node.name for layer in find_layers(graph)]
     losses = [record.held_after for record in records]
     assert losses[0] < losses[-1]  # errors of layers before count, too
