@@ -27,7 +27,7 @@ Array = NDArray[Any]
 RIDGES = (10.0, 30.0, 100.0)
 """Ridges to choose among, relative to the mean of the diagonal; no retargeting at all is one more choice.
 
-Smaller ones leave less squared error on held-out feeds, too, and yet cost classes and lines: much of what they gain is that unsure outputs shrink."""
+Smaller ones cost classes and lines."""
 
 
 def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_mean: bool) -> NDArray[np.float32]:
@@ -48,17 +48,20 @@ def mean_shift(weight: Array, rounded: Array, exact: Array, given: Array) -> NDA
 
 
 def output_error(weight: Array, rounded: Array, shift: Array, moments: PairedMoments, mean_is_free: bool) -> float:
-    """``E |W x - Ŵ z - shift|²`` over all outputs, relative to the energy of ``W x`` (where the mean ``is_free``, as behind a bias, without it)."""
+    """What ``Ŵ z`` leaves of ``W x`` over all outputs, each under its best gain, relative to the energy.
+
+    Under a gain, because squared error alone praises outputs that shrink where they are unsure, and a shrunken logit is no better one. Where the mean
+    ``is_free``, as behind a bias, energies are those without means, and what ``shift`` leaves of the means counts besides.
+    """
     exact, given = np.asarray(weight, np.float64), np.asarray(rounded, np.float64)
-    energy, means = _inner(exact, moments.exact.gram, exact), _outputs(exact, moments.exact.mean)
-    error = energy - 2 * _inner(exact, moments.cross, given) + _inner(given, moments.given.gram, given)
-    left = means - _outputs(given, moments.given.mean)
-    error += shift * (shift - 2 * left)
-    return float(error.sum()) / max(float((energy - means**2 if mean_is_free else energy).sum()), 1e-30)
-
-
-def _outer(left: Array, right: Array) -> Array:
-    return np.asarray(left[:, :, None] * right[:, None, :])
+    means = [_outputs(exact, moments.exact.mean), _outputs(given, moments.given.mean)] if mean_is_free else [np.zeros(shift.shape)] * 2
+    energy = _inner(exact, moments.exact.gram, exact) - means[0] ** 2
+    cross = _inner(exact, moments.cross, given) - means[0] * means[1]
+    spread = _inner(given, moments.given.gram, given) - means[1] ** 2
+    error = energy - np.maximum(cross, 0) ** 2 / np.maximum(spread, np.finfo(np.float64).tiny)
+    if mean_is_free:
+        error += (means[0] - means[1] - shift) ** 2
+    return float(error.sum()) / max(float(energy.sum()), 1e-30)
 
 
 def _outputs(weight: Array, inputs: Array) -> Array:
@@ -69,3 +72,7 @@ def _outputs(weight: Array, inputs: Array) -> Array:
 def _inner(left: Array, matrix: Array, right: Array) -> Array:
     """``left[r] @ matrix @ right[r]`` for each row: [G, R]."""
     return np.asarray(np.einsum("grk,grk->gr", left @ matrix, right))
+
+
+def _outer(left: Array, right: Array) -> Array:
+    return np.asarray(left[:, :, None] * right[:, None, :])

@@ -50,17 +50,29 @@ def test_with_exact_inputs_the_weights_stay():
         np.testing.assert_allclose(retargeted(weight, moments(x, x), ridge, corrects_mean=True), weight, rtol=1e-5)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("mean_is_free", [True, False])
-def test_the_error_is_the_mean_over_the_vectors(mean_is_free):
+def test_the_error_is_what_the_best_gain_leaves(mean_is_free, in_place):
     x, z, weight = samples()
     rounded = np.rint(2 * weight) / 2
-    shift = mean_shift(weight, rounded, x.mean(axis=1), z.mean(axis=1)) if mean_is_free else np.zeros(weight.shape[:2])
-    want = x @ weight.transpose(0, 2, 1)
-    got = z @ rounded.transpose(0, 2, 1) + shift[:, None]
+    shift = mean_shift(weight, rounded, x.mean(axis=1), (z if in_place else x).mean(axis=1)) if mean_is_free else np.zeros(weight.shape[:2])
+    want, got = x @ weight.transpose(0, 2, 1), z @ rounded.transpose(0, 2, 1)
+    off = (want - got).mean(axis=1) - shift
     if mean_is_free:
-        np.testing.assert_allclose(got.mean(axis=1), want.mean(axis=1), atol=1e-9)
-    energy = np.square(want - want.mean(axis=1, keepdims=True) if mean_is_free else want).mean(axis=1).sum()
-    assert output_error(weight, rounded, shift, moments(x, z), mean_is_free) == pytest.approx(np.square(want - got).mean(axis=1).sum() / energy)
+        assert (np.abs(off).max() < 1e-9) == in_place
+        want, got = want - want.mean(axis=1, keepdims=True), got - got.mean(axis=1, keepdims=True)
+    left = 0.0
+    for y, approximation in zip(want.transpose(0, 2, 1).reshape(-1, ROWS), got.transpose(0, 2, 1).reshape(-1, ROWS), strict=True):
+        left += np.linalg.lstsq(approximation[:, None], y, rcond=None)[1][0] / ROWS
+    expected = (left + (np.square(off).sum() if mean_is_free else 0)) / np.square(want).mean(axis=1).sum()
+    assert output_error(weight, rounded, shift, moments(x, z), mean_is_free) == pytest.approx(expected)
+
+
+def test_outputs_that_shrink_are_no_better():
+    x, z, weight = samples()
+    zero = np.zeros(weight.shape[:2])
+    errors = [output_error(weight, gain * weight, zero, moments(x, z), False) for gain in (1.0, 0.5)]
+    assert errors[0] == pytest.approx(errors[1])
 
 
 def test_retargeting_lowers_the_error_on_fresh_vectors():
