@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A layer to solve: its problem on the moments to fit on, on those held out and on both together, the solver's name, the seed."""
+    """A layer to solve: its problem on the moments to fit on, on those held out and on what decides in the end, the solver's name, the seed."""
 
     node: str
     fit: LayerProblem
@@ -44,13 +44,13 @@ class Solved:
     record: Reconstruction
 
 
-def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, seed: int) -> Task:
+def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, seed: int, refit: bool = True) -> Task:
     """The problem of a layer by itself."""
     weight, fit, held = np.asarray(as_matrix(layer, layer.values)), inputs.fit, inputs.held
     if _has_blocks(family, weight):
         order = taps_first(layer)
         weight, fit, held = weight[:, :, order], _reordered(fit, order), _reordered(held, order)
-    every = fit.with_those(held)
+    every = fit.with_those(held) if refit else fit
     grid = _fitted(family, weight, every.gram)
     on_fit, on_held, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
     return Task(layer.node.name, on_fit, on_held, whole, solver, seed)
@@ -146,13 +146,13 @@ def _reordered_pair(moments: PairedMoments, order: NDArray[np.intp]) -> PairedMo
     return PairedMoments(_reordered(moments.exact, order), _reordered(moments.given, order), moments.cross[:, order[:, None], order])
 
 
-def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int) -> Solved:
+def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int, refit: bool = True) -> Solved:
     """The same behind layers that are quantized already. What does best on what was held out decides about the ridge of the targets, bias and blocks.
 
     These, and the solver against plain rounding, are compared by what the solver finds in a hurry.
     """
     paired = _paired_layer(inputs, family)
-    plain, every = paired.problem(paired.fit, None), paired.fit.with_those(paired.held)
+    plain, every = paired.problem(paired.fit, None), paired.fit.with_those(paired.held) if refit else paired.fit
     tuned = SOLVERS[solver].tuned(plain, paired.problem(paired.held, None))
     tried: dict[tuple[Grid, float | None, bool], tuple[float, float]] = {}
     ridges: tuple[float | None, ...] = (None, *RIDGES)
