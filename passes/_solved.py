@@ -52,8 +52,8 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
         weight, fit, held = weight[:, :, order], _reordered(fit, order), _reordered(held, order)
     every = fit.with_those(held) if refit else fit
     grid = _fitted(family, weight, every.gram)
-    on_fit, on_held, whole = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
-    return Task(layer.node.name, on_fit, on_held, whole, solver, seed)
+    on_fit, on_held, on_every = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
+    return Task(layer.node.name, on_fit, on_held, on_every if refit else on_fit, solver, seed)
 
 
 def _has_blocks(family: GridFamily, weight: Array) -> bool:
@@ -91,15 +91,15 @@ def solve(task: Task) -> Solved:
     """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these do not lose less there."""
     solver, grids = SOLVERS[task.solver].tuned(task.fit, task.held), _choices(task.fit.grid)
     plain, problem = _solution(Nearest(), task.fit, task.seed)
-    tried = [_solution(solver, replace(task.fit, grid=grid), task.seed)[0].weight() for grid in grids]
-    best = int(np.argmin([relative_loss(task.held, weight) for weight in tried]))
+    tried = [_solution(solver, replace(task.fit, grid=grid), task.seed) for grid in grids]
+    best = int(np.argmin([relative_loss(task.held, found.weight()) for found, _ in tried]))
     (fit_before, fit_after), (held_before, held_after) = (
-        [relative_loss(side, weight) for weight in (plain.weight(), tried[best])] for side in (task.fit, task.held)
+        [relative_loss(side, found.weight()) for found in (plain, tried[best][0])] for side in (task.fit, task.held)
     )
     solution, kept, grid = plain, held_after <= held_before, task.fit.grid
     if kept:
         grid = grids[best]
-        solution, problem = _solution(solver, replace(task.whole, grid=grid), task.seed)
+        solution, problem = tried[best] if task.whole is task.fit else _solution(solver, replace(task.whole, grid=grid), task.seed)
     name = task.solver if kept else "nearest"
     record = Reconstruction(task.node, _label(grid), name, fit_before, fit_after, held_before, held_after, kept)
     return Solved(solution, problem, mean_error(task.whole, solution.weight()).reshape(-1), record)
