@@ -31,11 +31,11 @@ COLUMNS = ("model", "weights", "pipeline", "score", "same class", "SQNR", "secon
 THREADS = 2
 
 QUANTIZE = "quantize-activations,quantize-weights,choose-widths"
-LEVELS = "reconstruct-layers(grid='{grid}', solver={solver})"
 
 
-def _line(solver: str, before: str = "", after: str = "") -> str:
-    steps = ("normalize", before, QUANTIZE, LEVELS.replace("{solver}", solver), after, "store-codes")
+def _line(solver: str, before: str = "", after: str = "", inputs: str = "float") -> str:
+    levels = f"reconstruct-layers(grid='{{grid}}',solver={solver},inputs={inputs})"
+    steps = ("normalize", before, QUANTIZE, levels, after, "store-codes")
     return ",".join(step for step in steps if step)
 
 
@@ -47,16 +47,17 @@ PIPELINES = {
     "equalize + nearest": _line("nearest", before="equalize-channels"),
     "smooth + nearest": _line("nearest", before="smooth-activations"),
     "clip": _line("clip"),
-    "gptq": _line("gptq"),
-    "beam": _line("beam"),
     "descent": _line("descent"),
     "adaround": _line("adaround"),
+    "gptq": _line("gptq"),
+    "beam": _line("beam"),
+    "gptq in turn": _line("gptq", inputs="quantized"),
     "gptq + statistics": _line("gptq", after="tune-statistics"),
-    "equalize + gptq + statistics": _line("gptq", before="equalize-channels", after="tune-statistics"),
-    "smooth + gptq + statistics": _line("gptq", before="smooth-activations", after="tune-statistics"),
-    "gptq + statistics + polish": _line("gptq", after="tune-statistics,polish"),
+    "gptq + polish": _line("gptq", after="polish"),
+    "equalize + gptq": _line("gptq", before="equalize-channels"),
+    "smooth + gptq": _line("gptq", before="smooth-activations"),
 }
-"""Pipelines by what is tried; ``{grid}`` stands for the grid of the weights."""
+"""Pipelines by what is tried; ``{grid}`` stands for the grid of the weights; ``in turn``: layers are fitted behind quantized ones."""
 
 PRESETS = {f"O{level}": level for level in range(4)}
 
