@@ -1,10 +1,9 @@
 """Puts the weights of every layer on a grid so that its outputs, not its weights, change least: the layer problem, by a solver of one's choice.
 
 Every layer is fitted by itself to the inputs that it has in the float model (``inputs=float``), or, one after the other, to what the layers before
-really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.retarget`. Convolutional nets gain by that,
-transformers rather lose, so ``inputs=either`` tries both. A solver picks scales and levels on
-four fifths of the calibration feeds; on the fifth that it did not see, its choice must beat plain rounding, else the layer is rounded to nearest.
-That decided, it solves the layer again on all feeds. Where the layer has a bias, it takes back the mean error.
+really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.retarget`. A solver picks scales and levels on four
+fifths of the calibration feeds, in a hurry; on the fifth that it did not see, its choice must beat plain rounding, else that is what the layer gets.
+That decided, it solves the layer with care on all feeds. A bias, where there is one, takes back the mean error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
 
@@ -15,13 +14,12 @@ those of convolutions tap by tap; a row of no more products than a block is one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.feeds import held_feeds
 from ..calibration.gram import layer_inputs
 from ..calibration.paired import paired_inputs
 from ..calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
@@ -35,15 +33,12 @@ from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, s
 from ..pass_base import Context, Feed, Pass
 from ..solvers import SOLVERS
 from ..solvers.base import rounded
-from ._gate import take_if_better
-from ._solved import Solved, solve, solve_paired, task_of
+from ._paired import solve_paired
+from ._solved import Solved, solve, task_of
 from .quantize_weights import bias_floor
 
 Array = NDArray[Any]
 Layers = Mapping[str, Layer]
-
-HELD_FEEDS = 16
-"""Feeds on which both ways are judged."""
 
 BLOCK_SOLVERS = ("nearest", "clip", "gptq", "beam", "descent")
 """Solvers that choose levels block by block."""
@@ -56,22 +51,19 @@ class ReconstructLayers(Pass):
     Attributes:
         grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a factor for each block of 64 products.
         solver: by name.
-        inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or (``either``) those that leave less error at the
-            network's outputs on feeds held out.
+        inputs: whose inputs a layer is fitted to: the float model's or the quantized graph's.
         executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere. For ``inputs=float``.
         longest: layers with more products in a row than this stay as they are; 0: none.
         memory: megabytes of moments to hold at once; less means more passes over the feeds. For ``inputs=float``.
-        refit: solve each layer again on all feeds once held-out ones have decided.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
     grid: str = "int4"
     solver: str = "gptq"
-    inputs: Literal["float", "quantized", "either"] = "float"
+    inputs: Literal["float", "quantized"] = "float"
     executor: str = "serial"
     longest: int = 0
     memory: int = 1024
-    refit: bool = True
 
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
@@ -90,8 +82,6 @@ class ReconstructLayers(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
-        if self.inputs == "either":
-            return self._run_both(graph, ctx)
         layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
         if not layers:
             return False
@@ -105,28 +95,16 @@ class ReconstructLayers(Pass):
             ctx.on_step(done, len(exact))
         return True
 
-    def _run_both(self, graph: Graph, ctx: Context) -> bool:
-        """The way that leaves less error at the outputs, on feeds that neither was fitted to."""
-        ways = [replace(self, inputs="float"), replace(self, inputs="quantized", executor="serial")]
-        trials, earlier = [copy_of(graph) for _ in ways], len(ctx.report.reconstructions)
-        changed = [replace(way, refit=False).run(trial, ctx) for way, trial in zip(ways, trials, strict=True)]
-        if not all(changed):
-            return False
-        del ctx.report.reconstructions[earlier:]
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
-        behind = take_if_better(trials[0], trials[1], held_feeds(data, HELD_FEEDS, ctx.seed), ctx)
-        return ways[behind].run(graph, ctx)
-
     def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
         """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
         families = {name: self._checked(ctx.grids.get(name, grid_named(self.grid))) for name in layers}
         if self.inputs == "quantized":
             pairs = [(exact[name], layer) for name, layer in layers.items() if name in exact]
             for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed):
-                yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed, self.refit)
+                yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed)
             return
         moments = layer_inputs(source, list(exact.values()), data, seed=ctx.seed, limit=self.memory << 20)
-        tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed, self.refit) for item in moments)
+        tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed) for item in moments)
         with open_executor(self.executor) as executor:
             yield from executor.map(solve, tasks)
 

@@ -47,21 +47,34 @@ def mean_shift(weight: Array, rounded: Array, exact: Array, given: Array) -> NDA
     return np.asarray(_outputs(weight, exact) - _outputs(rounded, given))
 
 
-def output_error(weight: Array, rounded: Array, shift: Array, moments: PairedMoments, mean_is_free: bool) -> float:
+class OutputError:
     """What ``Ŵ z`` leaves of ``W x`` over all outputs, each under its best gain, relative to the energy.
 
     Under a gain, because squared error alone praises outputs that shrink where they are unsure, and a shrunken logit is no better one. Where the mean
-    ``is_free``, as behind a bias, energies are those without means, and what ``shift`` leaves of the means counts besides.
+    ``is_free``, as behind a bias, energies are those without means, and what a ``shift`` leaves of the means counts besides.
+
+    Args:
+        weight: ``W`` [G, R, K].
+        moments: those of ``x`` and ``z``.
+        mean_is_free: see above.
     """
-    exact, given = np.asarray(weight, np.float64), np.asarray(rounded, np.float64)
-    means = [_outputs(exact, moments.exact.mean), _outputs(given, moments.given.mean)] if mean_is_free else [np.zeros(shift.shape)] * 2
-    energy = _inner(exact, moments.exact.gram, exact) - means[0] ** 2
-    cross = _inner(exact, moments.cross, given) - means[0] * means[1]
-    spread = _inner(given, moments.given.gram, given) - means[1] ** 2
-    error = energy - np.maximum(cross, 0) ** 2 / np.maximum(spread, np.finfo(np.float64).tiny)
-    if mean_is_free:
-        error += (means[0] - means[1] - shift) ** 2
-    return float(error.sum()) / max(float(energy.sum()), 1e-30)
+
+    def __init__(self, weight: Array, moments: PairedMoments, mean_is_free: bool) -> None:
+        exact = np.asarray(weight, np.float64)
+        self._moments, self._free = moments, mean_is_free
+        self._mean = _outputs(exact, moments.exact.mean) if mean_is_free else np.zeros(exact.shape[:2])
+        self._energy = _inner(exact @ moments.exact.gram, exact) - self._mean**2
+        self._crossed = exact @ moments.cross
+
+    def __call__(self, rounded: Array, *shifts: Array) -> list[float]:
+        """For weights ``Ŵ`` [G, R, K] the error under each of the shifts [G, R]."""
+        given = np.asarray(rounded, np.float64)
+        mean = _outputs(given, self._moments.given.mean) if self._free else np.zeros(given.shape[:2])
+        cross = _inner(self._crossed, given) - self._mean * mean
+        spread = _inner(given @ self._moments.given.gram, given) - mean**2
+        error = self._energy - np.maximum(cross, 0) ** 2 / np.maximum(spread, np.finfo(np.float64).tiny)
+        off = [np.square(self._mean - mean - shift) if self._free else 0.0 for shift in shifts]
+        return [float((error + square).sum()) / max(float(self._energy.sum()), 1e-30) for square in off]
 
 
 def _outputs(weight: Array, inputs: Array) -> Array:
@@ -69,9 +82,9 @@ def _outputs(weight: Array, inputs: Array) -> Array:
     return np.asarray(np.einsum("grk,gk->gr", np.asarray(weight, np.float64), inputs))
 
 
-def _inner(left: Array, matrix: Array, right: Array) -> Array:
-    """``left[r] @ matrix @ right[r]`` for each row: [G, R]."""
-    return np.asarray(np.einsum("grk,grk->gr", left @ matrix, right))
+def _inner(left: Array, right: Array) -> Array:
+    """``left[r] @ right[r]`` for each row: [G, R]."""
+    return np.asarray(np.einsum("grk,grk->gr", left, right))
 
 
 def _outer(left: Array, right: Array) -> Array:

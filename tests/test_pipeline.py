@@ -123,7 +123,7 @@ def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() 
 
 
 @pytest.mark.parametrize(("level", "weights", "inputs"), [
-    (1, "nf4", "float"), (2, "nf4", "either"), (3, "auto", "either"), (2, "int8", "float"),
+    (1, "nf4", "float"), (2, "nf4", "quantized"), (3, "auto", "quantized"), (2, "int8", "float"),
 ])  # fmt: skip
 def test_layers_of_few_bits_are_fitted_to_what_those_before_give(level: int, weights: str, inputs: str) -> None:
     steps = [step for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes if isinstance(step, ReconstructLayers)]

@@ -7,7 +7,7 @@ import pytest
 
 from qcompiler.calibration.gram import Moments
 from qcompiler.calibration.paired import PairedMoments
-from qcompiler.retarget import mean_shift, output_error, retargeted
+from qcompiler.retarget import OutputError, mean_shift, retargeted
 
 ROWS = 4000
 
@@ -65,13 +65,13 @@ def test_the_error_is_what_the_best_gain_leaves(mean_is_free, in_place):
     for y, approximation in zip(want.transpose(0, 2, 1).reshape(-1, ROWS), got.transpose(0, 2, 1).reshape(-1, ROWS), strict=True):
         left += np.linalg.lstsq(approximation[:, None], y, rcond=None)[1][0] / ROWS
     expected = (left + (np.square(off).sum() if mean_is_free else 0)) / np.square(want).mean(axis=1).sum()
-    assert output_error(weight, rounded, shift, moments(x, z), mean_is_free) == pytest.approx(expected)
+    assert OutputError(weight, moments(x, z), mean_is_free)(rounded, shift) == pytest.approx([expected])
 
 
 def test_outputs_that_shrink_are_no_better():
     x, z, weight = samples()
     zero = np.zeros(weight.shape[:2])
-    errors = [output_error(weight, gain * weight, zero, moments(x, z), False) for gain in (1.0, 0.5)]
+    errors = [OutputError(weight, moments(x, z), False)(gain * weight, zero)[0] for gain in (1.0, 0.5)]
     assert errors[0] == pytest.approx(errors[1])
 
 
@@ -79,5 +79,5 @@ def test_retargeting_lowers_the_error_on_fresh_vectors():
     x, z, weight = samples()
     first, second = (moments(x[:, part], z[:, part]) for part in (slice(None, None, 2), slice(1, None, 2)))
     zero = np.zeros(weight.shape[:2])
-    plain, better = (output_error(weight, w, zero, second, False) for w in (weight, retargeted(weight, first, 0.01, corrects_mean=False)))
+    plain, better = (OutputError(weight, second, False)(w, zero)[0] for w in (weight, retargeted(weight, first, 0.01, corrects_mean=False)))
     assert better < 0.8 * plain

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from qcompiler.layers import Layer
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
-__all__ = ["LayerInputs", "Moments", "layer_inputs", "rows_of_feed"]
+__all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]
 
 LIMIT_BYTES = 1 << 30
 """Moments held at once."""
@@ -69,36 +70,47 @@ class LayerInputs:
     held: Moments
 
 
-class _Sum:
-    """Moments as they grow. Vectors are gathered first: one large product is faster than many small ones."""
+class ProductSum:
+    """Products of vectors as they grow, over ``sides`` kinds of vectors drawn together.
 
-    def __init__(self, groups: int, products: int) -> None:
-        self._gram: Array = np.zeros((groups, products, products))
-        self._mean: Array = np.zeros((groups, products))
-        self._rows = 0
-        self._pending: list[Array] = []
+    Vectors are gathered first: one large product is faster than many small ones.
+    """
 
-    def add(self, vectors: Array) -> None:
-        """Account for vectors float32 [G, P, K]."""
+    def __init__(self, groups: int, products: int, sides: int = 1, pending: int = _PENDING) -> None:
+        self._pairs = list(combinations_with_replacement(range(sides), 2))
+        self._products: list[Array] = [np.zeros((groups, products, products)) for _ in self._pairs]
+        self._means: list[Array] = [np.zeros((groups, products)) for _ in range(sides)]
+        self._pending: list[tuple[Array, ...]] = []
+        self._most, self.rows = pending, 0
+
+    def add(self, *vectors: Array) -> None:
+        """Account for vectors float32 [G, P, K], one array a side."""
         self._pending.append(vectors)
-        if sum(part.size for part in self._pending) >= _PENDING:
+        if sum(part[0].size for part in self._pending) >= self._most:
             self._flush()
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        vectors = np.concatenate(self._pending, axis=1)
+        sides = [np.concatenate(parts, axis=1) for parts in zip(*self._pending, strict=True)]
         self._pending = []
-        self._rows += vectors.shape[1]
-        self._mean += vectors.sum(axis=1, dtype=np.float64)
-        self._gram += np.matmul(vectors.transpose(0, 2, 1), vectors)
+        self.rows += sides[0].shape[1]
+        for mean, vectors in zip(self._means, sides, strict=True):
+            mean += vectors.sum(axis=1, dtype=np.float64)
+        for total, (left, right) in zip(self._products, self._pairs, strict=True):
+            total += np.matmul(sides[left].transpose(0, 2, 1), sides[right])
+
+    def averages(self) -> tuple[dict[tuple[int, int], Array], list[Array]]:
+        """Mean products [G, K, K] by the numbers of their sides, and mean vectors [G, K]; the sums are spent."""
+        self._flush()
+        for total in (*self._products, *self._means):
+            total /= max(self.rows, 1)
+        return dict(zip(self._pairs, self._products, strict=True)), self._means
 
     def moments(self) -> Moments:
-        """What was seen; the sums are spent."""
-        self._flush()
-        count = max(self._rows, 1)
-        self._gram /= count
-        return Moments(self._gram, self._mean / count, self._rows)
+        """Those of a single side."""
+        products, means = self.averages()
+        return Moments(products[0, 0], means[0], self.rows)
 
 
 def rows_of_feed(products: int, feeds: int) -> int:
@@ -147,7 +159,7 @@ def _groups(layers: Sequence[Layer], limit: int) -> Iterator[list[tuple[int, Lay
 def _observe(graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Feed], feeds: int, seed: int) -> Iterator[LayerInputs]:
     held = held_out(feeds, seed)
     shapes = [products_of_row(layer) for _, layer in group]
-    fits, helds = ([_Sum(*shape) for shape in shapes] for _ in range(2))
+    fits, helds = ([ProductSum(*shape) for shape in shapes] for _ in range(2))
     wanted = [layer.node.inputs[0].name for _, layer in group]
     runner = Runner(graph, list(dict.fromkeys(wanted)))
     for number, feed in enumerate(data):

@@ -14,19 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
-from qcompiler.calibration.gram import Moments, rows_of_feed
+from qcompiler.calibration.gram import Moments, ProductSum, rows_of_feed
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.calibration.prefix import Prefix
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
 from qcompiler.layers import Layer
 from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
 
 __all__ = ["PairedInputs", "PairedMoments", "paired_inputs"]
 
-SAMPLE_BYTES = 1 << 28
-"""Vectors of the float model held at once; more layers mean more runs of it."""
+_PENDING = 2**20
+"""Elements of each side's vectors that are gathered before they are multiplied: one layer at a time may gather more."""
 
 Array = NDArray[Any]
 
@@ -61,31 +60,10 @@ class PairedInputs:
     held: PairedMoments
 
 
-class _Sum:
-    """Moments as they grow."""
-
-    def __init__(self, groups: int, products: int) -> None:
-        self._exact, self._given, self._cross = (np.zeros((groups, products, products)) for _ in range(3))
-        self._means = np.zeros((2, groups, products))
-        self._rows = 0
-
-    def add(self, x: Array, z: Array) -> None:
-        """Account for vectors float32 [G, P, K]."""
-        self._rows += x.shape[1]
-        across = x.transpose(0, 2, 1)
-        self._exact += across @ x
-        self._cross += across @ z
-        self._given += z.transpose(0, 2, 1) @ z
-        for total, vectors in zip(self._means, (x, z), strict=True):
-            total += vectors.sum(axis=1, dtype=np.float64)
-
-    def moments(self) -> PairedMoments:
-        """What was seen; the sums are spent."""
-        count = max(self._rows, 1)
-        for total in (self._exact, self._given, self._cross, self._means):
-            total /= count
-        exact, given = (Moments(gram, mean, self._rows) for gram, mean in zip((self._exact, self._given), self._means, strict=True))
-        return PairedMoments(exact, given, self._cross)
+def _moments(total: ProductSum) -> PairedMoments:
+    """Of the sides ``x`` and ``z``; the sum is spent."""
+    products, (exact, given) = total.averages()
+    return PairedMoments(Moments(products[0, 0], exact, total.rows), Moments(products[1, 1], given, total.rows), products[0, 1])
 
 
 def paired_inputs(
@@ -106,45 +84,16 @@ def paired_inputs(
     feeds = count_feeds(data)
     if feeds == 0:
         raise DataError("the calibration set is empty; give at least one feed")
-    prefix, held = Prefix(graph, data, feeds), held_out(feeds, seed)
-    for group in _groups(pairs, feeds):
-        samples = _exact_vectors(source, [(index, exact) for index, exact, _ in group], data, feeds, seed)
-        for (index, _, layer), vectors in zip(group, samples, strict=True):
-            fit, validate = (_Sum(*products_of_row(layer)) for _ in range(2))
-            for number, (x, values) in enumerate(zip(vectors, prefix.inputs_of(layer.node), strict=True)):
-                z = sample_inputs(layer, values, x.shape[1], np.random.default_rng([seed, number, index]))
-                if held:
-                    (validate if number in held else fit).add(x, z)
-                else:
-                    last = x.shape[1] > 1
-                    validate.add(x[:, ::HELD_SHARE], z[:, ::HELD_SHARE])
-                    fit.add(*(np.delete(v, np.s_[::HELD_SHARE], axis=1) if last else v for v in (x, z)))
-            yield PairedInputs(layer, fit.moments(), validate.moments())
-
-
-def _groups(pairs: Sequence[tuple[Layer, Layer]], feeds: int) -> Iterator[list[tuple[int, Layer, Layer]]]:
-    """Consecutive (index, exact, layer) whose vectors of the float model stay within `SAMPLE_BYTES`."""
-    group: list[tuple[int, Layer, Layer]] = []
-    size = 0
+    exact_values, given_values, held = Prefix(source, data, feeds), Prefix(graph, data, feeds), held_out(feeds, seed)
     for index, (exact, layer) in enumerate(pairs):
-        groups, products = products_of_row(exact)
-        needed = 4 * feeds * rows_of_feed(products, feeds) * groups * products
-        if group and size + needed > SAMPLE_BYTES:
-            yield group
-            group, size = [], 0
-        group.append((index, exact, layer))
-        size += needed
-    if group:
-        yield group
-
-
-def _exact_vectors(source: Graph, layers: Sequence[tuple[int, Layer]], data: Iterable[Feed], feeds: int, seed: int) -> list[list[Array]]:
-    """For each layer a sample of the vectors it multiplies in the float model, float32 [G, P, K] a feed."""
-    found: list[list[Array]] = [[] for _ in layers]
-    runner = Runner(source, list(dict.fromkeys(layer.node.inputs[0].name for _, layer in layers)))
-    for number, feed in enumerate(data):
-        values = runner.run(feed)
-        for (index, layer), vectors in zip(layers, found, strict=True):
-            count = rows_of_feed(products_of_row(layer)[1], feeds)
-            vectors.append(sample_inputs(layer, values[layer.node.inputs[0].name], count, np.random.default_rng([seed, number, index])))
-    return found
+        groups, products = products_of_row(layer)
+        count = rows_of_feed(products, feeds)
+        fit, validate = (ProductSum(groups, products, 2, _PENDING) for _ in range(2))
+        for number, values in enumerate(zip(exact_values.inputs_of(exact.node), given_values.inputs_of(layer.node), strict=True)):
+            x, z = (sample_inputs(layer, value, count, np.random.default_rng([seed, number, index])) for value in values)
+            if held:
+                (validate if number in held else fit).add(x, z)
+            else:
+                validate.add(x[:, ::HELD_SHARE], z[:, ::HELD_SHARE])
+                fit.add(*(np.delete(v, np.s_[::HELD_SHARE], axis=1) if x.shape[1] > 1 else v for v in (x, z)))
+        yield PairedInputs(layer, _moments(fit), _moments(validate))

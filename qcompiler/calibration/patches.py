@@ -93,12 +93,11 @@ def _patches(node: Node, kernel: Sequence[int], x: Array, count: int, rng: np.ra
         shape[1 + axis] = kernel[axis]
         flat = flat * sizes[axis] + np.clip(taps, 0, sizes[axis] - 1).reshape(shape)
         inside = inside & ((taps >= 0) & (taps < sizes[axis])).reshape(shape)
-    taps_first = x.reshape(*x.shape[:2], -1)[images[:, None], :, flat.reshape(len(images), -1)]  # [P, taps, C]
-    taps_first = np.where(inside.reshape(len(images), -1, 1), taps_first, np.float32(0))
+    channels_first = x.reshape(*x.shape[:2], -1).transpose(1, 0, 2)[:, images[:, None], flat.reshape(len(images), -1)]  # [C, P, taps]
+    if not inside.all():
+        channels_first *= inside.reshape(len(images), -1)
     groups = int(node.attrs.get("group", 1))
-    return np.ascontiguousarray(taps_first.transpose(2, 0, 1).reshape(groups, -1, len(images), math.prod(kernel)).transpose(0, 2, 1, 3)).reshape(
-        groups, len(images), -1
-    )
+    return np.ascontiguousarray(channels_first.reshape(groups, -1, *channels_first.shape[1:]).transpose(0, 2, 1, 3)).reshape(groups, len(images), -1)
 
 
 def _window(node: Node, axis: int, size: int, extent: int, stride: int) -> tuple[int, int]:

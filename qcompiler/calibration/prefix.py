@@ -1,8 +1,8 @@
 """Runs feeds through a graph whose front no longer changes, layer by layer, without starting anew for each layer.
 
-Asked for the input of one layer after the other, in graph order, it keeps what is alive between two layers for every feed, as long as that fits
-a stated limit, and runs only the nodes behind it. Where too much is alive (the first layers of a convolutional net) it starts from the last
-place that did fit.
+Asked for the input of one layer after the other, in graph order (else it starts anew), it keeps what is alive between two layers for every feed, as
+long as that fits a stated limit, and runs only the nodes behind it. Where too much is alive (the first layers of a convolutional net) it starts from
+the last place that did fit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Prefix:
     """
 
     def __init__(self, graph: Graph, data: Iterable[Feed], feeds: int, limit: int = ALIVE_BYTES) -> None:
-        self._graph, self._feeds, self._limit = graph, feeds, limit
+        self._graph, self._data, self._feeds, self._limit = graph, data, feeds, limit
         self._states: Iterable[Feed] = data
         self._variable, self._nodes, self._first = {id(tensor) for tensor in graph.inputs}, list[Node](), 0
         self._has_bodies = any(subgraphs(node) for node in graph.nodes)  # they read tensors that no node lists
@@ -46,12 +46,14 @@ class Prefix:
                 self._variable |= {id(tensor) for tensor in node.outputs}
 
     def inputs_of(self, node: Node) -> Iterator[Array]:
-        """The first input of ``node`` for each feed; ``node`` stands behind all those asked for before."""
+        """The first input of ``node`` for each feed."""
         if self._has_bodies:
             runner = Runner(self._graph, [node.inputs[0].name])
             yield from (runner.run(feed)[node.inputs[0].name] for feed in self._states)
             return
         place = next(index for index, other in enumerate(self._nodes) if other is node)
+        if place < self._first:
+            self._states, self._first = self._data, 0
         wanted, segment = node.inputs[0], self._nodes[self._first : place]
         made = {id(tensor) for other in segment for tensor in other.outputs}
         alive = {id(tensor): tensor for tensor in (wanted, *self._alive(place))}

@@ -41,6 +41,15 @@ def test_what_layers_read_is_what_the_whole_graph_gives(limit):
     assert feeds.reads == (1 if limit == 1 << 20 else 5)
 
 
+def test_layers_may_be_asked_for_in_any_order():
+    graph, feeds = network(), Counted(FEEDS)
+    prefix, layers = Prefix(graph, feeds, len(FEEDS)), [node for node in graph.nodes if node.op == "MatMul"]
+    for layer in (layers[4], layers[1], layers[3]):
+        name = layer.inputs[0].name
+        np.testing.assert_array_equal(list(prefix.inputs_of(layer)), [Runner(graph, [name]).run(feed)[name] for feed in FEEDS])
+    assert feeds.reads == 2
+
+
 @pytest.mark.parametrize("limit", [0, 1 << 20])
 def test_a_layer_that_was_changed_shows_in_those_behind_it(limit):
     graph = network()

@@ -9,7 +9,6 @@ from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.store_codes import StoreCodes
 
-from qcompiler.calibration.feeds import held_out
 from qcompiler.errors import OptionError
 from qcompiler.grids import block_levels, uniform
 from qcompiler.ir import copy_of, read_spec
@@ -17,7 +16,7 @@ from qcompiler.layer_problem import Solution
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
-from qcompiler.passes import _solved, reconstruct_layers
+from qcompiler.passes import _solved
 from qcompiler.runner import Runner
 from qcompiler.solvers import SOLVERS, Nearest, Solver
 from qcompiler.solvers.base import rounded
@@ -224,21 +223,3 @@ def test_without_a_float_model_at_hand_the_graph_as_it_was_is_the_target():
 def test_layers_that_wait_for_others_are_not_spread_over_processes():
     with pytest.raises(ValueError, match="leave executor out"):
         ReconstructLayers(inputs="quantized", executor="processes")
-
-
-def test_of_both_ways_the_better_one_is_kept(monkeypatch):
-    behind, alone, either = (deep_error(inputs, 100) for inputs in ("quantized", "float", "either"))
-    assert behind[0] < alone[0]
-    assert either[:2] == behind[:2]
-    monkeypatch.setattr(reconstruct_layers, "take_if_better", lambda *_: False)
-    assert deep_error("either", 100)[:2] == alone[:2]
-
-
-def test_ways_are_judged_on_feeds_they_were_not_fitted_to(monkeypatch):
-    seen = []
-    monkeypatch.setattr(reconstruct_layers, "take_if_better", lambda *graphs_and_feeds: seen.append(graphs_and_feeds) or True)
-    deep_error("either", 100)
-    _, behind, held, _ = seen[0]
-    assert [feed["x"].sum() for feed in held] == [random(64, 16, seed=number).sum() for number in sorted(held_out(20, 0))]
-    final = deep_error("quantized", 100)[2]
-    assert np.abs(Runner(behind).run(held[0])["y"] - Runner(final).run(held[0])["y"]).max() > 0  # not the one that was solved again on all feeds
