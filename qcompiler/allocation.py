@@ -1,6 +1,6 @@
 """Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto front.
 
-A `Menu` says what every option of every layer costs (the output loss that it adds) and how large it is. Losses of layers add up as long as
+A `Menu` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers add up as long as
 they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two layers lose
 together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options and sizes are is the
 caller's business.
@@ -8,6 +8,7 @@ caller's business.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +18,19 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import OptionError
 
-__all__ = ["Front", "Menu", "allocate", "exchange", "pareto_front", "perturbed"]
+__all__ = ["UNLIMITED", "Front", "Menu", "allocate", "exchange", "pareto_front", "perturbed", "smallest"]
 
 FRONT_POINTS = 4096
 """Points of a front that are carried from layer to layer; of more than these, that many evenly spread ones."""
 
 RELATIVE_GAP = 1e-6
 """How far from the optimum the integer program may stop."""
+
+UNLIMITED = np.iinfo(np.int64).max
+"""A budget that nothing exceeds."""
+
+LESS_COST = 0.5
+"""Share of the cost known so far from which the integer program is solved again, scaled to the new one."""
 
 Array = NDArray[Any]
 Choice = NDArray[np.int64]
@@ -38,6 +45,7 @@ class Menu:
         cost: float64 [L, O], the loss that an option adds; infinite for an option that a layer does not have.
         size: int64 [L, O], not negative.
         pairs: float64 [L, O, L, O], symmetric: what two layers lose together beyond the sum of their costs; None: nothing.
+        time: int64 [L, O], not negative; None: all take none.
 
     Raises:
         ValueError: shapes that do not fit, or a layer without any option.
@@ -46,10 +54,13 @@ class Menu:
     cost: NDArray[np.float64]
     size: NDArray[np.int64]
     pairs: NDArray[np.float64] | None = None
+    time: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.cost.ndim != 2 or self.size.shape != self.cost.shape:
             raise ValueError(f"cost and size must both be [layers, options], not {self.cost.shape} and {self.size.shape}")
+        if self.time is not None and self.time.shape != self.cost.shape:
+            raise ValueError(f"time must be {self.cost.shape}, not {self.time.shape}")
         if self.pairs is not None and self.pairs.shape != self.cost.shape * 2:
             raise ValueError(f"pairs must be {self.cost.shape * 2}, not {self.pairs.shape}")
         if np.isnan(self.cost).any() or not np.isfinite(self.cost).any(axis=1).all():
@@ -67,6 +78,14 @@ class Menu:
     def size_of(self, choice: Choice) -> int:
         """Size of a choice."""
         return int(self.size[np.arange(len(self.size)), choice].sum())
+
+    def time_of(self, choice: Choice) -> int:
+        """Time of a choice."""
+        return 0 if self.time is None else int(self.time[np.arange(len(self.time)), choice].sum())
+
+    def fits(self, choice: Choice, budget: int, time_budget: int = UNLIMITED) -> bool:
+        """True where a choice is within both budgets."""
+        return self.size_of(choice) <= budget and self.time_of(choice) <= time_budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,30 +147,65 @@ def _traced_back(parents: list[NDArray[np.int64]], options: int) -> NDArray[np.i
     return choices
 
 
-def allocate(menu: Menu, budget: int) -> Choice:
-    """The choice of least cost whose size is at most ``budget``, by an integer program; ``pairs`` count.
+def allocate(menu: Menu, budget: int, time_budget: int = UNLIMITED) -> Choice:
+    """The choice of least cost whose size is at most ``budget`` and whose time at most ``time_budget``, by an integer program; ``pairs`` count.
 
     Raises:
-        OptionError: even the smallest choice is larger.
+        OptionError: no choice is within the budgets.
     """
-    smallest = int(np.where(np.isfinite(menu.cost), menu.size, np.iinfo(np.int64).max).min(axis=1).sum())
-    if smallest > budget:
-        raise OptionError(f"the smallest choice of the menu takes {smallest:,} bytes, the budget is {budget:,}: raise it or offer fewer bits")
-    if menu.size_of(_cheapest(menu)) <= budget and menu.pairs is None:
-        return _cheapest(menu)
-    known = pareto_front(replace(menu, pairs=None), limit=512)
-    bound = known.cost[known.within(budget)] if menu.pairs is None else np.inf
-    return _solve(menu, budget, float(bound))
+    _check_size(menu, budget)
+    cheapest = _least(menu, menu.cost)
+    if menu.pairs is None and menu.fits(cheapest, budget, time_budget):
+        return cheapest
+    if menu.time is None or time_budget == UNLIMITED:
+        known = pareto_front(replace(menu, pairs=None), limit=512)
+        return _solve(menu, [(menu.size, budget)], float(known.cost[known.within(budget)]) if menu.pairs is None else np.inf)
+    fastest = allocate(Menu(np.where(np.isfinite(menu.cost), menu.time, np.inf).astype(np.float64), menu.size), budget)
+    if menu.time_of(fastest) > time_budget:
+        raise OptionError(f"the fastest choice of that size takes {menu.time_of(fastest):,} ns, the budget is {time_budget:,} ns: raise it")
+    limits = [(menu.size, budget), (menu.time, time_budget)]
+    return _solve(menu, limits, np.inf) if menu.pairs is not None else _solve_closer(menu, limits, fastest)
 
 
-def _cheapest(menu: Menu) -> Choice:
-    """Every layer by itself: the least cost, of equals the smallest."""
-    order = np.lexsort((menu.size, menu.cost), axis=1)
+def smallest(menu: Menu, cost: float, time_budget: int = UNLIMITED) -> Choice | None:
+    """The smallest choice of at most that cost and time, by an integer program; None where there is none. ``pairs`` are left out."""
+    allowed = np.where(np.isfinite(menu.cost), menu.size, np.inf).astype(np.float64)
+    bounded = Menu(allowed, menu.size, time=menu.time)
+    limits: list[tuple[Array, float]] = [(np.where(np.isfinite(menu.cost), menu.cost, 0.0) / max(cost, 1e-300), 1.0)]
+    if menu.time is not None and time_budget != UNLIMITED:
+        limits.append((menu.time, time_budget))
+    start = allocate(Menu(menu.cost, menu.size, time=menu.time), UNLIMITED, time_budget)
+    return _solve_closer(bounded, limits, start) if menu.cost_of(start) <= cost else None
+
+
+def _check_size(menu: Menu, budget: int) -> None:
+    least = menu.size_of(_least(menu, np.where(np.isfinite(menu.cost), menu.size, np.inf)))
+    if least > budget:
+        raise OptionError(f"the smallest choice of the menu takes {least:,} bytes, the budget is {budget:,}: raise it or offer fewer bits")
+
+
+def _least(menu: Menu, what: Array) -> Choice:
+    """Every layer by itself: the least of ``what``, of equals the smallest."""
+    order = np.lexsort((menu.size, what), axis=1)
     return np.asarray(order[:, 0], np.int64)
 
 
-def _solve(menu: Menu, budget: int, bound: float) -> Choice:
-    """The integer program; a single option that costs more than ``bound`` is ruled out."""
+def _solve_closer(menu: Menu, limits: Sequence[tuple[Array, float]], start: Choice) -> Choice:
+    """The integer program, scaled to the cost of a choice that is within the limits, until no much better one is found.
+
+    A solver's tolerances are absolute: they must be small beside the cost that is sought, of which there is no good bound in advance.
+    """
+    best = start
+    while True:
+        found = _solve(menu, limits, menu.cost_of(best))
+        closer = menu.cost_of(found) < LESS_COST * menu.cost_of(best)
+        best = found if menu.cost_of(found) < menu.cost_of(best) else best
+        if not closer:
+            return best
+
+
+def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> Choice:
+    """The integer program: sums of the limits' [L, O] at most what they say; a single option that costs more than ``bound`` is ruled out."""
     layers, options = menu.cost.shape
     usable = np.isfinite(menu.cost) & (menu.cost <= bound * (1 + 1e-9))
     cost, (links, joint) = np.where(usable, menu.cost, 0.0).reshape(-1), _joint_choices(menu)
@@ -159,8 +213,10 @@ def _solve(menu: Menu, budget: int, bound: float) -> Choice:
     objective /= max(float(np.abs(objective).max()), 1e-300) if not np.isfinite(bound) else max(bound, 1e-300)
     upper = np.concatenate([usable.reshape(-1).astype(float), np.ones(len(joint))])
     one_each = scipy.sparse.coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
-    sizes = np.concatenate([menu.size.reshape(-1).astype(float), np.zeros(len(joint))])[None, :]
-    constraints = [scipy.optimize.LinearConstraint(one_each, 1, 1), scipy.optimize.LinearConstraint(sizes, -np.inf, budget)]
+    constraints = [scipy.optimize.LinearConstraint(one_each, 1, 1)]
+    for amounts, most in limits:
+        row = np.concatenate([np.where(usable, amounts, 0).reshape(-1).astype(float), np.zeros(len(joint))])[None, :]
+        constraints.append(scipy.optimize.LinearConstraint(row, -np.inf, most))
     if len(joint):
         constraints.append(scipy.optimize.LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
@@ -187,20 +243,23 @@ def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
     return scipy.sparse.hstack([single, scipy.sparse.kron(scipy.sparse.eye_array(len(found)), sums)]), cost
 
 
-def exchange(menu: Menu, choice: Choice, budget: int, most: int = 1000) -> Choice:
-    """A choice that no change of one or two layers within ``budget`` makes better; ``pairs`` count. Never worse than ``choice``.
+def exchange(menu: Menu, choice: Choice, budget: int, time_budget: int = UNLIMITED, most: int = 1000) -> Choice:
+    """A choice that no change of one or two layers within the budgets makes better; ``pairs`` count. Never worse than ``choice``.
 
     Args:
         menu: of which all costs count.
-        choice: where to start, within the budget.
+        choice: where to start, within the budgets.
         budget: largest size.
+        time_budget: longest time.
         most: changes, at most.
     """
     options = menu.cost.shape[1]
     choice = choice.copy()
     for _ in range(most):
-        delta, growth = _changes(menu, choice)
-        delta = np.where(menu.size_of(choice) + growth <= budget, delta, np.inf)
+        delta = _changes(menu, choice)
+        delta = np.where(_growth(menu.size, choice) <= budget - menu.size_of(choice), delta, np.inf)
+        if menu.time is not None:
+            delta = np.where(_growth(menu.time, choice) <= time_budget - menu.time_of(choice), delta, np.inf)
         first, second = np.unravel_index(int(delta.argmin()), delta.shape)
         if not delta[first, second] < -1e-12 * max(abs(menu.cost_of(choice)), 1e-300):
             break
@@ -209,8 +268,8 @@ def exchange(menu: Menu, choice: Choice, budget: int, most: int = 1000) -> Choic
     return choice
 
 
-def _changes(menu: Menu, choice: Choice) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What two layers' options instead of the chosen ones add to cost and size: both [L*O, L*O]; one layer alone is on the diagonal."""
+def _changes(menu: Menu, choice: Choice) -> NDArray[np.float64]:
+    """What two layers' options instead of the chosen ones add to the cost: [L*O, L*O]; one layer alone is on the diagonal."""
     layers, options = menu.cost.shape
     index = np.arange(layers)
     pairs = np.zeros(menu.cost.shape * 2) if menu.pairs is None else menu.pairs.copy()
@@ -221,14 +280,19 @@ def _changes(menu: Menu, choice: Choice) -> tuple[NDArray[np.float64], NDArray[n
     flat = towards - towards[index, choice][:, None, :]  # [i, a, j]: pairs[i, a, j, c_j] - pairs[i, c_i, j, c_j]
     here = pairs - pairs[index, choice][:, None, :, :]
     both = (here - flat[:, :, :, None]).reshape(layers * options, layers * options)
-    delta = alone[:, None] + alone[None, :] + both
-    growth = (menu.size - menu.size[index, choice][:, None]).reshape(-1)
-    grown = growth[:, None] + growth[None, :]
+    delta = np.asarray(alone[:, None] + alone[None, :] + both)
     same = np.repeat(index, options)
     delta[same[:, None] == same[None, :]] = np.inf
     np.fill_diagonal(delta, alone)
+    return delta
+
+
+def _growth(amounts: NDArray[np.int64], choice: Choice) -> NDArray[np.int64]:
+    """What the same changes add to a sum of ``amounts`` [L, O]."""
+    growth = (amounts - amounts[np.arange(len(amounts)), choice][:, None]).reshape(-1)
+    grown = growth[:, None] + growth[None, :]
     np.fill_diagonal(grown, growth)
-    return delta, grown
+    return np.asarray(grown)
 
 
 def perturbed(menu: Menu, rng: np.random.Generator, spread: float) -> Menu:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.allocation import Menu, allocate, exchange, pareto_front, perturbed
+from qcompiler.allocation import UNLIMITED, Menu, allocate, exchange, pareto_front, perturbed, smallest
 from qcompiler.errors import OptionError
 
 
@@ -24,10 +26,26 @@ def random_menu(seed: int, layers: int, options: int, *, pairs: bool = False) ->
     return Menu(cost, size, 2 * np.einsum("iax,jbx->iajb", vectors, vectors))
 
 
-def brute_force(menu: Menu, budget: int) -> tuple[float, tuple[int, ...]]:
+def timed_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> Menu:
+    """The same where some layers are faster with few bits, as much as it happens, and others take the same time whatever they have."""
+    menu, rng = random_menu(seed, layers, options, pairs=pairs), np.random.default_rng(seed + 1000)
+    faster = np.where(rng.random((layers, 1)) < 0.7, rng.uniform(0.4, 1, (layers, options)), 1)
+    return replace(menu, time=np.rint(rng.uniform(1e3, 1e6, (layers, 1)) * faster).astype(np.int64))
+
+
+def every_choice(menu: Menu) -> Iterator[np.ndarray]:
     layers, options = menu.cost.shape
-    every = (np.array(choice) for choice in itertools.product(range(options), repeat=layers))
-    return min((menu.cost_of(choice), tuple(choice.tolist())) for choice in every if menu.size_of(choice) <= budget)
+    return (np.array(choice) for choice in itertools.product(range(options), repeat=layers))
+
+
+def brute_force(menu: Menu, budget: int, time_budget: int = UNLIMITED) -> tuple[float, tuple[int, ...]]:
+    return min((menu.cost_of(choice), tuple(choice.tolist())) for choice in every_choice(menu) if menu.fits(choice, budget, time_budget))
+
+
+def time_budgets(menu: Menu, budget: int) -> list[int]:
+    """Between the fastest choice of a size and the slowest one."""
+    times = [menu.time_of(choice) for choice in every_choice(menu) if menu.size_of(choice) <= budget]
+    return [int(min(times) + share * (max(times) - min(times))) for share in (0, 0.1, 0.4)]
 
 
 def budgets(menu: Menu) -> list[int]:
@@ -44,6 +62,62 @@ def test_the_integer_program_equals_brute_force_on_8_layers_of_3_options(seed):
         assert menu.size_of(choice) <= budget
         assert menu.cost_of(choice) == pytest.approx(least, rel=1e-5)
         assert tuple(choice) == best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_a_budget_of_time_beside_that_of_size_too(seed):
+    menu = timed_menu(seed, 8, 3)
+    for budget in budgets(menu)[2:4]:
+        for time_budget in time_budgets(menu, budget):
+            choice = allocate(menu, budget, time_budget)
+            assert menu.fits(choice, budget, time_budget)
+            assert tuple(choice) == brute_force(menu, budget, time_budget)[1]
+
+
+def test_both_budgets_bind_and_neither_is_taken_for_the_other():
+    menu = timed_menu(1, 8, 3)
+    budget = budgets(menu)[2]
+    time_budget = time_budgets(menu, budget)[1]
+    by_size, by_time, by_both = allocate(menu, budget), allocate(menu, UNLIMITED, time_budget), allocate(menu, budget, time_budget)
+    assert menu.time_of(by_size) > time_budget
+    assert menu.size_of(by_time) > budget
+    assert menu.cost_of(by_both) > max(menu.cost_of(by_size), menu.cost_of(by_time))
+
+
+def test_a_time_that_no_choice_of_that_size_reaches_is_refused_with_the_least_there_is():
+    menu = timed_menu(2, 8, 3)
+    budget = budgets(menu)[1]
+    least = time_budgets(menu, budget)[0]
+    assert menu.time_of(allocate(menu, budget, least)) == least
+    with pytest.raises(OptionError, match=f"takes {least:,} ns"):
+        allocate(menu, budget, least - 1)
+
+
+def test_interactions_count_with_a_budget_of_time_too():
+    menu = timed_menu(3, 6, 3, pairs=True)
+    budget = budgets(menu)[3]
+    time_budget = time_budgets(menu, budget)[1]
+    assert menu.cost_of(allocate(menu, budget, time_budget)) == pytest.approx(brute_force(menu, budget, time_budget)[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_smallest_choice_of_a_loss_and_a_time_equals_brute_force(seed):
+    menu = timed_menu(seed, 7, 3)
+    costs = sorted(menu.cost_of(choice) for choice in every_choice(menu))
+    time_budget = time_budgets(menu, UNLIMITED)[2]
+    for cost in (costs[len(costs) // 20], costs[len(costs) // 3]):
+        fitting = [choice for choice in every_choice(menu) if menu.cost_of(choice) <= cost and menu.time_of(choice) <= time_budget]
+        found = smallest(menu, cost * (1 + 1e-9), time_budget)
+        assert (found is None) == (not fitting)
+        if found is not None:
+            assert menu.size_of(found) == min(menu.size_of(choice) for choice in fitting)
+            assert menu.cost_of(found) <= cost * (1 + 1e-5)
+            assert menu.time_of(found) <= time_budget
+
+
+def test_no_choice_is_small_where_none_loses_so_little():
+    menu = timed_menu(0, 4, 3)
+    assert smallest(menu, float(menu.cost.min(axis=1).sum()) / 2) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -134,6 +208,18 @@ def test_exchanges_lower_the_cost_with_interactions_until_no_two_layers_can(seed
             assert menu.size_of(other) > budget or menu.cost_of(other) >= menu.cost_of(choice) * (1 - 1e-9)
 
 
+def test_exchanges_stay_within_the_budget_of_time():
+    menu = timed_menu(1, 6, 3, pairs=True)
+    budget = budgets(menu)[3]
+    time_budget = time_budgets(menu, budget)[1]
+    start = allocate(replace(menu, pairs=None), budget, time_budget)
+    choice = exchange(menu, start, budget, time_budget)
+    assert menu.fits(choice, budget, time_budget)
+    assert menu.cost_of(choice) <= menu.cost_of(start)
+    free = exchange(menu, start, budget)
+    assert menu.time_of(free) > time_budget
+
+
 def test_perturbed_costs_are_seeded():
     menu = random_menu(4, 3, 3)
     first, again, other = (perturbed(menu, np.random.default_rng(seed), 0.3).cost for seed in (0, 0, 1))
@@ -152,5 +238,7 @@ def test_perturbed_costs_and_interactions_are_those_of_longer_or_shorter_errors(
 def test_shapes_and_costs_are_checked():
     with pytest.raises(ValueError, match="both be"):
         Menu(np.zeros((2, 3)), np.zeros((3, 2), np.int64))
+    with pytest.raises(ValueError, match="time must be"):
+        Menu(np.zeros((2, 3)), np.zeros((2, 3), np.int64), time=np.zeros((3, 2), np.int64))
     with pytest.raises(ValueError, match="finite cost"):
         Menu(np.full((1, 2), np.inf), np.zeros((1, 2), np.int64))
