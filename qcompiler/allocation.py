@@ -1,9 +1,9 @@
 """Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto front.
 
-A `Menu` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers add up as long as
-they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two layers lose
-together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options and sizes are is the
-caller's business.
+A `Menu` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers
+add up as long as they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two
+layers lose together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options, sizes and times
+are is the caller's business.
 """
 
 from __future__ import annotations

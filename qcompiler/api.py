@@ -47,7 +47,7 @@ class Options:
         form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or integer arithmetic alone.
         weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`); ``auto``: one for each layer, under a budget.
         size_budget: with ``auto``, bytes of the layers' weights as a share of those at 8 bits.
-        max_loss: with ``auto``, instead: the smallest size whose output error relative to the outputs' energy is at most this.
+        max_loss: with ``auto``, instead of a size: the smallest one whose output error relative to the outputs' energy is at most this.
         widen: 16-bit tensors: "auto", "off", or at most so many.
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
@@ -56,6 +56,8 @@ class Options:
             on a power curve) or int16 (wherever accumulators hold it).
         bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
+        latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
+        latency_costs: path of a report (JSON) whose times are taken for that instead.
         block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
     """
 
@@ -73,6 +75,8 @@ class Options:
     bundle: str = "off"
     bundle_error: float | None = None
     block: int = 0
+    latency_budget: float | None = None
+    latency_costs: str | None = None
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
@@ -83,13 +87,13 @@ class Options:
             if self.block:
                 raise OptionError(f"--block {self.block}: --passes says what is done; write reconstruct-layers(grid='int4/{self.block}') into it")
             return Pipeline.parse(self.passes)
-        if self.weights != "auto" and (self.size_budget is not None or self.max_loss is not None):
-            raise OptionError(f"--weights {self.weights}: a budget of size or loss chooses among grids; give it with --weights auto")
+        if self.weights != "auto" and any(value is not None for value in (self.size_budget, self.latency_budget, self.max_loss, self.latency_costs)):
+            raise OptionError(f"--weights {self.weights}: a budget of size, time or loss chooses among grids; give it with --weights auto")
         error = BUNDLE_ERROR if self.bundle_error is None else self.bundle_error
         return Preset(
             self.level, for_onnx, weights=self.weights, activations=self.activations, widen=self.widen, avoid_saturation=self.avoid_saturation,
             size_budget=self.size_budget, max_loss=self.max_loss, bundle_error=error if self.bundle == "auto" else None,
-            block=self.block,
+            block=self.block, latency_budget=self.latency_budget, latency_costs=self.latency_costs,
         ).pipeline()  # fmt: skip
 
     def _check_bundle(self) -> None:

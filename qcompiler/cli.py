@@ -70,6 +70,10 @@ def compile_command(
     block: Annotated[int, typer.Option(help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel.")] = 0,
     activations: Annotated[str, typer.Option(help="Activations: uint8, int8, int16; uint4 and power4: what layers multiply has 4 bits.")] = "uint8",
     size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
+    latency_budget: Annotated[str | None, typer.Option(
+        help="With --weights auto: time of the layers on the machine, measured here, as a share of that with 8 bits: 80%.",
+    )] = None,
+    latency_costs: Annotated[Path | None, typer.Option(help="With --latency-budget: take the times from this report, measure none.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
     bundle: Annotated[str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")] = "off",
     bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
@@ -88,9 +92,11 @@ def compile_command(
         from qcompiler.api import Options
         from qcompiler.commands.compile import CompileRequest, compile_and_write
 
+        by_size, by_time = _share("--size-budget", size_budget), _share("--latency-budget", latency_budget)
+        costs = None if latency_costs is None else str(latency_costs)
         options = Options(
-            level, passes, _form(form), weights, _share(size_budget), max_loss, _widen(widen), avoid_saturation, seed, verify, activations,
-            bundle, bundle_error, block,
+            level, passes, _form(form), weights, by_size, max_loss, _widen(widen), avoid_saturation, seed, verify, activations, bundle,
+            bundle_error, block, by_time, costs,
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
@@ -104,7 +110,7 @@ def _form(text: str) -> Literal["qdq", "integer"]:
     raise OptionError(f"--format {text}: must be qdq or integer")
 
 
-def _share(text: str | None) -> float | None:
+def _share(option: str, text: str | None) -> float | None:
     """``50%`` or ``0.5``."""
     if text is None:
         return None
@@ -113,7 +119,8 @@ def _share(text: str | None) -> float | None:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise OptionError(f"--size-budget {text}: must be a share of the 8-bit size, such as 50% or 0.5")
+        of = "size" if option == "--size-budget" else "time"
+        raise OptionError(f"{option} {text}: must be a share of the 8-bit {of}, such as 50% or 0.5")
     return share
 
 

@@ -41,6 +41,8 @@ BLOCK_SIZES = (4, 8, 16)
 """Values of a table that blocks have in common."""
 WORDS_FROM = 1 << 14
 """Elements from which codes of 3, 5 or 6 bits are worth their nodes."""
+MOST_SHARE = 0.75
+"""Share of its size that a constant with several tables may keep."""
 LEAST_SAVED = 0.05
 """Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
 PAIR_OPSET, NIBBLE_OPSET = 25, 21
@@ -143,7 +145,7 @@ def _coded_blocks(array: Array) -> BlockCoded | None:
             continue
         codes, kinds = (part if along == 0 else np.ascontiguousarray(part.T) for part in (found.codes, found.kinds))
         result = BlockCoded(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape, taps_first=taps_first)
-        return result if result.nbytes < 0.75 * array.nbytes else None
+        return result if result.nbytes < MOST_SHARE * array.nbytes else None
     return None
 
 
@@ -158,7 +160,7 @@ def _coded(array: Array) -> Coded | None:
         if by_row is not None:
             codes, values = (part if axis == 1 else np.ascontiguousarray(part.T) for part in by_row)
             result = Coded(codes.view(np.uint8), values, axis)
-            return result if result.nbytes < 0.75 * array.nbytes else None
+            return result if result.nbytes < MOST_SHARE * array.nbytes else None
     return None
 
 

@@ -60,13 +60,14 @@ class Preset:
     Attributes:
         level: effort, 0 to 3.
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
-        weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget`` or ``max_loss`` (see `AllocateBits`).
+        weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget``, ``latency_budget`` or ``max_loss`` (see `AllocateBits`).
         block: products of a row that have a scale of their own, 32, 64 or 128; 0: all of them have one.
         activations: one of `ACTIVATIONS`; with 4 bits inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
         avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.
         size_budget: see `AllocateBits`.
         max_loss: see `AllocateBits`.
+        latency_budget, latency_costs: see `AllocateBits`.
         bundle_error: replace blocks of layers by cheaper ones that err by no more (see `SnnkBundle`); None replaces none.
 
     Raises:
@@ -83,6 +84,8 @@ class Preset:
     max_loss: float | None = None
     bundle_error: float | None = None
     block: int = 0
+    latency_budget: float | None = None
+    latency_costs: str | None = None
 
     def __post_init__(self) -> None:
         if self.block and self.weights in ("auto", "int8"):
@@ -138,8 +141,9 @@ class Preset:
         """What puts weights on their grid."""
         solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "quantized" if self.level >= IN_TURN_FROM else "float"}
         if self.weights == "auto":
-            budget = {key: value for key, value in (("size_budget", self.size_budget), ("max_loss", self.max_loss)) if value is not None}
-            return (build_pass(AllocateBits, budget), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
+            names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
+            budgets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+            return (build_pass(AllocateBits, budgets), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
         if self._few_bits:
             return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
         if self.for_onnx and self.avoid_saturation and self.level > 0:

@@ -106,8 +106,11 @@ def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(leve
 
 
 def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
-    steps = {step.name: step for step in Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline().passes}
-    assert (steps["allocate-bits"].size_budget, steps["allocate-bits"].max_loss) == (0.25, 0.01)
+    budgets = {"size_budget": 0.25, "latency_budget": 0.8, "latency_costs": "report.json"}
+    steps = {step.name: step for step in Preset(2, weights="auto", for_onnx=False, **budgets).pipeline().passes}
+    assert {name: getattr(steps["allocate-bits"], name) for name in budgets} == budgets
+    with pytest.raises(OptionError, match="--max-loss"):
+        Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline()
     assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
     with pytest.raises(OptionError, match="-O1"):
         Preset(0, weights="auto", for_onnx=False)

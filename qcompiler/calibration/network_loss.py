@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration.output_loss import OUTPUT_LOSSES, OutputLoss
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
@@ -15,6 +16,8 @@ from qcompiler.runner import Runner
 __all__ = ["NetworkLoss", "float_outputs", "relative_errors"]
 
 Array = NDArray[Any]
+
+SQUARED = OUTPUT_LOSSES["mse"]
 
 
 def float_outputs(values: Mapping[str, Array]) -> list[Array]:
@@ -24,24 +27,21 @@ def float_outputs(values: Mapping[str, Array]) -> list[Array]:
 
 def relative_errors(values: Sequence[Array], expected: Sequence[Array]) -> list[float]:
     """Squared error of each array over the energy of the one expected."""
-    found = []
-    for value, want in zip(values, expected, strict=True):
-        exact = want.astype(np.float64)
-        found.append(float(np.square(value - exact).sum()) / max(float(np.square(exact).sum()), 1e-30))
-    return found
+    return [SQUARED.loss(value, want) for value, want in zip(values, expected, strict=True)]
 
 
 class NetworkLoss:
-    """Squared error of the float outputs over their energy, averaged over outputs and feeds.
+    """Loss of the float outputs, averaged over outputs and feeds.
 
     Args:
         reference: the float graph.
         feeds: what to compare on; its outputs are computed once.
+        loss: of one output; by default its squared error over its energy.
     """
 
-    def __init__(self, reference: Graph, feeds: Sequence[Feed]) -> None:
+    def __init__(self, reference: Graph, feeds: Sequence[Feed], loss: OutputLoss = SQUARED) -> None:
         runner = Runner(reference)
-        self._feeds, self._expected = feeds, [float_outputs(runner.run(feed)) for feed in feeds]
+        self._feeds, self._expected, self._loss = feeds, [float_outputs(runner.run(feed)) for feed in feeds], loss
 
     def __call__(self, graph: Graph) -> float:
         """The loss of a graph; 0 without float outputs."""
@@ -49,6 +49,9 @@ class NetworkLoss:
 
     def of(self, run: Callable[[Feed], Mapping[str, Array]]) -> float:
         """The loss of anything that gives outputs for a feed."""
-        errors = [relative_errors(float_outputs(run(feed)), expected) for feed, expected in zip(self._feeds, self._expected, strict=True)]
-        flat = [error for each in errors for error in each]
-        return float(np.mean(flat)) if flat else 0.0
+        found = [
+            self._loss.loss(value, want)
+            for feed, expected in zip(self._feeds, self._expected, strict=True)
+            for value, want in zip(float_outputs(run(feed)), expected, strict=True)
+        ]
+        return float(np.mean(found)) if found else 0.0

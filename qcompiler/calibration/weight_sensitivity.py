@@ -7,22 +7,24 @@ such a weight is slower than one with a constant (nothing is packed in advance),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.gram import LayerInputs
-from qcompiler.calibration.network_loss import float_outputs
-from qcompiler.calibration.patches import as_matrix, from_matrix
+from qcompiler.calibration.gram import LayerInputs, Moments
+from qcompiler.calibration.network_loss import SQUARED, float_outputs
+from qcompiler.calibration.output_loss import OutputLoss
+from qcompiler.calibration.patches import as_matrix, from_matrix, taps_first
 from qcompiler.grids import GridFamily
 from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in, unique_name
-from qcompiler.layer_problem import LayerProblem, mean_error, spread_scale
+from qcompiler.layer_problem import LayerProblem, mean_error
 from qcompiler.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 from qcompiler.solvers import Solver
+from qcompiler.solvers.blocks import on_tables
 
 __all__ = ["BATCH", "OutputErrors", "RoundedWeight", "round_weight", "with_weights"]
 
@@ -41,10 +43,10 @@ class RoundedWeight:
 
     Attributes:
         levels: int8 [G, R, K].
-        scale: float32 [G, R, B].
-        block: products of a row that share a scale; None: all.
+        scale: float32 [G, R, 1].
+        block: products of a row that share a table of levels; None: all have the same one.
         shift: float32 [C], what the bias takes back; None: the layer has no bias.
-        distinct: number of levels of its grid.
+        distinct: number of levels of its grid, or of a table.
     """
 
     levels: NDArray[np.int8]
@@ -55,19 +57,35 @@ class RoundedWeight:
 
     def values(self, layer: Layer) -> Array:
         """The weight in the layer's own shape, float32."""
-        scale = spread_scale(self.scale, self.block, self.levels.shape[2])
-        return np.ascontiguousarray(from_matrix(layer, scale * self.levels.astype(np.float32)))
+        return np.ascontiguousarray(from_matrix(layer, self.scale * self.levels.astype(np.float32)))
 
 
 def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: int) -> RoundedWeight:
-    """The weight of a layer that `as_matrix` has a form for, put on a grid by a solver; a bias takes back the mean error."""
-    layer = inputs.layer
+    """The weight of a layer that `as_matrix` has a form for, put on a grid by a solver; a bias takes back the mean error.
+
+    Blocks run tap by tap, and a row of no more products than a block has none, as `reconstruct-layers` has it.
+    """
+    layer, fit, held = inputs.layer, inputs.fit, inputs.held
     weight = np.asarray(as_matrix(layer, layer.values))
-    grid = family.fit(weight, inputs.fit.gram)
-    problem, held = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (inputs.fit, inputs.held))
-    solution = solver.tuned(problem, held).solve(problem, None, seed)
-    shift = mean_error(problem, solution.weight(grid.block)).reshape(-1).astype(np.float32) if has_bias(layer) else None
-    return RoundedWeight(solution.levels.astype(np.int8), solution.scale, grid.block, shift, len(grid.levels))
+    order = np.arange(weight.shape[2])
+    if family.block is not None and family.block < weight.shape[2]:
+        order = taps_first(layer)
+        weight, fit, held = weight[:, :, order], _reordered(fit, order), _reordered(held, order)
+    every = fit.with_those(held)
+    grid = family.fit(weight, every.gram)
+    block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
+    grid = replace(grid, block=block)
+    seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
+    tuned = solver.tuned(seen, unseen)
+    placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
+    solution = tuned.solve(placed, start, seed)
+    shift = mean_error(placed, solution.weight()).reshape(-1).astype(np.float32) if has_bias(layer) else None
+    levels = solution.levels.astype(np.int8)[:, :, np.argsort(order)]
+    return RoundedWeight(levels, solution.scale, block, shift, len(grid.levels))
+
+
+def _reordered(moments: Moments, order: NDArray[np.intp]) -> Moments:
+    return Moments(moments.gram[:, order[:, None], order], moments.mean[:, order], moments.rows)
 
 
 def with_weights(graph: Graph, chosen: Mapping[str, RoundedWeight]) -> Graph:
@@ -85,16 +103,17 @@ def with_weights(graph: Graph, chosen: Mapping[str, RoundedWeight]) -> Graph:
 
 
 class OutputErrors:
-    """Errors of a float graph's float outputs under changed weights, relative to the outputs' energy.
+    """Errors of a float graph's float outputs under changed weights.
 
     Args:
         graph: the float graph.
         feeds: what to compare on.
         seed: of the folding.
+        loss: of one output; by default its squared error over its energy.
     """
 
-    def __init__(self, graph: Graph, feeds: Sequence[Feed], seed: int = 0) -> None:
-        self._graph, self._feeds, self._seed = graph, feeds, seed
+    def __init__(self, graph: Graph, feeds: Sequence[Feed], seed: int = 0, loss: OutputLoss = SQUARED) -> None:
+        self._graph, self._feeds, self._seed, self._loss = graph, feeds, seed, loss
         runner = Runner(graph)
         self._expected = [float_outputs(runner.run(feed)) for feed in feeds]
 
@@ -105,7 +124,7 @@ class OutputErrors:
             options: by name of a layer's node; at most `BATCH` layers are a good number.
 
         Returns:
-            by name: the losses (squared error over energy, averaged over outputs and feeds), and the error of the outputs, folded to
+            by name: the losses, averaged over outputs and feeds, and the error of the outputs, folded to
             vectors float32 [options, S] whose products are those of the errors, up to a few percent: ``|error|²`` is the loss.
         """
         switchable = _SwitchableGraph(self._graph, list(options))
@@ -118,11 +137,9 @@ class OutputErrors:
     def _errors(self, switchable: _SwitchableGraph, name: str, weight: RoundedWeight) -> tuple[float, Array]:
         settings, total, folded = switchable.settings(name, weight), 0.0, []
         for feed, expected in zip(self._feeds, self._expected, strict=True):
-            got, exact = float_outputs(switchable.run(feed, settings)), [want.astype(np.float64) for want in expected]
-            parts = [
-                (value - want).reshape(-1) / np.sqrt(max(float(np.square(want).sum()), 1e-30) * len(expected) * len(self._feeds))
-                for value, want in zip(got, exact, strict=True)
-            ]
+            got = float_outputs(switchable.run(feed, settings))
+            share = np.sqrt(max(len(expected), 1) * len(self._feeds))
+            parts = [self._loss.error(value, want) / share for value, want in zip(got, expected, strict=True)]
             error = np.concatenate([np.zeros(0), *parts])
             total += float(np.square(error).sum())
             folded.append(_folded(error, self._seed))

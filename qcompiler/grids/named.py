@@ -11,7 +11,7 @@ from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
 from qcompiler.grids.grid import LARGEST_LEVEL, GridFamily, uniform
 
-__all__ = ["GRID_NAMES", "grid_named"]
+__all__ = ["GRID_NAMES", "grid_label", "grid_named"]
 
 GRID_NAMES = (
     "int2 … int8, power2 … power8, power4(0.5), post2 … post5, nf4, fp4 (fp4_e2m1), fp4_e1m2, fp4_e3m0, fp4_bnb, split1 … split6, kmeans2 … kmeans8"
@@ -63,6 +63,11 @@ def grid_named(text: str, block: int | None = None, largest: int | None = None) 
     if match["exponent"] is not None:
         return power(float(match["exponent"]), bits, block, limit)
     return _BY_BITS[match["kind"]](bits, block, limit)
+
+
+def grid_label(family: GridFamily) -> str:
+    """The name by which `grid_named` finds a grid again, with its block."""
+    return family.name if family.block is None else f"{family.name}/{family.block}"
 
 
 def _grid_in_blocks(text: str, largest: int | None) -> GridFamily:

@@ -121,16 +121,48 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class LayerTime:
+    """How long the product of a layer takes on the machine where it was measured.
+
+    Attributes:
+        node: name of the layer's node.
+        nanoseconds: by the bits that the machine keeps of a weight's code: ``"2"``, ``"4"`` and ``"8"`` (also what is in blocks).
+    """
+
+    node: str
+    nanoseconds: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AllocatedTime:
+    """Nanoseconds of the layers' products on the machine, added up.
+
+    Attributes:
+        budget: that they may take.
+        full: with weights of 8 bits.
+        chosen: with the grids that were chosen.
+        layers: what was measured; the next compilation may be given it back.
+    """
+
+    budget: int
+    full: int
+    chosen: int
+    layers: list[LayerTime]
+
+
+@dataclass(frozen=True)
 class Allocation:
     """What the bit allocation found.
 
     Attributes:
-        budget: bytes that the weights may take; None: a loss was asked for.
+        budget: bytes that the weights may take; None: no size was asked for.
         full: bytes of the same weights at 8 bits.
         size: bytes of what was chosen.
         layers: the choice.
         candidates: what was really evaluated; the chosen one is the first.
-        front: predicted trade of bytes against loss, sizes ascending.
+        front: predicted trade of bytes against loss, sizes ascending, however long it takes.
+        time: of the layers' products; None where no time was asked for.
+        loss: what the losses are: ``mse`` or ``kl``.
     """
 
     budget: int | None
@@ -139,6 +171,8 @@ class Allocation:
     layers: list[LayerBits]
     candidates: list[Candidate]
     front: list[tuple[int, float]]
+    time: AllocatedTime | None = None
+    loss: str = "mse"
 
 
 @dataclass(frozen=True)

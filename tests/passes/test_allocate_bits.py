@@ -1,21 +1,31 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
-from qcompiler.passes.allocate_bits import AllocateBits, stored_bytes
+from qcompiler.passes._option_times import measured_times, reported_times
+from qcompiler.passes.allocate_bits import AllocateBits
 from qcompiler.passes.quantize_activations import QuantizeActivations
 from qcompiler.passes.quantize_weights import QuantizeWeights
 from qcompiler.passes.reconstruct_layers import ReconstructLayers
 
+from qcompiler.calibration.gram import layer_inputs
 from qcompiler.calibration.network_loss import NetworkLoss
+from qcompiler.calibration.weight_sensitivity import round_weight
 from qcompiler.errors import OptionError
+from qcompiler.grids import grid_named
 from qcompiler.ir import copy_of, spec_of
+from qcompiler.layer_problem import LayerProblem
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
-from qcompiler.packing import packed
+from qcompiler.packing import coded, packed
 from qcompiler.pass_base import Context
+from qcompiler.report.record import LayerTime
+from qcompiler.solvers import SOLVERS
+from qcompiler.solvers.blocks import on_tables
+from qcompiler.weight_bytes import stored_bytes
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 
@@ -36,12 +46,25 @@ def feeds_of(seeds: range) -> list[dict[str, np.ndarray]]:
     return [{"x": random(16, 6, 8, 8, seed=seed)} for seed in seeds]
 
 
+class Timed(AllocateBits):
+    """A machine on which the products of two layers are fast with few bits, and all others take the same time with any."""
+
+    @staticmethod
+    def clock(graph, names, feed):
+        del graph, feed
+        return [LayerTime(name, {"2": 400, "4": 500, "8": 1000} if name in FAST else {"2": 700, "4": 700, "8": 700}) for name in names]
+
+
+FAST = ("MatMul_9", "MatMul_11")
+FULL = 2 * 1000 + 4 * 700
+
+
 @functools.cache
-def allocated(**options):
+def allocated(kind=AllocateBits, **options):
     """What the pass does with some options; not to be changed, several tests look at it."""
     graph = network()
     ctx = Context(data=feeds_of(range(12)), reference=copy_of(graph))
-    Manager([QuantizeActivations(), QuantizeWeights(), AllocateBits(feeds=2, **options)]).run(graph, ctx)
+    Manager([QuantizeActivations(), QuantizeWeights(), kind(feeds=2, **options)]).run(graph, ctx)
     return graph, ctx
 
 
@@ -84,7 +107,7 @@ def test_reconstruction_on_the_chosen_grids_loses_less_than_uniform_4_bits_of_th
 
     mixed, found = loss(AllocateBits(feeds=2, size_budget=0.505))
     uniform, _ = loss()
-    assert sum(stored_bytes(15, int(layer.values.size)) for layer in find_layers(network())) <= found.budget
+    assert sum(stored_bytes(15, 1, int(layer.values.size)) for layer in find_layers(network())) <= found.budget
     assert mixed < uniform
 
 
@@ -116,6 +139,119 @@ def test_the_same_seed_gives_the_same_choice():
     assert first.report.allocation == second.report.allocation
 
 
+def test_a_budget_of_time_alone_gives_few_bits_to_the_layers_that_they_make_faster():
+    graph, ctx = allocated(Timed, latency_budget=0.9)
+    assert set(FAST) <= {layer.node.name for layer in find_layers(graph)}
+    found = ctx.report.allocation
+    bits = {layer.node: grid_named(layer.grid).bits for layer in found.layers}
+    assert found.budget is None
+    assert found.time.full == FULL
+    assert found.time.chosen <= found.time.budget == int(0.9 * FULL)
+    assert any(bits[name] <= 4 for name in FAST)
+    assert all(bits[name] > 4 for name in bits if name not in FAST)
+
+
+def test_budgets_of_size_and_time_hold_both():
+    found = allocated(Timed, latency_budget=0.83, size_budget=0.6)[1].report.allocation
+    by_size = allocated(size_budget=0.6)[1].report.allocation
+    assert found.size <= found.budget == by_size.budget
+    assert found.time.chosen <= found.time.budget
+    assert all(grid_named(layer.grid).bits <= 4 for layer in found.layers if layer.node in FAST)
+
+
+def test_a_wanted_loss_is_reached_within_the_time():
+    slow, fast = (allocated(Timed, max_loss=0.02, latency_budget=share)[1].report.allocation for share in (1.0, 0.8))
+    assert fast.time.chosen <= 0.8 * FULL
+    assert fast.candidates[0].measured <= 0.02
+    assert fast.size >= slow.size
+
+
+def test_a_time_out_of_reach_is_refused_with_the_smallest_share_there_is():
+    with pytest.raises(OptionError, match="--latency-budget 70%: the smallest share that the menu allows here is 75%"):
+        allocated(Timed, latency_budget=0.7)
+    assert allocated(Timed, latency_budget=0.75)[1].report.allocation.time.chosen == 2 * 400 + 4 * 700
+
+
+def test_where_no_grid_is_faster_the_budget_says_so():
+    class Level(AllocateBits):
+        @staticmethod
+        def clock(graph, names, feed):
+            del graph, feed
+            return [LayerTime(name, dict.fromkeys("248", 10)) for name in names]
+
+    _, ctx = allocated(Level, latency_budget=1.0)
+    assert any("--latency-budget limits nothing" in warning for warning in ctx.report.warnings)
+    with pytest.raises(OptionError, match="100%; none is faster than 8 bits"):
+        allocated(Level, latency_budget=0.9)
+
+
+def test_the_times_of_a_report_are_taken_back(tmp_path):
+    graph, first = allocated(Timed, latency_budget=0.9)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(first.report.as_dict()))
+    again = allocated(latency_budget=0.9, latency_costs=str(path))[1]
+    assert again.report.allocation == first.report.allocation
+    empty = '{"allocation": {"time": {"layers": []}}}'
+    for text, match in (("{}", "holds no times"), ("[", "holds no times"), (empty, "has no time of layer 'Conv_0'")):
+        path.write_text(text)
+        with pytest.raises(OptionError, match=match):
+            reported_times(path, [layer.node.name for layer in find_layers(graph)])
+    with pytest.raises(OptionError, match="No such file"):
+        reported_times(tmp_path / "none.json", [])
+
+
+def test_the_clock_of_the_machine_times_every_layer_at_the_sizes_of_the_feed():
+    graph = network()
+    Manager([QuantizeActivations(), QuantizeWeights()]).run(graph, Context(data=feeds_of(range(2))))
+    times = measured_times(graph, [layer.node.name for layer in find_layers(graph)], feeds_of(range(1))[0])
+    assert [time.node for time in times] == [layer.node.name for layer in find_layers(graph)]
+    assert all(time.nanoseconds["4"] == time.nanoseconds["8"] > 0 for time in times)  # 16 rows
+
+
+def test_blocks_may_be_chosen_and_are_reconstructed():
+    graph = network()
+    ctx = Context(data=feeds_of(range(12)), reference=copy_of(graph))
+    Manager([
+        QuantizeActivations(), QuantizeWeights(), AllocateBits(feeds=2, size_budget=0.53, menu="int2,int4,int4/64,nf4/32,int8"), ReconstructLayers()
+    ]).run(graph, ctx)  # fmt: skip
+    found = ctx.report.allocation
+    assert {layer.grid for layer in found.layers} & {"int4/64", "nf4/32"}
+    assert found.size <= found.budget
+    assert {ctx.grids[layer.node].block for layer in found.layers} & {32, 64}
+
+
+def test_weights_in_blocks_are_those_of_the_tables_and_err_less():
+    graph = network()
+    layer = list(find_layers(graph))[1]
+    inputs = next(iter(layer_inputs(graph, [layer], feeds_of(range(4)))))
+    plain, blocks = (round_weight(inputs, grid_named(name), SOLVERS["gptq"], 0) for name in ("int4", "int4/32"))
+    assert (blocks.block, plain.block, blocks.scale.shape) == (32, None, plain.scale.shape)
+    errors = [float(np.square(weight.values(layer) - layer.values).sum()) for weight in (plain, blocks)]
+    assert errors[1] < errors[0]
+    taps_first = np.moveaxis(blocks.levels.reshape(layer.values.shape), 1, -1).reshape(len(layer.values), -1, 32)
+    assert max(len(np.unique(block)) for row in taps_first for block in row) <= 15 < len(np.unique(blocks.levels))
+
+
+def test_the_divergence_of_a_classifier_is_a_loss_of_its_own():
+    found = {loss: allocated(size_budget=0.4, loss=loss)[1].report.allocation for loss in ("mse", "kl")}
+    assert found["kl"].loss == "kl"
+    assert [layer.loss for layer in found["kl"].layers] != [layer.loss for layer in found["mse"].layers]
+    first, *others = found["kl"].candidates
+    assert first.measured == min(candidate.measured for candidate in [first, *others])
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize(("name", "shape"), [("nf4", (48, 640)), ("int4", (100, 300)), ("kmeans3", (96, 640)), ("int4", (16, 64))])
+def test_stored_bytes_in_blocks_are_those_of_the_file(name, shape, block):
+    weight = np.random.default_rng(0).laplace(size=(1, *shape))
+    grid = grid_named(name, block).fit(weight)
+    problem = LayerProblem(weight, np.eye(shape[1])[None], np.zeros((1, shape[1])), grid, corrects_mean=False)
+    _, solution = on_tables(problem, np.ones((1, shape[1])))
+    found = coded(np.ascontiguousarray(solution.levels[0].T.astype(np.int8)))
+    expected = shape[0] * shape[1] if found is None else found.nbytes
+    assert abs(stored_bytes(len(grid.levels), *shape, block) - expected) <= 16
+
+
 @pytest.mark.parametrize(("distinct", "elements"), [(3, 5000), (7, 5000), (7, 40000), (15, 5001), (31, 40000), (31, 5000), (63, 40000), (255, 5000)])
 def test_stored_bytes_are_those_of_the_file(distinct, elements):
     rng = np.random.default_rng(0)
@@ -127,10 +263,11 @@ def test_stored_bytes_are_those_of_the_file(distinct, elements):
     raw = max(stored.values(), key=lambda tensor: tensor.values.size)
     held = getattr(raw._values, "tensor", None)
     size = raw.values.nbytes if held is None else len(held.raw_data)
-    assert stored_bytes(distinct, elements) == size
+    assert stored_bytes(distinct, 1, elements) == size
 
 
-@pytest.mark.parametrize("options", [{"menu": "int9"}, {"menu": " "}, {"solver": "magic"}])
+@pytest.mark.parametrize("options", [{"menu": "int9"}, {"menu": " "}, {"solver": "magic"}, {"menu": "nf4/64", "solver": "adaround"},
+                                     {"max_loss": 0.1, "size_budget": 0.5}, {"latency_costs": "report.json"}])
 def test_options_are_checked(options):
     with pytest.raises(OptionError):
         AllocateBits(**options)
@@ -139,3 +276,5 @@ def test_options_are_checked(options):
 def test_numbers_are_checked():
     with pytest.raises(ValueError, match="must be positive"):
         AllocateBits(size_budget=0.0)
+    with pytest.raises(ValueError, match="must be positive"):
+        AllocateBits(latency_budget=-1.0)
