@@ -44,8 +44,13 @@ def main() -> int:
     parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
     parser.add_argument("--block", type=int, default=0, metavar="N", help="weights of a channel that have a scale of their own: 32, 64, 128")
     parser.add_argument("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
+    parser.add_argument("--size-budget", type=float, metavar="SHARE", help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5")
+    parser.add_argument("--latency-budget", type=float, metavar="SHARE", help="with --weights auto: time of the layers as a share of 8 bits: 0.8")
     chosen = parse(parser)
-    options = Options(level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations)
+    options = Options(
+        level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations, size_budget=chosen.size_budget,
+        latency_budget=chosen.latency_budget,
+    )
     table = Table(*COLUMNS)
     for name in chosen.models:
         task = task_of(name, chosen.zoo)

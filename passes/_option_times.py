@@ -101,6 +101,6 @@ class OptionTimes:
         fastest = least.time_of(allocate(least, size))
         if fastest > limit:
             smallest = math.ceil(1000 * fastest / max(self.full, 1)) / 10
-            why = "" if self.differ else "; none is faster than 8 bits, for no product here has so few rows (up to 4) that the machine reads codes"
+            why = "" if self.differ else "; none is faster than 8 bits: with these feeds no product has so few rows (up to 4) that codes pay"
             raise OptionError(f"--latency-budget {100 * share:g}%: the smallest share that the menu allows here is {smallest:g}%{why}")
         return limit

@@ -168,7 +168,7 @@ class AllocateBits(Pass):
         times = OptionTimes.of(layers, tables)
         limit = times.budget(self.latency_budget, menu, size)
         if not times.differ:
-            ctx.warn("--latency-budget limits nothing: no product here has so few rows (up to 4) that fewer bits make it faster on the machine")
+            ctx.warn("--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4) that fewer bits are faster")
         return replace(menu, time=times.table), _Limits(size, limit, times)
 
     def _proposals(self, menu: Menu, front: Front, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
@@ -208,6 +208,8 @@ class AllocateBits(Pass):
             choice = np.full(len(menu.cost), option)
             if menu.fits(choice, *budgets):
                 yield f"all {grid_label(family)}", choice
+            elif (capped := _capped(menu, option, limits)) is not None:
+                yield f"at most {grid_label(family)}", capped
 
     def _better(self, one: Candidate, other: Candidate) -> bool:
         if not self.max_loss:
@@ -235,6 +237,15 @@ class AllocateBits(Pass):
         times = limits.times
         time = None if times is None else AllocatedTime(limits.time, times.full, menu.time_of(choice), times.layers)
         ctx.report.allocation = Allocation(budget, full, chosen.size, layers, [chosen, *others], points, time, self.loss)
+
+
+def _capped(menu: Menu, option: int, limits: _Limits) -> Choice | None:
+    """The integer program without options that are larger than this one: nearly this one in all layers, where that is just too large."""
+    cost = np.where(menu.size > menu.size[:, option : option + 1], np.inf, menu.cost)
+    try:
+        return allocate(replace(menu, cost=cost, pairs=None), limits.size, limits.time)
+    except OptionError:
+        return None
 
 
 def _bytes_of(weight: RoundedWeight) -> int:

@@ -34,7 +34,7 @@ def test_wide_activations_are_measured_too():
 
 
 def test_what_the_machine_does_not_run_takes_no_time():
-    assert nanoseconds(LayerShape("MatMul", (), (2,) * 9 + (4, 8), (8, 8), 1, "uint16")) == {}
+    assert nanoseconds(product(1, 70_000, 1, "int16")) == {}  # its accumulator may be too small
 
 
 def test_codes_are_kept_up_to_16_values_and_never_in_blocks():
