@@ -47,7 +47,7 @@ FEEDS_PER_MEASURED = 5
 REPORTED = 40
 """Points of the front that the report keeps."""
 
-DEFAULT_MENU, DEFAULT_SHARE = "int2,int3,int4,int5,int6,int8", 0.5
+DEFAULT_MENU, DEFAULT_SHARE = "kmeans2,kmeans3,kmeans4,kmeans5,kmeans6,int8", 0.5
 
 Choice = NDArray[np.int64]
 Tables = dict[str, list[RoundedWeight]]

@@ -82,7 +82,7 @@ def test_the_chosen_candidate_is_the_best_of_those_really_evaluated():
     _, ctx = allocated(size_budget=0.55)
     first, *others = ctx.report.allocation.candidates
     assert first.measured == min(candidate.measured for candidate in [first, *others])
-    assert {"integer program", "all int4"} <= {candidate.origin for candidate in [first, *others]}
+    assert {"integer program", "all kmeans4"} <= {candidate.origin for candidate in [first, *others]}
     assert all(candidate.size <= ctx.report.allocation.budget for candidate in others)
 
 
