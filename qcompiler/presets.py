@@ -14,7 +14,7 @@ from typing import Any
 
 from qcompiler.errors import OptionError
 from qcompiler.pass_base import Pass
-from qcompiler.passes.allocate_bits import AllocateBits
+from qcompiler.passes.allocate_bits import DEFAULT_SHARE, AllocateBits
 from qcompiler.passes.avoid_saturation import AvoidSaturation
 from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.correct_bias import CorrectBias
@@ -46,6 +46,9 @@ IN_TURN_FROM = 2
 
 LONGEST_ROW, MOMENTS_MB = 1200, 32
 """With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
+
+TABLE_BITS = 4
+"""Most bits below 8 with which a table whose rows have scales of their own leaves packed."""
 
 BUNDLE_ERROR = SnnkBundle.error
 """Error that blocks which are replaced, and the outputs, may have where the user names none."""
@@ -125,7 +128,15 @@ class Preset:
         return (*smooth, *rotate)
 
     def _tables(self) -> Passes:
-        return (RoundTables(grid=self.weights.partition("/")[0]),) if self._few_bits and self.weights != "auto" else ()
+        if self.weights == "auto":
+            return self._tables_of_share()
+        return (RoundTables(grid=self.weights.partition("/")[0]),) if self._few_bits else ()
+
+    def _tables_of_share(self) -> Passes:
+        """Embeddings, which `AllocateBits` does not count, have about the share of their 8 bits that the layers' weights may have."""
+        unlimited = self.size_budget is None and (self.max_loss is not None or self.latency_budget is not None)
+        bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if self.size_budget is None else self.size_budget)), 2)
+        return (RoundTables(grid=f"kmeans{bits}"),) if bits <= TABLE_BITS else ()
 
     def _widths(self) -> Passes:
         if self.activations == "int16":

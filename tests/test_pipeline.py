@@ -109,6 +109,12 @@ def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
     budgets = {"size_budget": 0.25, "latency_budget": 0.8, "latency_costs": "report.json"}
     steps = {step.name: step for step in Preset(2, weights="auto", for_onnx=False, **budgets).pipeline().passes}
     assert {name: getattr(steps["allocate-bits"], name) for name in budgets} == budgets
+    grids = []
+    for share in (0.2, 0.4, 0.5, 0.7, None):
+        preset = Preset(2, weights="auto", for_onnx=False, size_budget=share)
+        grids.append(next((step.grid for step in preset.pipeline().passes if step.name == "round-tables"), None))
+    assert grids == ["kmeans2", "kmeans3", "kmeans4", None, "kmeans4"]
+    assert "round-tables" not in {step.name for step in Preset(2, weights="auto", for_onnx=False, max_loss=0.1).pipeline().passes}
     with pytest.raises(OptionError, match="--max-loss"):
         Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline()
     assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
