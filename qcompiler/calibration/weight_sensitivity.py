@@ -31,6 +31,9 @@ __all__ = ["BATCH", "OutputErrors", "RoundedWeight", "round_weight", "with_weigh
 BATCH = 8
 """Layers whose weights are inputs of one session."""
 
+FITTED = 1 << 18
+"""Weights to which the levels of a grid are fitted, at most: whole rows, evenly spread."""
+
 SKETCH = 2048
 """Length to which the error of the outputs for a feed is folded."""
 
@@ -72,7 +75,7 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
         order = taps_first(layer)
         weight, fit, held = weight[:, :, order], _reordered(fit, order), _reordered(held, order)
     every = fit.with_those(held)
-    grid = family.fit(weight, every.gram)
+    grid = family.fit(weight[:, :: -(-weight.size // FITTED)], every.gram)
     block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
     grid = replace(grid, block=block)
     seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
