@@ -8,7 +8,9 @@ are is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -220,12 +222,29 @@ def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> C
     if len(joint):
         constraints.append(scipy.optimize.LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
-    # without presolve HiGHS seldom has to mend a solution, of which some versions print a line
+    # without presolve HiGHS seldom has to mend a solution, of which some versions print a line: not where JSON may be printed
     how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
-    found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
+    with _off_stdout():
+        found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
+
+
+@contextmanager
+def _off_stdout() -> Iterator[None]:
+    """What native code prints to the process's standard output goes to standard error."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
