@@ -1,9 +1,12 @@
 """Puts the weights of every layer on a grid so that its outputs, not its weights, change least: the layer problem, by a solver of one's choice.
 
 Every layer is fitted by itself to the inputs that it has in the float model (``inputs=float``), or, one after the other, to what the layers before
-really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.retarget`. A solver picks scales and levels on four
-fifths of the calibration feeds, in a hurry; on the fifth that it did not see, its choice must beat plain rounding, else that is what the layer gets.
-That decided, it solves the layer with care on all feeds. A bias, where there is one, takes back the mean error.
+really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.retarget`. Convolutional nets gain by that; MiniLM
+errs as much either way and correlates less, and the few products of convolutional nets make no difference. So ``inputs=mixed`` treats them apart.
+
+A solver picks scales and levels on four fifths of the calibration feeds, in a hurry; on the fifth that it did not see, its choice must beat plain
+rounding, else that is what the layer gets. That decided, it solves the layer with care on all feeds. A bias, where there is one, takes back the mean
+error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
 
@@ -51,16 +54,18 @@ class ReconstructLayers(Pass):
     Attributes:
         grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a factor for each block of 64 products.
         solver: by name.
-        inputs: whose inputs a layer is fitted to: the float model's or the quantized graph's.
-        executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere. For ``inputs=float``.
+        inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions to the latter, matrix products
+            to the former.
+        executor: where layers are solved (`qcompiler.executor.EXECUTORS`); the result is the same everywhere.
         longest: layers with more products in a row than this stay as they are; 0: none.
-        memory: megabytes of moments to hold at once; less means more passes over the feeds. For ``inputs=float``.
+        memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
+            at a time, anyway.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
     grid: str = "int4"
     solver: str = "gptq"
-    inputs: Literal["float", "quantized"] = "float"
+    inputs: Literal["float", "quantized", "mixed"] = "float"
     executor: str = "serial"
     longest: int = 0
     memory: int = 1024
@@ -98,15 +103,15 @@ class ReconstructLayers(Pass):
     def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
         """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
         families = {name: self._checked(ctx.grids.get(name, grid_named(self.grid))) for name in layers}
-        if self.inputs == "quantized":
-            pairs = [(exact[name], layer) for name, layer in layers.items() if name in exact]
-            for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed):
-                yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed)
-            return
-        moments = layer_inputs(source, list(exact.values()), data, seed=ctx.seed, limit=self.memory << 20)
+        behind = {name for name, layer in layers.items() if self.inputs == "quantized" or (self.inputs == "mixed" and layer.node.op == "Conv")}
+        alone = [layer for name, layer in exact.items() if name not in behind]
+        moments = layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20)
         tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed) for item in moments)
         with open_executor(self.executor) as executor:
             yield from executor.map(solve, tasks)
+        pairs = [(exact[name], layer) for name, layer in layers.items() if name in behind and name in exact]
+        for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed):
+            yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed)
 
 
 def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:

@@ -42,7 +42,7 @@ LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
 
 IN_TURN_FROM = 2
-"""Effort from which layers of few bits are fitted one after the other, to what the layers before really give."""
+"""Effort from which convolutions of few bits are fitted one after the other, to what the layers before really give."""
 
 LONGEST_ROW, MOMENTS_MB = 1200, 32
 """With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
@@ -150,7 +150,7 @@ class Preset:
 
     def _levels(self) -> Passes:
         """What puts weights on their grid."""
-        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "quantized" if self.level >= IN_TURN_FROM else "float"}
+        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "mixed" if self.level >= IN_TURN_FROM else "float"}
         if self.weights == "auto":
             names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
             budgets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -132,9 +132,9 @@ def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() 
 
 
 @pytest.mark.parametrize(("level", "weights", "inputs"), [
-    (1, "nf4", "float"), (2, "nf4", "quantized"), (3, "auto", "quantized"), (2, "int8", "float"),
+    (1, "nf4", "float"), (2, "nf4", "mixed"), (3, "auto", "mixed"), (2, "int8", "float"),
 ])  # fmt: skip
-def test_layers_of_few_bits_are_fitted_to_what_those_before_give(level: int, weights: str, inputs: str) -> None:
+def test_convolutions_of_few_bits_are_fitted_to_what_the_layers_before_give(level: int, weights: str, inputs: str) -> None:
     steps = [step for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes if isinstance(step, ReconstructLayers)]
     assert [step.inputs for step in steps] == [inputs]
 

@@ -133,6 +133,8 @@ def layer_inputs(
     Raises:
         DataError: no feed at all.
     """
+    if not layers:
+        return
     feeds = count_feeds(data)
     if feeds == 0:
         raise DataError("the calibration set is empty; give at least one feed")

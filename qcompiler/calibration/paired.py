@@ -81,6 +81,8 @@ def paired_inputs(
     Raises:
         DataError: no feed at all.
     """
+    if not pairs:
+        return
     feeds = count_feeds(data)
     if feeds == 0:
         raise DataError("the calibration set is empty; give at least one feed")

@@ -57,5 +57,6 @@ def test_a_layer_changed_on_the_way_shows_in_the_next():
 
 
 def test_no_feeds_are_refused():
+    source, graph = network(), network()
     with pytest.raises(DataError, match="calibration set is empty"):
-        next(paired_inputs(network(), network(), [], []))
+        next(paired_inputs(source, graph, list(zip(find_layers(source), find_layers(graph), strict=True)), []))

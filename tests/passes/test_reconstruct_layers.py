@@ -220,6 +220,14 @@ def test_without_a_float_model_at_hand_the_graph_as_it_was_is_the_target():
     assert deep_error("quantized", reference=False)[0] < deep_error("float")[0]
 
 
+def test_mixed_inputs_are_quantized_for_convolutions_and_the_float_models_for_products():
+    ways = [compiled(inputs=inputs, grid="int3")[0] for inputs in ("float", "quantized", "mixed")]
+    alone, behind, mixed = ([layer.values for layer in find_layers(graph)] for graph in ways)
+    for got, want, other in zip(mixed, [*behind[:2], alone[2]], [*alone[:2], behind[2]], strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert not np.array_equal(got, other)
+
+
 def test_layers_that_wait_for_others_are_not_spread_over_processes():
     with pytest.raises(ValueError, match="leave executor out"):
         ReconstructLayers(inputs="quantized", executor="processes")
