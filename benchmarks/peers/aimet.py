@@ -11,13 +11,13 @@ import time
 import aimet_onnx
 from aimet_onnx.cross_layer_equalization import equalize_model
 from feeds import read_feeds, write_answers
-from opset import recent
+from opset import recent, shaped, with_initializers
 
 
 def main(model, calibration, test, answers, bits, iterations):
     """Quantize and simulate in float; no quantized file is written."""
     data, start = read_feeds(calibration), time.perf_counter()
-    network = recent(model)
+    network = with_initializers(shaped(recent(model), data[0]))
     if iterations:
         equalize_model(network)
     sim = aimet_onnx.QuantizationSimModel(network, param_type=f"int{bits}", activation_type="int8", quant_scheme="min_max")

@@ -2,7 +2,7 @@
 
 python modelopt_onnx.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE [METHOD]
 
-MODE is ``int8`` (METHOD ``max`` or ``entropy``) or ``int4`` (METHOD ``awq_lite``, ``awq_clip`` or ``rtn_dq``; a scale for each block, activations float).
+MODE is ``int8`` (METHOD ``max`` or ``entropy``) or ``int4`` (METHOD ``awq_lite`` or ``awq_clip``; a scale for each block, activations float).
 """
 
 from __future__ import annotations

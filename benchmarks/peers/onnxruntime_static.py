@@ -14,7 +14,7 @@ import onnxruntime as ort
 from feeds import read_feeds, write_answers
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from opset import recent
+from opset import recent_path
 
 
 class Reader(CalibrationDataReader):
@@ -33,7 +33,7 @@ def main(model, calibration, test, answers, bits):
     data, start = read_feeds(calibration), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "out.onnx"
-        quant_pre_process(recent(model), str(prepared), skip_symbolic_shape=True)
+        quant_pre_process(recent_path(model, Path(folder)), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared), str(result), Reader(data), quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt4 if bits == 4 else QuantType.QInt8,

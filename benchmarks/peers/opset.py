@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import version_converter
@@ -16,6 +17,25 @@ def recent(model: str) -> onnx.ModelProto:
     network = onnx.load(model)
     default = next(entry.version for entry in network.opset_import if entry.domain in ("", "ai.onnx"))
     return network if default >= LEAST else version_converter.convert_version(network, WANTED)
+
+
+def shaped(network: onnx.ModelProto, feed: dict[str, Any]) -> onnx.ModelProto:
+    """The model with inputs as large as those of a feed, for peers that make up inputs of their own."""
+    for value in network.graph.input:
+        del value.type.tensor_type.shape.dim[:]
+        for size in feed[value.name].shape:
+            value.type.tensor_type.shape.dim.add().dim_value = size
+    return network
+
+
+def with_initializers(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with initializers in the place of Constant nodes, for peers that look for weights among those alone."""
+    constants = [node for node in network.graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    for node in constants:
+        network.graph.initializer.add().CopyFrom(node.attribute[0].t)
+        network.graph.initializer[-1].name = node.output[0]
+        network.graph.node.remove(node)
+    return network
 
 
 def recent_path(model: str, folder: Path) -> str:
