@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 from feeds import read_feeds, write_answers
 from onnx_neural_compressor.data_reader import CalibrationDataReader
@@ -48,7 +49,7 @@ def weights_alone(model, result, reader, mode):
     }[mode]()
     quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, algo_config=how, n_bits=4)
     quantizer.process()
-    quantizer.model.save_model_to_file(result) if hasattr(quantizer.model, "save_model_to_file") else quantizer.model.save(result)
+    onnx.save(getattr(quantizer.model, "model", quantizer.model), result)
 
 
 def main(model, calibration, test, answers, mode):

@@ -17,13 +17,13 @@ import nncf
 import onnx
 import onnxruntime as ort
 from feeds import read_feeds, write_answers
-from opset import recent
+from opset import FOUR_BITS, LEAST, recent
 
 
 def main(model, calibration, test, answers, mode):
     """Quantize and run."""
     data, start = read_feeds(calibration), time.perf_counter()
-    network = recent(model)
+    network = recent(model, FOUR_BITS if mode.startswith("int4") else LEAST)
     kind = nncf.ModelType.TRANSFORMER if any(node.op_type == "Softmax" for node in network.graph.node[:-1]) else None
     if mode.startswith("int4"):
         fit = mode == "int4-fit"

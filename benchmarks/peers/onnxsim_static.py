@@ -2,8 +2,9 @@
 
 python onnxsim_static.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE [ITERATIONS]
 
-MODE is ``minmax``, ``adaround`` or ``adaquant`` (all int8, per channel), or ``int4``, ``int4-gptq``, ``int4-adaround`` (weights of products alone,
-a scale for each block of neighbours; activations float).
+MODE, all of 8 bits per channel: ``minmax`` (every tensor), with ``adaround`` or ``adaquant`` after it; ``products`` (what products and convolutions
+multiply, all else float), with ``products-adaquant`` after it. Weights of products alone on 4 bits, a scale for each block of neighbours,
+activations float: ``int4``, ``int4-gptq``, ``int4-adaround``.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ from opset import recent
 
 def quantized(network, data, mode, iterations):
     """The model by one of the modes."""
-    if not mode.startswith("int4"):
-        network = onnxsim.simplify(network)[0]
-        static = quantize_full_qdq(network, data)
-        if mode == "minmax":
-            return static
-        return finetune(network, static, data, FinetuneOptions(algorithm=mode, num_iterations=iterations))[0]
-    blocks = onnxsim.quantize_weight_only_int4(network)
-    if mode == "int4":
-        return blocks
-    return {"int4-gptq": onnxsim.apply_gptq, "int4-adaround": onnxsim.apply_adaround}[mode](network, blocks, data)
+    network = onnxsim.simplify(network)[0]
+    if mode == "minmax":
+        return quantize_full_qdq(network, data)
+    if mode.startswith("ada"):
+        return finetune(network, quantize_full_qdq(network, data), data, FinetuneOptions(algorithm=mode, num_iterations=iterations))[0]
+    first, _, second = mode.partition("-")
+    start = onnxsim.quantize_static(network, data) if first == "products" else onnxsim.quantize_weight_only_int4(network)
+    steps = {"adaquant": onnxsim.apply_adaquant, "gptq": onnxsim.apply_gptq, "adaround": onnxsim.apply_adaround}
+    return steps[second](network, start, data) if second else start
 
 
 def main(model, calibration, test, answers, mode, iterations):

@@ -8,15 +8,15 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
-LEAST, WANTED = 13, 17
-"""Scales per channel came with operator set 13; older models are converted."""
+LEAST, WANTED, FOUR_BITS = 13, 17, 21
+"""Scales per channel came with operator set 13, weights of 4 bits with 21; older models are converted."""
 
 
-def recent(model: str) -> onnx.ModelProto:
-    """The model, converted where its operator set knows no scales per channel."""
+def recent(model: str, least: int = LEAST) -> onnx.ModelProto:
+    """The model, converted where its operator set is older than the least that will do."""
     network = onnx.load(model)
     default = next(entry.version for entry in network.opset_import if entry.domain in ("", "ai.onnx"))
-    return network if default >= LEAST else version_converter.convert_version(network, WANTED)
+    return network if default >= least else version_converter.convert_version(network, max(least, WANTED))
 
 
 def shaped(network: onnx.ModelProto, feed: dict[str, Any]) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ MODE is ``minmax``, ``cle``, ``bias``, ``adaround`` or ``adaquant``.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -54,6 +55,7 @@ def main(model, calibration, test, answers, mode, iterations):
         algo_config=steps,
     )
     with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # it leaves files where it runs
         result = Path(folder) / "out.onnx"
         ModelQuantizer(config).quantize_model(recent_path(model, Path(folder)), str(result), Reader(data))
         seconds = time.perf_counter() - start
