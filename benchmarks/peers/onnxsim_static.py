@@ -20,7 +20,7 @@ import onnxsim
 from feeds import read_feeds, write_answers
 from onnxsim.full_qdq import quantize_full_qdq
 from onnxsim.quark_finetune import FinetuneOptions, finetune
-from opset import recent
+from opset import FOUR_BITS, LEAST, recent
 
 
 def quantized(network, data, mode, iterations):
@@ -39,7 +39,7 @@ def quantized(network, data, mode, iterations):
 def main(model, calibration, test, answers, mode, iterations):
     """Quantize and run."""
     data, start = read_feeds(calibration), time.perf_counter()
-    found = quantized(recent(model), data, mode, iterations)
+    found = quantized(recent(model, FOUR_BITS if mode.startswith("int4") else LEAST), data, mode, iterations)
     seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "out.onnx"
