@@ -2,19 +2,22 @@
 
     python -m benchmarks.accuracy digits lines languages
     python -m benchmarks.accuracy --zoo FOLDER effnet minilm ocr_rec ocr_cls
+    python -m benchmarks.accuracy --zoo FOLDER effnet -O1 --bits W8A8 W4A8 W4A4 W3A8 W2A8 --json results.json
 
 Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored four times on its test
 feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fused integer kernels; the same file on the machine; and
-``out.qprog`` on the machine.
+``out.qprog`` on the machine. With ``--json`` results are kept as they come, and a run that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,30 @@ from qcompiler.commands.executors import open_executor
 from qcompiler.errors import QCompilerError
 from qcompiler.runner import Runner
 
-COLUMNS = ("model", "ran by", "score", "same class", "SQNR", "ms", "bytes", "compiled in")
+COLUMNS = ("model", "preset", "ran by", "score", "same class", "SQNR", "ms", "bytes", "compiled in")
 THREADS = 2
 
+BITS = {"W8A8": ("int8", "uint8"), "W4A8": ("int4", "uint8"), "W4A4": ("int4", "uint4"), "W3A8": ("kmeans3", "uint8"), "W2A8": ("kmeans2", "uint8")}
+"""Grid of the weights and type of the activations, by the bits of both."""
+
+FLOAT = "float"
+
 Run = Callable[[Feed], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; the float model's has nothing to be compared with."""
+
+    model: str
+    preset: str
+    ran_by: str
+    score: str
+    same: float | None
+    sqnr_db: float | None
+    milliseconds: float
+    bytes: int
+    seconds: float | None
 
 
 def main() -> int:
@@ -46,29 +69,53 @@ def main() -> int:
     parser.add_argument("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
     parser.add_argument("--size-budget", type=float, metavar="SHARE", help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5")
     parser.add_argument("--latency-budget", type=float, metavar="SHARE", help="with --weights auto: time of the layers as a share of 8 bits: 0.8")
+    parser.add_argument("--bits", nargs="+", choices=BITS, metavar="BITS", help=f"these one after the other, instead of the two: {', '.join(BITS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
     chosen = parse(parser)
     options = Options(
         level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations, size_budget=chosen.size_budget,
         latency_budget=chosen.latency_budget,
-    )
-    table = Table(*COLUMNS)
+    )  # fmt: skip
+    wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()] or [options]
+    rows = [Row(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
+    status = 0
     for name in chosen.models:
+        known = {row.preset for row in rows if row.model == name}
+        left = [options for options in wanted if preset_name(options) not in known]
+        if not left:
+            continue
         task = task_of(name, chosen.zoo)
-        try:
-            for row in measure(task, options):
-                table.add_row(*row)
-        except QCompilerError as error:
-            print(f"error: {name}: {error}", file=sys.stderr)
-            return 2
-        table.add_section()
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-    return 0
+        reference, median = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)
+        if FLOAT not in known:
+            rows.append(Row(name, FLOAT, "onnxruntime", score_text(task, reference), None, None, median, task.model.stat().st_size, None))
+        for options in left:
+            try:
+                rows.extend(list(measure(task, reference, options)))
+            except QCompilerError as error:
+                print(f"error: {name}, {preset_name(options)}: {error}", file=sys.stderr)
+                status = 2
+            if chosen.json:
+                chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    shown = {FLOAT, *map(preset_name, wanted)}
+    Console(width=None if sys.stdout.isatty() else 140).print(table([row for row in rows if row.preset in shown], chosen.models))
+    return status
 
 
-def measure(task: Task, options: Options) -> Iterator[tuple[str, ...]]:
-    """Four lines of the table."""
-    reference, median = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)
-    yield task.name, "float, onnxruntime", score_text(task, reference), "", "", f"{median:.2f}", f"{task.model.stat().st_size:,}", ""
+def preset_name(options: Options) -> str:
+    """What the rows of one way to compile are known by: ``-O1 W4A8``, or grid and type where no bits are named so."""
+    known = {pair: bits for bits, pair in BITS.items()}
+    parts = [known.get((options.weights, options.activations), f"{options.weights}, {options.activations}")]
+    if options.block:
+        parts.append(f"blocks of {options.block}")
+    if options.size_budget is not None:
+        parts.append(f"size {options.size_budget:g}")
+    if options.latency_budget is not None:
+        parts.append(f"latency {options.latency_budget:g}")
+    return f"-O{options.level} {', '.join(parts)}"
+
+
+def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
+    """Three lines of the table."""
     with tempfile.TemporaryDirectory() as folder:
         model, program = Path(folder) / "out.onnx", Path(folder) / "out.qprog"
         seconds = {path: compile_to(path, task, options) for path in (model, program)}
@@ -78,9 +125,9 @@ def measure(task: Task, options: Options) -> Iterator[tuple[str, ...]]:
             ("out.qprog, machine", program, open_executor(program).run),
         ):
             answers, median = answers_of(run, task)
-            same = f"{agreement(reference, answers):.3f}" if task.classifies else ""
-            figures = (same, f"{sqnr_db(reference, answers):.1f} dB", f"{median:.2f}")
-            yield "", label, score_text(task, answers), *figures, f"{path.stat().st_size:,}", f"{seconds[path]:.1f} s"
+            same = agreement(reference, answers) if task.classifies else None
+            figures = (score_text(task, answers), same, sqnr_db(reference, answers), median, path.stat().st_size, seconds[path])
+            yield Row(task.name, preset_name(options), label, *figures)
 
 
 def compile_to(path: Path, task: Task, options: Options) -> float:
@@ -104,6 +151,18 @@ def answers_of(run: Run, task: Task) -> tuple[Answers, float]:
 def score_text(task: Task, answers: Answers) -> str:
     """The task's own figures."""
     return ", ".join(f"{name} {value:.3f}" for name, value in task.score(answers).items())
+
+
+def table(rows: Sequence[Row], models: Sequence[str]) -> Table:
+    """The results for people, a section for each model."""
+    shown = Table(*COLUMNS)
+    for model in models:
+        for row in (row for row in rows if row.model == model):
+            same, noise = "" if row.same is None else f"{row.same:.3f}", "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
+            seconds = "" if row.seconds is None else f"{row.seconds:.1f} s"
+            shown.add_row(model, row.preset, row.ran_by, row.score, same, noise, f"{row.milliseconds:.2f}", f"{row.bytes:,}", seconds)
+        shown.add_section()
+    return shown
 
 
 if __name__ == "__main__":

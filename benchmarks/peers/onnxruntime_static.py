@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
-from feeds import read_feeds
+from feeds import read_feeds, write_answers
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from opset import recent_path
 
 
 class Reader(CalibrationDataReader):
@@ -29,19 +29,18 @@ class Reader(CalibrationDataReader):
 
 
 def main(model, calibration, test, answers, bits):
-    """Quantize, run, write the first output for every test feed and the seconds that compiling took."""
+    """Quantize and run."""
     data, start = read_feeds(calibration), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "out.onnx"
-        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
+        quant_pre_process(recent_path(model, Path(folder)), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared), str(result), Reader(data), quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt4 if bits == 4 else QuantType.QInt8,
         )
         seconds = time.perf_counter() - start
         session = ort.InferenceSession(str(result), providers=["CPUExecutionProvider"])
-        found = {str(index): session.run(None, feed)[0] for index, feed in enumerate(read_feeds(test))}
-    np.savez(answers, seconds=seconds, **found)
+        write_answers(answers, session, test, seconds, result)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,39 @@
 """This project, as a peer like the others: the `.onnx` file it writes, run by onnxruntime; see `benchmarks.accuracy_peers`.
 
-python ours.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz WEIGHTS LEVEL
+python ours.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz WEIGHTS LEVEL [--widen off] [--no-avoid-saturation]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
-from feeds import read_feeds
+from feeds import read_feeds, write_answers
 
 import qcompiler
 from qcompiler.api import Options
 
 
-def main(model, calibration, test, answers, weights, level):
-    """Compile, write the first output for every test feed and the seconds that compiling took."""
-    data = read_feeds(calibration)
+def main():
+    """Compile and run."""
+    parser = argparse.ArgumentParser()
+    for name in ("model", "calibration", "test", "answers", "weights"):
+        parser.add_argument(name)
+    parser.add_argument("level", type=int)
+    parser.add_argument("--widen", default="auto")
+    parser.add_argument("--no-avoid-saturation", action="store_true")
+    chosen = parser.parse_args()
+    options = Options(chosen.level, weights=chosen.weights, widen=chosen.widen, avoid_saturation=not chosen.no_avoid_saturation)
+    data = read_feeds(chosen.calibration)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / "out.onnx", time.perf_counter()
-        qcompiler.compile(model, data=data, options=Options(weights=weights, level=level)).save(path)
+        qcompiler.compile(chosen.model, data=data, options=options).save(path)
         seconds = time.perf_counter() - start
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = {str(index): session.run(None, feed)[0] for index, feed in enumerate(read_feeds(test))}
-    np.savez(answers, seconds=seconds, **found)
+        write_answers(chosen.answers, ort.InferenceSession(path, providers=["CPUExecutionProvider"]), chosen.test, seconds, path)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:6], int(sys.argv[6]))
+    main()
