@@ -60,6 +60,7 @@ class ReconstructLayers(Pass):
         longest: layers with more products in a row than this stay as they are; 0: none.
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
             at a time, anyway.
+        mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.calibration.mixup`).
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -69,6 +70,7 @@ class ReconstructLayers(Pass):
     executor: str = "serial"
     longest: int = 0
     memory: int = 1024
+    mixup: bool = True
 
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
@@ -110,7 +112,7 @@ class ReconstructLayers(Pass):
         with open_executor(self.executor) as executor:
             yield from executor.map(solve, tasks)
         pairs = [(exact[name], layer) for name, layer in layers.items() if name in behind and name in exact]
-        for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed):
+        for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed, mixup=self.mixup):
             yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed)
 
 

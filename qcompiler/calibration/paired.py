@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import Moments, ProductSum, rows_of_feed
+from qcompiler.calibration.mixup import with_mixtures
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.calibration.prefix import Prefix
 from qcompiler.errors import DataError
@@ -67,7 +68,7 @@ def _moments(total: ProductSum) -> PairedMoments:
 
 
 def paired_inputs(
-    source: Graph, graph: Graph, pairs: Sequence[tuple[Layer, Layer]], data: Iterable[Feed], *, seed: int = 0
+    source: Graph, graph: Graph, pairs: Sequence[tuple[Layer, Layer]], data: Iterable[Feed], *, seed: int = 0, mixup: bool = False
 ) -> Iterator[PairedInputs]:
     """The moments of each layer's inputs in both graphs.
 
@@ -77,6 +78,7 @@ def paired_inputs(
         pairs: each layer in ``source`` and in ``graph``, in the order of ``graph``; Conv, Gemm and MatMul.
         data: feeds.
         seed: of the split and of the draws.
+        mixup: fit to mixtures of feeds besides, see `qcompiler.calibration.mixup`.
 
     Raises:
         DataError: no feed at all.
@@ -86,7 +88,10 @@ def paired_inputs(
     feeds = count_feeds(data)
     if feeds == 0:
         raise DataError("the calibration set is empty; give at least one feed")
-    exact_values, given_values, held = Prefix(source, data, feeds), Prefix(graph, data, feeds), held_out(feeds, seed)
+    held = held_out(feeds, seed)
+    if held and mixup:
+        data, feeds = with_mixtures(data, feeds, held, seed)
+    exact_values, given_values = Prefix(source, data, feeds), Prefix(graph, data, feeds)
     for index, (exact, layer) in enumerate(pairs):
         groups, products = products_of_row(layer)
         count = rows_of_feed(products, feeds)
