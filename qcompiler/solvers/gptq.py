@@ -181,13 +181,33 @@ def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:
     if not np.isfinite(diagonals).all() or not np.isfinite(problem.weight).all():
         raise ValueError("the weights of the layer or the Gram matrix of its inputs are not finite")
     order = np.argsort(diagonals, axis=1, kind="stable") if act_order else np.tile(np.arange(products - 1, -1, -1), (groups, 1))
-    lower = np.empty((groups, products, products))
-    for group in range(groups):
-        unit = float(np.maximum(diagonals[group], 0).mean()) or 1.0
-        _factorize_group(problem, group, order[group], (damping * unit, SMALLEST_DAMPING * unit), lower[group])
+    lower = _factorize_all(problem, order, damping * _units(diagonals)) if products <= SHORT else None
+    if lower is None:
+        lower = np.empty((groups, products, products))
+        for group, unit in enumerate(_units(diagonals)):
+            _factorize_group(problem, group, order[group], (damping * unit, SMALLEST_DAMPING * unit), lower[group])
     diagonal = np.diagonal(lower, axis1=1, axis2=2).copy()
     lower /= diagonal[:, None, :]
     return Factor(order, lower, diagonal)
+
+
+def _units(diagonals: Floats) -> Floats:
+    """What dampings are relative to, float64 [G]: the mean of the diagonal, 1 where that is 0."""
+    means = np.maximum(diagonals, 0).mean(axis=1)
+    return np.where(means > 0, means, 1.0)
+
+
+def _factorize_all(problem: LayerProblem, order: NDArray[np.intp], added: Floats) -> Floats | None:
+    """The lower factors of many small damped metrics at once; None where one of them fails."""
+    metrics = np.take_along_axis(np.take_along_axis(problem.gram, order[:, :, None], axis=1), order[:, None, :], axis=2)
+    if problem.corrects_mean:
+        mean = np.take_along_axis(problem.mean, order, axis=1)
+        metrics -= mean[:, :, None] * mean[:, None, :]
+    metrics += added[:, None, None] * np.eye(order.shape[1])
+    try:
+        return np.asarray(np.linalg.cholesky(metrics))
+    except np.linalg.LinAlgError:
+        return None
 
 
 def _factorize_group(problem: LayerProblem, group: int, order: NDArray[np.intp], damping: tuple[float, float], out: Floats) -> None:
