@@ -4,8 +4,9 @@ A constant of 8- or 16-bit integers that takes at most 64 different values is wr
 inputs of these are constants, so a runtime evaluates them once, when it loads the file, and then runs what it would have run anyway:
 
 * up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) → Cast;
-* any other up to 4 or 16 values: ``UINT2`` or ``UINT4`` codes → Cast → Gather from the values (``UINT4`` where opset 25 is out of reach);
-* up to 8, 32 or 64 values: codes of 3, 5 or 6 bits, as many as fit in a ``UINT64`` → BitShift → BitwiseAnd → Cast → Gather;
+* any other up to 4 or 16 values: ``UINT2`` or ``UINT4`` codes → Cast → Gather from the values;
+* up to 8, 32 or 64 values, and up to 4 where opset 25 is out of reach: codes of 3, 5, 6 or 2 bits, as many as fit in a ``UINT64`` → BitShift →
+  BitwiseAnd → Cast → Gather;
 * as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for each;
 * blocks of rows or columns that share 16 tables (`qcompiler.grids.blocks`): ``UINT4`` numbers of tables → Cast → Gather, a number for each weight →
   Mul by the length of a table → Add of the codes → Gather from the tables; of a convolution, whose blocks run tap by tap, → Reshape → Transpose.
@@ -40,7 +41,7 @@ MOST_IN_ROW = 16
 BLOCK_SIZES = (4, 8, 16)
 """Values of a table that blocks have in common."""
 WORDS_FROM = 1 << 14
-"""Elements from which codes of 3, 5 or 6 bits are worth their nodes."""
+"""Elements from which codes in words are worth their nodes."""
 MOST_SHARE = 0.75
 """Share of its size that a constant with several tables may keep."""
 LEAST_SAVED = 0.05
@@ -252,7 +253,7 @@ class _Packer:
 
     def _index(self, name: str, code: Coded) -> Tensor:
         """The codes as int32."""
-        if code.bits in (3, 5, 6):
+        if code.bits in (3, 5, 6) or (code.bits == 2 and not self._pairs and code.codes.size >= WORDS_FROM):
             return self._from_words(name, code)
         kind = _UINT2 if code.bits == 2 and self._pairs else TensorProto.UINT4
         return self._cast(name, self._stored(name, code.codes, kind), np.dtype(np.int32))

@@ -106,13 +106,18 @@ def test_tables_of_few_values_leave_packed_and_come_back(levels: list[int] | str
     np.testing.assert_array_equal(stored(load_graph(model), dtype), [k])
 
 
-def test_two_bits_take_four_where_onnx_does_not_know_them_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("words_from", "version", "least", "most"), [(1 << 14, 18, 1 / 4, 0.4), (1 << 15, 21, 1 / 2, 0.65)])
+def test_two_bits_go_in_words_or_take_four_where_onnx_does_not_know_them_yet(
+    words_from: int, version: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 24)
-    k = codes([-1, 0, 1])
+    monkeypatch.setattr(packing, "WORDS_FROM", words_from)
+    k, feed = codes([-1, 0, 1]), {"x": np.random.default_rng(2).standard_normal((3, 128)).astype(np.float32)}
     model = export.to_model(layer(k))
-    assert model.opset_import[0].version == 21
-    assert k.size / 2 < model.ByteSize() < k.size * 0.65
+    assert model.opset_import[0].version == version
+    assert least * k.size < model.ByteSize() < most * k.size
     np.testing.assert_array_equal(stored(load_graph(model), np.int8), [k])
+    np.testing.assert_array_equal(Runner(model).run(feed)["y"], Runner(layer(k)).run(feed)["y"])
 
 
 def test_a_graph_that_cannot_reach_a_newer_opset_stays_as_it_is() -> None:
