@@ -17,7 +17,7 @@ from ..layers import has_bias
 from ..report.record import Reconstruction
 from ..retarget import RIDGES, OutputError, mean_shift, retargeted
 from ..solvers import SOLVERS, Nearest
-from ._solved import Choice, Solved, choices, fitted_grid, has_blocks, label, reordered, solution_of
+from ._solved import Choice, Solved, choices, fitted_grid, has_blocks, label, solution_of
 
 Array = NDArray[Any]
 
@@ -52,12 +52,8 @@ def _paired_layer(inputs: PairedInputs, family: GridFamily) -> _PairedLayer:
     weight = np.asarray(as_matrix(layer, layer.values))
     if has_blocks(family, weight):
         order = taps_first(layer)
-        weight, fit, held = weight[:, :, order], _reordered_pair(fit, order), _reordered_pair(held, order)
+        weight, fit, held = weight[:, :, order], fit.reordered(order), held.reordered(order)
     return _PairedLayer(weight, has_bias(layer), fit, held)
-
-
-def _reordered_pair(moments: PairedMoments, order: NDArray[np.intp]) -> PairedMoments:
-    return PairedMoments(reordered(moments.exact, order), reordered(moments.given, order), moments.cross[:, order[:, None], order])
 
 
 def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int) -> Solved:

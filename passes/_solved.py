@@ -81,7 +81,7 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
     weight, fit, held = np.asarray(as_matrix(layer, layer.values)), inputs.fit, inputs.held
     if has_blocks(family, weight):
         order = taps_first(layer)
-        weight, fit, held = weight[:, :, order], reordered(fit, order), reordered(held, order)
+        weight, fit, held = weight[:, :, order], fit.reordered(order), held.reordered(order)
     return Task(layer.node.name, weight, has_bias(layer), family, fit, held, solver, seed)
 
 
@@ -117,10 +117,6 @@ def fitted_grid(family: GridFamily, weight: Array, gram: Array) -> Grid:
     """The grid of a weight, without blocks where a row is no longer than one."""
     grid = family.fit(weight, gram)
     return grid if has_blocks(grid, weight) else replace(grid, block=None)
-
-
-def reordered(moments: Moments, order: NDArray[np.intp]) -> Moments:
-    return Moments(moments.gram[:, order[:, None], order], moments.mean[:, order], moments.rows)
 
 
 def choices(grid: Grid) -> tuple[Grid, ...]:

@@ -61,6 +61,10 @@ class Moments:
         mine, theirs = self.rows / rows, other.rows / rows
         return Moments(mine * self.gram + theirs * other.gram, mine * self.mean + theirs * other.mean, rows)
 
+    def reordered(self, order: NDArray[np.intp]) -> Moments:
+        """Those of vectors whose elements stand in another order."""
+        return Moments(self.gram[:, order[:, None], order], self.mean[:, order], self.rows)
+
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:

@@ -51,6 +51,10 @@ class PairedMoments:
         mine, theirs = self.exact.rows / max(exact.rows, 1), other.exact.rows / max(exact.rows, 1)
         return PairedMoments(exact, given, mine * self.cross + theirs * other.cross)
 
+    def reordered(self, order: NDArray[np.intp]) -> PairedMoments:
+        """Those of vectors whose elements stand in another order."""
+        return PairedMoments(self.exact.reordered(order), self.given.reordered(order), self.cross[:, order[:, None], order])
+
 
 @dataclass(frozen=True, eq=False)
 class PairedInputs:

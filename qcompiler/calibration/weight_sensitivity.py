@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.gram import LayerInputs, Moments
+from qcompiler.blas import steady_blas
+from qcompiler.calibration.gram import LayerInputs
 from qcompiler.calibration.network_loss import SQUARED, float_outputs
 from qcompiler.calibration.output_loss import OutputLoss
 from qcompiler.calibration.patches import as_matrix, from_matrix, taps_first
@@ -73,22 +74,19 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
     order = np.arange(weight.shape[2])
     if family.block is not None and family.block < weight.shape[2]:
         order = taps_first(layer)
-        weight, fit, held = weight[:, :, order], _reordered(fit, order), _reordered(held, order)
+        weight, fit, held = weight[:, :, order], fit.reordered(order), held.reordered(order)
     every = fit.with_those(held)
     grid = family.fit(weight[:, :: -(-weight.size // FITTED)], every.gram)
     block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
     grid = replace(grid, block=block)
     seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
-    tuned = solver.tuned(seen, unseen)
-    placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
-    solution = tuned.solve(placed, start, seed)
+    with steady_blas(weight.shape[2]):
+        tuned = solver.tuned(seen, unseen)
+        placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
+        solution = tuned.solve(placed, start, seed)
     shift = mean_error(placed, solution.weight()).reshape(-1).astype(np.float32) if has_bias(layer) else None
     levels = solution.levels.astype(np.int8)[:, :, np.argsort(order)]
     return RoundedWeight(levels, solution.scale, block, shift, len(grid.levels))
-
-
-def _reordered(moments: Moments, order: NDArray[np.intp]) -> Moments:
-    return Moments(moments.gram[:, order[:, None], order], moments.mean[:, order], moments.rows)
 
 
 def with_weights(graph: Graph, chosen: Mapping[str, RoundedWeight]) -> Graph:
