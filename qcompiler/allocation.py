@@ -224,7 +224,7 @@ def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> C
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
     # without presolve HiGHS seldom has to mend a solution, of which some versions print a line: not where JSON may be printed
     how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
-    with _off_stdout():
+    with _silent():
         found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
@@ -232,15 +232,17 @@ def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> C
 
 
 @contextmanager
-def _off_stdout() -> Iterator[None]:
-    """What native code prints to the process's standard output goes to standard error."""
+def _silent() -> Iterator[None]:
+    """What native code prints to the process's standard output is dropped."""
     try:
         kept = os.dup(1)
     except OSError:  # there is none
         yield
         return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     try:
-        os.dup2(2, 1)
         yield
     finally:
         os.dup2(kept, 1)

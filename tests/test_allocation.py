@@ -215,7 +215,7 @@ def test_the_solver_prints_nothing_where_json_may_be_printed(capfd):
     cost = 10.0 ** rng.uniform(-4, -1, (20, 1)) * np.array([1, 0.06, 0.0003]) * rng.uniform(0.5, 1.5, (20, 3))
     time = np.rint(weights[:, None] / 90 * np.array([0.46, 0.45, 1]) * rng.uniform(0.97, 1.03, (20, 3))).astype(np.int64)
     allocate(Menu(cost, size, time=time), int(0.5 * size[:, 2].sum()), int(0.7 * time[:, 2].sum()))
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr() == ("", "")
 
 
 def test_exchanges_stay_within_the_budget_of_time():
