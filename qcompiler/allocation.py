@@ -8,6 +8,7 @@ are is the caller's business.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -245,6 +246,8 @@ def _silent() -> Iterator[None]:
     try:
         yield
     finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # or it would be printed later
         os.dup2(kept, 1)
         os.close(kept)
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -208,14 +211,18 @@ def test_exchanges_lower_the_cost_with_interactions_until_no_two_layers_can(seed
             assert menu.size_of(other) > budget or menu.cost_of(other) >= menu.cost_of(choice) * (1 - 1e-9)
 
 
-def test_the_solver_prints_nothing_where_json_may_be_printed(capfd):
-    rng = np.random.default_rng(11)  # HiGHS mends a solution of this program, and says so
-    weights = rng.integers(20_000, 4_000_000, 20)
-    size = weights[:, None] * np.array([2, 4, 8]) // 8
-    cost = 10.0 ** rng.uniform(-4, -1, (20, 1)) * np.array([1, 0.06, 0.0003]) * rng.uniform(0.5, 1.5, (20, 3))
-    time = np.rint(weights[:, None] / 90 * np.array([0.46, 0.45, 1]) * rng.uniform(0.97, 1.03, (20, 3))).astype(np.int64)
-    allocate(Menu(cost, size, time=time), int(0.5 * size[:, 2].sum()), int(0.7 * time[:, 2].sum()))
-    assert capfd.readouterr() == ("", "")
+NOISY = """if True:
+    import ctypes
+    from qcompiler import allocation
+    with allocation._silent():
+        ctypes.CDLL(None).puts(b"what HiGHS prints when it mends a solution")
+    print("{}")"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="prints by the C library of Linux and macOS")
+def test_what_the_solver_prints_does_not_reach_standard_output_where_json_may_be_printed():
+    ran = subprocess.run([sys.executable, "-c", NOISY], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("{}\n", "")
 
 
 def test_exchanges_stay_within_the_budget_of_time():
