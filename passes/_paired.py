@@ -80,8 +80,9 @@ def _decide(node: str, paired: _PairedLayer, family: GridFamily, name: str, seed
             losses |= {(grid, ridge, in_place): error for in_place, error in zip((False, True), errors, strict=True)}
         ridges = (min(losses, key=lambda choice: losses[choice])[1],)
     grid, ridge, in_place = best = min(losses, key=lambda choice: losses[choice])
+    sides = paired.error(paired.fit), judge
     (fit_before, held_before), (fit_after, _) = (
-        [side(found.weight(), paired.shift(found, paired.fit, in_place))[0] for side in (paired.error(paired.fit), judge)]
+        [side(found.weight(), paired.shift(found, paired.fit, in_place))[0] for side in sides]
         for found in (solution_of(Nearest(), plain, seed)[0], tried[grid, ridge])
     )
     kept = losses[best] <= held_before
