@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..calibration.network_loss import NetworkLoss
-from ..ir import Graph
-from ..pass_base import Context, Feed
-from ..report.record import Tuning
+from ..ir import Feed, Graph
+from ..pass_base import Context
+from ..records import Tuning
 
 
 def take_if_better(graph: Graph, tuned: Graph, held: Sequence[Feed], ctx: Context, *, most: float = 1.0) -> bool:

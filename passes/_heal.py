@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from ..calibration.gram import LIMIT_BYTES
 from ..calibration.network_loss import NetworkLoss
 from ..calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
-from ..ir import Constant, Graph, Tensor, constant_of, consumers, copy_of, names_in, unique_name
+from ..ir import Constant, Feed, Graph, Tensor, constant_of, consumers, copy_of, names_in, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias
-from ..pass_base import Context, Feed
+from ..pass_base import Context
+from ..records import Tuning
 from ..replacement.fit import Fit, NormalEquations, best_ridge
 from ..replacement.observe import draw_rows, held_rows, split_rows
 from ..replacement.regions import linear_output, rows_of
-from ..report.record import Tuning
 from ..runner import Runner
 
 Array = NDArray[Any]

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from ..calibration.observers import Range, affine_grid
 from ..calibration.patches import as_matrix, sample_inputs
-from ..ir import Graph
+from ..ir import Feed, Graph
 from ..layers import Layer
-from ..pass_base import Feed
 from ..runner import Runner
 
 Array = NDArray[Any]

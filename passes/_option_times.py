@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ..allocation import Menu, allocate
 from ..calibration.weight_sensitivity import RoundedWeight
 from ..errors import OptionError
-from ..ir import Graph, spec_of
+from ..ir import Feed, Graph, spec_of
 from ..layer_time import CODE_BITS, code_bits, layer_shape, nanoseconds
 from ..layers import Layer, find_layers
-from ..pass_base import Feed
-from ..report.record import LayerTime
+from ..records import LayerTime
 from ..runner import Runner
 
 KEPT_BITS = tuple(map(str, (*CODE_BITS, 8)))

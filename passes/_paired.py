@@ -14,7 +14,7 @@ from ..calibration.patches import as_matrix, taps_first
 from ..grids import Grid, GridFamily
 from ..layer_problem import LayerProblem, Solution
 from ..layers import has_bias
-from ..report.record import Reconstruction
+from ..records import Reconstruction
 from ..retarget import RIDGES, OutputError, mean_shift, retargeted
 from ..solvers import SOLVERS, Nearest
 from ._solved import Choice, Solved, choices, fitted_grid, has_blocks, label, solution_of

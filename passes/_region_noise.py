@@ -20,10 +20,10 @@ from ..equivalence.noise import RegionNoise, grid_range, region_noise
 from ..equivalence.regions import Region, find_regions
 from ..equivalence.statistics import channel_ranges
 from ..equivalence.trial import Span, Trial
-from ..ir import Constant, Graph
-from ..pass_base import Context, Feed
+from ..ir import Constant, Feed, Graph
+from ..pass_base import Context
 from ..placement import place
-from ..report.record import RegionChange
+from ..records import RegionChange
 
 Array = NDArray[Any]
 Candidates = Callable[[RegionNoise], Iterable[Array]]

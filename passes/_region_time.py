@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedError
 from ..ir import Graph, Variable, copy_of, names_in, unique_name
 from ..lowering import lower_graph, to_program
-from ..pass_base import Context
+from ..pass_base import Context, Pass
 from ..runtime import Session
-from .quantize_activations import QuantizeActivations
-from .quantize_weights import QuantizeWeights
 
 _ROUNDS = 25
 """Runs of each block, taken in turn; the fastest one counts."""
@@ -32,14 +30,14 @@ def block_of(graph: Graph, inputs: str, outputs: str) -> Graph:
     return block.cleanup(remove_unused_graph_inputs=False).toposort()
 
 
-def block_milliseconds(blocks: Sequence[Graph], values: NDArray[Any]) -> list[float] | None:
-    """The fastest run of each block on ``values``; None where one has no integer form."""
+def block_milliseconds(blocks: Sequence[Graph], values: NDArray[Any], quantize: Sequence[Pass]) -> list[float] | None:
+    """The fastest run of each block on ``values``, quantized by the passes ``quantize``; None where one has no integer form."""
     sessions = []
     try:
         for block in blocks:
             ctx = Context(data=[{block.inputs[0].name: values}])
-            QuantizeActivations().run(block, ctx)
-            QuantizeWeights().run(block, ctx)
+            for step in quantize:
+                step.run(block, ctx)
             sessions.append(Session(to_program(lower_graph(block.cleanup(remove_unused_graph_inputs=False).toposort())), num_threads=1))
     except UnsupportedError:
         return None

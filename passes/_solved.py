@@ -18,7 +18,7 @@ from ..calibration.patches import as_matrix, taps_first
 from ..grids import Grid, GridFamily
 from ..layer_problem import LayerProblem, Solution, mean_error, relative_loss
 from ..layers import Layer, has_bias
-from ..report.record import Reconstruction
+from ..records import Reconstruction
 from ..solvers import SOLVERS, Nearest, Solver
 from ..solvers.blocks import on_tables
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..calibration.feeds import held_feeds, spread_feeds
 from ..calibration.network_loss import NetworkLoss
 from ..calibration.sources import synthetic_source
-from ..ir import Graph, copy_of
+from ..ir import Feed, Graph, copy_of
 from ..layers import Layer
-from ..pass_base import Context, Feed
+from ..pass_base import Context, Pass
+from ..records import Replaced
 from ..replacement.cost import Cost
 from ..replacement.observe import Observed
 from ..replacement.regions import linear_output
-from ..report.record import Replaced
 from ..runner import Runner
 from ._heal import heal
 from ._region_time import block_milliseconds, block_of
@@ -61,6 +61,7 @@ class Trials:
         error: budget of a block's error, and of the outputs'.
         latency: what the time on the machine is for.
         ctx: of the running pass.
+        quantize: passes that give a block its integer form, so that it can be timed.
     """
 
     graph: Graph
@@ -69,6 +70,7 @@ class Trials:
     error: float
     latency: Latency
     ctx: Context
+    quantize: Sequence[Pass]
 
     def __post_init__(self) -> None:
         self._judge = NetworkLoss(self.reference, held_feeds(self.data, HELD_FEEDS, self.ctx.seed))
@@ -76,11 +78,11 @@ class Trials:
         self._kept = 0
 
     @staticmethod
-    def of(graph: Graph, error: float, latency: Latency, ctx: Context) -> Trials:
+    def of(graph: Graph, error: float, latency: Latency, ctx: Context, quantize: Sequence[Pass]) -> Trials:
         """Trials that begin with a graph, which stays as it is until `finish`."""
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         reference = ctx.reference if ctx.reference is not None else copy_of(graph)
-        return Trials(copy_of(graph), reference, data, error, latency, ctx)
+        return Trials(copy_of(graph), reference, data, error, latency, ctx, quantize)
 
     @property
     def observed(self) -> Observed:
@@ -131,7 +133,7 @@ class Trials:
         feed = spread_feeds(self.data, 1)[0]
         inputs, outputs = block.first.node.inputs[0].name, linear_output(block.last).name
         values = feed[inputs] if inputs in feed else Runner(self.graph, [inputs]).run(feed, [inputs])[inputs]
-        times = block_milliseconds([block_of(graph, inputs, outputs) for graph in (self.graph, after)], values)
+        times = block_milliseconds([block_of(graph, inputs, outputs) for graph in (self.graph, after)], values, self.quantize)
         if times is None:
             return record
         slow = self.latency == "gate" and times[1] >= times[0]

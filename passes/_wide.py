@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from ..calibration.sensitivity import Pair
 from ..ir import Node, QuantSpec, Tensor, consumers, producer, quantized_source, read_spec, spec_of
-from ..layers import LAYERS, Layer, bias_constant, set_weight_scale
+from ..layers import LAYERS, Layer, bias_constant, bias_floor, set_weight_scale
 from ..lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
 from ..placement import operand_slots
 from ._pairs import set_grid
-from .quantize_weights import bias_floor
 
 GEMMS = (*LAYERS, "LSTM", "GRU")
 CODE_LIMIT = 2.0**15
@@ -41,7 +40,7 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `quantize_weights.BIAS_LIMIT` steps of a finer accumulator.
+    """The weight's grid, every channel's scale large enough to keep the bias within `layers.BIAS_LIMIT` steps of a finer accumulator.
 
     Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
     """

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, replace_uses, unique_name
 from ..layers import Layer, add_to_bias, find_layers, has_bias
 from ..pass_base import BatchNormStatistics, Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 from .correct_bias import output_shift
 
 Array = NDArray[Any]

@@ -25,7 +25,7 @@ from ..equivalence.levels import Levels
 from ..equivalence.matrices import rows_of
 from ..ir import Graph, Node, constant_of
 from ..pass_base import Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 from ..runner import Runner
 from ._mixing import Mixed, mixable_regions, sampled_regions
 from ._region_noise import power_divisors

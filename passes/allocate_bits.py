@@ -29,12 +29,12 @@ from ..calibration.sources import synthetic_source
 from ..calibration.weight_sensitivity import BATCH, OutputErrors, RoundedWeight, round_weight, with_weights
 from ..errors import OptionError
 from ..grids import GridFamily, grid_label, grid_named
-from ..ir import Constant, Graph, quantized_source, spec_of
+from ..ir import Constant, Feed, Graph, quantized_source, spec_of
 from ..layers import Layer, find_layers
-from ..pass_base import Context, Feed, Pass
-from ..report.record import AllocatedTime, Allocation, Candidate, LayerBits
+from ..packing import stored_bytes
+from ..pass_base import Context, Pass
+from ..records import AllocatedTime, Allocation, Candidate, LayerBits
 from ..solvers import SOLVERS
-from ..weight_bytes import stored_bytes
 from ._option_times import Clock, OptionTimes, measured_times, reported_times
 from .reconstruct_layers import BLOCK_SOLVERS
 

@@ -16,7 +16,7 @@ from ..errors import OptionError
 from ..grids import GridFamily, grid_named
 from ..ir import Graph, Node
 from ..pass_base import Context, Pass
-from ..report.record import GridChoice
+from ..records import GridChoice
 from ._grids import loose_weights, observed_layers, output_loss, weight_loss
 
 CANDIDATES: dict[int, tuple[str, ...]] = {

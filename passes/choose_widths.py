@@ -25,11 +25,10 @@ import numpy as np
 
 from ..calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, Node, names_in, producer, read_spec
-from ..layers import Layer, find_layers, weight_slots
-from ..macs import layer_macs
-from ..pass_base import Context, Feed, Pass
-from ..report.record import WidthChoice
+from ..ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
+from ..layers import Layer, find_layers, layer_macs, weight_slots
+from ..pass_base import Context, Pass
+from ..records import WidthChoice
 from ._wide import gemm_slots, products_fit, weights_fit, wide_spec, widen
 
 SHARE = 0.03

@@ -21,9 +21,9 @@ from ..calibration.analytic_means import analytic_means
 from ..calibration.collect import channel_means
 from ..calibration.feeds import held_feeds
 from ..calibration.sources import synthetic_source
-from ..ir import Constant, Graph, copy_of, names_in, quantized_source, read_spec
+from ..ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ..layers import Layer, add_to_bias, find_layers
-from ..pass_base import Context, Feed, Pass
+from ..pass_base import Context, Pass
 from ._gate import take_if_better
 
 HELD_FEEDS = 16

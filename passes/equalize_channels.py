@@ -21,7 +21,7 @@ from ..equivalence.fold import Workspace
 from ..equivalence.regions import Region, find_regions
 from ..ir import Graph
 from ..pass_base import Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 
 LARGEST_RATIO = 1e4
 """A channel is divided by at most this and at least its inverse."""

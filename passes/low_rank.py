@@ -26,6 +26,8 @@ from ..replacement.factor import Cores, balanced_divisors, fit_cores, spectrum
 from ..replacement.factored import write_cores, write_low_rank
 from ..replacement.regions import bias_of, matrix_of
 from ._trial import MOST_TRIALS, Block, Latency, Trials
+from .quantize_activations import QuantizeActivations
+from .quantize_weights import QuantizeWeights
 
 STEP = 8
 """Ranks are multiples of this."""
@@ -91,7 +93,7 @@ class LowRank(Pass):
         layers = [layer for layer in find_layers(graph) if self._may_factor(layer, ctx)]
         if not layers:
             return False
-        trials = Trials.of(graph, self.error, self.latency, ctx)
+        trials = Trials.of(graph, self.error, self.latency, ctx, (QuantizeActivations(), QuantizeWeights()))
         for index, inputs in enumerate(layer_inputs(graph, layers, trials.data, seed=ctx.seed)):
             self._layer(trials, inputs)
             ctx.on_step(index + 1, len(layers))

@@ -33,7 +33,7 @@ from ..ir import Constant, Graph, Node, QuantSpec, Tensor, Variable, consumers, 
 from ..layers import Layer, find_layers
 from ..pass_base import Context, Pass
 from ..placement import MOVERS
-from ..report.record import WidthChoice
+from ..records import WidthChoice
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
 from ._pairs import set_grid
 from ._power_levels import least_power

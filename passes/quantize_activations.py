@@ -19,8 +19,8 @@ from ..calibration.collect import HUGE, collect_ranges, observe
 from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
-from ..pass_base import Context, Feed, Pass
+from ..ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
+from ..pass_base import Context, Pass
 from ..placement import Group, Placement, place
 
 QUANTIZED_OPERATORS = frozenset({

@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import Constant, Graph, QuantSpec, insert_qdq, names_in, spec_of
-from ..layers import Layer, bias_constant, find_layers, weight_axis, weight_slots
+from ..layers import Layer, bias_constant, bias_floor, find_layers, weight_axis, weight_slots
 from ..pass_base import Context, Pass
 
 LARGEST_CODE = 127
-BIAS_LIMIT = 2.0**29
-"""Largest magnitude of a bias in steps of the accumulator."""
 
 Array = NDArray[Any]
 
@@ -31,15 +29,6 @@ def absmax_scale(weight: Array, axis: int) -> Array:
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest: Array = np.abs(weight.astype(np.float64)).max(axis=others, initial=0.0)
     return largest / LARGEST_CODE
-
-
-def bias_floor(bias: Array | None, input_scale: float, channels: int) -> Array:
-    """Smallest scales [C] that keep the bias within `BIAS_LIMIT` steps; the groups of a ConvTranspose share them."""
-    if bias is None:
-        return np.zeros(channels)
-    values = np.abs(np.asarray(bias, np.float64)).reshape(-1)
-    by_scale = values.reshape(-1, channels).max(axis=0) if values.size > 1 else np.broadcast_to(values, (channels,))
-    return np.asarray(by_scale / (input_scale * BIAS_LIMIT))
 
 
 def weight_spec(scale: Array, axis: int) -> QuantSpec:

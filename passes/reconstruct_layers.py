@@ -30,15 +30,14 @@ from ..calibration.sources import synthetic_source
 from ..errors import OptionError
 from ..executor import open_executor
 from ..grids import GridFamily, grid_named
-from ..ir import Graph, copy_of, names_in, spec_of
+from ..ir import Feed, Graph, copy_of, names_in, spec_of
 from ..layer_problem import Solution
-from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
-from ..pass_base import Context, Feed, Pass
+from ..layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, weight_pair
+from ..pass_base import Context, Pass
 from ..solvers import SOLVERS
 from ..solvers.base import rounded
 from ._paired import solve_paired
 from ._solved import Solved, solve, task_of
-from .quantize_weights import bias_floor
 
 Array = NDArray[Any]
 Layers = Mapping[str, Layer]

@@ -21,7 +21,7 @@ from ..equivalence.levels import Levels
 from ..equivalence.regions import Region
 from ..ir import Graph
 from ..pass_base import Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 from ._mixing import mixable_regions, sampled_regions
 
 Array = NDArray[Any]

@@ -29,7 +29,7 @@ from ..equivalence.hadamard import hadamard, hadamard_order
 from ..ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from ..layers import Layer, find_layers
 from ..pass_base import Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
 from ._region_noise import power_divisors
 

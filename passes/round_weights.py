@@ -17,12 +17,11 @@ import numpy as np
 from ..grids import GridFamily, fit_scale, grid_named
 from ..ir import Constant, Graph, Node, names_in, producer, read_spec, spec_of, unique_name
 from ..layer_problem import LayerProblem
-from ..layers import RECURRENT, bias_constant, find_layers, weight_slots
+from ..layers import RECURRENT, bias_constant, bias_floor, find_layers, weight_slots
 from ..pass_base import Context, Pass
 from ..solvers import OptimalClip
 from ..solvers.blocks import on_tables
 from ._match import Array
-from .quantize_weights import bias_floor
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..equivalence.statistics import ChannelRange
 from ..equivalence.trial import Trial
 from ..ir import Graph
 from ..pass_base import Context, Pass
-from ..report.record import RegionChange
+from ..records import RegionChange
 from ._region_noise import TRIAL_FEEDS, divided_noise, observed_regions, scalable_regions, spans_of
 
 Array = NDArray[Any]

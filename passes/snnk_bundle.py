@@ -26,6 +26,8 @@ from ..replacement.features import DIRECTIONS
 from ..replacement.regions import Region, find_chains, parts
 from ..replacement.search import KINDS, Menu, Replacement, Survey, moment_bytes, survey
 from ._trial import MOST_TRIALS, Block, Latency, Trials
+from .quantize_activations import QuantizeActivations
+from .quantize_weights import QuantizeWeights
 
 SHARES = (1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a block's cost that are tried, cheapest first."""
@@ -87,7 +89,7 @@ class SnnkBundle(Pass):
         chains = [[_key(region) for region in parts(chain) if self.chains or len(region.layers) == 2] for chain in find_chains(graph)]
         if not chains:
             return False
-        trials = Trials.of(graph, self.error, self.latency, ctx)
+        trials = Trials.of(graph, self.error, self.latency, ctx, (QuantizeActivations(), QuantizeWeights()))
         for index, keys in enumerate(chains):
             self._chain(trials, keys, ctx)
             ctx.on_step(index + 1, len(chains))

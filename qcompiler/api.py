@@ -18,13 +18,13 @@ from qcompiler import export, lowering
 from qcompiler.calibration.sources import Source, open_source, synthetic_source
 from qcompiler.errors import OptionError, UnsupportedError
 from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Stage, copy_of
+from qcompiler.ir import Feed, Graph, Stage, copy_of
 from qcompiler.manager import Manager
-from qcompiler.pass_base import Context, Feed, Pass
+from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
+from qcompiler.records import Report
 from qcompiler.report import measure
-from qcompiler.report.record import Report
 from qcompiler.runner import Runner
 from qcompiler.runtime import Program, Session
 

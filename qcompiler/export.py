@@ -17,12 +17,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-import qcompiler
 from qcompiler import opset, packing, schema, shapes
 from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.model_file import check, detach
 from qcompiler.runner import ORT_ERRORS, light_model
+from qcompiler.version import __version__
 
 EXTERNAL_FROM = 1_800_000_000
 """Bytes from which weights go to a file beside the model; protobuf itself ends at 2 GiB."""
@@ -93,7 +93,7 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     del model.opset_import[:]
     model.opset_import.extend(domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
-    model.producer_name, model.producer_version = "qcompiler", qcompiler.__version__
+    model.producer_name, model.producer_version = "qcompiler", __version__
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     return model, weights

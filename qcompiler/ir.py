@@ -6,7 +6,7 @@ annotation of a tensor, and there is no other state that a pass could forget to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "INTEGER_DOMAIN",
     "STANDARD_DOMAINS",
     "Constant",
+    "Feed",
     "Graph",
     "Node",
     "QuantSpec",
@@ -54,6 +55,9 @@ INTEGER_DOMAIN = "qcompiler.integer"
 STANDARD_DOMAINS = (None, "", "ai.onnx")
 
 Array = NDArray[Any]
+
+Feed = Mapping[str, NDArray[Any]]
+"""One set of inputs: graph input name -> array."""
 
 
 class Stage(IntEnum):

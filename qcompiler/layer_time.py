@@ -22,7 +22,8 @@ from qcompiler.ir import Constant, Graph, Node, Variable
 from qcompiler.layers import Layer
 
 if TYPE_CHECKING:
-    from qcompiler.runtime import Session
+    from qcompiler.runtime.plan import bind
+from qcompiler.runtime import Session
 
 __all__ = ["CODE_BITS", "LayerShape", "code_bits", "layer_shape", "nanoseconds"]
 
@@ -102,7 +103,7 @@ def _keeps_codes(session: Session) -> bool:
     from qcompiler.runtime.instruction import Form
     from qcompiler.runtime.packing import pack_program
 
-    packed = pack_program(session.program, session.program.bind(), session.isa)
+    packed = pack_program(session.program, bind(session.program), session.isa)
     return any(weights.form in (Form.CODES_2, Form.CODES_4) for weights in packed.values())
 
 

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, producer, unique_name
+from qcompiler.ir import (
+    STANDARD_DOMAINS,
+    Constant,
+    Feed,
+    Graph,
+    Node,
+    Tensor,
+    constant_of,
+    consumers,
+    producer,
+    quantized_source,
+    unique_name,
+)
+from qcompiler.runner import Runner
 
 __all__ = [
-    "LAYERS", "Layer", "add_to_bias", "bias_constant", "find_layers", "fused_activation", "fused_bias", "has_bias", "is_depthwise",
+    "BIAS_LIMIT", "LAYERS", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
+    "is_depthwise", "layer_macs",
     "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RECURRENT = ("LSTM", "GRU")
 ACTIVATABLE = (*LAYERS, "Add")
+BIAS_LIMIT = 2.0**29
+"""Largest magnitude of a bias in steps of the accumulator."""
 _DEFAULT_ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 
 
@@ -217,3 +234,36 @@ def has_bias(layer: Layer) -> bool:
     if layer.bias_node is None:
         return bool(layer.node.op != "MatMul")
     return isinstance(layer.bias_node.inputs[layer.bias_slot], Constant)
+
+
+def bias_floor(bias: NDArray[Any] | None, input_scale: float, channels: int) -> NDArray[Any]:
+    """Smallest scales [C] that keep the bias within `BIAS_LIMIT` steps; the groups of a ConvTranspose share them."""
+    if bias is None:
+        return np.zeros(channels)
+    values = np.abs(np.asarray(bias, np.float64)).reshape(-1)
+    by_scale = values.reshape(-1, channels).max(axis=0) if values.size > 1 else np.broadcast_to(values, (channels,))
+    return np.asarray(by_scale / (input_scale * BIAS_LIMIT))
+
+
+def layer_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
+    """The layers of ``graph``, products of activations among them, with their multiply-accumulates in one run on ``feed``."""
+    layers = [node for node in graph.nodes if node.op in LAYERS and node.domain in STANDARD_DOMAINS]
+    names = list(dict.fromkeys(t.name for node in layers for t in (*node.inputs[:1], *node.outputs) if constant_of(t) is None))
+    graph_inputs = {tensor.name for tensor in graph.inputs}
+    wanted = [name for name in names if name not in graph_inputs]
+    shapes = {name: array.shape for name, array in feed.items()}
+    if wanted:
+        shapes |= {name: array.shape for name, array in Runner(graph, wanted).run(feed).items()}
+    return [(node, _macs(node, shapes)) for node in layers]
+
+
+def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    weight = node.inputs[1]
+    stored = constant_of(quantized_source(weight) or weight)
+    output = math.prod(shapes[node.outputs[0].name])
+    if node.op == "Conv" and stored is not None:
+        return output * math.prod(stored.shape[1:])
+    if node.op == "ConvTranspose" and stored is not None:
+        return math.prod(shapes[node.inputs[0].name]) * math.prod(stored.shape[1:])
+    source = shapes.get(node.inputs[0].name, (1,))
+    return output * (source[0] if node.attrs.get("transA") else source[-1])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from qcompiler import verify
 from qcompiler.errors import DataError, OptionError, PassError, QCompilerError, VerifyError
-from qcompiler.ir import Graph, Stage
-from qcompiler.pass_base import Context, Feed, Pass
-from qcompiler.report.record import PassTiming
+from qcompiler.ir import Feed, Graph, Stage
+from qcompiler.pass_base import Context, Pass
+from qcompiler.records import PassTiming
 from qcompiler.runner import Runner
 
 EXACT_TOLERANCE = 2e-4

@@ -27,11 +27,12 @@ from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from qcompiler import opset
+from qcompiler.grids.blocks import FACTORS
 from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
 from qcompiler.runtime.block_tables import fewest_codes
 from qcompiler.runtime.coding import coded_rows, few_values
 
-__all__ = ["StoredConstant", "packed", "unpack"]
+__all__ = ["StoredConstant", "packed", "stored_bytes", "unpack"]
 
 SMALLEST = 1024
 """Elements from which packing a constant is worth its nodes."""
@@ -365,3 +366,23 @@ def _value(node: Node) -> Array | None:
         case "Slice" if len(values) == 3 and values[0].ndim == 1:
             return values[0][int(values[1][0]) : int(values[2][0])]
     return None
+
+
+def stored_bytes(distinct: int, rows: int, products: int, block: int | None = None) -> int:
+    """Bytes of the codes of a weight; scales, of which every grid has as many, are not counted.
+
+    Args:
+        distinct: number of levels of its grid.
+        rows: output channels.
+        products: of a row.
+        block: products that have a table in common; the tables and their numbers count, then.
+    """
+    elements = rows * products
+    if elements < SMALLEST:
+        return elements
+    bits = Coded(np.broadcast_to(np.uint8(0), elements), np.zeros(distinct, np.int8)).bits
+    codes = -(-elements * bits // 8) if bits in (2, 4, 8) else 8 * -(-elements // (64 // bits))
+    if block is None:
+        return codes
+    tables = -(-rows * -(-products // block) // 2) + len(FACTORS) * distinct
+    return codes + tables if elements * bits // 8 + tables < MOST_SHARE * elements else elements

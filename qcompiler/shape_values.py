@@ -7,9 +7,8 @@ where float32 is exact (dyadic constants), so that a folded `floor` is the one o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,37 +18,13 @@ from numpy.typing import NDArray
 from qcompiler import shape_rules
 from qcompiler.dims import as_dim, floor_div, same, scaled
 from qcompiler.ir import Constant
-
-if TYPE_CHECKING:
-    from qcompiler.shape_rules import Site
+from qcompiler.shape_site import Site, Value
 
 _LIMIT = 1024
 """Largest number of elements that are followed."""
 _FLOAT_LIMIT = 16
 """The same for float tensors: scales of a Resize, or one number. Longer ones are weights."""
 _DYADIC_BITS = 2**12
-
-
-@dataclass(frozen=True)
-class Value:
-    """Elements of a tensor.
-
-    Attributes:
-        items: object array of the tensor's shape.
-        kind: "i" integer, "f" float, "b" bool.
-    """
-
-    items: NDArray[Any]
-    kind: str
-
-    @property
-    def is_known(self) -> bool:
-        """True when no element depends on a symbol."""
-        return all(isinstance(item, int | bool) or item.is_number for item in self.items.flat)
-
-    def ints(self) -> list[Any]:
-        """The elements in order."""
-        return list(self.items.flat)
 
 
 Answer = list["Value | None"] | None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sympy
 
 from qcompiler.dims import Dim, as_dim, ceil_div, floor_div, minimum, scaled
-
-if TYPE_CHECKING:
-    from qcompiler.shape_rules import Answer, Site
+from qcompiler.shape_site import Answer, Site
 
 
 def _pads(attrs: dict[str, Any], axis: int, rank: int) -> tuple[int, int]:

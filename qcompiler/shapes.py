@@ -16,8 +16,7 @@ import numpy as np
 from qcompiler import shape_rules, shape_values
 from qcompiler.dims import Dim, evaluate, symbol, to_nested
 from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor
-from qcompiler.shape_rules import Shape, Site
-from qcompiler.shape_values import Value
+from qcompiler.shape_site import Shape, Site, Value
 
 __all__ = ["Dim", "Inferred", "Shape", "Value", "annotate", "dim_name", "evaluate", "infer", "infer_shapes", "symbol", "to_nested"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Port
 from .errors import FeedError
 from .instruction import (
     BORDER_COPY_IN,
@@ -23,7 +24,7 @@ from .instruction import (
     ELEMENT_DTYPE,
 )
 from .plan import Bound
-from .program import Port, Program
+from .program import Program
 
 Array = NDArray[Any]
 _from_buffer = ctypes.c_char.from_buffer

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .coding import encoded
+from .contents import BufferInfo, ConstantInfo, Port
 from .errors import ProgramError
 from .expressions import Expression, check_form
 from .instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
 from .opcodes import BY_NAME
-from .program import BufferInfo, ConstantInfo, Port, Program
+from .program import Program
 
 _ALIGNMENT = 64
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from .block_tables import BLOCKS, MOST_TABLES
 from .coding import CODE_BITS, CODED_TYPES, Coding
+from .contents import BufferInfo, ConstantInfo, Contents, Port
 from .errors import ProgramError
 from .expressions import check_form
 from .instruction import ELEMENT_DTYPE, WIDTH, Element
-from .program import BufferInfo, ConstantInfo, Port, Program
 
 FORMAT = "qprog"
 VERSION = 4
@@ -36,7 +36,7 @@ _PORT_DTYPES = frozenset({"float16", "float32", "float64", *ELEMENT_DTYPE.values
 _SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
 
 
-def write_program(program: Program, path: Path) -> None:
+def write_contents(program: Contents, path: Path) -> None:
     """Write ``program`` to ``path``, atomically.
 
     Raises:
@@ -52,7 +52,7 @@ def write_program(program: Program, path: Path) -> None:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_program(path: Path) -> Program:
+def read_contents(path: Path) -> Contents:
     """The program in a file, checked for damage; its blob is memory-mapped.
 
     Raises:
@@ -69,7 +69,7 @@ def read_program(path: Path) -> Program:
         raise ProgramError(f"{path}: {error}") from None
 
 
-def _describe(program: Program) -> dict[str, Any]:
+def _describe(program: Contents) -> dict[str, Any]:
     return {
         "dims": list(program.dims),
         "expressions": list(program.expressions),
@@ -124,7 +124,7 @@ def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         raise
 
 
-def _decode(data: NDArray[np.uint8]) -> Program:
+def _decode(data: NDArray[np.uint8]) -> Contents:
     length = struct.unpack("<Q", data[:8].tobytes())[0] if data.size >= 8 else 0
     if not 2 <= length <= min(_MAX_HEADER, data.size - 8):
         raise ProgramError("not a .qprog file, or truncated")
@@ -179,7 +179,7 @@ def _whole_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 48 for v in values)
 
 
-def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Program:
+def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Contents:
     code, kinds, blob = parts["code"], parts["kinds"], parts["blob"]
     nodes = _names(_field(text, "nodes", list))
     dims = _names(_field(text, "dims", list))
@@ -187,7 +187,7 @@ def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Prog
         raise ProgramError("damaged: the instruction table has another shape than its description")
     buffers = tuple(_buffer(item, dims) for item in _field(text, "buffers", list))
     constants = tuple(_constant(item, blob.size) for item in _field(text, "constants", list))
-    return Program(
+    return Contents(
         dims=dims, expressions=_expressions(_field(text, "expressions", list), dims), code=code, kinds=kinds, blob=blob, buffers=buffers,
         constants=constants, inputs=_ports(_field(text, "inputs", list), dims, len(buffers)),
         outputs=_ports(_field(text, "outputs", list), dims, len(buffers)), nodes=nodes, source=_field(text, "source", dict),

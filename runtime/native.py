@@ -23,7 +23,7 @@ from .cpu import cache_base, cpu_features, cpu_name, keep, kept, package_version
 from .image import make_image, map_image
 
 WITHOUT_MACHINE_CODE = frozenset({
-    "__init__", "arena", "block_tables", "border", "builder", "coding", "container", "expressions", "image", "native", "pace", "packing", "parts",
+    "__init__", "arena", "block_tables", "border", "builder", "coding", "container", "contents", "expressions", "image", "native", "pace", "packing", "parts",
     "plan", "program", "requant", "scaling", "session", "team", "walks", "warm",
 })
 """Modules that no compiled function reads: a change in them does not cost a compilation. A test holds this list to be true."""

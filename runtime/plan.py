@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Port
 from .errors import ProgramError
 from .expressions import evaluate
 from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Element, Field, Kind, Opcode, Source
 from .opcodes import check_numbers
+from .program import Program
 from .walks import simplified
-
-if TYPE_CHECKING:
-    from .program import Port, Program
 
 ALIGNMENT = 64
 MAX_ARENA = 1 << 40
+MAX_DIMENSION = (1 << 31) - 1
+_CACHED_BINDINGS = 16
 
 
 class Life(NamedTuple):
@@ -67,6 +68,31 @@ class _Row(NamedTuple):
     opcode: Opcode
     values: dict[str, int]
     accesses: list[Access]
+
+
+def bind(program: Program, **dims: int) -> Bound:
+    """Instruction table, arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+
+    Raises:
+        ProgramError: a missing, unknown or non-positive dimension, or an instruction that would leave its buffers.
+    """
+    unknown = sorted(set(dims) - set(program.dims))
+    if unknown:
+        raise ProgramError(f"unknown dimension '{unknown[0]}'; the program has {list(program.dims)}")
+    missing = [name for name in program.dims if name not in dims]
+    if missing:
+        raise ProgramError(f"dimension '{missing[0]}' has no value; give it to bind()")
+    for name, size in dims.items():
+        if not 1 <= size <= MAX_DIMENSION:
+            raise ProgramError(f"dimension '{name}' = {size} must be between 1 and {MAX_DIMENSION}")
+    key = tuple(int(dims[name]) for name in program.dims)
+    with program.lock:
+        if key not in program.bindings:
+            while len(program.bindings) >= _CACHED_BINDINGS:
+                program.bindings.pop(next(iter(program.bindings)))
+            program.bindings[key] = bind_program(program, dict(zip(program.dims, key, strict=True)))
+        bound: Bound = program.bindings[key]
+        return bound
 
 
 def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:

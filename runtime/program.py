@@ -1,4 +1,4 @@
-"""A program: what `qcompile` writes and the machine runs. Data only; `container.py` reads and writes it as a file."""
+"""A program: what `qcompile` writes and the machine runs."""
 
 from __future__ import annotations
 
@@ -11,105 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coding import Coded, Coding, restored
+from .coding import Coded, restored
+from .container import read_contents, write_contents
+from .contents import Contents
 from .errors import ProgramError
 from .expressions import Expression, evaluate
-from .instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Element, Opcode, Source
+from .instruction import ELEMENT_DTYPE, Opcode, Source
 from .opcodes import BY_NUMBER
-from .plan import Bound, bind_program
-
-MAX_DIMENSION = (1 << 31) - 1
-_CACHED_BINDINGS = 16
-
-
-@dataclass(frozen=True)
-class BufferInfo:
-    """A tensor in the arena.
-
-    Attributes:
-        shape: physical shape (NHWC for images).
-        name: tensor name for traces and messages; may be empty.
-        perm: ``physical.transpose(perm)`` has the ONNX order of axes; None: it already has.
-    """
-
-    element: Element
-    shape: tuple[Expression, ...]
-    name: str = ""
-    perm: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class ConstantInfo:
-    """An array in the blob, 64-byte aligned.
-
-    Attributes:
-        coding: how it is stored if it has few values; None: as it is.
-    """
-
-    element: Element
-    shape: tuple[int, ...]
-    offset: int
-    coding: Coding | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its values in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
-
-    @property
-    def stored_bytes(self) -> int:
-        """Its size in the blob."""
-        if self.coding is None:
-            return self.nbytes
-        return self.coding.nbytes(self.shape, ELEMENT_SIZE[self.element])
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the program.
-
-    Attributes:
-        dtype: NumPy name of the type that the caller sees.
-        shape: ONNX shape: integers, symbols, expressions.
-        buffer: index of the buffer that holds it, dense, in ONNX order.
-        scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[Expression, ...]
-    buffer: int
-    scale: float | None = None
-    zero_point: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """An integer program, the same for every CPU.
+class Program(Contents):
+    """An integer program: its contents, and what is kept with it.
 
     Attributes:
-        code, kinds: int64 and uint8 [instructions, WIDTH]; ``kinds`` says what each number of ``code`` is (`Source`).
-        blob: uint8, all constants.
-        nodes: name of the node each instruction came from.
-        source: free JSON about the model.
+        bindings: the program bound to sizes, filled by `bind.py`.
         packed: weights packed for this CPU, filled by `packing.py`.
         lock: held by whoever adds to what the program keeps.
     """
 
-    dims: tuple[str, ...]
-    expressions: tuple[Expression, ...]
-    code: NDArray[np.int64]
-    kinds: NDArray[np.uint8]
-    blob: NDArray[np.uint8]
-    buffers: tuple[BufferInfo, ...]
-    constants: tuple[ConstantInfo, ...]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    nodes: tuple[str, ...]
-    source: Mapping[str, Any] = field(default_factory=dict)
-    _bindings: dict[tuple[int, ...], Bound] = field(default_factory=dict, repr=False)
-    lock: Any = field(default_factory=threading.Lock, repr=False)
+    bindings: dict[tuple[int, ...], Any] = field(default_factory=dict, repr=False)
     packed: dict[tuple[Any, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    lock: Any = field(default_factory=threading.Lock, repr=False)
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -119,38 +42,11 @@ class Program:
         Raises:
             ProgramError: not a program, truncated, of another version, or tampered with.
         """
-        from .container import read_program
-
-        return read_program(Path(path))
+        return Program(**vars(read_contents(Path(path))))
 
     def save(self, path: str | Path) -> None:
         """Write a ``.qprog`` file, atomically; the same program gives the same bytes."""
-        from .container import write_program
-
-        write_program(self, Path(path))
-
-    def bind(self, **dims: int) -> Bound:
-        """Instruction table, arena plan and proof of safety for these sizes of the symbolic dimensions; cached.
-
-        Raises:
-            ProgramError: a missing, unknown or non-positive dimension, or an instruction that would leave its buffers.
-        """
-        unknown = sorted(set(dims) - set(self.dims))
-        if unknown:
-            raise ProgramError(f"unknown dimension '{unknown[0]}'; the program has {list(self.dims)}")
-        missing = [name for name in self.dims if name not in dims]
-        if missing:
-            raise ProgramError(f"dimension '{missing[0]}' has no value; give it to bind()")
-        for name, size in dims.items():
-            if not 1 <= size <= MAX_DIMENSION:
-                raise ProgramError(f"dimension '{name}' = {size} must be between 1 and {MAX_DIMENSION}")
-        key = tuple(int(dims[name]) for name in self.dims)
-        with self.lock:
-            if key not in self._bindings:
-                while len(self._bindings) >= _CACHED_BINDINGS:
-                    self._bindings.pop(next(iter(self._bindings)))
-                self._bindings[key] = bind_program(self, dict(zip(self.dims, key, strict=True)))
-            return self._bindings[key]
+        write_contents(self, Path(path))
 
     def opcode(self, index: int) -> Opcode:
         """The opcode of an instruction.

@@ -16,8 +16,7 @@ from onnx import helper
 
 from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, Range
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed, Graph
 from qcompiler.runner import Runner, light_model
 
 __all__ = ["Statistics", "channel_means", "collect_ranges", "observe"]

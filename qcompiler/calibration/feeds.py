@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed
 
 __all__ = ["HELD_SHARE", "count_feeds", "held_feeds", "held_out", "split_feeds", "spread_feeds"]
 

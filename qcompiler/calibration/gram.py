@@ -19,9 +19,8 @@ from qcompiler.blas import steady_blas
 from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
+from qcompiler.ir import Feed, Graph
 from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
 from qcompiler.runner import Runner
 
 __all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed
 
 __all__ = ["MANY_FEEDS", "with_mixtures"]
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.output_loss import OUTPUT_LOSSES, OutputLoss
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed, Graph
 from qcompiler.runner import Runner
 
 __all__ = ["NetworkLoss", "float_outputs", "relative_errors"]

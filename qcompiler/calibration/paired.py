@@ -19,9 +19,8 @@ from qcompiler.calibration.mixup import with_mixtures
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.calibration.prefix import Prefix
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
+from qcompiler.ir import Feed, Graph
 from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
 
 __all__ = ["PairedInputs", "PairedMoments", "paired_inputs"]
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, Tensor, Variable, producer, subgraphs
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed, Graph, Node, Tensor, Variable, producer, subgraphs
 from qcompiler.runner import Runner
 
 __all__ = ["ALIVE_BYTES", "Prefix"]

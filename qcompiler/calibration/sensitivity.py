@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.feeds import spread_feeds
 from qcompiler.calibration.network_loss import float_outputs, relative_errors
-from qcompiler.ir import Constant, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Constant, Feed, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
 from qcompiler.placement import MOVERS, UnionFind
 from qcompiler.runner import Runner
 

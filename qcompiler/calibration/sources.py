@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.synthetic import SyntheticFeeds
 from qcompiler.errors import DataError, QCompilerError
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Context, Feed
+from qcompiler.ir import Feed, Graph
+from qcompiler.pass_base import Context
 
 __all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "synthetic_source"]
 

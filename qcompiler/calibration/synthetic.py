@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, Tensor, constant_of, consumers
-from qcompiler.pass_base import Context, Feed
+from qcompiler.ir import Feed, Graph, Node, Tensor, constant_of, consumers
+from qcompiler.pass_base import Context
 from qcompiler.runner import Runner
 
 __all__ = ["SyntheticFeeds"]

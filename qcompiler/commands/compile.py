@@ -17,8 +17,8 @@ from qcompiler.api import Compiled, Options, check_output, compile, describe_pro
 from qcompiler.errors import OptionError
 from qcompiler.ir import Graph
 from qcompiler.pass_base import Pass
+from qcompiler.records import Report
 from qcompiler.report.listing import listing
-from qcompiler.report.record import Report
 from qcompiler.report.terminal import show
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from qcompiler import lowering
 from qcompiler.errors import ModelError, OptionError
 from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Variable
-from qcompiler.pass_base import Feed
+from qcompiler.ir import Feed, Graph, Variable
 from qcompiler.runner import Runner
 from qcompiler.runtime import Program, Session
 

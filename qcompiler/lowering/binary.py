@@ -10,11 +10,11 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor
 from qcompiler.lowering.constants import Array
 from qcompiler.lowering.core import Bounds, Lowering
-from qcompiler.lowering.elementwise import operand
 from qcompiler.lowering.factors import wide_fixed_point
 from qcompiler.lowering.grid import Coded, Grid, Target, common_factors
 from qcompiler.lowering.layers import bounds_of, emit_layer
 from qcompiler.lowering.linear import with_bias
+from qcompiler.lowering.operands import operand
 
 
 def lower_binary(lw: Lowering, node: Node, target: Target) -> Coded:

@@ -15,9 +15,11 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor, is_float, producer
+from qcompiler.lowering.binary import binary_bounds, lower_binary
 from qcompiler.lowering.constants import Array, evaluate
 from qcompiler.lowering.core import Bounds, Lowering
 from qcompiler.lowering.grid import Coded, Grid, Target
+from qcompiler.lowering.operands import has_codes, integer_grid, scalar_factor
 
 UNARY = frozenset({
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor",
@@ -74,12 +76,6 @@ def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Arr
     return evaluate(lw.source, chain.nodes, result, feed, lw.constants.value).reshape(-1)
 
 
-def has_codes(tensor: Tensor) -> bool:
-    """True for a tensor that is codes already: behind a DequantizeLinear node."""
-    node = producer(tensor)
-    return node is not None and node.op == "DequantizeLinear"
-
-
 def lower_elementwise(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     """Rule of every elementwise operator."""
     result = node.outputs[0]
@@ -105,11 +101,6 @@ def _lower_integer_chain(lw: Lowering, node: Node, chain: Chain, target: Target)
         return replace(lw.value(inner, wanted), grid=target.grid)
     codes = lw.integer_codes(chain.leaf, Target.whole(integer_grid(chain.leaf), f"{chain.leaf.name}_codes"))
     return _table(lw, chain, node.outputs[0], codes, target)
-
-
-def integer_grid(tensor: Tensor) -> Grid:
-    """The grid on which integers stand for themselves: u8 for bool, int16 (saturating) for the rest."""
-    return Grid(1.0, 0, "uint8" if np.dtype(tensor.dtype) in (np.dtype(bool), np.dtype(np.uint8)) else "int16")
 
 
 def _table(lw: Lowering, chain: Chain, result: Tensor, source: Coded, target: Target) -> Coded:
@@ -148,35 +139,7 @@ def _pull_clip(lw: Lowering, node: Node, target: Target) -> tuple[Tensor, Target
     return node.inputs[0], target.clamped(-math.inf if low is None else low, math.inf if high is None else high)
 
 
-def scalar_factor(lw: Lowering, node: Node) -> tuple[Tensor | None, float]:
-    """(x, c) of a node that computes ``c * x`` with a scalar constant c; (None, 1.0) for any other node."""
-    if node.op == "Neg":
-        return node.inputs[0], -1.0
-    if node.op not in ("Mul", "Div"):
-        return None, 1.0
-    left, right = (lw.constants.scalar(tensor) for tensor in node.inputs)
-    if right is not None and lw.constants.value(node.inputs[0]) is None:
-        return (node.inputs[0], right) if node.op == "Mul" else (node.inputs[0], 1.0 / right if right else math.inf)
-    if left is not None and node.op == "Mul" and lw.constants.value(node.inputs[1]) is None:
-        return node.inputs[1], left
-    return None, 1.0
-
-
-def operand(lw: Lowering, tensor: Tensor) -> tuple[Coded, float]:
-    """Codes and a factor whose product is ``tensor``: scalar factors in front of it cost nothing."""
-    factor = 1.0
-    node = producer(tensor)
-    while node is not None and lw.constants.value(tensor) is None:
-        inner, step = scalar_factor(lw, node)
-        if inner is None or step == 0.0 or not math.isfinite(step):
-            break
-        factor, tensor, node = factor * step, inner, producer(inner)
-    return lw.natural(tensor), factor
-
-
 def _lower_joint(lw: Lowering, node: Node, target: Target) -> Coded:
-    from qcompiler.lowering.binary import lower_binary
-
     pulled = _pull(lw, node, target) if node.op in UNARY or scalar_factor(lw, node)[0] is not None else None
     if pulled is not None:
         inner, wanted = pulled
@@ -194,8 +157,6 @@ def _table_of_joint(lw: Lowering, node: Node, target: Target) -> Coded:
 
 def elementwise_bounds(lw: Lowering, node: Node) -> Bounds:
     """Range of an elementwise operator's output: over all codes for a chain, by interval arithmetic else."""
-    from qcompiler.lowering.binary import binary_bounds
-
     result = node.outputs[0]
     chain = find_chain(lw, result)
     if chain is None and node.op in UNARY:

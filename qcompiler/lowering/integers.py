@@ -9,9 +9,9 @@ import numpy as np
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Node, Tensor, is_float, producer
 from qcompiler.lowering.core import IntegerRule, Lowering
-from qcompiler.lowering.elementwise import operand
 from qcompiler.lowering.grid import common_factors
 from qcompiler.lowering.movers import MOVERS, mover_operands
+from qcompiler.lowering.operands import operand
 from qcompiler.lowering.shapes import rank_of
 
 _COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
+from qcompiler.ir import Feed, Graph
 from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
 from qcompiler.replacement.regions import Region, linear_output, rows_of
 from qcompiler.runner import Runner
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, constant_of, consumers, quantized_source
-from qcompiler.macs import layer_macs
-from qcompiler.pass_base import Feed
-from qcompiler.report.record import LayerError
+from qcompiler.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
+from qcompiler.layers import layer_macs
+from qcompiler.records import LayerError
 from qcompiler.runner import Runner
 from qcompiler.verify import LAYERS
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qcompiler.runtime.errors import MachineError
+from qcompiler.runtime.plan import bind
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
@@ -284,6 +285,6 @@ def test_symbolic_sums_are_limited_at_binding() -> None:
     feed = {"a": normal(1, 2, 4)}
     graph = quantize(graph_of("g (float[1,2,N] a) => (float[] y) { t = Transpose<perm=[0,2,1]>(a) y = MatMul(a, t) }"), feed)
     program = to_program(lower_graph(graph))
-    program.bind(N=2**15)
+    bind(program, N=2**15)
     with pytest.raises(MachineError, match="N must be at most 32768"):
-        program.bind(N=2**15 + 1)
+        bind(program, N=2**15 + 1)

@@ -20,12 +20,11 @@ from qcompiler.ir import copy_of, spec_of
 from qcompiler.layer_problem import LayerProblem
 from qcompiler.layers import find_layers
 from qcompiler.manager import Manager
-from qcompiler.packing import coded, packed
+from qcompiler.packing import coded, packed, stored_bytes
 from qcompiler.pass_base import Context
-from qcompiler.report.record import LayerTime
+from qcompiler.records import LayerTime
 from qcompiler.solvers import SOLVERS
 from qcompiler.solvers.blocks import on_tables
-from qcompiler.weight_bytes import stored_bytes
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qcompiler.passes.quantize_activations import QuantizeActivations
-from qcompiler.passes.quantize_weights import BIAS_LIMIT, QuantizeWeights, absmax_scale
+from qcompiler.passes.quantize_weights import QuantizeWeights, absmax_scale
 
 from qcompiler.ir import Graph, spec_of
-from qcompiler.layers import underlying_constant
+from qcompiler.layers import BIAS_LIMIT, underlying_constant
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.runner import Runner

@@ -22,6 +22,7 @@ from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.native import load
 from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
 from qcompiler.runtime.parts import divide, form_of, part_rows
+from qcompiler.runtime.plan import bind
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 
@@ -54,7 +55,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
 def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa.PLAIN) -> dict[str, Array]:
     """Outputs of a program without symbols, with every access checked."""
     session = Session(program, isa, num_threads=1)
-    bound = program.bind()
+    bound = bind(program)
     arena = session._prepare(feeds)
     checked = CheckedMemory()
     execute = interpreted(machine.execute, checked)

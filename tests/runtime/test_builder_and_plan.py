@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qcompiler.runtime.builder import ProgramBuilder
 from qcompiler.runtime.errors import ProgramError
-from qcompiler.runtime.plan import ALIGNMENT, Life, place
+from qcompiler.runtime.plan import ALIGNMENT, Life, bind, place
 from qcompiler.runtime.session import Session
 
 from qcompiler.runtime import expressions as ex
@@ -105,7 +105,7 @@ def test_a_buffer_must_be_written_before_it_is_read() -> None:
     b.emit("move", node="first", x=x, y=y, dims=[4], x_strides=[1], y_strides=[1])
     b.output("y", y, np.uint8, (4,))
     with pytest.raises(ProgramError, match=r"\(first\): reads b0 before anything has written it"):
-        b.program().bind()
+        bind(b.program())
 
 
 def test_shifts_of_constants_are_checked() -> None:
@@ -115,7 +115,7 @@ def test_shifts_of_constants_are_checked() -> None:
     b.emit("gemm", node="fc", x=x, w=np.eye(2, dtype=np.int8), bias=[0, 0], m=[1, 1], n=[1, 63], y=y, rows=1, k=2, cols=2)
     b.output("y", y, np.uint8, (1, 2))
     with pytest.raises(ProgramError, match=r"\(fc\): the constant n holds values from 1 to 63; admitted is 1 to 62"):
-        b.program().bind()
+        bind(b.program())
 
 
 def test_equal_constants_are_stored_once_and_conversions_are_exact() -> None:

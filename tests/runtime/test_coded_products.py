@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qcompiler.runtime.instruction import Form
 from qcompiler.runtime.isa import Isa
 from qcompiler.runtime.packing import MOST_CODED_ROWS, MOST_ROWS_OF_2_BITS, pack_program
+from qcompiler.runtime.plan import bind
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.session import Session
 
@@ -36,7 +37,7 @@ def coded_layer(rng: np.random.Generator, count: int, k: int, cols: int) -> dict
 
 
 def forms(program: Program, isa: Isa) -> list[Form]:
-    return [weights.form for weights in pack_program(program, program.bind(), isa).values()]
+    return [weights.form for weights in pack_program(program, bind(program), isa).values()]
 
 
 @settings(max_examples=16, deadline=None)

@@ -15,6 +15,7 @@ from qcompiler.runtime.arena import Arena
 from qcompiler.runtime.cpu import keep, kept, target_machine
 from qcompiler.runtime.image import make_image, map_image
 from qcompiler.runtime.isa import best_isa
+from qcompiler.runtime.plan import bind
 
 from qcompiler.runtime import cpu, native
 from tests.runtime.programs import two_layers
@@ -78,7 +79,7 @@ def test_the_linked_object_file_gives_the_bits_of_the_image() -> None:
     code = kept(folder / "machine.o")
     assert code is not None
     program = two_layers()
-    bound = program.bind(batch=5)
+    bound = bind(program, batch=5)
     x = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
     results = []
     for machine in (mapped, native._link(code)):

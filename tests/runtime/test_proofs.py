@@ -16,6 +16,7 @@ from qcompiler.runtime.builder import ProgramBuilder
 from qcompiler.runtime.errors import MachineError
 from qcompiler.runtime.instruction import ELEMENT_DTYPE, Element, Field, Kind, Opcode
 from qcompiler.runtime.opcodes import OPCODES
+from qcompiler.runtime.plan import bind
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.simd import Isa, best_isa
 
@@ -79,7 +80,7 @@ def test_what_the_loader_admits_stays_inside_its_buffers(opcode: Opcode, data: A
     with mock.patch.object(coding, "SMALLEST", 1):
         program, feeds = random_program(data.draw, opcode)
     try:
-        bound = program.bind()
+        bound = bind(program)
     except MachineError as error:
         if "\n" in str(error):
             pytest.fail(f"several lines: {error}")

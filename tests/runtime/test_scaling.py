@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qcompiler.runtime.instruction import Form
 from qcompiler.runtime.interleaving import chunk_bytes
 from qcompiler.runtime.isa import best_isa
+from qcompiler.runtime.plan import bind
 from qcompiler.runtime.scaling import can_scale, lines_of, quarters, scale_numbers
 
 from qcompiler.runtime import packing
@@ -84,7 +85,7 @@ def test_results_are_those_of_the_plain_kernel(channels: int, pitch: int) -> Non
     }
     outputs = {"y": ((2, 3, 5, pitch or channels), np.uint8)}
     program, _ = build_one("conv", {"x": x}, outputs, **fields)
-    assert packing.pack_program(program, program.bind(), best_isa())[0].form is Form.SCALED
+    assert packing.pack_program(program, bind(program), best_isa())[0].form is Form.SCALED
     y = run_one("conv", {"x": x, "y": np.zeros(outputs["y"][0], np.uint8)}, outputs, **fields)["y"]
     codes = np.vectorize(lambda *v: spec.Range(30, 3, 250).code(spec.requant(*(int(i) for i in v))), otypes=[object])
     expected = codes(layer["bias"] + layer["w"][0, 0, 0].astype(np.int64) * x, layer["m"], layer["n"])

@@ -10,6 +10,7 @@ from qcompiler.runtime.instruction import Form
 from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.opcodes import BY_NAME
 from qcompiler.runtime.parts import divide
+from qcompiler.runtime.plan import bind
 from qcompiler.runtime.session import Session
 
 from qcompiler.runtime import packing, winograd
@@ -87,7 +88,7 @@ def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
 @pytest.mark.parametrize(("channels", "transformed"), [(224, True), (240, False)])
 def test_the_largest_sums_are_exact_or_not_transformed(channels: int, transformed: bool) -> None:
     program, feeds, expected = extreme(channels)
-    form = packing.pack_program(program, program.bind(), best_isa())[0].form
+    form = packing.pack_program(program, bind(program), best_isa())[0].form
     assert (form is Form.TRANSFORMED) is transformed
     for isa in Isa:
         if isa.supported:
