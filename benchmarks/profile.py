@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qcompiler.runtime.errors import MachineError, ProgramError
-from qcompiler.runtime.opcodes import BY_NUMBER
-from qcompiler.runtime.plan import bind
-from qcompiler.runtime.session import Session
 from rich.console import Console
 from rich.table import Table
+
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import MachineError, ProgramError
+from qcompiler.runtime.instructions.opcodes import BY_NUMBER
+from qcompiler.runtime.session import Session
 
 
 class Timing(NamedTuple):

@@ -26,8 +26,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.graph.ir import Feed, Graph, Node, Stage
 from qcompiler.grids import GridFamily
-from qcompiler.ir import Feed, Graph, Node, Stage
 from qcompiler.records import Declined, FloatNode, Report
 
 

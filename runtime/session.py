@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import Arena
-from .border import solve_dimensions
-from .control import FAULT, STOPPED
+from .binding.bind import bind
+from .binding.division import useful_threads
+from .binding.packed_weights import decoded_operands, pack_program
+from .cpu.isa import Isa, best_isa
 from .errors import FeedError, MachineError
-from .instruction import BLOCK_BYTES, BLOCKS
-from .isa import Isa, best_isa
-from .native import load
-from .packing import decoded_operands, pack_program
-from .parts import useful_threads
-from .plan import bind
-from .program import Program
-from .team import Team, default_threads
+from .instructions.instruction import BLOCK_BYTES, BLOCKS
+from .machine.control import FAULT, STOPPED
+from .program.model import Program
+from .run.arena import Arena
+from .run.border import solve_dimensions
+from .run.machine_code import load
+from .run.team import Team, default_threads
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]

@@ -149,7 +149,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         ("qcompiler.passes.fold", "from ..ir import Graph\nfrom . import other\nimport numpy as np", None),
         ("qcompiler.manager", "def f():\n    from qcompiler.passes.fold import Fold", "only pipeline.py and presets.py import passes"),
         ("qcompiler.manager", "import passes", "'passes' is no name of its own: use qcompiler.passes, or a relative import inside that folder"),
-        ("qcompiler.grids", "from qcompiler.ir import Graph", "the ideas are mathematics without any graph"),
+        ("qcompiler.grids", "from qcompiler.graph.ir import Graph", "the ideas are mathematics without any graph"),
         ("qcompiler.cli", "import requests", "'requests' is not a dependency of this part"),
     ],
 )
@@ -161,9 +161,9 @@ def test_the_rule_bites(module: str, source: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("module", "is_package", "line", "target"),
     [
-        ("qcompiler.passes.fold", False, "from ..ir import Graph", "qcompiler.ir"),
-        ("qcompiler.passes.fold", False, "from .. import ir", "qcompiler.ir"),
-        ("qcompiler.passes", True, "from ..ir import Graph", "qcompiler.ir"),
+        ("qcompiler.passes.fold", False, "from ..ir import Graph", "qcompiler.graph.ir"),
+        ("qcompiler.passes.fold", False, "from .. import ir", "qcompiler.graph.ir"),
+        ("qcompiler.passes", True, "from ..ir import Graph", "qcompiler.graph.ir"),
         ("qcompiler.runtime.kernels", True, "from . import gemm", "qcompiler.runtime.kernels"),
         ("qcompiler.runtime.kernels.gemm", False, "from ..requant import requant", "qcompiler.runtime.requant"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids.grid import thresholds
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
+from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
 
 Array = NDArray[Any]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qcompiler.runtime.errors import MachineError
-from qcompiler.runtime.plan import bind
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
+from qcompiler.graph.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
 from qcompiler.lowering import lower_graph, to_program
 from qcompiler.runtime import Session
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import MachineError
 from tests.graphs import graph_of
 from tests.lowering.checked import check, quantize
 

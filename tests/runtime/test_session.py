@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qcompiler.runtime.builder import ProgramBuilder
-from qcompiler.runtime.errors import FeedError, ProgramError
-from qcompiler.runtime.plan import bind
-from qcompiler.runtime.session import Session
 
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import FeedError, ProgramError
+from qcompiler.runtime.program.builder import ProgramBuilder
+from qcompiler.runtime.session import Session
 from tests.runtime.programs import HIDDEN, two_layers
 
 X = np.random.default_rng(1).normal(size=(5, 40)).astype(np.float32)
