@@ -1,4 +1,4 @@
-"""A layer as a problem behind layers that are quantized already, and its solution: see `._solved`; more is decided here."""
+"""A layer as a problem behind layers that are quantized already, and its solution: see `solve_alone.py`; more is decided here."""
 
 from __future__ import annotations
 
