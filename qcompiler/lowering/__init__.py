@@ -34,8 +34,8 @@ def to_program(graph: Graph) -> Program:
     Raises:
         UnsupportedError: names the node that the machine cannot run.
     """
-    from qcompiler.lowering.to_program.emitter import Emitter
-    from qcompiler.lowering.to_program.table import EMIT_RULES
+    from qcompiler.lowering.to_machine.emitter import Emitter
+    from qcompiler.lowering.to_machine.table import EMIT_RULES
 
     return Emitter(graph, EMIT_RULES, {"graph": graph.name}).run()
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from qcompiler.graph.ir import Node
-from qcompiler.lowering.to_program.emitter import Emitter, output_fields
-from qcompiler.lowering.to_program.layers import image
-from qcompiler.lowering.to_program.views import View, channels_last
+from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
+from qcompiler.lowering.to_machine.layers import image
+from qcompiler.lowering.to_machine.views import View, channels_last
 from qcompiler.shapes.dims import as_dim, to_nested
 
 

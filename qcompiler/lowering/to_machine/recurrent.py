@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Node, Tensor
-from qcompiler.lowering.to_program.emitter import Emitter, output_fields
-from qcompiler.lowering.to_program.views import View
+from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
+from qcompiler.lowering.to_machine.views import View
 from qcompiler.shapes.dims import to_nested
 
 _FACTORS = ("m_w", "n_w", "m_r", "n_r")

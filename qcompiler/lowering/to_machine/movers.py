@@ -9,8 +9,8 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Constant, Node
-from qcompiler.lowering.to_program.emitter import Emitter
-from qcompiler.lowering.to_program.views import View, is_one
+from qcompiler.lowering.to_machine.emitter import Emitter
+from qcompiler.lowering.to_machine.views import View, is_one
 from qcompiler.shapes.dims import Dim, as_dim, maximum, minimum, same, to_nested
 from qcompiler.shapes.rules import sliced_dim
 

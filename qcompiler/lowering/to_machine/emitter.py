@@ -10,8 +10,8 @@ import sympy
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Constant, Graph, Node, Tensor, consumers
-from qcompiler.lowering.to_program.mirror import mirror
-from qcompiler.lowering.to_program.views import Order, View, coalesce, contiguous
+from qcompiler.lowering.to_machine.mirror import mirror
+from qcompiler.lowering.to_machine.views import Order, View, coalesce, contiguous
 from qcompiler.runtime.errors import MachineError
 from qcompiler.runtime.instructions.opcodes import MAX_RANK
 from qcompiler.runtime.program.builder import Buffer, ProgramBuilder

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qcompiler.lowering.to_program import elementwise, layers, movers, reductions, resize
-from qcompiler.lowering.to_program.emitter import Emit
-from qcompiler.lowering.to_program.recurrent import emit_recurrent
+from qcompiler.lowering.to_machine import elementwise, layers, movers, reductions, resize
+from qcompiler.lowering.to_machine.emitter import Emit
+from qcompiler.lowering.to_machine.recurrent import emit_recurrent
 
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph.ir import Node
-from qcompiler.lowering.to_program.emitter import Emitter, output_fields
-from qcompiler.lowering.to_program.views import Order, View, product
+from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
+from qcompiler.lowering.to_machine.views import Order, View, product
 from qcompiler.runtime.instructions.opcodes import Binary, Comparison, Logic
 from qcompiler.shapes.dims import to_nested
 
