@@ -23,7 +23,7 @@ from ...calibration.gate import take_if_better
 from ...feeds.selection import held_feeds
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
-from ...graph.layers import Layer, add_to_bias, find_layers
+from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
 from ...pass_base import Context, Pass
 
 HELD_FEEDS = 16
@@ -42,27 +42,6 @@ def rounding_error(layer: Layer) -> Array | None:
         return None
     weight = layer.values
     return weight.astype(np.float64) - spec.dequantize(spec.quantize(weight))
-
-
-def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
-    """``sum error[o] mean`` for each output channel o.
-
-    Args:
-        layer: a layer.
-        error: float64, of the weight's shape.
-        mean: float64, mean of each input channel.
-    """
-    node = layer.node
-    if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
-        return np.asarray(mean @ error)
-    if node.op == "Gemm":
-        return np.asarray(error @ mean)
-    taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
-    groups = int(node.attrs.get("group", 1))
-    grouped, by_group = taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)
-    if node.op == "Conv":
-        return np.asarray(np.einsum("goi,gi->go", grouped, by_group)).reshape(-1)
-    return np.asarray(np.einsum("gio,gi->go", grouped, by_group)).reshape(-1)
 
 
 def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Array]]:

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, replace_uses, unique_name
-from ...graph.layers import Layer, add_to_bias, find_layers, has_bias
+from ...graph.layers import Layer, add_to_bias, find_layers, has_bias, output_shift
 from ...pass_base import BatchNormStatistics, Context, Pass
 from ...records import RegionChange
-from ..correct.correct_bias import output_shift
 
 Array = NDArray[Any]
 

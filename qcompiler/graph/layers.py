@@ -27,7 +27,7 @@ from qcompiler.graph.runner import Runner
 
 __all__ = [
     "BIAS_LIMIT", "LAYERS", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
-    "is_depthwise", "layer_macs",
+    "is_depthwise", "layer_macs", "output_shift",
     "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
@@ -227,6 +227,27 @@ def add_to_bias(layer: Layer, shift: NDArray[Any], taken: set[str]) -> None:
         layer.node.inputs[2] = bias
     else:
         layer.node.inputs.append(bias)
+
+
+def output_shift(layer: Layer, error: NDArray[Any], mean: NDArray[Any]) -> NDArray[Any]:
+    """``sum error[o] mean`` for each output channel o.
+
+    Args:
+        layer: a layer.
+        error: float64, of the weight's shape.
+        mean: float64, mean of each input channel.
+    """
+    node = layer.node
+    if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
+        return np.asarray(mean @ error)
+    if node.op == "Gemm":
+        return np.asarray(error @ mean)
+    taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
+    groups = int(node.attrs.get("group", 1))
+    grouped, by_group = taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)
+    if node.op == "Conv":
+        return np.asarray(np.einsum("goi,gi->go", grouped, by_group)).reshape(-1)
+    return np.asarray(np.einsum("gio,gi->go", grouped, by_group)).reshape(-1)
 
 
 def has_bias(layer: Layer) -> bool:

@@ -99,7 +99,7 @@ def test_foreign_operators_keep_their_domain_and_version():
 def test_bytes_do_not_depend_on_the_hash_seed(tmp_path):
     script = """if True:
         import sys, numpy as np, onnx.parser
-        from qcompiler import export
+        from qcompiler.onnx_io import export
         from qcompiler.onnx_io.importer import load_graph
         text = '<ir_version: 8, opset_import: ["" : 17, "b.c" : 1, "a.b" : 2]>'
         text += 'g (float[N, 4] x) => (float[N, 4] y) { p = b.c.F(x)  q = a.b.G(p)  y = Relu(q) }'

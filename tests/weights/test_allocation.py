@@ -213,7 +213,7 @@ def test_exchanges_lower_the_cost_with_interactions_until_no_two_layers_can(seed
 
 NOISY = """if True:
     import ctypes
-    from qcompiler import allocation
+    from qcompiler.weights import allocation
     with allocation._silent():
         ctypes.CDLL(None).puts(b"what HiGHS prints when it mends a solution")
     print("{}")"""
