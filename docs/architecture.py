@@ -1,7 +1,7 @@
 """Writes ``docs/architecture.md`` from the code: ``python -m docs.architecture`` (``make docs``). A test fails where the page is stale.
 
-The picture has the rooms of `docs/house.py` by floor, and of its arrows those that no other way of arrows replaces. The way of a model names functions;
-what is said of each is the first line of its docstring.
+The picture has the rooms of `docs/house.py` by floor, and of its arrows those that no other way of arrows replaces. The way of a model names
+functions; what is said of each is the first line of its docstring.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def table() -> str:
     lines = ["| room | what is in it | imports |", "|---|---|---|"]
     for name, others in reversed(ALLOWED.items()):
         path = fronts[name]
-        lines.append(f"| [`{name}`](../{path.relative_to(ROOT)}) | {first_line(ast.parse(path.read_text(encoding='utf8')))} | {', '.join(others.split())} |")
+        said = first_line(ast.parse(path.read_text(encoding="utf8")))
+        lines.append(f"| [`{name}`](../{path.relative_to(ROOT)}) | {said} | {', '.join(others.split())} |")
     return "\n".join(lines)
 
 
