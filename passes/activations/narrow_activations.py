@@ -34,7 +34,7 @@ from ...feeds.selection import spread_feeds
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Constant, Graph, Node, QuantSpec, Tensor, Variable, consumers, insert_qdq, names_in, producer, unique_name
 from ...graph.layers import Layer, find_layers
-from ...graph.placement import MOVERS
+from ...graph.operators import MOVERS
 from ...pass_base import Context, Pass
 from ...records import WidthChoice
 

@@ -22,8 +22,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float
+from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, is_output, made_by, new_constant, rename, standard
+from ...rewriting.match import is_output, made_by, new_constant, rename, standard
 
 UNDERFLOW = 104.0
 """exp(-104) is 0.0 in float32."""

@@ -15,12 +15,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Graph, Node, Tensor, constant_of, is_float
+from ...graph.operators import LAYERS, MOVEMENT
 from ...pass_base import BatchNormStatistics, Context, Pass
-from ...rewriting.fold_into_layer import LAYERS, channel_axis, channels_of, fold, why_not
+from ...rewriting.fold_into_layer import channel_axis, channels_of, fold, why_not
 from ...rewriting.match import Array, bypass, constant_operand, made_by, new_constant, rename, sole_user, standard
 from ...shapes.infer import Shape, infer_shapes
 
-_MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
+_MOVERS = tuple(op for op in MOVEMENT if op not in ("Expand", "Gather", "Tile"))
+"""Movement that repeats no element, so that channels stay channels."""
 _DEPTH = 8
 
 

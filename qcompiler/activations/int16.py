@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from qcompiler.activations.pairs import set_grid
 from qcompiler.calibration.sensitivity import Pair
 from qcompiler.graph.ir import Node, QuantSpec, Tensor, consumers, producer, quantized_source, read_spec, spec_of
-from qcompiler.graph.layers import LAYERS, Layer, bias_constant, bias_floor, set_weight_scale
+from qcompiler.graph.layers import Layer, bias_constant, bias_floor, set_weight_scale
+from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.placement import operand_slots
 from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
 
-GEMMS = (*LAYERS, "LSTM", "GRU")
+GEMMS = (*LAYERS, *RECURRENT)
 CODE_LIMIT = 2.0**15
 
 

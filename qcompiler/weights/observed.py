@@ -14,7 +14,8 @@ from qcompiler.calibration.gram import Moments, layer_inputs
 from qcompiler.calibration.patches import as_matrix
 from qcompiler.feeds.sources import synthetic_source
 from qcompiler.graph.ir import Graph, Node
-from qcompiler.graph.layers import RECURRENT, Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
+from qcompiler.graph.layers import Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
+from qcompiler.graph.operators import RECURRENT
 from qcompiler.grids import Grid, GridFamily, fit_scale
 from qcompiler.pass_base import Context
 from qcompiler.solvers.problem import LayerProblem, relative_loss, spread_scale

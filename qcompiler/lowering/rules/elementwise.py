@@ -14,23 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.graph.ir import Node, Tensor, is_float, producer
+from qcompiler.graph.ir import STANDARD_DOMAINS, Node, Tensor, is_float, producer
+from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.code_grid import Coded, Grid, Target
 from qcompiler.lowering.constants import Array, evaluate
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.rules.binary import binary_bounds, lower_binary
 from qcompiler.lowering.rules.operands import has_codes, integer_grid, scalar_factor
 
-UNARY = frozenset({
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor",
-    "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu",
-    "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
-})
-JOINT = frozenset({
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub",
-    "Sum", "Where", "Xor",
-})
-ELEMENTWISE = UNARY | JOINT
+UNARY = lowered_by("unary")
+ELEMENTWISE = lowered_by("unary", "joint")
 
 _SAMPLES = 4097
 """Points at which a chain over an interval is looked at to find its range."""
@@ -65,7 +58,7 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
 
 
 def _pointwise(lw: Lowering, node: Node) -> bool:
-    if node.op not in ELEMENTWISE or node.domain not in (None, "", "ai.onnx"):
+    if node.op not in ELEMENTWISE or node.domain not in STANDARD_DOMAINS:
         return False
     values = [lw.constants.value(tensor) for tensor in node.inputs]
     return all(value is None or value.size == 1 for value in values)

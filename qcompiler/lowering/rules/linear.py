@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, producer
+from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.constants import Weight, read_weight
 from qcompiler.lowering.engine import Lowering
 from qcompiler.lowering.ranks import rank_of
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def with_bias(lw: Lowering, node: Node) -> Layer | None:
     """The layer of ``Add(layer, constant)`` with one constant per output channel; None when ``node`` is something else."""
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
-        if constant is None or inner is None or inner.op not in LAYERS or lw.constants.is_constant(node.inputs[index]):
+        if constant is None or inner is None or inner.op not in lowered_by("layer") or lw.constants.is_constant(node.inputs[index]):
             continue
         layer = read_layer(lw, inner)
         if layer is not None and _along_channels(layer, constant.shape):

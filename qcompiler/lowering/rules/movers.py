@@ -168,7 +168,6 @@ _OPERANDS: dict[str, Callable[[Lowering, Node, int], Operands]] = {
     "Split": _split, "Gather": _gather, "Expand": _expand, "Tile": _tile, "DepthToSpace": _depth_to_space, "SpaceToDepth": _depth_to_space,
     "MaxPool": _max_pool,
 }
-MOVERS = (*_OPERANDS, "Pad")
 
 
 def mover_grid(lw: Lowering, node: Node) -> Grid:

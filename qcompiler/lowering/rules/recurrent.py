@@ -20,7 +20,6 @@ from qcompiler.lowering.constants import Weight, read_weight
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import emit_requantize, fixed_point, fixed_points, prove_accumulator
 
-RECURRENT = ("LSTM", "GRU")
 _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15
 """Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32 accumulator."""

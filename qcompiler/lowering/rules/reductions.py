@@ -20,7 +20,6 @@ from qcompiler.lowering.rules.movers import window
 _KINDS = {
     "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "GlobalAveragePool": "mean", "GlobalMaxPool": "max",
 }
-REDUCTIONS = tuple(_KINDS)
 
 
 def reduced_axes(lw: Lowering, node: Node) -> list[int]:
