@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import qcompiler
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
 from qcompiler.api import Options
 from qcompiler.commands.executors import open_executor

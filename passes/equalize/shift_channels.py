@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ...equivalence.fold import Workspace, shift_refusal
 from ...equivalence.levels import Levels
 from ...equivalence.noise import RegionNoise
+from ...equivalence.region_error import Trial
 from ...equivalence.regions import Region
 from ...equivalence.scaling import TRIAL_FEEDS, divided_noise, observed_regions, scalable_regions, spans_of
 from ...equivalence.statistics import ChannelRange
-from ...equivalence.trial import Trial
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Graph
 from ...pass_base import Context, Pass

@@ -21,7 +21,7 @@ from ...grids import GridFamily, fit_scale, grid_named
 from ...pass_base import Context, Pass
 from ...rewriting.match import Array
 from ...solvers import OptimalClip
-from ...solvers.blocks import on_tables
+from ...solvers.block_factors import on_tables
 from ...solvers.problem import LayerProblem
 
 

@@ -41,7 +41,7 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `layers.BIAS_LIMIT` steps of a finer accumulator.
+    """The weight's grid, every channel's scale large enough to keep the bias within `products.BIAS_LIMIT` steps of a finer accumulator.
 
     Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
     """

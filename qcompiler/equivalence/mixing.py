@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.equivalence.levels import Levels
+from qcompiler.equivalence.region_error import Span, Trial
 from qcompiler.equivalence.regions import Place, Region, find_regions
 from qcompiler.equivalence.scaling import TRIAL_FEEDS
 from qcompiler.equivalence.statistics import Samples, sample_channels
-from qcompiler.equivalence.trial import Span, Trial
 from qcompiler.feeds.sources import synthetic_source
 from qcompiler.graph.ir import Constant, Graph, Node, constant_of
 from qcompiler.graph.placement import place

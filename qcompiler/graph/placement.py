@@ -2,7 +2,7 @@
 
 Three kinds of quantized operators:
 
-- *layers* multiply and accumulate (`layers.py` knows their weights and biases);
+- *layers* multiply and accumulate (`products.py` knows their weights and biases);
 - *movers* rearrange codes: the grid before and behind them is one and the same;
 - the rest reads codes of any grid and writes codes of another.
 

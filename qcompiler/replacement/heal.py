@@ -23,9 +23,9 @@ from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context
 from qcompiler.records import Tuning
+from qcompiler.replacement.chains import linear_output, rows_of
 from qcompiler.replacement.fit import Fit, NormalEquations, best_ridge
 from qcompiler.replacement.observe import draw_rows, held_rows, split_rows
-from qcompiler.replacement.regions import linear_output, rows_of
 
 Array = NDArray[Any]
 

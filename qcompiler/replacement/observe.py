@@ -20,7 +20,7 @@ from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
-from qcompiler.replacement.regions import Region, linear_output, rows_of
+from qcompiler.replacement.chains import Region, linear_output, rows_of
 
 __all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
 

@@ -15,10 +15,10 @@ from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context, Pass
 from qcompiler.records import Replaced
 from qcompiler.replacement.block_time import block_milliseconds, block_of
+from qcompiler.replacement.chains import linear_output
 from qcompiler.replacement.cost import Cost
 from qcompiler.replacement.heal import heal
 from qcompiler.replacement.observe import Observed
-from qcompiler.replacement.regions import linear_output
 
 HELD_FEEDS = 16
 """Feeds held out on which the network's outputs are compared."""

@@ -19,7 +19,7 @@ from qcompiler.grids import Grid, GridFamily
 from qcompiler.records import Reconstruction
 from qcompiler.solvers import SOLVERS, Nearest, Solver
 from qcompiler.solvers.blas import steady_blas
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem, Solution, mean_error, relative_loss
 
 Array = NDArray[Any]

@@ -12,9 +12,9 @@ from qcompiler.lowering.code_grid import Coded, Grid, Target, common_factors
 from qcompiler.lowering.constants import Array
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import wide_fixed_point
-from qcompiler.lowering.rules.layers import bounds_of, emit_layer
 from qcompiler.lowering.rules.linear import with_bias
 from qcompiler.lowering.rules.operands import operand
+from qcompiler.lowering.rules.products import bounds_of, emit_layer
 
 
 def lower_binary(lw: Lowering, node: Node, target: Target) -> Coded:

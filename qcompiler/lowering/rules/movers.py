@@ -13,7 +13,7 @@ from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.code_grid import Coded, Grid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.ranks import rank_of, size_along
-from qcompiler.lowering.rules.layers import padding
+from qcompiler.lowering.rules.products import padding
 
 Operands = tuple[str, list[Tensor], dict[str, Any]]
 """What a mover needs beside its data: the integer operator's name, its other inputs, its attributes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from qcompiler.graph.operators import OPERATORS
 from qcompiler.lowering.engine import Rule
 from qcompiler.lowering.rules.elementwise import elementwise_bounds, elementwise_grid, lower_elementwise
-from qcompiler.lowering.rules.layers import layer_bounds, lower_layer_node
 from qcompiler.lowering.rules.lrn import lower_lrn, lrn_bounds
 from qcompiler.lowering.rules.movers import concat_grid, hull, lower_concat, lower_mover, mover_grid
+from qcompiler.lowering.rules.products import layer_bounds, lower_layer_node
 from qcompiler.lowering.rules.recurrent import lower_recurrent, recurrent_bounds, recurrent_grid
 from qcompiler.lowering.rules.reductions import (
     average_bounds,
