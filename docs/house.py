@@ -34,6 +34,7 @@ ALLOWED: Mapping[str, str] = {
     "errors": "",
     "version": "",
     "records": "",
+    "quiet": "",
     "workers": "errors",
     "grids": "errors",
     "solvers": "grids",
@@ -55,7 +56,7 @@ ALLOWED: Mapping[str, str] = {
     "activations": "calibration graph lowering/core",
     "equivalence": "calibration errors feeds graph pass_base records shapes",
     "replacement": "calibration equivalence errors feeds graph lowering pass_base records runtime",
-    "weights": "calibration errors feeds graph grids lowering pass_base records rewriting solvers runtime runtime/binding runtime/instructions",
+    "weights": "calibration errors feeds graph grids lowering pass_base quiet records rewriting solvers runtime runtime/binding runtime/instructions",
     # passes
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records",

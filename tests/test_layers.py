@@ -56,7 +56,8 @@ def complaint(module: str, item: Import) -> str | None:
         return "only pipeline.py and presets.py import passes"
     if inside(module, "qcompiler.passes") and any(inside(target, f"qcompiler.{driver}") for driver in DRIVERS):
         return "a pass knows nothing of what drives it"
-    if any(inside(module, f"qcompiler.{idea}") for idea in IDEAS) and not any(inside(target, f"qcompiler.{name}") for name in (*IDEAS, "errors")):
+    known = any(inside(target, f"qcompiler.{name}") for name in (*IDEAS, "errors", "quiet"))
+    if not known and any(inside(module, f"qcompiler.{idea}") for idea in IDEAS):
         return "the ideas are mathematics without any graph"
     return None
 

@@ -92,13 +92,12 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> b
         ctx.declined(node, reason)
         return False
     fold(graph, layer, step.scale, step.shift)
-    _join(graph, node, layer, y, step, ctx)
+    _join(node, layer, y, step, ctx)
     return True
 
 
-def _join(graph: Graph, node: Node, layer: Node, y: Tensor, step: _Map, ctx: Context) -> None:
+def _join(node: Node, layer: Node, y: Tensor, step: _Map, ctx: Context) -> None:
     """Let the layer write what ``node`` wrote; statistics of y become those of the result."""
-    del graph
     output = node.outputs[0]
     node.outputs.clear()
     output.inputs.clear()

@@ -19,7 +19,7 @@ from qcompiler.equivalence.noise import RegionNoise, grid_range, region_noise
 from qcompiler.equivalence.region_error import Span, Trial
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.equivalence.statistics import channel_ranges
-from qcompiler.feeds.sources import synthetic_source
+from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Constant, Feed, Graph
 from qcompiler.graph.placement import place
 from qcompiler.pass_base import Context
@@ -81,7 +81,7 @@ def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candida
     """Divide each region by the candidate of least noise, if it takes the part ``gain`` of the noise away; True when one was."""
     if not regions:
         return False
-    data = list(islice(ctx.data if ctx.data is not None else synthetic_source(graph, ctx), 2 * feeds))
+    data = list(islice(feeds_of(graph, ctx), 2 * feeds))
     trial = Trial.on(graph, data[1::2][:TRIAL_FEEDS] or data)
     work = Workspace(graph)
     for noise in observed_regions(graph, regions, data[::2]):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, one_line
 from qcompiler.graph.ir import Constant, Graph
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -74,7 +74,7 @@ class Runner:
         try:
             self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
 
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
@@ -87,12 +87,8 @@ class Runner:
         try:
             values = self._session.run(wanted, dict(feed), how)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
         return dict(zip(wanted, (np.asarray(value) for value in values), strict=True))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
 
 
 def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:

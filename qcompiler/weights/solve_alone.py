@@ -1,7 +1,6 @@
 """A layer as a problem by itself, and its solution.
 
-What held-out vectors decide about a layer (a `Choice`) is decided on what solvers find in a hurry. Then the layer is solved with care on all vectors,
-those held out among them.
+A `Choice` is made on held-out vectors with fast solver settings; the layer is then solved at full effort on all vectors.
 """
 
 from __future__ import annotations

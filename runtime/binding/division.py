@@ -42,7 +42,7 @@ _NANOSECONDS = {
     "softmax": 0.35, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.1,
     "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02, "table": 0.2, "piecewise": 0.05, "requant": 0.015,
 }
-"""Cost of an element, of a tap for windows, on a fast core with AVX-512, of those that do not cost `_NANOSECONDS_ELSE`."""
+"""Nanoseconds per element (per tap for windows) on one AVX-512 core. Operators not listed cost `_NANOSECONDS_ELSE`."""
 
 _NANOSECONDS_ELSE = 0.03
 _LOOKUP_NANOSECONDS = 0.01

@@ -16,7 +16,7 @@ import numpy as np
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import STANDARD_DOMAINS, Node, Tensor, is_float, producer
 from qcompiler.graph.operators import lowered_by
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Array, evaluate
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.rules.binary import binary_bounds, lower_binary
@@ -174,10 +174,10 @@ def _points(lw: Lowering, leaf: Tensor) -> Iterator[float]:
     return iter([*np.linspace(low, high, _SAMPLES), *([0.0] if low < 0.0 < high else [])])
 
 
-def elementwise_grid(lw: Lowering, node: Node) -> Grid:
+def elementwise_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The natural grid: a Cast of integers keeps them exact."""
     if node.op == "Cast" and not is_float(node.inputs[0]):
         return integer_grid(node.inputs[0])
     if node.op in ("Identity", "Dropout"):
         return lw.natural_grid(node.inputs[0])
-    return Grid.covering(*elementwise_bounds(lw, node))
+    return CodeGrid.covering(*elementwise_bounds(lw, node))
