@@ -95,7 +95,7 @@ def _load() -> Native:
             return mapped
     code = kept(folder / _OBJECT) if folder else None
     if code is None:
-        _LOG.warning("compiling the integer machine for this CPU (%s): about a minute, once", cpu_name())
+        _LOG.warning("compiling the integer machine for this CPU (%s), once: about a minute on a free core", cpu_name())
         code = _compile()
         if folder is not None and not keep(folder / _OBJECT, code):
             _LOG.warning("cannot keep the machine code in %s", folder)
@@ -110,7 +110,8 @@ def _compile() -> bytes:
     from .jit import object_code
 
     numbers = {"run": RUN, "attend": ATTEND, "execute": EXECUTE, "convert": CONVERT}
-    return object_code(enter, {name: (numbers[name], count) for name, count in _PARAMETERS.items()}, FAULT)
+    entries = {name: (numbers[name], count) for name, count in _PARAMETERS.items()}
+    return object_code(enter, entries, FAULT, lambda done: _LOG.warning("compiling the integer machine: %s", done))
 
 
 _OWNERS: list[Any] = []
