@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from numba.core.dispatcher import Dispatcher
-from qcompiler.runtime.cpu.jit import linked
 
 import qcompiler.runtime
+from qcompiler.runtime.cpu.jit import linked
 from qcompiler.runtime.machine import shared_run
 from qcompiler.runtime.run.machine_code import COMPILED, load
 from tests.runtime.programs import two_layers
