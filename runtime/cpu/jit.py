@@ -22,7 +22,7 @@ FUNCTIONS, _TOLD_EVERY = 320, 80
 
 def jit(function: _F) -> _F:
     """Compile ``function`` at its first use inside compiled code; integers only."""
-    return Function(function)  # type: ignore[return-value]
+    return Function(function)
 
 
 def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: int, tell: Callable[[str], None] = lambda _: None) -> bytes:
