@@ -28,7 +28,8 @@ ALLOWED: Mapping[str, str] = {
     "runtime/binding": "runtime/cpu runtime/errors runtime/instructions runtime/program",
     "runtime/run": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program",
     "runtime/session": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program runtime/run",
-    "runtime/warm": "runtime/cpu runtime/run",
+    "runtime/warm": "runtime/cpu runtime/errors runtime/run",
+    "runtime/bundle": "runtime/cpu runtime/errors runtime/run",
     "runtime": "runtime/errors runtime/program runtime/session",
     # mathematics and data that know no graph
     "errors": "",
