@@ -19,7 +19,7 @@ ALLOWED: Mapping[str, str] = {
     # the machine
     "runtime/errors": "",
     "runtime/requant": "runtime/errors",
-    "runtime/cpu": "",
+    "runtime/cpu": "runtime/errors",
     "runtime/instructions": "runtime/cpu runtime/errors",
     "runtime/vector": "runtime/cpu runtime/instructions",
     "runtime/kernels": "runtime/cpu runtime/instructions runtime/vector",
