@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from qcompiler.errors import ModelError
 from qcompiler.ir import Constant, Graph
+from qcompiler.steady_kernels import FUSIONS_BY_CPU, make_steady
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
@@ -60,8 +61,12 @@ class Runner:
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._shared.values()]
         options.add_external_initializers(list(self._shared), values)
+        make_steady(proto)
+        serialized = proto.SerializeToString()
         try:
-            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                serialized, options, providers=["CPUExecutionProvider"], disabled_optimizers=FUSIONS_BY_CPU
+            )
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
 
