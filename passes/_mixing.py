@@ -16,6 +16,7 @@ from ..equivalence.regions import Place, Region, find_regions
 from ..equivalence.statistics import Samples, sample_channels
 from ..equivalence.trial import Span, Trial
 from ..ir import Constant, Graph, Node, constant_of
+from ..linear_algebra import inverse as inverse_of
 from ..pass_base import Context
 from ..placement import place
 from ._region_noise import TRIAL_FEEDS
@@ -65,7 +66,7 @@ class Mixed:
     def spans(self, matrices: Array) -> list[Span]:
         """The grids under blocks [C / block, block, block] of a matrix; places that take the inverse have it."""
         numbers = {id(spot): number for number, spot in enumerate(self.region.places)}
-        inverse = np.linalg.inv(matrices).transpose(0, 2, 1)
+        inverse = inverse_of(matrices).transpose(0, 2, 1)
         found = []
         for grid in self.grids:
             values = [_times(inverse if spot.inverse.any() else matrices, self.samples[spot.tensor.name].rows) for spot in grid]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..blas import steady_blas
 from ..calibration.paired import PairedInputs, PairedMoments
 from ..calibration.patches import as_matrix, taps_first
 from ..grids import Grid, GridFamily
@@ -59,11 +58,10 @@ def _paired_layer(inputs: PairedInputs, family: GridFamily) -> _PairedLayer:
 def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int) -> Solved:
     """The same behind layers that are quantized already; the ridge of the targets and the bias are decided, too."""
     paired, name = _paired_layer(inputs, family), inputs.layer.node.name
-    with steady_blas(paired.weight.shape[2]):
-        choice, every = _decide(name, paired, family, solver, seed), paired.fit.with_those(paired.held)
-        grid = choice.on(fitted_grid(family, paired.weight, every.exact.gram))
-        solution, problem = solution_of(choice.solver, paired.problem(every, grid, choice.ridge), seed)
-        return Solved(solution, problem, paired.shift(solution, every, choice.in_place).reshape(-1), choice.record)
+    choice, every = _decide(name, paired, family, solver, seed), paired.fit.with_those(paired.held)
+    grid = choice.on(fitted_grid(family, paired.weight, every.exact.gram))
+    solution, problem = solution_of(choice.solver, paired.problem(every, grid, choice.ridge), seed)
+    return Solved(solution, problem, paired.shift(solution, every, choice.in_place).reshape(-1), choice.record)
 
 
 def _decide(node: str, paired: _PairedLayer, family: GridFamily, name: str, seed: int) -> Choice:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..blas import steady_blas
 from ..calibration.gram import LayerInputs, Moments
 from ..calibration.patches import as_matrix, taps_first
 from ..grids import Grid, GridFamily
@@ -87,11 +86,10 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
 
 def solve(task: Task) -> Solved:
     """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these do not lose less there."""
-    with steady_blas(task.weight.shape[2]):
-        choice, every = _decide(task), task.fit.with_those(task.held)
-        plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
-        solution, problem = solution_of(choice.solver, plain, task.seed)
-        return Solved(solution, problem, mean_error(plain, solution.weight()).reshape(-1), choice.record)
+    choice, every = _decide(task), task.fit.with_those(task.held)
+    plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
+    solution, problem = solution_of(choice.solver, plain, task.seed)
+    return Solved(solution, problem, mean_error(plain, solution.weight()).reshape(-1), choice.record)
 
 
 def _decide(task: Task) -> Choice:

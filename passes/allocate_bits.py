@@ -31,6 +31,7 @@ from ..errors import OptionError
 from ..grids import GridFamily, grid_label, grid_named
 from ..ir import Constant, Graph, quantized_source, spec_of
 from ..layers import Layer, find_layers
+from ..linear_algebra import gram
 from ..pass_base import Context, Feed, Pass
 from ..report.record import AllocatedTime, Allocation, Candidate, LayerBits
 from ..solvers import SOLVERS
@@ -155,7 +156,7 @@ class AllocateBits(Pass):
         cost = np.array([found[name][0] for name in names])
         size = np.array([[_bytes_of(weight) for weight in tables[name]] for name in names], np.int64)
         vectors = np.stack([found[name][1] for name in names])
-        return names, tables, Menu(cost, size, 2 * np.tensordot(vectors, vectors, (2, 2)).astype(np.float64))
+        return names, tables, Menu(cost, size, 2 * _inner_products(vectors))
 
     def _limited(self, graph: Graph, menu: Menu, full: int, tables: Tables, feed: Feed, ctx: Context) -> tuple[Menu, _Limits]:
         """The menu with the times of its options, where they are asked for, and what a choice may take."""
@@ -251,6 +252,12 @@ def _capped(menu: Menu, option: int, limits: _Limits) -> Choice | None:
 def _bytes_of(weight: RoundedWeight) -> int:
     groups, rows, products = weight.levels.shape
     return stored_bytes(weight.distinct, groups * rows, products, weight.block)
+
+
+def _inner_products(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Of every option of every layer with every other: [L, O, L, O] of vectors [L, O, D]."""
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    return np.asarray(gram(flat.T[None])[0].reshape(*vectors.shape[:2], *vectors.shape[:2]), np.float64)
 
 
 def _has_choice(layer: Layer) -> bool:

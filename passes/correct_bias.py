@@ -23,6 +23,7 @@ from ..calibration.feeds import held_feeds
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, copy_of, names_in, quantized_source, read_spec
 from ..layers import Layer, add_to_bias, find_layers
+from ..linear_algebra import matmul
 from ..pass_base import Context, Feed, Pass
 from ._gate import take_if_better
 
@@ -54,9 +55,9 @@ def output_shift(layer: Layer, error: Array, mean: Array) -> Array:
     """
     node = layer.node
     if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
-        return np.asarray(mean @ error)
+        return np.asarray(matmul(mean, error))
     if node.op == "Gemm":
-        return np.asarray(error @ mean)
+        return np.asarray(matmul(error, mean))
     taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
     groups = int(node.attrs.get("group", 1))
     grouped, by_group = taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)

@@ -28,6 +28,7 @@ from ..calibration.sources import synthetic_source
 from ..equivalence.hadamard import hadamard, hadamard_order
 from ..ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from ..layers import Layer, find_layers
+from ..linear_algebra import matmul
 from ..pass_base import Context, Pass
 from ..report.record import RegionChange
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
@@ -55,7 +56,7 @@ class Turn:
 
 
 def _in_blocks(values: Array, matrix: Array) -> Array:
-    return np.asarray((values.reshape(-1, len(matrix)) @ matrix).reshape(values.shape))
+    return np.asarray(matmul(values.reshape(-1, len(matrix)), matrix).reshape(values.shape))
 
 
 def best_divisors(rows: Sequence[Rows]) -> Array:

@@ -1,15 +1,19 @@
 """Lets onnxruntime give a float graph the same bits on every x86 CPU with AVX2, with AVX-512 or without.
 
-Its kernels are chosen by the CPU. Read in the sources of MLAS (`platform.cpp` and the files it names): elementwise kernels, `sgemm`, `dgemm` and the
-convolutions made of them give one result by one chain of fused multiply-adds in one order, whatever the width of the registers. Three kinds do not,
-and are written here in operators that do:
+Its kernels are chosen by the CPU. As its sources say (MLAS: `platform.cpp`, `sgemm.cpp`, `convolve.cpp`, `snchwc.cpp`
+and the kernels in `lib/x86_64`), elementwise kernels, `sgemm`, `dgemm` and the convolutions made of them give one result
+by one chain of fused multiply-adds in one order, whatever the width of the registers. Three kinds do not, and are
+written here in operators that do:
 
-* ``Softmax`` and ``LogSoftmax`` add 8 or 16 lanes; ``Gelu`` is another polynomial on AVX-512. Each becomes the elementwise operators that define it
-  (whose ``Exp``, ``Erf`` and ``Tanh`` agree, and whose ``ReduceSum`` is compiled once for all CPUs).
-* In the blocked layout NCHWc a convolution adds the channels of a block, 8 or 16 of them, before it adds blocks. It stays in that layout where each
-  block size gives the same order: depthwise, ``1 x 1``, and from fewer than 8 channels. The others get a bias that onnxruntime does not take for a
-  constant, and so keep their layout.
-* Pools enter that layout by the number of channels, and what is added behind them is then fused, or not. They read through a reshape of unknown shape.
+* ``Softmax`` and ``LogSoftmax`` add 8 or 16 lanes; ``Gelu`` is another polynomial on AVX-512. Each becomes the
+  elementwise operators that define it: their ``Exp``, ``Erf`` and ``Tanh`` agree, and ``ReduceSum`` is compiled once.
+* In the blocked layout NCHWc a convolution adds the channels of a block, 8 or 16 of them, before it adds blocks. It
+  stays in that layout where every size of a block gives the same order: depthwise, ``1 x 1``, and from fewer than 8
+  channels. The others get a bias that onnxruntime does not take for a constant, and so keep their layout.
+* Pools enter that layout by the number of channels, and what is added behind them is then fused, or not. They read
+  through a reshape whose result has no known number of channels.
+
+CPUs without fused multiply-adds round twice where others round once: their bits differ.
 """
 
 from __future__ import annotations

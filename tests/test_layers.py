@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
 
 IDEAS = (
-    "grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "allocation",
+    "linear_algebra", "grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "allocation",
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
 )  # fmt: skip
 """Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""

@@ -19,6 +19,7 @@ from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
 from qcompiler.errors import DataError
 from qcompiler.ir import Graph
 from qcompiler.layers import Layer
+from qcompiler.linear_algebra import matmul
 from qcompiler.pass_base import Feed
 from qcompiler.replacement.regions import Region, linear_output, rows_of
 from qcompiler.runner import Runner
@@ -134,7 +135,7 @@ class Judgement:
     def _energies(self) -> Array:
         means, squares = np.concatenate(self._means), np.concatenate(self._squares)
         mean = means.mean(axis=0)
-        return np.asarray(squares - 2 * means @ mean + mean @ mean)
+        return np.asarray(squares - 2 * matmul(means, mean) + matmul(mean, mean))
 
     @property
     def error(self) -> float:
