@@ -3,7 +3,7 @@
 The BLAS and LAPACK behind numpy take another order of summation on each kind of CPU, and the last bits of a sum decide
 about codes: the same command would give another file elsewhere. onnxruntime's matrix product adds each result in one
 chain of fused multiply-adds over K (`steady_kernels`), at about the speed of BLAS; numpy's elementwise operators round
-each result by itself. Everything here is made of these two.
+each result by itself, and so does Numba without its fast-math. Everything here is made of these.
 
 No module that decides anything takes ``@``, `numpy.matmul`, `numpy.dot` or `numpy.linalg` of floats instead.
 """
@@ -89,36 +89,22 @@ def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list
     for first in range(0, size, _BLOCK):
         block, rest = slice(first, min(first + _BLOCK, size)), slice(min(first + _BLOCK, size), size)
         before = lower[:, block, :first].transpose(0, 2, 1)
-        factor = _small_factor(matrices[:, block, block] - matmul(lower[:, block, :first], before))
-        lower[:, block, block] = factor
-        inverses.append(_inverse_of_lower(factor))
+        lower[:, block, block], inner = _small_factors(matrices[:, block, block] - matmul(lower[:, block, :first], before))
         below = matrices[:, rest, block] - matmul(lower[:, rest, :first], before)
-        lower[:, rest, block] = matmul(below, inverses[-1].transpose(0, 2, 1))
+        lower[:, rest, block] = matmul(below, inner.transpose(0, 2, 1))
+        inverses.append(inner)
     return lower, inverses
 
 
-def _small_factor(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower factors [G, B, B], one column after the other."""
-    work = matrices.copy()
-    for column in range(work.shape[1]):
-        pivot = work[:, column, column]
-        if not (pivot > 0).all():
+def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower factors [G, B, B] and their inverses."""
+    from qcompiler.solvers.kernels import factorize_block
+
+    factors, inverses = np.ascontiguousarray(matrices), np.zeros(matrices.shape)
+    for factor, inner in zip(factors, inverses, strict=True):
+        if not factorize_block(factor, inner):
             raise np.linalg.LinAlgError("a matrix is not positive definite")
-        work[:, column:, column] /= np.sqrt(pivot)[:, None]
-        part = work[:, column + 1 :, column]
-        work[:, column + 1 :, column + 1 :] -= part[:, :, None] * part[:, None, :]
-    return np.tril(work)
-
-
-def _inverse_of_lower(lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverses of lower triangular matrices [G, B, B], row by row."""
-    result = np.zeros_like(lower)
-    for row in range(lower.shape[1]):
-        known = (lower[:, row, :row, None] * result[:, :row]).sum(axis=1)
-        result[:, row] = -known
-        result[:, row, row] += 1.0
-        result[:, row] /= lower[:, row, row, None]
-    return result
+    return factors, inverses
 
 
 def solve_positive(matrices: Array, right: Array) -> NDArray[np.float64]:
