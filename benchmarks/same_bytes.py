@@ -117,10 +117,10 @@ def digest(job: Job, how: str) -> str:
         target = Path(folder) / f"{job.name}{job.suffix}"
         text = json.dumps({"model": str(job.model), "data": str(job.data), "options": dict(job.options), "target": str(target)})
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        variables = {**os.environ, **environment(how), "PYTHONPATH": path}
         done = subprocess.run(
-            [*command(how), "-c", _PROGRAM, text], env={**os.environ, **environment(how), "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+            [*command(how), "-c", _PROGRAM, text], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         raise RuntimeError(f"{job} as {how}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")
     return str(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -144,8 +144,8 @@ def _jobs(chosen: argparse.Namespace) -> list[Job]:
             model, data = ROOT / "models" / name / "model.onnx", ROOT / "models" / name / "calibration.npz"
         else:
             model, data = _zoo(name, chosen.zoo)
-        for weights in chosen.weights:
-            jobs.append(Job(name, model, data, {"level": chosen.level, "weights": weights}, chosen.suffix))
+        options = [{"level": chosen.level, "weights": weights} for weights in chosen.weights]
+        jobs.extend(Job(name, model, data, each, chosen.suffix) for each in options)
     return jobs
 
 
@@ -186,7 +186,7 @@ def _say(line: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: all files of each model are the same; 1: some differ; 2: it cannot be told."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bytes", description="Compile as other kinds of CPU would, and compare the files.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bytes", description="Compile as other CPUs would; compare the files.")
     parser.add_argument("models", nargs="*", default=list(SMALL), help=f"some of {', '.join(SMALL)}, or tasks of the zoo")
     parser.add_argument("--zoo", type=Path, help="where the larger models are, or are put")
     parser.add_argument("--as", dest="ways", nargs="+", default=["native", "other"], help="native, other, qemu:Haswell, …")

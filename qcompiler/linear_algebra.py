@@ -10,6 +10,7 @@ No module that decides anything takes ``@``, `numpy.matmul`, `numpy.dot` or `num
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -98,13 +99,54 @@ def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list
 
 def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower factors [G, B, B] and their inverses."""
-    from qcompiler.solvers.kernels import factorize_block
-
+    factorize = _compiled()
     factors, inverses = np.ascontiguousarray(matrices), np.zeros(matrices.shape)
     for factor, inner in zip(factors, inverses, strict=True):
-        if not factorize_block(factor, inner):
+        if not factorize(factor, inner):
             raise np.linalg.LinAlgError("a matrix is not positive definite")
     return factors, inverses
+
+
+@cache
+def _compiled() -> Callable[[NDArray[np.float64], NDArray[np.float64]], bool]:
+    """`_factorize_block`, compiled; kept on disk where Numba finds a folder that it may write to."""
+    import numba
+
+    try:
+        return numba.njit(nogil=True, cache=True)(_factorize_block)  # type: ignore[no-any-return]
+    except RuntimeError:  # "no locator available"
+        return numba.njit(nogil=True)(_factorize_block)  # type: ignore[no-any-return]
+
+
+def _factorize_block(block: NDArray[np.float64], inverse: NDArray[np.float64]) -> bool:
+    """Cholesky's factor of a small matrix, and the inverse of that factor.
+
+    Args:
+        block: [B, B], symmetric; its lower triangle becomes the factor, the upper one zeros.
+        inverse: [B, B], zeros; its lower triangle is written.
+
+    Returns:
+        False where the matrix is not positive definite.
+    """
+    size = len(block)
+    for column in range(size):
+        pivot = block[column, column]
+        if not pivot > 0:
+            return False
+        block[column:, column] /= np.sqrt(pivot)
+        block[column, column + 1 :] = 0.0
+        for row in range(column + 1, size):
+            factor = block[row, column]
+            for other in range(column + 1, row + 1):
+                block[row, other] -= factor * block[other, column]
+    for row in range(size):
+        for before in range(row):
+            factor = block[row, before]
+            for column in range(before + 1):
+                inverse[row, column] -= factor * inverse[before, column]
+        inverse[row, :row] /= block[row, row]
+        inverse[row, row] = 1 / block[row, row]
+    return True
 
 
 def solve_positive(matrices: Array, right: Array) -> NDArray[np.float64]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from docs.house import SOURCES
 from qcompiler.linear_algebra import cholesky, gram, inverse, matmul, solve_positive
-from tests.test_layers import SOURCES
 
 SIZES = st.integers(0, 5)
 

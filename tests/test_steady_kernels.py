@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.runner import Runner
-from qcompiler.steady_kernels import FUSIONS_BY_CPU, make_steady
+from qcompiler.graph.runner import Runner
+from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
 BY_CPU = {"Softmax", "LogSoftmax", "Gelu", "BiasGelu", "FastGelu", "QuickGelu", "Attention", "MultiHeadAttention"}
 """Operators whose kernels differ by CPU."""

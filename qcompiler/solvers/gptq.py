@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, loss, multiply_metric, row_slices
 from qcompiler.linear_algebra import cholesky, matmul
 from qcompiler.solvers.base import (
     Best,
@@ -41,6 +40,7 @@ from qcompiler.solvers.base import (
     tables_of,
 )
 from qcompiler.solvers.clip import importance_clip
+from qcompiler.solvers.problem import LayerProblem, Solution, loss, multiply_metric, row_slices
 
 Floats = NDArray[np.float64]
 

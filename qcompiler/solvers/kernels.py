@@ -311,35 +311,3 @@ def round_beam(
             for column in range(columns):
                 levels[group, row, column] = choices[column, path]
                 path = parents[column, path]
-
-
-@jit
-def factorize_block(block: Floats, inverse: Floats) -> bool:
-    """Cholesky's factor of a small matrix, and the inverse of that factor.
-
-    Args:
-        block: [B, B], symmetric; its lower triangle becomes the factor, the upper one zeros.
-        inverse: [B, B], zeros; its lower triangle is written.
-
-    Returns:
-        False where the matrix is not positive definite.
-    """
-    size = len(block)
-    for column in range(size):
-        pivot = block[column, column]
-        if not pivot > 0:
-            return False
-        block[column:, column] /= np.sqrt(pivot)
-        block[column, column + 1 :] = 0.0
-        for row in range(column + 1, size):
-            factor = block[row, column]
-            for other in range(column + 1, row + 1):
-                block[row, other] -= factor * block[other, column]
-    for row in range(size):
-        for before in range(row):
-            factor = block[row, before]
-            for column in range(before + 1):
-                inverse[row, column] -= factor * inverse[before, column]
-        inverse[row, :row] /= block[row, row]
-        inverse[row, row] = 1 / block[row, row]
-    return True
