@@ -138,7 +138,7 @@ def cpu_model() -> str:
 
 
 def _jobs(chosen: argparse.Namespace) -> list[Job]:
-    jobs = []
+    jobs: list[Job] = []
     for name in chosen.models:
         if name in SMALL:
             model, data = ROOT / "models" / name / "model.onnx", ROOT / "models" / name / "calibration.npz"
