@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
-from qcompiler.passes.weights.allocate_bits import AllocateBits
 
 from benchmarks.same_bytes import Job, command, compare, digest, dispatched, environment
 from qcompiler.api import Options, compile
 from qcompiler.errors import OptionError
+from qcompiler.passes.weights.allocate_bits import AllocateBits
 from qcompiler.records import LayerTime
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
