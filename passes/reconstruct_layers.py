@@ -34,6 +34,7 @@ from ..ir import Graph, copy_of, names_in, spec_of
 from ..layer_problem import Solution
 from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
 from ..pass_base import Context, Feed, Pass
+from ..saturation import pair_limit
 from ..solvers import SOLVERS
 from ..solvers.base import rounded
 from ._paired import solve_paired
@@ -61,6 +62,7 @@ class ReconstructLayers(Pass):
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
             at a time, anyway.
         mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.calibration.mixup`).
+        exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.saturation`), for runtimes that use it.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -71,6 +73,7 @@ class ReconstructLayers(Pass):
     longest: int = 0
     memory: int = 1024
     mixup: bool = True
+    exact_pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
@@ -86,6 +89,11 @@ class ReconstructLayers(Pass):
         if family.block is not None and self.solver not in BLOCK_SOLVERS:
             raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
         return family
+
+    def _family(self, layer: Layer, ctx: Context) -> GridFamily:
+        """The grid of a layer."""
+        family = self._checked(ctx.grids.get(layer.node.name, grid_named(self.grid)))
+        return family.within(pair_limit(layer) // 2) if self.exact_pairs else family
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
@@ -104,7 +112,7 @@ class ReconstructLayers(Pass):
 
     def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
         """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
-        families = {name: self._checked(ctx.grids.get(name, grid_named(self.grid))) for name in layers}
+        families = {name: self._family(layer, ctx) for name, layer in layers.items()}
         behind = {name for name, layer in layers.items() if self.inputs == "quantized" or (self.inputs == "mixed" and layer.node.op == "Conv")}
         alone = [layer for name, layer in exact.items() if name not in behind]
         moments = layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20)
