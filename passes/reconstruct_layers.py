@@ -34,7 +34,7 @@ from ..ir import Graph, copy_of, names_in, spec_of
 from ..layer_problem import Solution
 from ..layers import Layer, add_to_bias, bias_constant, find_layers, has_bias, set_weight, weight_pair
 from ..pass_base import Context, Feed, Pass
-from ..saturation import pair_limit
+from ..saturation import UNLIMITED, pair_limit
 from ..solvers import SOLVERS
 from ..solvers.base import rounded
 from ._paired import solve_paired
@@ -104,6 +104,8 @@ class ReconstructLayers(Pass):
         exact = {layer.node.name: layer for layer in find_layers(source) if layer.node.name in layers}
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         taken = names_in(graph)
+        if self.exact_pairs:
+            ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())
         for done, solved in enumerate(self._solved(source, graph, exact, layers, data, ctx), 1):
             _apply(layers[solved.record.node], solved, taken)
             ctx.report.reconstructions.append(solved.record)

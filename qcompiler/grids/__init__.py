@@ -12,6 +12,6 @@ from qcompiler.grids.search import fit_scale, grid_loss, minimize
 
 __all__ = [
     "BLOCKS", "GRID_NAMES", "LARGEST_LEVEL", "BlockTables", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "block_levels",
-    "cluster_centres", "fit_scale", "floating", "fp4_bnb", "grid_label", "grid_loss", "grid_named", "integer_levels", "minimize", "nf4", "post", "power",
-    "uniform",
+    "cluster_centres", "fit_scale", "floating", "fp4_bnb", "grid_label", "grid_loss", "grid_named", "integer_levels", "minimize", "nf4", "post",
+    "power", "uniform",
 ]
