@@ -32,7 +32,7 @@ from models.task import Answers, Feed, Task, agreement, sqnr_db
 from qcompiler.api import Options
 from qcompiler.commands.executors import open_executor
 from qcompiler.errors import QCompilerError
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 COLUMNS = ("model", "preset", "ran by", "score", "same class", "SQNR", "ms", "bytes", "compiled in")
 THREADS = 2
@@ -120,7 +120,7 @@ def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
         model, program = Path(folder) / "out.onnx", Path(folder) / "out.qprog"
         seconds = {path: compile_to(path, task, options) for path in (model, program)}
         for label, path, run in (
-            ("out.onnx, onnxruntime", model, Runner(onnx.load(model), threads=THREADS).run),
+            ("out.onnx, onnxruntime", model, Runner(onnx.load(model), integer_kernels=True, threads=THREADS).run),
             ("out.onnx, machine", model, open_executor(model).run),
             ("out.qprog, machine", program, open_executor(program).run),
         ):

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qcompiler import lowering
-from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, dequantize_constant, read_spec, spec_of
-from qcompiler.layers import find_layers
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, copy_of, dequantize_constant, read_spec, spec_of
+from qcompiler.graph.layers import find_layers
+from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
-from qcompiler.pass_base import Context, Feed
+from qcompiler.pass_base import Context
 from qcompiler.presets import ACTIVATIONS, Preset
-from qcompiler.runner import Runner
 from tests.layer_graphs import KINDS, RECURRENT, LayerGraph
 
 WEIGHTS = ("int8", "int2", "int4", "int6", "nf4", "fp4", "power3", "post3", "split2", "kmeans3", "kmeans5", "int4/32", "nf4/64", "auto")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from qcompiler import lowering
 from qcompiler.errors import ModelError, OptionError
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Variable
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Feed, Graph, Variable
+from qcompiler.graph.runner import Runner
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.runtime import Program, Session
 
 Values = Mapping[str, NDArray[Any]]
@@ -60,11 +59,11 @@ class MachineExecutor:
 
 
 class OnnxExecutor:
-    """onnxruntime."""
+    """onnxruntime, with its integer kernels: what a session of default options computes on this CPU."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         self.inputs = load_graph(path)
-        self._runner = Runner(self.inputs, threads=threads)
+        self._runner = Runner(self.inputs, integer_kernels=True, threads=threads)
 
     def run(self, feed: Feed) -> Values:
         """The outputs, by name."""

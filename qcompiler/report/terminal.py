@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qcompiler.records import Replaced, Report
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
-from qcompiler.report.record import Replaced, Report
 
 OUTPUT_LINES = 6
 FLOAT_LINES = 10
@@ -129,8 +129,8 @@ def _widths(report: Report) -> Iterator[Row]:
     layers, cost = _figure(report, "avoid_saturation_layers"), _figure(report, "avoid_saturation_cost_db")
     if layers:
         price = "" if cost is None else f" at a cost of {cost:.1f} dB of weight noise"
-        yield "saturation", f"avoided in {layers:.0f} layers{price}; --no-avoid-saturation leaves them as they are, for CPUs that multiply exactly"
-        yield "", "and, slower, for others: onnxruntime's session option session.x64quantprecision = 1"
+        yield "saturation", f"avoided in {layers:.0f} layers{price}; --no-avoid-saturation: for CPUs that multiply exactly"
+        yield "", "and, slower, for all with onnxruntime's session option session.x64quantprecision = 1"
 
 
 def _bits(report: Report) -> Iterator[Row]:
