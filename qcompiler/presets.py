@@ -169,5 +169,5 @@ class Preset:
 
     def _corrections(self) -> Passes:
         bias = (CorrectBias(),) if self.level > 0 else ()
-        signs = (SignActivations(),) if self.activations == "int8" else ()
+        signs = (SignActivations(exact_pairs=self._exact_pairs),) if self.activations == "int8" else ()
         return (*bias, *signs)

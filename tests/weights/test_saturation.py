@@ -102,16 +102,20 @@ def test_grids_within_a_level_keep_their_form(name):
 
 
 def compiled(case: LayerGraph, grid: str, level: int, activations: str) -> tuple[Graph, list[Feed]]:
-    """The graph that a preset writes to ``.onnx``."""
+    """The graph that a preset writes to ``.onnx``, and the feeds that it was calibrated with."""
+    graph, feeds = case.graph(), [dict(case.feed(3, seed)) for seed in range(3)]
+    return for_onnx(graph, feeds, grid, level, activations), feeds
+
+
+def for_onnx(graph: Graph, feeds: list[Feed], grid: str, level: int, activations: str) -> Graph:
     name, _, block = grid.partition("/")
     passes = Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations).pipeline().passes
     floats = next(index for index, step in enumerate(passes) if not step.exact)
-    graph, feeds = case.graph(), [dict(case.feed(3, seed)) for seed in range(3)]
     ctx = Context(data=feeds)
     Manager(passes[:floats]).run(graph, ctx)
     ctx.reference = copy_of(graph)
     Manager(passes[floats:]).run(graph, ctx)
-    return graph, feeds
+    return graph
 
 
 def rows_of(layer: Layer) -> NDArray[np.int8]:
@@ -138,6 +142,14 @@ def test_files_of_every_grid_are_exact_where_kernels_saturate(case, grid, level,
         inputs = spec_of(layer.node.inputs[0])
         assert not (inputs.dtype.itemsize == 1 and pair_limit(layer) < UNLIMITED) or exact_in_any_order(rows_of(layer), largest_code(layer))
     assert_same_on_saturating_kernels(graph, [*feeds, {"x": np.full_like(feeds[0]["x"], 1e3)}])
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_constants_of_batched_products_are_exact(activations):
+    weight = np.random.default_rng(0).uniform(0.9, 1, (2, 16, 8)).astype(np.float32)
+    graph = graph_of("g (float[2, 5, 16] x) => (float[2, 5, 8] y) { r = Relu(x) z = MatMul(r, w) y = Identity(z) }", w=weight)
+    feeds: list[Feed] = [{"x": np.abs(random(2, 5, 16))}]
+    assert_same_on_saturating_kernels(for_onnx(graph, feeds, "int8", 1, activations), [{"x": np.full((2, 5, 16), 1e3, np.float32)}])
 
 
 def largest_code(layer: Layer) -> int:
