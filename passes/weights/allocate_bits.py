@@ -11,7 +11,6 @@ time the choice may differ from run to run, unless the report of an earlier one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,7 +171,7 @@ class AllocateBits(Pass):
         unlimited = self.size_budget is None and (self.max_loss > 0 or self.latency_budget is not None)
         least = int(menu.size.min(axis=1).sum()) if self.size_budget is None else 0
         share = DEFAULT_SHARE if self.size_budget is None else self.size_budget
-        size = UNLIMITED if unlimited else max(math.ceil(share * full), least)
+        size = UNLIMITED if unlimited else max(int(share * full), least)
         if self.latency_budget is None:
             return menu, _Limits(size)
         names = list(tables)
