@@ -20,6 +20,7 @@ _BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("commands", ("cli", "commands", "qcompiler", "api", "report")),
+    ("old names", ("ir", "runner")),
     ("order of passes", ("presets", "pipeline", "manager")),
     ("passes", ("passes/normalize", "passes/replace", "passes/equalize", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
     ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "feeds")),

@@ -81,6 +81,9 @@ ALLOWED: Mapping[str, str] = {
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
     "cli": "api commands errors report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
+    # old names, for passes of other packages
+    "ir": "graph",
+    "runner": "graph",
 }
 """For each room, those that it may import, with all imports counted, inside functions too. In the order in which they build on each other."""
 

@@ -23,6 +23,8 @@ from qcompiler.errors import ModelError, one_line
 from qcompiler.graph.ir import Constant, Graph
 from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
+__all__ = ["ORT_ERRORS", "PROVIDERS", "Runner", "light_model"]
+
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
 
