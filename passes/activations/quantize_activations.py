@@ -18,7 +18,7 @@ import numpy as np
 from ...calibration.collect import HUGE, collect_ranges, observe
 from ...calibration.observers import ObserverName, Range, affine_grid
 from ...calibration.softmax_floor import softmax_floors
-from ...feeds.sources import Source, synthetic_source
+from ...feeds.sources import Source, feeds_of
 from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
 from ...graph.placement import Group, Placement, place
 from ...pass_base import Context, Pass
@@ -97,7 +97,7 @@ class QuantizeActivations(Pass):
             ctx.left_float(node, reason)
         if not placement.groups:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):

@@ -21,9 +21,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float
+from ...graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float
+from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, is_output, made_by, new_constant, rename, standard
+from ...rewriting.match import is_output, made_by, new_constant, rename, standard
 
 UNDERFLOW = 104.0
 """exp(-104) is 0.0 in float32."""
@@ -58,7 +59,7 @@ def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> b
 
 
 def _is_harmless(graph: Graph, node: Node, tensor: Tensor, depth: int) -> bool:
-    if node.domain not in (None, "", "ai.onnx") or not any(node is other for other in graph.nodes):
+    if node.domain not in STANDARD_DOMAINS or not any(node is other for other in graph.nodes):
         return False
     if node.op == "Softmax":
         return True

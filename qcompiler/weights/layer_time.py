@@ -100,6 +100,7 @@ def _product_time(session: Session, x: NDArray[Any]) -> float:
 
 
 def _keeps_codes(session: Session) -> bool:
+    from qcompiler.runtime.binding.bind import bind
     from qcompiler.runtime.binding.packed_weights import pack_program
     from qcompiler.runtime.instructions.instruction import Form
 
