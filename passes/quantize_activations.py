@@ -15,13 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..calibration.collect import HUGE, collect_ranges, observe
+from ..calibration.collect import HUGE, collect_ranges, input_values, observe
 from ..calibration.observers import ObserverName, Range, affine_grid
+from ..calibration.reach import reached
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
 from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
 from ..pass_base import Context, Feed, Pass
 from ..placement import Group, Placement, place
+from ..value_kinds import Value, mask_candidates, mask_inputs, value_kinds
 
 QUANTIZED_OPERATORS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
@@ -61,14 +63,22 @@ def _has_output(group: Group, graph: Graph) -> bool:
     return any(tensor is output for tensor in group.tensors for output in graph.outputs)
 
 
-def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
+def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
+    """What the values of tensors are, inputs that calibration shows to be masks included."""
+    candidates = mask_candidates(graph)
+    return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else ())
+
+
+def _ranges(
+    graph: Graph, placement: Placement, kinds: Mapping[str, Value], data: Iterable[Feed], observer: ObserverName, ctx: Context
+) -> list[Range]:
     """What each group's grid should cover."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
     statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
     floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
-    seen = observe(graph, statistics, data, observer, floors)
+    seen = reached(graph, kinds, observe(graph, statistics, data, observer, floors), floors)
     return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
 
 
@@ -81,10 +91,12 @@ class QuantizeActivations(Pass):
     Attributes:
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
             squared error (``mse``).
+        leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the machine.
     """
 
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
+    leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
@@ -92,15 +104,16 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        placement = place(graph)
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        kinds = _kinds(graph, data)
+        placement = place(graph, kinds if self.leave_exact else None)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if not placement.groups:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):
+        for group, extent in zip(placement.groups, _ranges(graph, placement, kinds, data, self.observer, ctx), strict=True):
             spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])

@@ -11,13 +11,15 @@ A tensor inside a fused chain (layer, bias, Relu or Clip) has no grid: the integ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from qcompiler.exactness import exact_nodes
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.layers import fused_activation, fused_bias, weight_slots
+from qcompiler.value_kinds import Value
 
 __all__ = ["MOVERS", "Group", "Placement", "UnionFind", "place"]
 
@@ -113,13 +115,20 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph) -> Placement:
-    """Decide which nodes of a float graph become integer and which tensors share a grid."""
+def place(graph: Graph, kinds: Mapping[str, Value] | None = None) -> Placement:
+    """Decide which nodes of a float graph become integer and which tensors share a grid.
+
+    Args:
+        graph: in topological order.
+        kinds: what the values of its tensors are; given, whatever computes with positions or puts fills stays float.
+    """
     result = Placement()
     candidates = []
-    examined = _examined_for_infinity(graph)
+    examined, exact = _examined_for_infinity(graph), {} if kinds is None else exact_nodes(graph, kinds)
     for node in graph.nodes:
         reason = _refusal(node)
+        if reason == "":
+            reason = exact.get(id(node), "")
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":

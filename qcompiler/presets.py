@@ -103,7 +103,7 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(), QuantizeWeights(), *self._widths(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(leave_exact=self.for_onnx), QuantizeWeights(), *self._widths(),
             *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
