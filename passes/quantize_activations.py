@@ -34,11 +34,15 @@ HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
 
 
-def grid_for(extent: Range, *, open_ended: bool) -> QuantSpec:
+MEAN_HEADROOM = 2.0
+"""The same of a mean."""
+
+
+def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
     """uint8 over the range, or int16 with headroom."""
-    if open_ended:
+    if headroom:
         largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
-        return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
+        return QuantSpec.per_tensor(headroom * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)
 
@@ -106,7 +110,7 @@ class QuantizeActivations(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         kinds = _kinds(graph, data)
-        placement = place(graph, kinds if self.leave_exact else None)
+        placement = place(graph, kinds, leave_exact=self.leave_exact)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if not placement.groups:
@@ -114,7 +118,8 @@ class QuantizeActivations(Pass):
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, kinds, data, self.observer, ctx), strict=True):
-            spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
+            open_ended = group.open_ended or (made_up and not group.unit_range and _has_output(group, graph))
+            spec = grid_for(extent, HEADROOM if open_ended else MEAN_HEADROOM if group.wide else 0.0)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
         graph.toposort()

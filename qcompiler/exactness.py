@@ -15,10 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float
+from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer
 from qcompiler.value_kinds import FILL_FROM, Kind, Value
 
-__all__ = ["exact_nodes", "filled", "reaches_only_softmax", "selections"]
+__all__ = ["exact_nodes", "filled", "is_share", "passes_to_softmax", "reaches_only_softmax", "selections"]
 
 POSITIONS = "computes with positions or counts, which are exact for any size"
 UNBOUNDED = "an operand is a position or count of any size"
@@ -122,7 +122,7 @@ def _exact_reason(graph: Graph, node: Node, kinds: Mapping[str, Value], fills: s
     outputs = [tensor for tensor in node.outputs if tensor.name]
     values = [kinds[tensor.name] for tensor in outputs if is_float(tensor)]
     if values and all(value.kind == Kind.INDEX for value in values):
-        return POSITIONS
+        return None if is_share(node.outputs[0], kinds) else POSITIONS
     to_softmax = bool(outputs) and all(reaches_only_softmax(graph, tensor) for tensor in outputs)
     if values and all(value.kind == Kind.TRUTH for value in values):
         return None if to_softmax or all(_on_one_grid(value) for value in values) else TRUTHS
@@ -134,6 +134,16 @@ def _exact_reason(graph: Graph, node: Node, kinds: Mapping[str, Value], fills: s
     if _puts_fill(node, kinds) or (picks and node.op not in _POOLS and any(tensor.name in fills for tensor in node.inputs)):
         return FILLS if values or node.op in ("ArgMax", "TopK") else None
     return None
+
+
+def is_share(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
+    """True for the mean of a mask, kept above a small bound or not: a number from 0 to 1 of which small ones count, too."""
+    node, value = producer(tensor), kinds.get(tensor.name)
+    if node is None or value is None or value.kind != Kind.INDEX or not value.bounded:
+        return False
+    if node.op in ("Clip", "Max", "Squeeze", "Unsqueeze"):
+        return is_share(node.inputs[0], kinds)
+    return node.op == "ReduceMean" and kinds.get(node.inputs[0].name, value).kind == Kind.TRUTH
 
 
 def _is_pooled(graph: Graph, node: Node) -> bool:

@@ -38,6 +38,7 @@ from qcompiler.passes.fuse_split import FuseSplit
 from qcompiler.passes.inline_if import InlineIf
 from qcompiler.passes.low_rank import LowRank
 from qcompiler.passes.lower import Lower
+from qcompiler.passes.masked_mean import MaskedMean
 from qcompiler.passes.narrow_activations import NarrowActivations
 from qcompiler.passes.nupes import Nupes
 from qcompiler.passes.plain_gemm import PlainGemm
@@ -68,7 +69,7 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
-    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
+    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
     SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
@@ -76,7 +77,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
+    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())

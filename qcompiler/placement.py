@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcompiler.exactness import exact_nodes
+from qcompiler.exactness import exact_nodes, is_share
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.layers import fused_activation, fused_bias, weight_slots
 from qcompiler.value_kinds import Value
@@ -67,11 +67,13 @@ class Group:
         tensors: in graph order.
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
+        wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
     """
 
     tensors: list[Tensor]
     unit_range: bool = False
     open_ended: bool = False
+    wide: bool = False
 
     @property
     def name(self) -> str:
@@ -115,16 +117,18 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph, kinds: Mapping[str, Value] | None = None) -> Placement:
+def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
     Args:
         graph: in topological order.
-        kinds: what the values of its tensors are; given, whatever computes with positions or puts fills stays float.
+        kinds: what the values of its tensors are, where that is known.
+        leave_exact: whatever computes with positions or puts fills stays float.
     """
     result = Placement()
     candidates = []
-    examined, exact = _examined_for_infinity(graph), {} if kinds is None else exact_nodes(graph, kinds)
+    kinds = kinds or {}
+    examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
     for node in graph.nodes:
         reason = _refusal(node)
         if reason == "":
@@ -138,7 +142,7 @@ def place(graph: Graph, kinds: Mapping[str, Value] | None = None) -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result)
+    _group(graph, result, kinds)
     return result
 
 
@@ -224,7 +228,7 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement) -> None:
+def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value]) -> None:
     """Fill ``groups`` and ``readers``."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
@@ -250,7 +254,12 @@ def _group(graph: Graph, result: Placement) -> None:
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
+        group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())
+
+
+def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
+    return is_share(tensor, kinds) or any(node.op == "Div" and is_share(node.inputs[1], kinds) for node in consumers(tensor))
 
 
 def _sums_unknown_length(node: Node) -> bool:
