@@ -2,9 +2,9 @@
 
     sum_t(x_t) / sum_t(m_t)  =  mean_t(x_t) / mean_t(m_t)
 
-Sums grow with the length of the text, so no grid holds them for every length; means lie where the values lie. A lower bound of the divisor
-(``Clip(sum, 1e-9)``, ``Max``) only acts where the count is 0, where it may stay as it is: a count of whole numbers is 0 or at least 1, and a
-mean below 1e-9 is 0.
+Sums grow with the length of the text, so no grid holds them for every length; means lie where the values lie. A lower bound of the divisor, at
+most 1 (``Clip(sum, 1e-9)``, ``Max(sum, 1)``), only acts where the count, a whole number, is 0. There the dividend is 0, too, as the same mask
+is in it; so any other small bound gives the same quotient.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 
 from ..ir import Graph, Node, Tensor, Variable, constant_of, names_in, unique_name
 from ..pass_base import Context, Pass
-from ._match import insert_before, made_by, scalar_of, standard
+from ..shapes import infer_shapes
+from ._match import MOVEMENT, insert_before, made_by, new_constant, scalar_of, standard
 from .clamp_attention_mask import is_integral
 
 SMALL = 1e-6
-"""Largest lower bound of a count that is below the share of one token in any text."""
+"""Lower bound of a share: below that of one token in any text."""
 
 
 def _axes(node: Node) -> list[int] | None:
@@ -38,13 +39,28 @@ def _bounded_sum(tensor: Tensor) -> tuple[Node, Node | None] | None:
         total = made_by(tensor, "ReduceSum")
         return None if total is None else (total, None)
     total, least = made_by(bound.inputs[0], "ReduceSum"), scalar_of(bound.inputs[1]) if len(bound.inputs) > 1 else None
-    above = bound.op == "Clip" and len(bound.inputs) > 2 and bool(bound.inputs[2].name)
-    if total is None or least is None or not 0 < least <= SMALL or above or not is_integral(total.inputs[0]):
+    above = len(bound.inputs) > 2 and (bound.op == "Max" or bool(bound.inputs[2].name))
+    if total is None or least is None or not 0 < least <= 1 or above or not is_integral(total.inputs[0]):
         return None
     return total, bound
 
 
-def _same_length(total: Node, count: Node) -> bool:
+def _source(tensor: Tensor) -> Tensor:
+    """What a mask was before it was spread out."""
+    node = made_by(tensor, *MOVEMENT, "Cast")
+    while node is not None:
+        tensor = node.inputs[0]
+        node = made_by(tensor, *MOVEMENT, "Cast")
+    return tensor
+
+
+def _is_masked(total: Node, count: Node) -> bool:
+    """True where what ``total`` adds up is 0 wherever what ``count`` counts is."""
+    factor, mask = made_by(total.inputs[0], "Mul"), _source(count.inputs[0])
+    return factor is not None and any(_source(tensor) is mask for tensor in factor.inputs)
+
+
+def _same_length(graph: Graph, total: Node, count: Node) -> bool:
     """True where both sums run over equally many elements."""
     axes, others = _axes(total), _axes(count)
     if axes is None or others is None or len(axes) != len(others):
@@ -52,8 +68,9 @@ def _same_length(total: Node, count: Node) -> bool:
     factor = made_by(total.inputs[0], "Mul")
     if factor is not None and axes == others and any(tensor is count.inputs[0] for tensor in factor.inputs):
         return True
-    sizes = [total.inputs[0].shape[axis] for axis in axes]
-    return all(size is not None for size in sizes) and sizes == [count.inputs[0].shape[axis] for axis in others]
+    known = infer_shapes(graph)
+    whole, part = (known.get(node.inputs[0].name) for node in (total, count))
+    return whole is not None and part is not None and [whole[axis] for axis in axes] == [part[axis] for axis in others]
 
 
 @dataclass(frozen=True)
@@ -74,12 +91,15 @@ def _rewrite(graph: Graph, node: Node, ctx: Context) -> bool:
     if total is None or divisor is None:
         return False
     count, bound = divisor
-    if not _same_length(total, count):
+    if not _same_length(graph, total, count):
         ctx.declined(node, "its sums may run over different lengths")
+        return False
+    if bound is not None and not _is_masked(total, count):
+        ctx.declined(node, "its dividend need not be 0 where the count is")
         return False
     node.inputs[0] = _mean_of(graph, total, node)
     share = _mean_of(graph, count, node)
-    node.inputs[1] = share if bound is None else _again(graph, bound, share, node)
+    node.inputs[1] = share if bound is None else _bounded(graph, bound, share, node)
     return True
 
 
@@ -91,9 +111,10 @@ def _mean_of(graph: Graph, node: Node, before: Node) -> Tensor:
     return output
 
 
-def _again(graph: Graph, node: Node, source: Tensor, before: Node) -> Tensor:
-    """A copy of ``node`` on another first input."""
+def _bounded(graph: Graph, node: Node, source: Tensor, before: Node) -> Tensor:
+    """A copy of ``node`` that keeps ``source`` above `SMALL`."""
     output = Variable(unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape)
     name = unique_name(names_in(graph), f"{node.name}_mean")
-    insert_before(graph, before, Node(node.op, name, dict(node.attrs), [source, *node.inputs[1:]], [output]))
+    least = new_constant(graph, f"{name}_least", np.array(SMALL, np.float32))
+    insert_before(graph, before, Node(node.op, name, dict(node.attrs), [source, least], [output]))
     return output

@@ -81,7 +81,7 @@ def _ranges(
     statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
-    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
+    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, {id(node) for node, _ in placement.left_float})
     seen = reached(graph, kinds, observe(graph, statistics, data, observer, floors), floors)
     return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
 

@@ -170,6 +170,8 @@ def _of_input(tensor: Tensor, masks: Collection[str]) -> Value:
         return TRUTH
     if kind is None or kind.kind not in "iuf" or (kind.kind in "iu" and kind.itemsize == 1):
         return DATA
+    if kind.kind == "f" and _is_added_to_scores(tensor):
+        return Value(Kind.INDEX, hi=0.0)
     if kind.kind == "f":
         return INDEX if _reaches_waves_alone(tensor) else DATA
     return INDEX if _is_looked_at(tensor) else DATA
@@ -186,6 +188,18 @@ def _looks_at(node: Node, tensor: Tensor, depth: int) -> bool:
     if node.op in _FUNCTIONS or node.op in _MOVES or node.op in ("Cast", "Concat", "Where", "MatMul"):
         return any(_is_looked_at(output, depth - 1) for output in node.outputs)
     return False
+
+
+def _is_added_to_scores(tensor: Tensor, depth: int = 8) -> bool:
+    """True for a mask given as floats that all its readers add to what a Softmax reads: 0, or as low as they please."""
+    users = consumers(tensor)
+    return bool(users) and depth > 0 and all(_adds_to_scores(node, tensor, depth) for node in users)
+
+
+def _adds_to_scores(node: Node, tensor: Tensor, depth: int) -> bool:
+    if node.op == "Add":
+        return bool(node.outputs[0].outputs) and all(user.op in ("Softmax", *_MOVES) for user in consumers(node.outputs[0]))
+    return node.op in (*_MOVES, "Cast") and node.inputs[0] is tensor and all(_is_added_to_scores(output, depth - 1) for output in node.outputs)
 
 
 def _reaches_waves_alone(tensor: Tensor, depth: int = 8) -> bool:
@@ -307,7 +321,9 @@ def _is_outer(node: Node) -> bool:
 
 def mask_candidates(graph: Graph) -> list[str]:
     """Inputs of integers or floats whose name or use is that of a mask."""
-    numbers = [tensor for tensor in graph.inputs if tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iuf"]
+    numbers = [
+        tensor for tensor in graph.inputs if tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iuf" and not _is_added_to_scores(tensor)
+    ]
     return [tensor.name for tensor in numbers if "mask" in tensor.name.lower() or _is_complemented(tensor)]
 
 
