@@ -20,10 +20,11 @@ from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.reach import reached
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
+from ..exactness import filled
 from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
 from ..pass_base import Context, Feed, Pass
 from ..placement import Group, Placement, place
-from ..value_kinds import Value, mask_candidates, mask_inputs, value_kinds
+from ..value_kinds import DATA, Value, mask_candidates, mask_inputs, value_kinds
 
 QUANTIZED_OPERATORS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
@@ -55,7 +56,8 @@ def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
 def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
     finite = values[np.abs(values) < HUGE]
-    return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
+    shown = finite if finite.size else np.clip(values, -HUGE, HUGE)
+    return Range(float(shown.min()), float(shown.max()))
 
 
 def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
@@ -81,9 +83,20 @@ def _ranges(
     statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
-    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, {id(node) for node, _ in placement.left_float})
-    seen = reached(graph, kinds, observe(graph, statistics, data, observer, floors), floors)
+    left_float = {id(node) for node, _ in placement.left_float}
+    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, left_float)
+    seen, floors = reached(graph, kinds, observe(graph, statistics, data, observer, floors), floors, left_float)
     return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
+
+
+def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
+    """Say what grids make of fills at outputs, and of positions."""
+    for tensor in graph.outputs:
+        if tensor.name in filled(graph, kinds):
+            ctx.warn(f"output '{tensor.name}': where a mask puts a fill, the machine gives the lowest number of its grid; an .onnx file keeps the fill")
+    waves = [node for node in graph.nodes if node.op in ("Sin", "Cos") and not kinds.get(node.inputs[0].name, DATA).bounded]
+    for node in [node for node in waves if kinds.get(node.inputs[0].name, DATA).exact][:1]:
+        ctx.warn(f"node '{node.name}' ({node.op}): positions beyond those of the calibration feeds end at its grid; an .onnx file has no such limit")
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,8 @@ class QuantizeActivations(Pass):
             ctx.left_float(node, reason)
         if not placement.groups:
             return False
+        if not self.leave_exact:
+            _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, kinds, data, self.observer, ctx), strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer
 from qcompiler.value_kinds import FILL_FROM, Kind, Value
 
-__all__ = ["exact_nodes", "filled", "is_share", "passes_to_softmax", "reaches_only_softmax", "selections"]
+__all__ = ["exact_nodes", "filled", "is_fill", "is_share", "passes_to_softmax", "puts_fill", "reaches_only_softmax", "selections"]
 
 POSITIONS = "computes with positions or counts, which are exact for any size"
 UNBOUNDED = "an operand is a position or count of any size"
@@ -63,7 +63,7 @@ def _value(tensor: Tensor, kinds: Mapping[str, Value]) -> Value | None:
     return value if value is not None and constant_of(tensor) is None and value.exact else None
 
 
-def _is_fill(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
+def is_fill(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
     """A constant, or a choice among constants, whose numbers are all of the size of a fill."""
     constant, value = constant_of(tensor), _value(tensor, kinds)
     if constant is not None:
@@ -71,13 +71,13 @@ def _is_fill(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
     return value is not None and bool(value.values) and all(abs(item) >= FILL_FROM for item in value.values or ())
 
 
-def _puts_fill(node: Node, kinds: Mapping[str, Value]) -> bool:
+def puts_fill(node: Node, kinds: Mapping[str, Value]) -> bool:
     """True for a node whose result holds data, and a fill where a mask says."""
     if node.op == "Where":
         choices = node.inputs[1:]
-        return constant_of(node.inputs[0]) is None and any(_is_fill(choice, kinds) for choice in choices)
+        return constant_of(node.inputs[0]) is None and any(is_fill(choice, kinds) for choice in choices)
     if node.op == "Pad":
-        return len(node.inputs) > 2 and is_float(node.inputs[2]) and _is_fill(node.inputs[2], kinds)
+        return len(node.inputs) > 2 and is_float(node.inputs[2]) and is_fill(node.inputs[2], kinds)
     if node.op not in ("Add", "Sub"):
         return False
     masks = [value for tensor in node.inputs if (value := _value(tensor, kinds)) is not None and value.kind == Kind.TRUTH]
@@ -88,11 +88,11 @@ def selections(node: Node, kinds: Mapping[str, Value]) -> list[Tensor]:
     """The float operands whose elements, or those with a 0 added to them, come out of ``node`` where it puts no fill; [] for other nodes."""
     if node.op in _MOVES or node.op in _POOLS or node.op in ("Pad", "ReduceMax", "ReduceMin"):
         return [node.inputs[0]]
-    if node.op in ("Add", "Sub") and _puts_fill(node, kinds):
+    if node.op in ("Add", "Sub") and puts_fill(node, kinds):
         return [tensor for tensor in node.inputs if (_value(tensor, kinds) or Value(Kind.DATA)).kind != Kind.TRUTH]
     if node.op not in _PICKS:
         return []
-    return [tensor for tensor in node.inputs[1 if node.op == "Where" else 0:] if not _is_fill(tensor, kinds)]
+    return [tensor for tensor in node.inputs[1 if node.op == "Where" else 0:] if not is_fill(tensor, kinds)]
 
 
 def filled(graph: Graph, kinds: Mapping[str, Value]) -> set[str]:
@@ -102,7 +102,7 @@ def filled(graph: Graph, kinds: Mapping[str, Value]) -> set[str]:
         if node.domain not in STANDARD_DOMAINS or not node.outputs or kinds[node.outputs[0].name].exact:
             continue
         sources = [] if node.op in _POOLS else selections(node, kinds)
-        if _puts_fill(node, kinds) or any(tensor.name in found for tensor in sources):
+        if puts_fill(node, kinds) or any(tensor.name in found for tensor in sources):
             found.update(output.name for output in node.outputs if is_float(output))
     return found
 
@@ -131,7 +131,7 @@ def _exact_reason(graph: Graph, node: Node, kinds: Mapping[str, Value], fills: s
     if to_softmax or _is_pooled(graph, node):
         return None
     picks = node.op in ("ArgMax", "TopK") or bool(selections(node, kinds))
-    if _puts_fill(node, kinds) or (picks and node.op not in _POOLS and any(tensor.name in fills for tensor in node.inputs)):
+    if puts_fill(node, kinds) or (picks and node.op not in _POOLS and any(tensor.name in fills for tensor in node.inputs)):
         return FILLS if values or node.op in ("ArgMax", "TopK") else None
     return None
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, to_networkx
 
-__all__ = ["FILL_FROM", "Kind", "Value", "mask_candidates", "mask_inputs", "value_kinds"]
+__all__ = ["DATA", "FILL_FROM", "Kind", "Value", "mask_candidates", "mask_inputs", "value_kinds"]
 
 MOST_VALUES = 16
 """Different values of a TRUTH."""

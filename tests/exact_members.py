@@ -101,7 +101,7 @@ def attention(rng: np.random.Generator, how: str) -> Member:
             found["mask"] = np.where(kept, 0, low).astype(np.float32) if how == "added" else kept.astype(kind if kind != "float" else np.float32)
         return found
 
-    calibration = [feed(1, int(rng.integers(6, 13)), False) for _ in range(24)]
+    calibration = [feed(8, int(rng.integers(6, 13)), False) for _ in range(16)]
     return Member(model_of(text, used), calibration, [feed(3, int(rng.integers(8, 40)), True) for _ in range(3)], {"y": 20.0})
 
 
@@ -125,7 +125,7 @@ def rotary(rng: np.random.Generator, how: str) -> Member:
         start = int(rng.integers(0, most))
         return {"x": _data(rng, 1, length, WIDTH), "pos": np.arange(start, start + length, dtype=np.int64)[None]}
 
-    calibration = [feed(int(rng.integers(6, 13)), 8) for _ in range(24)]
+    calibration = [feed(int(rng.integers(6, 13)), 8) for _ in range(40)]
     return Member(model_of(text, constants), calibration, [feed(int(rng.integers(6, 40)), 4000) for _ in range(3)], {"y": 28.0})
 
 
@@ -200,7 +200,7 @@ def pooling(rng: np.random.Generator, how: str) -> Member:
         lengths = rng.integers(1, length + 1, rows) if rows > 1 else np.array([length])
         return {"x": _data(rng, rows, length, WIDTH), "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64)}
 
-    calibration = [feed(1, int(rng.integers(6, 13))) for _ in range(24)]
+    calibration = [feed(1, int(rng.integers(6, 13))) for _ in range(40)]
     return Member(model_of(text, constants), calibration, [feed(3, int(rng.integers(8, 40))) for _ in range(3)], {"y": 25.0})
 
 
@@ -225,7 +225,7 @@ def mean(rng: np.random.Generator, how: str) -> Member:
         x = np.clip(_data(rng, rows, length, WIDTH) / 2 + offset, -2, 2).astype(np.float32)
         return {"x": x, "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64)}
 
-    calibration = [feed(1, int(rng.integers(6, 13))) for _ in range(32)]
+    calibration = [feed(1, int(rng.integers(6, 13))) for _ in range(40)]
     return Member(model_of(text, constants), calibration, [feed(3, int(rng.integers(300, 700))) for _ in range(2)], {"y": 25.0})
 
 

@@ -11,14 +11,14 @@ A tensor in which a mask puts a fill covers the data alone, one step more for th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 from qcompiler.calibration.collect import HUGE
 from qcompiler.calibration.observers import Range
-from qcompiler.exactness import filled, selections
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, is_float, producer
+from qcompiler.exactness import filled, is_fill, selections
+from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, is_float, producer
 from qcompiler.value_kinds import Kind, Value
 
 __all__ = ["reached"]
@@ -42,28 +42,34 @@ class _Growth:
         return self.down > 0 or self.up > 0
 
 
-def reached(graph: Graph, kinds: Mapping[str, Value], seen: Mapping[str, Range], floors: Mapping[str, float]) -> dict[str, Range]:
-    """Ranges by tensor name, those of ``seen`` widened (or freed of fills).
+def reached(
+    graph: Graph, kinds: Mapping[str, Value], seen: Mapping[str, Range], floors: Mapping[str, float], left_float: Collection[int] = ()
+) -> tuple[dict[str, Range], dict[str, float]]:
+    """Ranges by tensor name, those of ``seen`` widened (or freed of fills); and the floors, with those of fills that became codes.
 
     Args:
         graph: float graph in topological order.
         kinds: what the values of its tensors are.
         seen: finite ranges that calibration showed.
         floors: by tensor name, the value below which nothing matters.
+        left_float: ids of nodes without grids.
     """
-    reach = _Reach(kinds, dict(seen), floors, filled(graph, kinds))
+    reach = _Reach(kinds, dict(seen), dict(floors), filled(graph, kinds), left_float)
     for tensor in graph.inputs:
         reach.grow(tensor, reach.of_exact(tensor) or _Growth())
     for node in graph.nodes:
         reach.visit(node)
-    return reach.ranges
+    return reach.ranges, reach.floors
 
 
 class _Reach:
     """The analysis, node by node."""
 
-    def __init__(self, kinds: Mapping[str, Value], ranges: dict[str, Range], floors: Mapping[str, float], fills: set[str]) -> None:
-        self.ranges, self._kinds, self._floors, self._fills = ranges, kinds, floors, fills
+    def __init__(
+        self, kinds: Mapping[str, Value], ranges: dict[str, Range], floors: dict[str, float], fills: set[str], left_float: Collection[int]
+    ) -> None:
+        self.ranges, self.floors = ranges, floors
+        self._kinds, self._fills, self._left_float = kinds, fills, left_float
         self._growth: dict[str, _Growth] = {}
 
     def visit(self, node: Node) -> None:
@@ -84,10 +90,11 @@ class _Reach:
             if growth:
                 self._growth[tensor.name] = growth
             return
-        floor = self._floors.get(tensor.name, -math.inf)
+        floor = self.floors.get(tensor.name, -math.inf)
         lo, hi = max(extent.lo - growth.down, min(floor, extent.lo)), extent.hi + growth.up
-        wide = Range(lo if lo > -HUGE else extent.lo, hi if hi < HUGE else extent.hi)
-        self.ranges[tensor.name] = wide
+        is_mask = self._kinds[tensor.name].kind == Kind.TRUTH
+        least, most = (-HUGE, HUGE) if is_mask else (extent.lo, extent.hi)  # a mask is cut off where it is read; of positions nothing is known
+        self.ranges[tensor.name] = Range(lo if lo > -HUGE else least, hi if hi < HUGE else most)
         self._growth[tensor.name] = growth
 
     def of_exact(self, tensor: Tensor) -> _Growth | None:
@@ -147,10 +154,34 @@ class _Reach:
             return
         whole = reduce(Range.join, extents)
         step = max(whole.hi - whole.lo, 2.0**-100) / _CODES
-        floor = self._floors.get(tensor.name)
+        floor = self.floors.get(tensor.name)
         above = step if self.ranges[tensor.name].hi > whole.hi else 0.0
         lo = whole.lo - step if floor is None else floor
         self.ranges[tensor.name] = Range(lo, max(whole.hi + above, lo))
+        if id(node) not in self._left_float:
+            self._raise_fills(node, lo, lo - whole.hi)
+
+    def _raise_fills(self, node: Node, lo: float, below: float) -> None:
+        """Let fills be as low as the grid of a node's result, those that it adds to data low enough for any datum: one code is theirs."""
+        for operand in node.inputs:
+            value = self._kinds.get(operand.name)
+            if constant_of(operand) is not None and is_fill(operand, self._kinds):
+                self.floors[operand.name] = min(lo, self.floors.get(operand.name, lo))
+            elif node.op in ("Add", "Sub") and value is not None and value.kind == Kind.TRUTH:
+                self._raise_truth(operand, below if node.op == "Add" or operand is node.inputs[0] else None)
+
+    def _raise_truth(self, tensor: Tensor, lo: float | None) -> None:
+        """Cut off a mask at ``lo``, and the constants that it is made of, where nobody else reads it."""
+        node, extent = producer(tensor), self.ranges.get(tensor.name)
+        if lo is None or node is None or extent is None or any(user.op not in ("Add", *_MOVES) for user in consumers(tensor)):
+            return
+        least = max(lo, extent.lo)
+        self.ranges[tensor.name] = Range(least, max(extent.hi, least))
+        if node.op in _MOVES:
+            self._raise_truth(node.inputs[0], least)
+        for operand in node.inputs if node.op in ("Mul", "Where") else []:
+            if is_fill(operand, self._kinds):
+                self.floors[operand.name] = min(least, self.floors.get(operand.name, least))
 
 
 def _beyond(extent: Range, value: Value) -> _Growth:
