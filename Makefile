@@ -9,15 +9,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 MODEL := digits
 
-.PHONY: quickstart test lint typecheck check wheels clean
+.PHONY: quickstart test lint typecheck check docs wheels clean
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
+	@echo "Compiling models/$(MODEL)/model.onnx, once as out.onnx and once for the integer machine."
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
 
 test: $(VENV)/dev
+	@echo "Running the test suite: some ten minutes on two cores. The integer machine is compiled first, where it is not there yet."
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev
@@ -31,6 +33,10 @@ typecheck: $(VENV)/dev
 
 check: lint typecheck test
 
+# docs/architecture.md is made from the code; a test fails where it is stale.
+docs: $(VENV)/dev
+	$(BIN)/python -m docs.architecture
+
 # Both distributions into dist/: the compiler, and the machine alone.
 wheels: $(VENV)/dev
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist . ./runtime
@@ -43,9 +49,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/app: pyproject.toml | $(BIN)/python
+	@echo "Installing qcompiler and what it needs into $(VENV): one or two minutes, some 900 MB."
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
+	@echo "Installing qcompiler and what its tests need into $(VENV): about two minutes, some 1.2 GB."
 	$(PIP) --editable '.[test,lint]'
 	@touch $@ $(VENV)/app

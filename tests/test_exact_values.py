@@ -7,8 +7,8 @@ import pytest
 
 import qcompiler
 from qcompiler.api import Options
-from qcompiler.runner import Runner
-from tests.exact_members import KINDS, Feed, Member
+from qcompiler.graph.runner import Runner
+from tests.exact_members import KINDS, Member
 
 WAYS = [(name, how) for name, (_, ways) in KINDS.items() for how in ways]
 

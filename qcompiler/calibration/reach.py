@@ -17,9 +17,9 @@ from functools import reduce
 
 from qcompiler.calibration.collect import HUGE
 from qcompiler.calibration.observers import Range
-from qcompiler.exactness import filled, is_fill, selections
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, consumers, is_float, producer
-from qcompiler.value_kinds import Kind, Value
+from qcompiler.graph.exactness import filled, is_fill, selections
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from qcompiler.graph.value_kinds import Kind, Value
 
 __all__ = ["reached"]
 
