@@ -78,8 +78,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), SplitFills(), ClampAttentionMask(), PlainGemm(),
-    FuseMatMulBias(),
+    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())

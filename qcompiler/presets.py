@@ -22,6 +22,7 @@ from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
+from qcompiler.passes.normalize.split_fills import SplitFills
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
 from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
@@ -102,8 +103,10 @@ class Preset:
 
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
+        activations = QuantizeActivations(leave_exact=self.for_onnx)
+        machine = () if self.for_onnx else (SplitFills(),)
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(leave_exact=self.for_onnx), QuantizeWeights(), *self._widths(),
+            *NORMALIZE, *machine, *self._replacements(), *self._equivalences(), *self._tables(), activations, QuantizeWeights(), *self._widths(),
             *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 

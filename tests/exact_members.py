@@ -163,7 +163,8 @@ def actions(rng: np.random.Generator, how: str) -> Member:
         "where": "m = Where(legal, t, low)",
         "blend": "f = Cast <to = 1> (legal)  k = Mul(t, f)  i = Sub(one, f)  b = Mul(i, low)  m = Add(k, b)",
     }[how]
-    text = f"""g (float[N, {WIDTH}] x, bool[N, {count}] legal) => (int64[N] action, float[N] best, float[N, {count}] masked, float[N, {count}] prob) {{
+    results = f"int64[N] action, float[N] best, float[N, {count}] masked, float[N, {count}] prob"
+    text = f"""g (float[N, {WIDTH}] x, bool[N, {count}] legal) => ({results}) {{
         h = MatMul(x, w)  r = Relu(h)  t = MatMul(r, v)  {fill}
         action = ArgMax <axis = 1, keepdims = 0> (m)  best = ReduceMax <axes = [1], keepdims = 0> (m)  prob = Softmax(m)  masked = Identity(m) }}"""
     constants = {"w": _weight(rng, WIDTH, 32), "v": _weight(rng, 32, count), "low": np.float32(low)}

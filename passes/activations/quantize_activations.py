@@ -93,7 +93,7 @@ def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> No
     """Say what grids make of fills at outputs, and of positions."""
     for tensor in graph.outputs:
         if tensor.name in filled(graph, kinds):
-            ctx.warn(f"output '{tensor.name}': where a mask puts a fill, the machine gives the lowest number of its grid; an .onnx file keeps the fill")
+            ctx.warn(f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an .onnx file keeps the fill")
     waves = [node for node in graph.nodes if node.op in ("Sin", "Cos") and not kinds.get(node.inputs[0].name, DATA).bounded]
     for node in [node for node in waves if kinds.get(node.inputs[0].name, DATA).exact][:1]:
         ctx.warn(f"node '{node.name}' ({node.op}): positions beyond those of the calibration feeds end at its grid; an .onnx file has no such limit")

@@ -26,7 +26,8 @@ FILLS = "puts a fill beside data where a mask says, or picks among such values"
 TRUTHS = "chooses between numbers too far apart for one grid"
 
 _MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
 })
 _PICKS = frozenset({"ReduceMax", "ReduceMin", "Max", "Min", "Concat", "Where"})
 _POOLS = frozenset({"MaxPool", "GlobalMaxPool"})

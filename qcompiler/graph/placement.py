@@ -142,7 +142,7 @@ def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, kinds)
+    _group(graph, result, kinds, exact)
     return result
 
 
@@ -228,7 +228,7 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value]) -> None:
+def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str]) -> None:
     """Fill ``groups`` and ``readers``."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
@@ -244,8 +244,11 @@ def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value]) -> None:
             if id(tensor) not in inner and is_float(tensor) and tensor.name:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
+    raw = {key for key, tensor in tensors.items() if _is_read_exactly(graph, tensor, exact)}
     groups: dict[int, Group] = {}
     for key, tensor in tensors.items():
+        if key in raw:
+            continue
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
         result.readers[key] = None if source is not None and id(source) in quantized else operands.get(key, [])
@@ -256,6 +259,12 @@ def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value]) -> None:
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
         group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())
+
+
+def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> bool:
+    """True where only nodes that stay float for the sake of exact values read what an integer operator gives: they take it as it is."""
+    users = consumers(tensor)
+    return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
 
 
 def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
