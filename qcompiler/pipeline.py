@@ -50,6 +50,7 @@ from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
 from qcompiler.passes.normalize.split_fills import SplitFills
 from qcompiler.passes.normalize.split_sum import SplitSum
+from qcompiler.passes.normalize.turn_positions import TurnPositions
 from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import AllocateBits
@@ -72,7 +73,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
-    SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
+    SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, TurnPositions, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (

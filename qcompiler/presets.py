@@ -23,6 +23,7 @@ from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.normalize.split_fills import SplitFills
+from qcompiler.passes.normalize.turn_positions import TurnPositions
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
 from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
@@ -104,7 +105,7 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         activations = QuantizeActivations(leave_exact=self.for_onnx)
-        machine = () if self.for_onnx else (SplitFills(),)
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
         return Pipeline((
             *NORMALIZE, *machine, *self._replacements(), *self._equivalences(), *self._tables(), activations, QuantizeWeights(), *self._widths(),
             *self._levels(), *self._corrections(), StoreCodes(),

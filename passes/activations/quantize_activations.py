@@ -134,7 +134,8 @@ class QuantizeActivations(Pass):
         taken = names_in(graph)
         for group, extent in zip(placement.groups, _ranges(graph, placement, kinds, data, self.observer, ctx), strict=True):
             open_ended = group.open_ended or (made_up and not group.unit_range and _has_output(group, graph))
-            spec = grid_for(extent, HEADROOM if open_ended else MEAN_HEADROOM if group.wide else 0.0)
+            measured = grid_for(extent, HEADROOM if open_ended else MEAN_HEADROOM if group.wide else 0.0)
+            spec = QuantSpec.per_tensor(group.step, 0, np.int16) if group.step else measured
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
         graph.toposort()

@@ -21,7 +21,10 @@ from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_o
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
 from qcompiler.graph.value_kinds import Value
 
-__all__ = ["MOVERS", "Group", "Placement", "UnionFind", "place"]
+__all__ = ["MOVERS", "TURN", "Group", "Placement", "UnionFind", "place"]
+
+TURN = np.float32(2 * np.pi / 2**32)
+"""Radians of a step of an integer phase: its 32 bits are one turn."""
 
 MOVERS = frozenset({
     "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape",
@@ -68,12 +71,14 @@ class Group:
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
         wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
+        step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is; 0: measured.
     """
 
     tensors: list[Tensor]
     unit_range: bool = False
     open_ended: bool = False
     wide: bool = False
+    step: float = 0.0
 
     @property
     def name(self) -> str:
@@ -257,6 +262,7 @@ def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: M
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
+        group.step = max(_phase_step(tensor) for tensor in group.tensors)
         group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())
 
@@ -265,6 +271,19 @@ def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> 
     """True where only nodes that stay float for the sake of exact values read what an integer operator gives: they take it as it is."""
     users = consumers(tensor)
     return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
+
+
+def _phase_step(tensor: Tensor) -> float:
+    """The step of the upper 16 bits of a phase, or of its angle; 0 for any other tensor."""
+    readers, writer = consumers(tensor), producer(tensor)
+    if readers and all(node.op == "Mul" and _is_turn(node) and node.inputs[0] is tensor for node in readers):
+        return 2.0**16
+    return 2.0**16 * float(TURN) if writer is not None and writer.op == "Mul" and _is_turn(writer) else 0.0
+
+
+def _is_turn(node: Node) -> bool:
+    value = constant_of(node.inputs[1])
+    return value is not None and value.size == 1 and value.reshape(-1)[0] == TURN
 
 
 def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
