@@ -59,7 +59,7 @@ ALLOWED: Mapping[str, str] = {
     # passes
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records",
-    "passes/activations": "activations calibration feeds graph pass_base records",
+    "passes/activations": "activations calibration feeds graph pass_base records rewriting",
     "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers",
     "passes/correct": "calibration feeds graph pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement",

@@ -18,6 +18,8 @@ from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.split_fills import SplitFills
+from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.correct.polish import Polish
@@ -48,9 +50,7 @@ from qcompiler.passes.normalize.inline_if import InlineIf
 from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
-from qcompiler.passes.normalize.split_fills import SplitFills
 from qcompiler.passes.normalize.split_sum import SplitSum
-from qcompiler.passes.normalize.turn_positions import TurnPositions
 from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import AllocateBits

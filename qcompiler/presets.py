@@ -18,12 +18,12 @@ from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.split_fills import SplitFills
+from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
-from qcompiler.passes.normalize.split_fills import SplitFills
-from qcompiler.passes.normalize.turn_positions import TurnPositions
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
 from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
@@ -104,11 +104,9 @@ class Preset:
 
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
-        activations = QuantizeActivations(leave_exact=self.for_onnx)
-        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
         return Pipeline((
-            *NORMALIZE, *machine, *self._replacements(), *self._equivalences(), *self._tables(), activations, QuantizeWeights(), *self._widths(),
-            *self._levels(), *self._corrections(), StoreCodes(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
     @property
@@ -122,6 +120,11 @@ class Preset:
     @property
     def _grid(self) -> str:
         return f"{self.weights}/{self.block}" if self.block else self.weights
+
+    def _grids_of_activations(self) -> Passes:
+        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for both."""
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx))
 
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)

@@ -72,7 +72,7 @@ def _has_output(group: Group, graph: Graph) -> bool:
 def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
     """What the values of tensors are, inputs that calibration shows to be masks included."""
     candidates = mask_candidates(graph)
-    return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else ())
+    return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else {})
 
 
 def _ranges(

@@ -131,13 +131,14 @@ def _hull(ascending: Array) -> Value:
     return Value(Kind.CONSTANT) if math.isnan(hi) else Value(Kind.CONSTANT, lo, hi)
 
 
-def value_kinds(graph: Graph, masks: Collection[str] = ()) -> dict[str, Value]:
+def value_kinds(graph: Graph, masks: Mapping[str, Value] | None = None) -> dict[str, Value]:
     """Values by tensor name.
 
     Args:
         graph: float graph.
-        masks: names of inputs that hold 0 and 1 only (`mask_inputs`).
+        masks: what inputs hold that are masks (`mask_inputs`).
     """
+    masks = masks or {}
     known: dict[str, Value] = {tensor.name: _of_input(tensor, masks) for tensor in graph.inputs}
     view = to_networkx(graph)
     for index in nx.lexicographical_topological_sort(view):
@@ -164,14 +165,12 @@ def _settled(value: Value, tensor: Tensor) -> Value:
     return replace(value, kind=Kind.DATA if is_float(tensor) else Kind.INDEX)
 
 
-def _of_input(tensor: Tensor, masks: Collection[str]) -> Value:
+def _of_input(tensor: Tensor, masks: Mapping[str, Value]) -> Value:
     kind = None if tensor.dtype is None else np.dtype(tensor.dtype)
     if kind == np.bool_ or tensor.name in masks:
-        return TRUTH
+        return masks.get(tensor.name, TRUTH)
     if kind is None or kind.kind not in "iuf" or (kind.kind in "iu" and kind.itemsize == 1):
         return DATA
-    if kind.kind == "f" and _is_added_to_scores(tensor):
-        return Value(Kind.INDEX, hi=0.0)
     if kind.kind == "f":
         return INDEX if _reaches_waves_alone(tensor) else DATA
     return INDEX if _is_looked_at(tensor) else DATA
@@ -321,23 +320,35 @@ def _is_outer(node: Node) -> bool:
 
 def mask_candidates(graph: Graph) -> list[str]:
     """Inputs of integers or floats whose name or use is that of a mask."""
-    numbers = [
-        tensor for tensor in graph.inputs if tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iuf" and not _is_added_to_scores(tensor)
-    ]
-    return [tensor.name for tensor in numbers if "mask" in tensor.name.lower() or _is_complemented(tensor)]
+    numbers = [tensor for tensor in graph.inputs if tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iuf"]
+    return [tensor.name for tensor in numbers if _is_named(tensor) or _is_complemented(tensor) or _is_added_to_scores(tensor)]
 
 
-def mask_inputs(graph: Graph, seen: Mapping[str, Collection[float]] | None = None) -> set[str]:
-    """Inputs of integers or floats that hold 0 and 1 only.
+def _is_named(tensor: Tensor) -> bool:
+    return "mask" in tensor.name.lower()
 
-    That is what a name with "mask" in it says, or a use: ``1 - m``, or a product with a constant of the size of a fill. Where calibration shows
-    any other value, it is not one.
+
+def mask_inputs(graph: Graph, seen: Mapping[str, Collection[float]] | None = None) -> dict[str, Value]:
+    """Inputs of integers or floats that are masks, with the values that they can have.
+
+    0 and 1, where the name says "mask", or a use: ``1 - m``, or a product with a constant of the size of a fill. 0 and less, where all that is
+    done is to add it to what a Softmax reads, and the name says so or calibration shows 0 and fills alone. Where calibration shows anything
+    else, the input is no mask.
 
     Args:
         graph: float graph.
         seen: different values of an input in calibration, by name.
     """
-    return {name for name in mask_candidates(graph) if set((seen or {}).get(name, ())) <= {0.0, 1.0}}
+    found, candidates = {}, set(mask_candidates(graph))
+    for tensor in graph.inputs:
+        values = set((seen or {}).get(tensor.name, ()))
+        if tensor.name not in candidates:
+            continue
+        if not _is_added_to_scores(tensor) and values <= {0.0, 1.0}:
+            found[tensor.name] = TRUTH
+        elif _is_added_to_scores(tensor) and (values or _is_named(tensor)) and all(value == 0 or value <= -FILL_FROM for value in values):
+            found[tensor.name] = Value(Kind.INDEX, hi=0.0)
+    return found
 
 
 def _is_complemented(tensor: Tensor, depth: int = 8) -> bool:
