@@ -22,8 +22,7 @@ from qcompiler.graph.ir import Constant, Graph, Node, Variable
 from qcompiler.graph.layers import Layer
 
 if TYPE_CHECKING:
-    from qcompiler.runtime.binding.bind import bind
-from qcompiler.runtime import Session
+    from qcompiler.runtime import Session
 
 __all__ = ["CODE_BITS", "LayerShape", "code_bits", "layer_shape", "nanoseconds"]
 
