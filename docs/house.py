@@ -65,7 +65,7 @@ ALLOWED: Mapping[str, str] = {
     # passes
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
-    "passes/activations": "activations calibration feeds graph pass_base records",
+    "passes/activations": "activations calibration feeds graph pass_base records rewriting",
     "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
     "passes/correct": "calibration feeds graph pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",

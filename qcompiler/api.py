@@ -118,6 +118,8 @@ class Compiled:
         report: what happened.
         feeds: the feeds on which it was compared with the float model.
         float_graph: the graph as the last exact pass left it, for comparing layer by layer.
+        pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids of few levels, or
+            the model came with such weights.
     """
 
     graph: Graph
@@ -125,6 +127,7 @@ class Compiled:
     report: Report
     feeds: Sequence[Feed] = field(default=(), repr=False)
     float_graph: Graph | None = field(default=None, repr=False)
+    pack: bool = True
 
     @cached_property
     def integer_graph(self) -> Graph:
@@ -154,7 +157,7 @@ class Compiled:
             self.program.save(target)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
-        export.save(result, target, reference_feed=self.feeds[0], force=force)
+        export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
 
 
 def load(model: Model) -> Graph:
@@ -204,6 +207,7 @@ def compile(
     pipeline = options.pipeline(for_onnx=for_onnx)
     start = time.perf_counter()
     graph = load_graph(model)
+    few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
     ctx = Context(seed=options.seed, on_step=on_step)
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
@@ -220,7 +224,7 @@ def compile(
     ctx.reference = normalized
     stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, feeds, normalized)
+    result = Compiled(graph, stage, ctx.report, feeds, normalized, few_levels)
     if stage != Stage.INTEGER:
         _measure(result, expected)
     return result

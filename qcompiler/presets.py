@@ -18,6 +18,8 @@ from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.split_fills import SplitFills
+from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
@@ -106,8 +108,8 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(), QuantizeWeights(), *self._widths(),
-            *self._levels(), *self._corrections(), StoreCodes(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
     @property
@@ -125,6 +127,11 @@ class Preset:
     @property
     def _grid(self) -> str:
         return f"{self.weights}/{self.block}" if self.block else self.weights
+
+    def _grids_of_activations(self) -> Passes:
+        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for both."""
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx))
 
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)

@@ -27,7 +27,8 @@ CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 
 def declared(project: str) -> set[str]:
     """Import names of the dependencies that a pyproject.toml declares."""
-    requirements = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+    described = tomllib.loads((ROOT / project).read_text())["project"]
+    requirements = [*described["dependencies"], *described["optional-dependencies"].get("jit", ())]
     names = {re.split(r"[<>=~!\[; ]", requirement)[0].replace("-", "_") for requirement in requirements}
     return {"google" if name == "protobuf" else name for name in names} | {"llvmlite"}  # llvmlite is a part of numba
 

@@ -11,16 +11,21 @@ A tensor inside a fused chain (layer, bias, Relu or Clip) has no grid: the integ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
 from qcompiler.graph.operators import MAY_BE_INFINITE, MOVERS, OPERATORS
+from qcompiler.graph.value_kinds import Value
 
-__all__ = ["Group", "Placement", "UnionFind", "operand_slots", "place"]
+__all__ = ["TURN", "Group", "Placement", "UnionFind", "operand_slots", "place"]
+
+TURN = np.float32(2 * np.pi / 2**32)
+"""Radians of a step of an integer phase: its 32 bits are one turn."""
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
@@ -36,11 +41,15 @@ class Group:
         tensors: in graph order.
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
+        wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
+        step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is; 0: measured.
     """
 
     tensors: list[Tensor]
     unit_range: bool = False
     open_ended: bool = False
+    wide: bool = False
+    step: float = 0.0
 
     @property
     def name(self) -> str:
@@ -84,13 +93,22 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph) -> Placement:
-    """Decide which nodes of a float graph become integer and which tensors share a grid."""
+def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True) -> Placement:
+    """Decide which nodes of a float graph become integer and which tensors share a grid.
+
+    Args:
+        graph: in topological order.
+        kinds: what the values of its tensors are, where that is known.
+        leave_exact: whatever computes with positions or puts fills stays float.
+    """
     result = Placement()
     candidates = []
-    examined = _examined_for_infinity(graph)
+    kinds = kinds or {}
+    examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
     for node in graph.nodes:
         reason = _refusal(node)
+        if reason == "":
+            reason = exact.get(id(node), "")
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":
@@ -100,7 +118,7 @@ def place(graph: Graph) -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result)
+    _group(graph, result, kinds, exact)
     return result
 
 
@@ -190,7 +208,7 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement) -> None:
+def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str]) -> None:
     """Fill ``groups`` and ``readers``."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
@@ -206,8 +224,11 @@ def _group(graph: Graph, result: Placement) -> None:
             if id(tensor) not in inner and is_float(tensor) and tensor.name:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
+    raw = {key for key, tensor in tensors.items() if _is_read_exactly(graph, tensor, exact)}
     groups: dict[int, Group] = {}
     for key, tensor in tensors.items():
+        if key in raw:
+            continue
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
         result.readers[key] = None if source is not None and id(source) in quantized else operands.get(key, [])
@@ -216,7 +237,32 @@ def _group(graph: Graph, result: Placement) -> None:
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
+        group.step = max(_phase_step(tensor) for tensor in group.tensors)
+        group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())
+
+
+def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> bool:
+    """True where only nodes that stay float for the sake of exact values read what an integer operator gives: they take it as it is."""
+    users = consumers(tensor)
+    return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
+
+
+def _phase_step(tensor: Tensor) -> float:
+    """The step of the upper 16 bits of a phase, or of its angle; 0 for any other tensor."""
+    readers, writer = consumers(tensor), producer(tensor)
+    if readers and all(node.op == "Mul" and _is_turn(node) and node.inputs[0] is tensor for node in readers):
+        return 2.0**16
+    return 2.0**16 * float(TURN) if writer is not None and writer.op == "Mul" and _is_turn(writer) else 0.0
+
+
+def _is_turn(node: Node) -> bool:
+    value = constant_of(node.inputs[1])
+    return value is not None and value.size == 1 and value.reshape(-1)[0] == TURN
+
+
+def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
+    return is_share(tensor, kinds) or any(node.op == "Div" and is_share(node.inputs[1], kinds) for node in consumers(tensor))
 
 
 def _sums_unknown_length(node: Node) -> bool:

@@ -58,10 +58,17 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
 
 
 def _pointwise(lw: Lowering, node: Node) -> bool:
-    if node.op not in ELEMENTWISE or node.domain not in STANDARD_DOMAINS:
+    if node.op not in ELEMENTWISE or node.domain not in STANDARD_DOMAINS or _is_narrowing(node):
         return False
     values = [lw.constants.value(tensor) for tensor in node.inputs]
     return all(value is None or value.size == 1 for value in values)
+
+
+def _is_narrowing(node: Node) -> bool:
+    """True for a Cast that may drop high bits of integers."""
+    if node.op != "Cast" or is_float(node.inputs[0]) or is_float(node.outputs[0]):
+        return False
+    return np.dtype(node.outputs[0].dtype).itemsize < np.dtype(node.inputs[0].dtype).itemsize and np.dtype(node.outputs[0].dtype) != np.dtype(bool)
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:

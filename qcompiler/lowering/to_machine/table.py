@@ -25,5 +25,6 @@ EMIT_RULES: dict[str, Emit] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), movers.emit_depth_to_space),
     **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
     "Repeat": resize.emit_repeat, "ResizeLinear": resize.emit_resize_linear,
-    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod", "IntegerRange", "IntegerConstantOfShape"), movers.emit_shape),
+    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod"), movers.emit_shape),
+    "IntegerRange": movers.emit_range, "IntegerConstantOfShape": movers.emit_filled,
 }
