@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("old names", ("ir", "runner")),
     ("order of passes", ("presets", "pipeline", "manager")),
     ("passes", ("passes/normalize", "passes/replace", "passes/equalize", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
-    ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "feeds")),
+    ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "feeds")),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     ("mathematics and data", ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors")),
