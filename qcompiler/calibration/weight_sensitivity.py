@@ -46,7 +46,7 @@ class RoundedWeight:
     Attributes:
         levels: int8 [G, R, K].
         scale: float32 [G, R, 1].
-        block: products of a row that share a table of levels; None: all have the same one.
+        block: weights along K that share a codebook; None: one codebook for all.
         shift: float32 [C], what the bias takes back; None: the layer has no bias.
         distinct: number of levels of its grid, or of a table.
     """
