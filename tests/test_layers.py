@@ -96,7 +96,7 @@ CODE = ("qcompiler", "passes", "runtime", "tests", "models", "benchmarks", "exam
 PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
 """Rooms with one file for each kind of operators, of the same name in all of them."""
 OF_SEVERAL = {
-    "": {"compiled_models", "documents", "layers", "packaging", "small_layers"},
+    "": {"compiled_models", "documents", "layers", "packaging", "small_layers", "exact_values"},
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
