@@ -1,12 +1,13 @@
 """Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer problem of each.
 
-A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs that the quantized layers before
-it give (``inputs=quantized``); the second also corrects part of their error, see `qcompiler.weights.retarget`. Convolutions gain by it. In MiniLM
-the error is the same and correlates less, and the few matrix products of convolutional networks make no difference; ``inputs=mixed`` fits
+A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs that the quantized layers
+before it give (``inputs=quantized``); the second also corrects part of their error, see `qcompiler.weights.retarget`. Convolutions gain by it. In
+MiniLM the error is the same and correlates less, and the few matrix products of convolutional networks make no difference; ``inputs=mixed`` fits
 convolutions in turn and matrix products to the float model.
 
-Scales and levels are chosen with fast solver settings on four fifths of the calibration feeds. Where the choice is no better than rounding to nearest on
-the held-out fifth, the layer is rounded to nearest. Otherwise it is solved at full effort on all feeds. The bias, if any, takes the mean error.
+Scales and levels are chosen with fast solver settings on four fifths of the calibration feeds. Where the choice is no better than rounding to
+nearest on the held-out fifth, the layer is rounded to nearest. Otherwise it is solved at full effort on all feeds. The bias, if any, takes the
+mean error.
 
 The float constant behind a weight's Q/DQ pair becomes ``scale * level``, so that QuantizeLinear returns exactly the chosen levels.
 
