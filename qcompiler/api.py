@@ -20,6 +20,7 @@ from qcompiler.errors import OptionError, UnsupportedError
 from qcompiler.importer import load_graph
 from qcompiler.ir import Graph, Stage, copy_of
 from qcompiler.manager import Manager
+from qcompiler.observed_types import complete_types
 from qcompiler.pass_base import Context, Feed, Pass
 from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
@@ -207,6 +208,7 @@ def compile(
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     feeds = list(islice(source, CHECK_FEEDS))
+    complete_types(graph, feeds[0])
     reference = Runner(graph)
     expected = [reference.run(feed) for feed in feeds]
     del reference

@@ -23,6 +23,7 @@ from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.model_file import check, detach
 from qcompiler.runner import ORT_ERRORS, light_model
+from qcompiler.sharing import hoist_initializers, share_constants
 
 EXTERNAL_FROM = 1_800_000_000
 """Bytes from which weights go to a file beside the model; protobuf itself ends at 2 GiB."""
@@ -88,8 +89,11 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     for body in (copy, *copy.subgraphs(recursive=True)):
         schema.drop_defaults(body, version)
     shapes.annotate(copy)
+    share_constants(copy)
     domains = _domains(copy, version)
     model, weights = light_model(copy)
+    hoist_initializers(model.graph)
+    _drop_implied_types(model.graph)
     del model.opset_import[:]
     model.opset_import.extend(domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
@@ -97,6 +101,14 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     return model, weights
+
+
+def _drop_implied_types(graph: onnx.GraphProto) -> None:
+    """Forget the types of what Q/DQ nodes write: those of what they read tell them."""
+    implied = {name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.output}
+    kept = [value for value in graph.value_info if value.name not in implied]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _domains(graph: Graph, version: int) -> list[onnx.OperatorSetIdProto]:

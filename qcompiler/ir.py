@@ -254,8 +254,7 @@ def insert_qdq(
         inner = unique_name(taken, f"{tensor.name}_float")
         result.name, tensor.name = tensor.name, inner
     for op, source, target in (("QuantizeLinear", tensor, codes), ("DequantizeLinear", codes, result)):
-        name = unique_name(taken, f"{result.name}_{op}")
-        graph.nodes.append(Node(op, name, dict(attrs), [source, *parameters], [target]))
+        graph.nodes.append(Node(op, target.name, dict(attrs), [source, *parameters], [target]))
     return result
 
 
@@ -264,8 +263,7 @@ def dequantize_constant(graph: Graph, name: str, codes: Array, spec: QuantSpec, 
     stored = Constant(unique_name(taken, f"{name}_codes"), codes.astype(spec.dtype, order="C"))
     result = Variable(unique_name(taken, f"{name}_dq"), dtype=np.float32, shape=list(codes.shape))
     attrs = {} if spec.axis is None else {"axis": spec.axis}
-    node_name = unique_name(taken, f"{name}_DequantizeLinear")
-    graph.nodes.append(Node("DequantizeLinear", node_name, attrs, [stored, *_parameters(name, spec, taken)], [result]))
+    graph.nodes.append(Node("DequantizeLinear", result.name, attrs, [stored, *_parameters(name, spec, taken)], [result]))
     return result
 
 

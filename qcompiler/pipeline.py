@@ -23,6 +23,7 @@ from qcompiler.passes.choose_widths import ChooseWidths
 from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.correct_bias import CorrectBias
 from qcompiler.passes.equalize_channels import EqualizeChannels
+from qcompiler.passes.expand_operators import ExpandOperators
 from qcompiler.passes.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.fold_constants import FoldConstants
 from qcompiler.passes.fold_scale import FoldScale
@@ -67,14 +68,14 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
-    FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
+    ExpandOperators, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
     SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
-    FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
+    FoldConstants(), RemoveIdentity(), FuseSoftmax(), ExpandOperators(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
     FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )

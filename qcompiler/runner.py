@@ -65,6 +65,11 @@ class Runner:
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
 
+    @property
+    def types(self) -> dict[str, str]:
+        """onnxruntime's types of the wanted tensors: ``tensor(float)``, ``seq(map(int64,tensor(float)))``, …"""
+        return {output.name: output.type for output in self._session.get_outputs()}
+
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qcompiler.lowering import emit_elementwise as elementwise
+from qcompiler.lowering import emit_generated as generated
 from qcompiler.lowering import emit_layers as layers
 from qcompiler.lowering import emit_movers as movers
 from qcompiler.lowering import emit_reductions as reductions
@@ -29,5 +30,6 @@ EMIT_RULES: dict[str, Emit] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), movers.emit_depth_to_space),
     **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
     "Repeat": resize.emit_repeat, "ResizeLinear": resize.emit_resize_linear,
-    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod", "IntegerRange", "IntegerConstantOfShape"), movers.emit_shape),
+    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod"), movers.emit_shape),
+    "IntegerRange": generated.emit_range, "IntegerConstantOfShape": generated.emit_filled,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qcompiler.lowering.core import Rule
 from qcompiler.lowering.elementwise import ELEMENTWISE, elementwise_bounds, elementwise_grid, lower_elementwise
+from qcompiler.lowering.generated import filled_bounds, lower_filled
 from qcompiler.lowering.layers import layer_bounds, lower_layer_node
 from qcompiler.lowering.linear import LAYERS
 from qcompiler.lowering.lrn import lower_lrn, lrn_bounds
@@ -33,6 +34,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(RECURRENT, Rule(lower_recurrent, recurrent_bounds, recurrent_grid)),
     "Concat": Rule(lower_concat, hull, concat_grid),
     "AveragePool": Rule(lower_average_pool, average_bounds),
+    "ConstantOfShape": Rule(lower_filled, filled_bounds),
     "LRN": Rule(lower_lrn, lrn_bounds),
     "Resize": Rule(lower_resize, average_bounds, mover_grid),
     "Softmax": Rule(lower_softmax, softmax_bounds),

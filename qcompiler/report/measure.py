@@ -72,16 +72,16 @@ def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], fee
 
 
 def shared_tensors(first: Graph, second: Graph) -> dict[str, Node]:
-    """Outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
+    """First named outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
 
     What feeds a Softmax is left out: a masked score of -10000 may become -50 without harm, and Softmax's own output shows any harm.
     """
-    there = {tensor.name for node in second.nodes for tensor in node.outputs}
+    there = {tensor.name for node in second.nodes for tensor in node.outputs if tensor.name}
+    outputs = ((node, next(tensor for tensor in node.outputs if tensor.name)) for node in first.nodes if node.op in COMPARED)
     return {
-        node.outputs[0].name: node
-        for node in first.nodes
-        if node.op in COMPARED and node.outputs[0].name in there and all(reader.op != "Softmax" for reader in consumers(node.outputs[0]))
-    }
+        output.name: node for node, output in outputs
+        if output.name in there and all(reader.op != "Softmax" for reader in consumers(output))
+    }  # fmt: skip
 
 
 def layer_errors(first: Graph, second: Graph, feed: Feed) -> list[LayerError]:
