@@ -22,6 +22,7 @@ from qcompiler import opset, packing, schema, shapes
 from qcompiler.errors import ExportError, OptionError
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.model_file import check, detach
+from qcompiler.origin import restore
 from qcompiler.runner import ORT_ERRORS, light_model
 from qcompiler.sharing import hoist_initializers, share_constants
 
@@ -97,9 +98,7 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     del model.opset_import[:]
     model.opset_import.extend(domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
-    model.producer_name, model.producer_version = "qcompiler", qcompiler.__version__
-    metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
-    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    restore(model, graph, ("qcompiler", qcompiler.__version__))
     return model, weights
 
 

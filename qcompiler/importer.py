@@ -1,7 +1,7 @@
 """File to graph: the only door into the compiler.
 
 What comes in: any ONNX model of opset 7 and up. What comes out: a graph of opset 21 in topological order, in which weights
-are constants, every node and every dimension has a name, and float tensors are float32 (or float64, as they came).
+are constants, every node and every dimension has a name, and float tensors are float32.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from qcompiler import half, opset, schema, shapes
+from qcompiler import opset, schema, shapes, single
 from qcompiler.errors import ModelError
-from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
+from qcompiler.ir import ORIGIN, STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
 from qcompiler.model_file import Detached, check, detach, is_plain, read_proto
+from qcompiler.origin import Origin
 from qcompiler.packing import StoredConstant, unpack
 from qcompiler.runner import ORT_ERRORS
 
@@ -57,14 +58,15 @@ def load_graph(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Graph:
     folder = None if isinstance(source, onnx.ModelProto) else Path(source).parent
     detached = detach(source if isinstance(source, onnx.ModelProto) else read_proto(Path(source)), folder)
+    origin = Origin.of(detached.model)
     light = _prepared(detached.model)
     graph = _to_graph(light, detached)
-    graph.__dict__["metadata_props"] = {entry.key: entry.value for entry in detached.model.metadata_props}
+    graph.__dict__[ORIGIN] = origin
     unpack(graph)
     _name_everything(graph)
     _sort(graph)
     _check_weights(graph)
-    half.widen(graph)
+    single.to_single(graph)
     _to_internal_opset(graph)
     _name_dims(graph)
     shapes.annotate(graph)
@@ -296,7 +298,7 @@ def _check_weights(graph: Graph) -> None:
 
 
 def _check_weight(tensor: Constant, node: Node, learned: bool) -> None:
-    if not (isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)) and not half.is_half(tensor.dtype):
+    if not (isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)) and not single.is_other_float(tensor.dtype):
         return
     flat = np.asarray(tensor.values).reshape(-1)
     for start in range(0, flat.size, _CHUNK):

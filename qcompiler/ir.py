@@ -20,6 +20,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 __all__ = [
     "INTEGER_DOMAIN",
+    "ORIGIN",
     "STANDARD_DOMAINS",
     "Constant",
     "Graph",
@@ -47,6 +48,9 @@ __all__ = [
 
 G_LOGGER.severity = G_LOGGER.ERROR
 """graphsurgeon's warnings are about files; `importer.py` says what a user needs to know of those."""
+
+ORIGIN = "origin"
+"""Name under which a graph carries what its file said besides (`qcompiler.origin`); copies keep it."""
 
 INTEGER_DOMAIN = "qcompiler.integer"
 """Domain of the operators of stage INTEGER; docs/integer-operators.md defines each one exactly."""
@@ -153,11 +157,13 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def copy_of(graph: Graph) -> Graph:
-    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences."""
+    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences, and what the file said besides."""
     kinds = {tensor.name: tensor.type for tensor in _variables(graph)}
     copy = graph.copy()
     for tensor in _variables(copy):
         tensor.type = kinds[tensor.name]
+    if ORIGIN in graph.__dict__:
+        copy.__dict__[ORIGIN] = graph.__dict__[ORIGIN]
     return copy
 
 

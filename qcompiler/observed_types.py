@@ -12,6 +12,7 @@ from onnx import helper
 from qcompiler import shapes
 from qcompiler.errors import ModelError
 from qcompiler.ir import Graph, Variable
+from qcompiler.origin import origin_of
 from qcompiler.runner import Runner, light_model
 
 __all__ = ["complete_types"]
@@ -32,6 +33,10 @@ def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
     if not unknown:
         return False
     by_name = {tensor.name: tensor for tensor in unknown}
+    for tensor in graph.outputs:
+        declared = origin_of(graph).values.get(tensor.name)
+        if tensor.dtype is None and declared is not None and declared.type.WhichOneof("value") != "tensor_type":
+            by_name.pop(tensor.name, None)
     types = Runner(graph, list(by_name), fusions=False).types
     plain = [name for name in by_name if types[name].startswith("tensor(") and types[name][7:-1] in _ELEMENT_TYPES]
     ranks = _ranks(graph, plain, feed)

@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from qcompiler.errors import ModelError
 from qcompiler.ir import Constant, Graph
+from qcompiler.origin import restore_sequences
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
@@ -82,7 +83,17 @@ class Runner:
             values = self._session.run(wanted, dict(feed), how)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
-        return dict(zip(wanted, (np.asarray(value) for value in values), strict=True))
+        return dict(zip(wanted, (_as_array(value) for value in values), strict=True))
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """A tensor as it is; a sequence as an array of objects."""
+    if isinstance(value, np.ndarray):
+        return value
+    items = value if isinstance(value, list) else [value]
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
 
 
 def _one_line(error: Exception) -> str:
@@ -98,7 +109,9 @@ def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]
             if isinstance(tensor, Constant) and not stored and tensor.values.nbytes >= _SHARED_FROM:
                 large[tensor.name] = tensor
     with _stubs(list(large.values())) as arrays:
-        return gs.export_onnx(graph, do_type_check=False), arrays
+        model = gs.export_onnx(graph, do_type_check=False)
+        restore_sequences(model.graph, graph)
+        return model, arrays
 
 
 @contextmanager
