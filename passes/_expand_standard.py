@@ -12,6 +12,8 @@ from functools import reduce
 import numpy as np
 
 from ..ir import Node, Tensor, constant_of
+from ._expand_padding import explicit_padding
+from ._expand_recurrent import recurrent
 from ._writer import Results, Rule, Writer, given, rank_of
 
 _NORM_EPSILON = 1e-9
@@ -137,5 +139,7 @@ STANDARD: dict[str, Rule] = {
     "GroupNormalization": _group_norm, "RMSNormalization": _rms, "SimplifiedLayerNormalization": _rms, "LogSoftmax": _log_softmax,
     "ReduceL1": _reduce_l1, "ReduceL2": _reduce_l2, "ReduceSumSquare": _reduce_sum_square, "ReduceLogSum": _reduce_log_sum,
     "ReduceLogSumExp": _reduce_log_sum_exp, "LpNormalization": _lp_normalization, "MeanVarianceNormalization": _mean_variance,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
+    **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), explicit_padding),
     "Sum": _chained("Add"), "Mean": _mean, "Max": _chained("Max"), "Min": _chained("Min"),
 }

@@ -46,12 +46,23 @@ class Writer:
 
     def op(self, op: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any) -> Variable:
         """The output of a new node; missing trailing inputs are left out, others are empty."""
+        output = Variable(unique_name(self._taken, f"{self._base}_{op}"), dtype=self.dtype if dtype is None else np.dtype(dtype))
+        self._append(op, inputs, [output], attrs)
+        return output
+
+    def ops(self, op: str, inputs: Sequence[Tensor | None], wanted: Sequence[bool], **attrs: Any) -> list[Tensor | None]:
+        """The outputs of a new node with several; None for those that are not wanted."""
+        names = [unique_name(self._taken, f"{self._base}_{op}_{index}") if want else "" for index, want in enumerate(wanted)]
+        outputs = [Variable(name, dtype=self.dtype) if name else Variable.empty() for name in names]
+        self._append(op, inputs, outputs, attrs)
+        return [output if output.name else None for output in outputs]
+
+    def _append(self, op: str, inputs: Sequence[Tensor | None], outputs: list[Variable], attrs: dict[str, Any]) -> None:
         operands = [Variable.empty() if tensor is None else tensor for tensor in inputs]
         while operands and not operands[-1].name:
             operands.pop()
-        output = Variable(unique_name(self._taken, f"{self._base}_{op}"), dtype=self.dtype if dtype is None else np.dtype(dtype))
-        self.nodes.append(Node(op, unique_name(self._taken, f"{op}_{output.name}"), attrs, operands, [output]))
-        return output
+        label = next(output.name for output in outputs if output.name)
+        self.nodes.append(Node(op, unique_name(self._taken, f"{op}_{label}"), attrs, operands, outputs))
 
     def ints(self, op: str, *inputs: Tensor | None, **attrs: Any) -> Variable:
         """The int64 output of a new node."""

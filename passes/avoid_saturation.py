@@ -63,19 +63,19 @@ def exact_scale(weight: Array, spec: QuantSpec) -> Array:
 
 
 def _largest_code(tensor: Tensor) -> int:
-    """The largest uint8 code that can occur in a tensor with a grid: less than 255 behind a Clip (`narrow-activations`)."""
+    """The largest code, as uint8, that can occur in a tensor with a grid (int8 codes are moved by 128 before they are multiplied): less than 255 behind a Clip (`narrow-activations`)."""
     spec, codes = spec_of(tensor), quantized_source(tensor)
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])
     limit = constant_of(source.inputs[2]) if source is not None and source.op == "Clip" and len(source.inputs) > 2 else None
-    return 255 if limit is None or spec is None else int(spec.quantize(limit).max(initial=0))
+    return 255 if limit is None or spec is None else int(spec.quantize(limit).max(initial=spec.qmin)) - spec.qmin
 
 
 def _eligible(graph: Graph) -> Iterator[tuple[Layer, QuantSpec]]:
-    """Layers whose uint8 inputs are large enough and whose weight is still float, with the weight's grid."""
+    """Layers whose 8-bit inputs are large enough and whose weight is still float, with the weight's grid."""
     for layer in find_layers(graph):
         codes, inputs = quantized_source(layer.weight), spec_of(layer.node.inputs[0])
-        if codes is None or isinstance(codes, Constant) or inputs is None or inputs.dtype != np.uint8:
+        if codes is None or isinstance(codes, Constant) or inputs is None or inputs.dtype not in (np.uint8, np.int8):
             continue
         if 2 * 127 * _largest_code(layer.node.inputs[0]) < INT16_LIMIT:
             continue

@@ -27,7 +27,7 @@ _OPSET = 20
 def _rule(node: Node) -> Rule | None:
     if node.domain == "com.microsoft":
         return FUSED.get(node.op) or ATTENTION.get(node.op)
-    floating = bool(node.outputs) and is_float(node.outputs[0])
+    floating = any(is_float(output) for output in node.outputs)
     return STANDARD.get(node.op) if node.domain in STANDARD_DOMAINS and floating else None
 
 

@@ -8,14 +8,14 @@ since clipped logits tie.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 
-from ..calibration.collect import HUGE, collect_ranges, observe
+from ..calibration.collect import HUGE, Statistics, collect_ranges, observe
 from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
@@ -61,10 +61,24 @@ def _has_output(group: Group, graph: Graph) -> bool:
     return any(tensor is output for tensor in group.tensors for output in graph.outputs)
 
 
-def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
+def _placed(graph: Graph, data: Iterable[Feed]) -> tuple[Placement, Statistics | None]:
+    """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
+    empty: list[str] = []
+    while True:
+        placement = place(graph, empty)
+        names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
+        if not placement.groups:
+            return placement, None
+        statistics = collect_ranges(graph, names, data, softmax_axes(graph.nodes))
+        if set(statistics.empty) <= set(empty):
+            return placement, statistics
+        empty += statistics.empty
+
+
+def _ranges(
+    graph: Graph, placement: Placement, statistics: Statistics, data: Iterable[Feed], observer: ObserverName, ctx: Context
+) -> list[Range]:
     """What each group's grid should cover."""
-    variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
     floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
@@ -92,15 +106,15 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        placement = place(graph)
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        placement, statistics = _placed(graph, data)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
-        if not placement.groups:
+        if statistics is None:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):
+        for group, extent in zip(placement.groups, _ranges(graph, placement, statistics, data, self.observer, ctx), strict=True):
             spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])

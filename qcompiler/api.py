@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
@@ -26,7 +26,7 @@ from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.report import measure
 from qcompiler.report.record import Report
-from qcompiler.runner import Runner
+from qcompiler.runner import Runner, refuse_unknown_operators
 from qcompiler.runtime import Program, Session
 
 Model = str | os.PathLike[str] | onnx.ModelProto
@@ -36,6 +36,10 @@ CHECK_FEEDS = 8
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
+
+
+MOSTLY_FLOAT = 0.5
+"""A result with a smaller share of integer multiply-accumulates is reported with a warning, before anything else."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ def compile(
     pipeline = options.pipeline(for_onnx=for_onnx)
     start = time.perf_counter()
     graph = load_graph(model)
+    refuse_unknown_operators(graph)
     ctx = Context(seed=options.seed, on_step=on_step)
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
@@ -236,11 +241,20 @@ def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
                 f"output '{name}' is only {value:.1f} dB above its quantization error, so its accuracy has probably collapsed: see the worst layers; "
                 "calibrate with real feeds (--calib), let more tensors have 16 bits (--widen), or compile for the machine (.qprog)"
             )
-    total, integer = measure.macs(result.graph, feeds[0])
+    total, integer, others = measure.macs(result.graph, feeds[0], {node.node for node in report.left_float})
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None
+    report.left_float = [replace(node, share=others.get(node.node, 0) / total) for node in report.left_float] if total else report.left_float
+    if total and integer < MOSTLY_FLOAT * total:
+        report.warnings.insert(0, _mostly_float(report, integer / total))
     report.figures["out_bytes"] = measure.weight_bytes(result.graph)
     report.figures["peak_memory_bytes"] = measure.peak_memory_bytes()
+
+
+def _mostly_float(report: Report, share: float) -> str:
+    worst = max(report.left_float, key=lambda node: node.share or 0.0, default=None)
+    why = f"; most of the rest is in '{worst.node}' ({worst.op}): {worst.reason}" if worst is not None and worst.share else ""
+    return f"only {100 * share:.0f} % of all multiply-accumulates are integer in the result{why}"
 
 
 def describe_program(result: Compiled) -> None:

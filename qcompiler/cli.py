@@ -45,8 +45,10 @@ def application(command: Callable[..., None]) -> typer.Typer:
 
 
 def qcompile() -> None:
-    """Entry point of the command `qcompile`."""
-    application(compile_command)()
+    """Entry point of the command `qcompile`; this module as a script is the process that does it."""
+    from qcompiler.commands.apart import run_apart
+
+    raise SystemExit(run_apart("qcompiler.cli", "qcompile", sys.argv[1:]))
 
 
 def qrun() -> None:
@@ -174,3 +176,7 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
     from qcompiler.report.terminal import show_mapping
 
     show_mapping(result, Console())
+
+
+if __name__ == "__main__":
+    application(compile_command)(prog_name="qcompile")

@@ -11,7 +11,7 @@ A tensor inside a fused chain (layer, bias, Relu or Clip) has no grid: the integ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,9 +43,11 @@ OPERANDS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "LRN", "ReduceMean", "ReduceSum", "Softmax", "ArgMax"), _FIRST),
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization"), _FIRST),
     **dict.fromkeys(("Conv", "ConvTranspose"), _FIRST),
-    "Gemm": _FIRST, "MatMul": _BOTH, "Where": (1, 2), "Cast": (), "LSTM": (0, 5, 6), "GRU": (0, 5),
+    "Gemm": _FIRST, "MatMul": _BOTH, "Where": (1, 2), "Cast": (), "ConstantOfShape": (), "LSTM": (0, 5, 6), "GRU": (0, 5),
 }
 """Positions of the inputs that are codes; Concat takes all of its inputs."""
+
+_JOINT = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
@@ -113,8 +115,13 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph) -> Placement:
-    """Decide which nodes of a float graph become integer and which tensors share a grid."""
+def place(graph: Graph, empty: Collection[str] = ()) -> Placement:
+    """Decide which nodes of a float graph become integer and which tensors share a grid.
+
+    Args:
+        graph: of stage FLOAT.
+        empty: names of tensors that may have no element: onnxruntime's integer kernels of two operands crash on those.
+    """
     result = Placement()
     candidates = []
     examined = _examined_for_infinity(graph)
@@ -122,6 +129,8 @@ def place(graph: Graph) -> Placement:
         reason = _refusal(node)
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
+        if reason == "" and node.op in _JOINT and any(tensor.name in empty for tensor in (*node.inputs, *node.outputs)):
+            reason = "it has no element on some calibration feed, and onnxruntime's integer kernel crashes there"
         if reason == "":
             candidates.append(node)
         elif reason is not None:

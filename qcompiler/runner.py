@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from qcompiler.errors import ModelError
-from qcompiler.ir import Constant, Graph
+from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Variable
 from qcompiler.origin import restore_sequences
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -28,6 +29,23 @@ ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, typ
 
 _SHARED_FROM = 1 << 16
 """Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
+
+
+@cache
+def _known_operators() -> frozenset[tuple[str, str]]:
+    return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())
+
+
+def refuse_unknown_operators(graph: Graph) -> None:
+    """ModelError, naming the node, where an operator of another domain is unknown to onnxruntime: then the model cannot be run at all."""
+    for body in (graph, *graph.subgraphs(recursive=True)):
+        for node in body.nodes:
+            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op) not in _known_operators():
+                inputs = ", ".join(f"'{tensor.name}'" for tensor in node.inputs if isinstance(tensor, Variable) and tensor.name)
+                raise ModelError(
+                    f"node '{node.name}' ({node.domain}.{node.op}): onnxruntime has no such operator, so the model cannot be run here; "
+                    f"cut the model in front of it (at {inputs}) and run that node outside"
+                )
 
 
 Weights = Mapping[str, NDArray[Any]]

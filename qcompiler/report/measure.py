@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.ir import Graph, Node, constant_of, consumers, quantized_source
-from qcompiler.macs import layer_macs
+from qcompiler.macs import all_macs
 from qcompiler.pass_base import Feed
 from qcompiler.report.record import LayerError
 from qcompiler.runner import Runner
@@ -118,11 +118,16 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
     return 4 * math.prod(dim if isinstance(dim, int) and dim > 0 else max(batch, 64) for dim in shape)
 
 
-def macs(graph: Graph, feed: Feed) -> tuple[int, int]:
-    """Multiply-accumulates of one run on ``feed``: (in all layers, in those whose operands are codes)."""
-    counted = layer_macs(graph, feed)
-    coded = [count for node, count in counted if all(quantized_source(tensor) is not None for tensor in node.inputs[:2])]
-    return sum(count for _, count in counted), sum(coded)
+def macs(graph: Graph, feed: Feed, left_float: Collection[str] = ()) -> tuple[int, int, dict[str, int]]:
+    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other node by its name.
+
+    The nodes ``left_float`` count as others even where what they read are codes.
+    """
+    counted = all_macs(graph, feed)
+    coded = {id(node) for node, _ in counted if all(quantized_source(tensor) is not None for tensor in node.inputs[:2])}
+    others = {node.name: count for node, count in counted if id(node) not in coded or node.name in left_float}
+    total = sum(count for _, count in counted)
+    return total, total - sum(others.values()), others
 
 
 def weight_bytes(graph: Graph) -> int:
