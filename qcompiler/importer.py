@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from qcompiler import opset, schema, shapes, single
+from qcompiler.dequantize import undo_quantization
 from qcompiler.errors import ModelError
 from qcompiler.ir import ORIGIN, STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
 from qcompiler.model_file import Detached, check, detach, is_plain, read_proto
@@ -68,6 +69,7 @@ def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Gra
     _check_weights(graph)
     single.to_single(graph)
     _to_internal_opset(graph)
+    undo_quantization(graph)
     _name_dims(graph)
     shapes.annotate(graph)
     return graph
