@@ -14,20 +14,21 @@ from typing import Any, Literal
 
 import onnx
 
-from qcompiler import export, lowering
-from qcompiler.calibration.sources import Source, open_source, synthetic_source
+from qcompiler import lowering
 from qcompiler.errors import OptionError, UnsupportedError
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Stage, copy_of
+from qcompiler.feeds.sources import Source, open_source, synthetic_source
+from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
+from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
-from qcompiler.observed_types import complete_types
-from qcompiler.pass_base import Context, Feed, Pass
+from qcompiler.onnx_io import export
+from qcompiler.onnx_io.importer import load_graph
+from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
+from qcompiler.records import Report
 from qcompiler.report import measure
-from qcompiler.report.record import Report
-from qcompiler.runner import Runner, refuse_unknown_operators
 from qcompiler.runtime import Program, Session
+from qcompiler.shapes.observed import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]

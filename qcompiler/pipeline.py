@@ -12,63 +12,64 @@ from importlib.metadata import entry_points
 from typing import Any, get_args, get_type_hints
 
 from qcompiler.errors import OptionError
-from qcompiler.ir import Stage
+from qcompiler.graph.ir import Stage
 from qcompiler.pass_base import Pass
-from qcompiler.passes.absorb_biases import AbsorbBiases
-from qcompiler.passes.affine import Affine
-from qcompiler.passes.allocate_bits import AllocateBits
-from qcompiler.passes.avoid_saturation import AvoidSaturation
-from qcompiler.passes.choose_grid import ChooseGrid
-from qcompiler.passes.choose_widths import ChooseWidths
-from qcompiler.passes.clamp_attention_mask import ClampAttentionMask
-from qcompiler.passes.correct_bias import CorrectBias
-from qcompiler.passes.equalize_channels import EqualizeChannels
-from qcompiler.passes.expand_operators import ExpandOperators
-from qcompiler.passes.fold_batchnorm import FoldBatchNorm
-from qcompiler.passes.fold_constants import FoldConstants
-from qcompiler.passes.fold_scale import FoldScale
-from qcompiler.passes.fold_scale_forward import FoldScaleForward
-from qcompiler.passes.fold_shapes import FoldShapes
-from qcompiler.passes.fuse_gelu import FuseGelu
-from qcompiler.passes.fuse_hard_swish import FuseHardSwish
-from qcompiler.passes.fuse_layer_norm import FuseLayerNorm
-from qcompiler.passes.fuse_matmul_bias import FuseMatMulBias
-from qcompiler.passes.fuse_pad import FusePad
-from qcompiler.passes.fuse_softmax import FuseSoftmax
-from qcompiler.passes.fuse_split import FuseSplit
-from qcompiler.passes.inline_if import InlineIf
-from qcompiler.passes.low_rank import LowRank
+from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.narrow_activations import NarrowActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.widen_activations import WidenActivations
+from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.polish import Polish
+from qcompiler.passes.correct.tune_statistics import TuneStatistics
+from qcompiler.passes.equalize.absorb_biases import AbsorbBiases
+from qcompiler.passes.equalize.affine import Affine
+from qcompiler.passes.equalize.equalize_channels import EqualizeChannels
+from qcompiler.passes.equalize.preshift import Preshift
+from qcompiler.passes.equalize.rotate import Rotate
+from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.scale_salient import ScaleSalient
+from qcompiler.passes.equalize.shift_channels import ShiftChannels
+from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.lower import Lower
-from qcompiler.passes.narrow_activations import NarrowActivations
-from qcompiler.passes.nupes import Nupes
-from qcompiler.passes.plain_gemm import PlainGemm
-from qcompiler.passes.polish import Polish
-from qcompiler.passes.preshift import Preshift
-from qcompiler.passes.quantize_activations import QuantizeActivations
-from qcompiler.passes.quantize_weights import QuantizeWeights
-from qcompiler.passes.reconstruct_layers import ReconstructLayers
-from qcompiler.passes.remove_identity import RemoveIdentity
-from qcompiler.passes.rotate import Rotate
-from qcompiler.passes.rotate_inputs import RotateInputs
-from qcompiler.passes.round_tables import RoundTables
-from qcompiler.passes.round_weights import RoundWeights
-from qcompiler.passes.scale_salient import ScaleSalient
-from qcompiler.passes.shift_channels import ShiftChannels
-from qcompiler.passes.sign_activations import SignActivations
-from qcompiler.passes.smooth_activations import SmoothActivations
-from qcompiler.passes.snnk_bundle import SnnkBundle
-from qcompiler.passes.split_layers import SplitLayers
-from qcompiler.passes.split_sum import SplitSum
-from qcompiler.passes.store_codes import StoreCodes
-from qcompiler.passes.tune_statistics import TuneStatistics
-from qcompiler.passes.widen_activations import WidenActivations
+from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
+from qcompiler.passes.normalize.expand_operators import ExpandOperators
+from qcompiler.passes.normalize.fold_batchnorm import FoldBatchNorm
+from qcompiler.passes.normalize.fold_constants import FoldConstants
+from qcompiler.passes.normalize.fold_scale import FoldScale
+from qcompiler.passes.normalize.fold_scale_forward import FoldScaleForward
+from qcompiler.passes.normalize.fold_shapes import FoldShapes
+from qcompiler.passes.normalize.fuse_gelu import FuseGelu
+from qcompiler.passes.normalize.fuse_hard_swish import FuseHardSwish
+from qcompiler.passes.normalize.fuse_layer_norm import FuseLayerNorm
+from qcompiler.passes.normalize.fuse_matmul_bias import FuseMatMulBias
+from qcompiler.passes.normalize.fuse_pad import FusePad
+from qcompiler.passes.normalize.fuse_softmax import FuseSoftmax
+from qcompiler.passes.normalize.inline_if import InlineIf
+from qcompiler.passes.normalize.plain_gemm import PlainGemm
+from qcompiler.passes.normalize.remove_identity import RemoveIdentity
+from qcompiler.passes.normalize.split_sum import SplitSum
+from qcompiler.passes.replace.low_rank import LowRank
+from qcompiler.passes.replace.snnk_bundle import SnnkBundle
+from qcompiler.passes.weights.allocate_bits import AllocateBits
+from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
+from qcompiler.passes.weights.choose_grid import ChooseGrid
+from qcompiler.passes.weights.fuse_split import FuseSplit
+from qcompiler.passes.weights.nupes import Nupes
+from qcompiler.passes.weights.quantize_weights import QuantizeWeights
+from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
+from qcompiler.passes.weights.round_tables import RoundTables
+from qcompiler.passes.weights.round_weights import RoundWeights
+from qcompiler.passes.weights.split_layers import SplitLayers
+from qcompiler.passes.weights.store_codes import StoreCodes
 
 ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
-    ExpandOperators, FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
+    ExpandOperators,
+    FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
     SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,

@@ -14,22 +14,22 @@ from typing import Any
 
 from qcompiler.errors import OptionError
 from qcompiler.pass_base import Pass
-from qcompiler.passes.allocate_bits import DEFAULT_SHARE, AllocateBits
-from qcompiler.passes.avoid_saturation import AvoidSaturation
-from qcompiler.passes.choose_widths import ChooseWidths
-from qcompiler.passes.correct_bias import CorrectBias
-from qcompiler.passes.narrow_activations import NarrowActivations
-from qcompiler.passes.quantize_activations import QuantizeActivations
-from qcompiler.passes.quantize_weights import QuantizeWeights
-from qcompiler.passes.reconstruct_layers import ReconstructLayers
-from qcompiler.passes.rotate_inputs import RotateInputs
-from qcompiler.passes.round_tables import RoundTables
-from qcompiler.passes.round_weights import RoundWeights
-from qcompiler.passes.sign_activations import SignActivations
-from qcompiler.passes.smooth_activations import SmoothActivations
-from qcompiler.passes.snnk_bundle import SnnkBundle
-from qcompiler.passes.store_codes import StoreCodes
-from qcompiler.passes.widen_activations import WidenActivations
+from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.narrow_activations import NarrowActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.widen_activations import WidenActivations
+from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.smooth_activations import SmoothActivations
+from qcompiler.passes.replace.snnk_bundle import SnnkBundle
+from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
+from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
+from qcompiler.passes.weights.quantize_weights import QuantizeWeights
+from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
+from qcompiler.passes.weights.round_tables import RoundTables
+from qcompiler.passes.weights.round_weights import RoundWeights
+from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0

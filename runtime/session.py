@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import Arena
-from .border import solve_dimensions
-from .control import FAULT, STOPPED
+from .binding.bind import bind
+from .binding.division import useful_threads
+from .binding.packed_weights import decoded_operands, pack_program
+from .cpu.isa import Isa, best_isa
 from .errors import FeedError, MachineError
-from .instruction import BLOCK_BYTES, BLOCKS
-from .isa import Isa, best_isa
-from .native import load
-from .packing import decoded_operands, pack_program
-from .parts import useful_threads
-from .program import Program
-from .team import Team, default_threads
+from .instructions.instruction import BLOCK_BYTES, BLOCKS
+from .machine.control import FAULT, STOPPED
+from .program.model import Program
+from .run.arena import Arena
+from .run.border import solve_dimensions
+from .run.machine_code import load
+from .run.team import Team, default_threads
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -74,7 +75,7 @@ class Session:
         self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
-            self.program.bind()
+            bind(self.program)
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name, for one set of inputs by name.
@@ -116,7 +117,7 @@ class Session:
 
     def memory(self, **dims: int) -> Memory:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
-        bound = self.program.bind(**dims)
+        bound = bind(self.program, **dims)
         weights = pack_program(self.program, bound, self.isa)
         decoded = decoded_operands(self.program, bound, weights).values()
         packed = sum({id(array): array.nbytes for array in (*(w.codes for w in weights.values()), *decoded) if array is not None}.values())
@@ -157,7 +158,7 @@ class Session:
 
     def _bind(self, feeds: dict[str, Array]) -> tuple[Arena, list[Array]]:
         """An arena for these shapes, made if there is none, and the inputs in order."""
-        bound = self.program.bind(**solve_dimensions(self.program, feeds))
+        bound = bind(self.program, **solve_dimensions(self.program, feeds))
         inputs = [feeds[name] for name in self._names]
         arenas = self._arenas()
         key = tuple([(array.shape, array.dtype) for array in inputs])

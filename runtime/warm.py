@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from .cpu import cpu_name
-from .isa import best_isa
-from .native import cache_folder, load
+from .cpu.features import cpu_name
+from .cpu.isa import best_isa
+from .run.machine_code import cache_folder, load
 
 
 def warm() -> float:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from qcompiler import export
 from qcompiler.api import Options, compile
+from qcompiler.graph.runner import Runner
 from qcompiler.lowering import to_integer_onnx
-from qcompiler.report.record import Report
-from qcompiler.runner import Runner
+from qcompiler.onnx_io import export
+from qcompiler.records import Report
 
 Feed = dict[str, np.ndarray]
 FORMS = ("onnx", "machine")

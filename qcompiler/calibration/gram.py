@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.blas import steady_blas
-from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.layers import Layer
+from qcompiler.graph.runner import Runner
+from qcompiler.solvers.blas import steady_blas
 
 __all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]
 

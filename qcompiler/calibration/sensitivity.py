@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.feeds import spread_feeds
 from qcompiler.calibration.network_loss import float_outputs, relative_errors
-from qcompiler.ir import Constant, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
-from qcompiler.pass_base import Feed
-from qcompiler.placement import MOVERS, UnionFind
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import spread_feeds
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
+from qcompiler.graph.placement import MOVERS, UnionFind
+from qcompiler.graph.runner import Runner
 
 __all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]
 

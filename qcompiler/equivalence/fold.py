@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qcompiler.equivalence.matrices import columns_of, rows_of, weight_of_rows, with_columns
 from qcompiler.equivalence.regions import Place, Region
 from qcompiler.equivalence.visit import End
-from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
 from qcompiler.pass_base import BatchNormStatistics
 
 __all__ = ["Workspace", "shift_refusal", "spread_of"]

@@ -13,9 +13,8 @@ from onnx import helper
 
 from qcompiler.equivalence.regions import Place
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner, light_model
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.runner import Runner, light_model
 
 __all__ = ["ChannelRange", "Samples", "channel_ranges", "sample_channels"]
 

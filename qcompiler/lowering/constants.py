@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError, UnsupportedError
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec, subgraphs
-from qcompiler.lowering.shapes import rank_of
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec, subgraphs
+from qcompiler.graph.runner import Runner
+from qcompiler.lowering.ranks import rank_of
 
 Array = NDArray[Any]
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from qcompiler import shapes
-from qcompiler.ir import Constant, Graph, Node, copy_of, is_float, replace_uses
+from qcompiler.graph.ir import Constant, Graph, Node, copy_of, is_float, replace_uses
 from qcompiler.lowering.constants import Constants
+from qcompiler.shapes import infer
 
 
 def prepared(graph: Graph) -> Graph:
@@ -23,7 +23,7 @@ def prepared(graph: Graph) -> Graph:
     _take_casts_off(result)
     result.toposort()
     _fold_parameters(result)
-    shapes.annotate(result)
+    infer.annotate(result)
     return result
 
 

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
+from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.layers import Layer
+from qcompiler.graph.runner import Runner
 from qcompiler.replacement.regions import Region, linear_output, rows_of
-from qcompiler.runner import Runner
 
 __all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, constant_of, consumers, quantized_source
-from qcompiler.macs import all_macs
-from qcompiler.pass_base import Feed
-from qcompiler.report.record import LayerError
-from qcompiler.runner import Runner
-from qcompiler.verify import LAYERS
+from qcompiler.graph.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
+from qcompiler.graph.macs import all_macs
+from qcompiler.graph.runner import Runner
+from qcompiler.graph.verify import LAYERS
+from qcompiler.records import LayerError
 
 Values = Mapping[str, NDArray[Any]]
 COMPARED = frozenset({*LAYERS, "LSTM", "GRU", "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})

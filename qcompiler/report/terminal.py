@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qcompiler.records import Replaced, Report
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
-from qcompiler.report.record import Replaced, Report
 
 OUTPUT_LINES = 6
 FLOAT_LINES = 10

@@ -24,7 +24,6 @@ import numpy as np
 import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, loss, multiply_metric, row_slices
 from qcompiler.solvers.base import (
     Best,
     Solver,
@@ -41,6 +40,7 @@ from qcompiler.solvers.base import (
     tables_of,
 )
 from qcompiler.solvers.clip import importance_clip
+from qcompiler.solvers.problem import LayerProblem, Solution, loss, multiply_metric, row_slices
 
 Floats = NDArray[np.float64]
 

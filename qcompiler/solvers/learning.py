@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
 from qcompiler.solvers.base import Solver, keep_best, nearest_solution, part_of, rows_of, stack_rows
 from qcompiler.solvers.clip import OptimalClip
+from qcompiler.solvers.problem import LayerProblem, Solution, row_slices
 
 Array = NDArray[Any]
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
+from qcompiler.records import FloatNode, LayerError, Replaced, Report, WidthChoice
 from qcompiler.report.measure import SAME_DB
-from qcompiler.report.record import FloatNode, LayerError, Replaced, Report, WidthChoice
 from qcompiler.report.terminal import decibels, rows, show, show_mapping, size
 
 

@@ -1,0 +1,122 @@
+"""Puts a Q/DQ pair behind every tensor between integer operators.
+
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`; what a grid covers is measured on the
+calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
+length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
+since clipped logits tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+
+from ...calibration.collect import HUGE, Statistics, collect_ranges, observe
+from ...calibration.observers import ObserverName, Range, affine_grid
+from ...calibration.softmax_floor import softmax_floors
+from ...feeds.sources import Source, synthetic_source
+from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, insert_qdq, names_in
+from ...graph.placement import Group, Placement, place
+from ...pass_base import Context, Pass
+
+QUANTIZED_OPERATORS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
+})
+
+
+HEADROOM = 8.0
+"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
+
+
+def grid_for(extent: Range, *, open_ended: bool) -> QuantSpec:
+    """uint8 over the range, or int16 with headroom."""
+    if open_ended:
+        largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
+        return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
+    scale, zero_point = affine_grid(extent)
+    return QuantSpec.per_tensor(scale, zero_point, np.uint8)
+
+
+def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
+    """Axis of each Softmax among ``nodes``, by the name of its input."""
+    return {node.inputs[0].name: int(node.attrs.get("axis", -1)) for node in nodes if node.op == "Softmax"}
+
+
+def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
+    values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
+    finite = values[np.abs(values) < HUGE]
+    return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
+
+
+def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
+    ranges = [_constant_range(t, floors) if isinstance(t, Constant) else seen[t.name] for t in group.tensors]
+    return reduce(Range.join, ranges)
+
+
+def _has_output(group: Group, graph: Graph) -> bool:
+    return any(tensor is output for tensor in group.tensors for output in graph.outputs)
+
+
+def _placed(graph: Graph, data: Iterable[Feed]) -> tuple[Placement, Statistics | None]:
+    """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
+    empty: list[str] = []
+    while True:
+        placement = place(graph, empty)
+        names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
+        if not placement.groups:
+            return placement, None
+        statistics = collect_ranges(graph, names, data, softmax_axes(graph.nodes))
+        if set(statistics.empty) <= set(empty):
+            return placement, statistics
+        empty += statistics.empty
+
+
+def _ranges(
+    graph: Graph, placement: Placement, statistics: Statistics, data: Iterable[Feed], observer: ObserverName, ctx: Context
+) -> list[Range]:
+    """What each group's grid should cover."""
+    if statistics.nan:
+        ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
+    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
+    seen = observe(graph, statistics, data, observer, floors)
+    return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
+
+
+@dataclass(frozen=True)
+class QuantizeActivations(Pass):
+    """8-bit grids for the tensors between integer operators, calibrated on the feeds.
+
+    Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
+
+    Attributes:
+        observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
+            squared error (``mse``).
+    """
+
+    name: ClassVar[str] = "quantize-activations"
+    observer: ObserverName = "minmax"
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
+        known = next((node for node in graph.nodes if node.op in QUANTIZED_OPERATORS), None)
+        if known is not None:
+            ctx.declined(known, "the model is quantized already; it goes through as it is")
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        placement, statistics = _placed(graph, data)
+        for node, reason in placement.left_float:
+            ctx.left_float(node, reason)
+        if statistics is None:
+            return False
+        made_up = isinstance(data, Source) and data.made_up
+        taken = names_in(graph)
+        for group, extent in zip(placement.groups, _ranges(graph, placement, statistics, data, self.observer, ctx), strict=True):
+            spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
+            for tensor in group.tensors:
+                insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
+        graph.toposort()
+        return True
