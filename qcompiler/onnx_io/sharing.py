@@ -21,14 +21,16 @@ Key = tuple[Any, ...]
 def share_constants(graph: Graph) -> None:
     """Let every reader of a constant, in all bodies of ``graph``, read one of equal type, shape and bytes, under a name that nothing else has."""
     bodies = [graph, *graph.subgraphs(recursive=True)]
-    owners = {id(t): t.name for body in bodies for node in body.nodes for t in (*node.inputs, *node.outputs)}
-    owners |= {id(t): t.name for body in bodies for t in (*body.inputs, *body.outputs)}
-    uses, taken = Counter(owners.values()), set(owners.values())
+    tensors = {id(t): t for body in bodies for node in body.nodes for t in (*node.inputs, *node.outputs)}
+    tensors |= {id(t): t for body in bodies for t in (*body.inputs, *body.outputs)}
+    keys = {identity: _key(tensor) for identity, tensor in tensors.items()}
+    uses = Counter(name for name, _ in {(tensor.name, keys[identity] or identity) for identity, tensor in tensors.items()})
+    taken = set(uses)
     kept: dict[Key, Constant] = {}
     for body in bodies:
         for node in body.nodes:
             for index, tensor in enumerate(node.inputs):
-                key = _key(tensor)
+                key = keys[id(tensor)]
                 if key is None:
                     continue
                 first = kept.setdefault(key, tensor)

@@ -104,13 +104,6 @@ def _bias_add(w: Writer, node: Node) -> Results:
     return [w.op("Add", w.op("Add", node.inputs[0], node.inputs[1]), node.inputs[2])]
 
 
-def _bias_softmax(w: Writer, node: Node) -> Results:
-    axis, rank = int(node.attrs.get("axis", 1)), rank_of(node.inputs[0])
-    if rank is None or axis % rank != rank - 1 or not node.attrs.get("is_inner_broadcast", 1):
-        return "it normalizes several axes at once, or its bias broadcasts in a way of its own"
-    return [w.op("Softmax", w.op("Add", node.inputs[0], node.inputs[1]), axis=-1)]
-
-
 def _sum_of(w: Writer, node: Node, bias: int) -> Tensor:
     """``input + bias + skip``: the bias goes with the layer that it comes from."""
     extra = given(node, bias)
@@ -188,6 +181,6 @@ def _group_norm(w: Writer, node: Node) -> Results:
 FUSED: dict[str, Rule] = {
     "FusedConv": _fused_conv, "FusedGemm": _fused_gemm, "FusedMatMul": _fused_matmul, "TransposeMatMul": _fused_matmul,
     "BiasGelu": _bias_gelu, "FastGelu": _fast_gelu, "QuickGelu": _quick_gelu, "Gelu": lambda w, node: [_gelu(w, node.inputs[0])],
-    "BiasAdd": _bias_add, "BiasSoftmax": _bias_softmax, "SkipLayerNormalization": _skip_layer_norm,
+    "BiasAdd": _bias_add, "SkipLayerNormalization": _skip_layer_norm,
     "SkipSimplifiedLayerNormalization": _skip_rms_norm, "EmbedLayerNormalization": _embed_layer_norm, "GroupNorm": _group_norm,
 }
