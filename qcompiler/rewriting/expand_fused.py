@@ -159,7 +159,7 @@ def _token_count(w: Writer, node: Node) -> Tensor | None:
         return None
     mask, axes = given(node, 7), w.int64("sequence_axis", [1])
     if mask is None:
-        zeros = w.op("Mul", node.inputs[0], w.constant("zero", np.int32(0)), dtype=np.int32)
+        zeros = w.op("Mul", node.inputs[0], w.constant("zero", np.array(0, np.int32)), dtype=np.int32)
         return w.op("ReduceSum", zeros, axes, dtype=np.int32, keepdims=0)
     return w.op("ReduceSum", mask, axes, dtype=np.int32, keepdims=0)
 

@@ -42,7 +42,7 @@ def explicit_padding(w: Writer, node: Node) -> Results:
         return None
     if rank is None or kernel is None:
         return f"the rank of '{x.name}' or its kernel is unknown"
-    sizes = [size if isinstance(size, int | np.integer) else None for size in x.shape[2:]]
+    sizes = [int(size) if isinstance(size, int | np.integer) else None for size in x.shape[2:]]
     if all(size is not None for size in sizes):
         return None
     strides, dilations = (list(node.attrs.get(name, [1] * len(kernel))) for name in ("strides", "dilations"))

@@ -17,7 +17,7 @@ from qcompiler.shapes.infer import annotate
 
 __all__ = ["complete_types"]
 
-_ELEMENT_TYPES = {
+_ELEMENT_TYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
     **{name: np.dtype(name).type for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
 }  # fmt: skip
