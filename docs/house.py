@@ -35,8 +35,9 @@ ALLOWED: Mapping[str, str] = {
     "version": "",
     "records": "",
     "workers": "errors",
+    "linear_algebra": "",
     "grids": "errors",
-    "solvers": "grids",
+    "solvers": "grids linear_algebra",
     # the graph
     "graph": "errors",
     "shapes": "errors graph",
@@ -51,18 +52,21 @@ ALLOWED: Mapping[str, str] = {
     "lowering": "graph lowering/core lowering/rules lowering/to_machine lowering/to_onnx runtime",
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
-    "calibration": "errors feeds graph grids pass_base records solvers",
-    "activations": "calibration graph lowering/core",
-    "equivalence": "calibration errors feeds graph pass_base records shapes",
-    "replacement": "calibration equivalence errors feeds graph lowering pass_base records runtime",
-    "weights": "calibration errors feeds graph grids lowering pass_base records rewriting solvers runtime runtime/binding runtime/instructions",
+    "calibration": "errors feeds graph grids pass_base records solvers linear_algebra",
+    "activations": "calibration graph lowering/core linear_algebra",
+    "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
+    "replacement": "calibration equivalence errors feeds graph lowering pass_base records runtime linear_algebra",
+    "weights": (
+        "calibration errors feeds graph grids linear_algebra lowering pass_base records rewriting solvers "
+        "runtime runtime/binding runtime/instructions"
+    ),
     # passes
     "passes/normalize": "graph pass_base rewriting shapes",
-    "passes/equalize": "activations calibration equivalence feeds graph pass_base records",
+    "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records",
-    "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers",
+    "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
     "passes/correct": "calibration feeds graph pass_base",
-    "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement",
+    "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
     "manager": "errors graph pass_base records",

@@ -112,6 +112,10 @@ class Preset:
         return self.weights != "int8"
 
     @property
+    def _exact_pairs(self) -> bool:
+        return self.for_onnx and self.avoid_saturation
+
+    @property
     def _narrow(self) -> bool:
         return self.activations in ("uint4", "power4")
 
@@ -150,18 +154,20 @@ class Preset:
 
     def _levels(self) -> Passes:
         """What puts weights on their grid."""
-        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "mixed" if self.level >= IN_TURN_FROM else "float"}
+        exact = {"exact_pairs": True} if self._exact_pairs else {}
+        inputs = "mixed" if self.level >= IN_TURN_FROM else "float"
+        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": inputs, **exact}
         if self.weights == "auto":
             names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
             budgets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-            return (build_pass(AllocateBits, budgets), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
+            return (build_pass(AllocateBits, {**budgets, **exact}), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
         if self._few_bits:
             return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
-        if self.for_onnx and self.avoid_saturation and self.level > 0:
+        if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()
 
     def _corrections(self) -> Passes:
         bias = (CorrectBias(),) if self.level > 0 else ()
-        signs = (SignActivations(),) if self.activations == "int8" else ()
+        signs = (SignActivations(exact_pairs=self._exact_pairs),) if self.activations == "int8" else ()
         return (*bias, *signs)

@@ -13,7 +13,7 @@ import pytest
 from docs.house import ALLOWED, ROOT, SOURCES, Import, edges, imports, imports_of, room
 
 IDEAS = (
-    "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "weights.allocation",
+    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "weights.allocation",
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
 )  # fmt: skip
 """Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""

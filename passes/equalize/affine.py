@@ -27,6 +27,7 @@ from ...equivalence.scaling import power_divisors
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Graph, Node, constant_of
 from ...graph.runner import Runner
+from ...linear_algebra import matmul
 from ...pass_base import Context, Pass
 from ...records import RegionChange
 
@@ -51,7 +52,7 @@ def affine_problem(found: Mixed, squares: Mapping[str, float], levels: Levels) -
     readers, gram = [], np.zeros((region.places[0].channels,) * 2)
     for place, end in region.ends(writes=False, role="weight"):
         weight, seen = _weight(end.node), found.samples[place.tensor.name].gram
-        readers.append(weight / np.sqrt(max(float(((weight @ seen) * weight).sum()), 1e-30)))
+        readers.append(weight / np.sqrt(max(float((matmul(weight, seen) * weight).sum()), 1e-30)))
         gram = np.maximum(gram, seen) if not readers[1:] else (gram + seen) / 2
     writers = [(weight, squares[end.node.inputs[0].name] * weight.shape[1]) for _, end in region.ends(writes=True, role="weight")
                for weight in [_weight(end.node)]]  # fmt: skip

@@ -30,6 +30,7 @@ from ...feeds.selection import spread_feeds
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from ...graph.layers import Layer, find_layers
+from ...linear_algebra import matmul
 from ...pass_base import Context, Pass
 from ...records import RegionChange
 
@@ -55,7 +56,7 @@ class Turn:
 
 
 def _in_blocks(values: Array, matrix: Array) -> Array:
-    return np.asarray((values.reshape(-1, len(matrix)) @ matrix).reshape(values.shape))
+    return np.asarray(matmul(values.reshape(-1, len(matrix)), matrix).reshape(values.shape))
 
 
 def best_divisors(rows: Sequence[Rows]) -> Array:

@@ -20,6 +20,7 @@ from ...calibration.gram import LIMIT_BYTES, LayerInputs, Moments, layer_inputs
 from ...calibration.patches import products_of_row
 from ...graph.ir import Constant, Graph, copy_of
 from ...graph.layers import Layer, find_layers
+from ...linear_algebra import matmul
 from ...pass_base import Context, Pass
 from ...replacement.cost import Cost
 from ...replacement.factor import Cores, balanced_divisors, fit_cores, spectrum
@@ -49,8 +50,8 @@ class _Form:
 
     def write(self, graph: Graph, layer: Layer, mean: Array) -> None:
         """``mean``: of the inputs [K]; the bias takes back what the weights lose of it."""
-        weight = self.factors.weight() if isinstance(self.factors, Cores) else self.factors[0] @ self.factors[1]
-        bias = bias_of(layer) + (matrix_of(layer) - weight) @ mean
+        weight = self.factors.weight() if isinstance(self.factors, Cores) else matmul(self.factors[0], self.factors[1])
+        bias = bias_of(layer) + matmul(matrix_of(layer) - weight, mean)
         if isinstance(self.factors, Cores):
             write_cores(graph, layer, self.factors, bias)
         else:

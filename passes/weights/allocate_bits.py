@@ -11,7 +11,7 @@ time the choice may differ from run to run, unless the report of an earlier one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,13 +29,15 @@ from ...feeds.selection import split_feeds
 from ...feeds.sources import synthetic_source
 from ...graph.ir import Constant, Feed, Graph, quantized_source, spec_of
 from ...graph.layers import Layer, find_layers
-from ...grids import GridFamily, grid_label, grid_named
+from ...grids import LARGEST_LEVEL, GridFamily, grid_label, grid_named
+from ...linear_algebra import gram
 from ...onnx_io.packed_constants import stored_bytes
 from ...pass_base import Context, Pass
 from ...records import AllocatedTime, Allocation, Candidate, LayerBits
 from ...solvers import SOLVERS
 from ...weights.allocation import UNLIMITED, Front, Menu, allocate, exchange, pareto_front, perturbed, smallest
 from ...weights.option_times import Clock, OptionTimes, measured_times, reported_times
+from ...weights.saturation import pair_limit
 from .reconstruct_layers import BLOCK_SOLVERS
 
 SPREAD = 0.5
@@ -67,7 +69,8 @@ class AllocateBits(Pass):
     """A grid for each layer, under a budget.
 
     Attributes:
-        size_budget: bytes of the layers' weights, as a share of those at 8 bits; None: 0.5, or any size where a time or a loss is asked for.
+        size_budget: bytes of the layers' weights, as a share of those at 8 bits; None: 0.5, or the least that there is, or any size
+            where a time or a loss is asked for.
         latency_budget: time that the layers' products take on the machine, one after the other, as a share of that with weights of 8 bits.
         max_loss: where not 0: the smallest size (within ``latency_budget``) whose output loss is at most this, instead of ``size_budget``.
         menu: names of grids to choose among; ``int4/64`` has blocks.
@@ -76,6 +79,7 @@ class AllocateBits(Pass):
         feeds: how many to measure on; as many others, where there are, judge the candidates.
         candidates: programs with perturbed costs.
         latency_costs: path of a report (JSON) whose times are taken instead of new ones.
+        exact_pairs: see `ReconstructLayers`.
     """
 
     name: ClassVar[str] = "allocate-bits"
@@ -89,6 +93,7 @@ class AllocateBits(Pass):
     feeds: int = 8
     candidates: int = 6
     latency_costs: str = ""
+    exact_pairs: bool = False
 
     def __post_init__(self) -> None:
         if not self.grids:
@@ -113,12 +118,12 @@ class AllocateBits(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose; the graph stays as it is, the choice is in ``ctx.grids``. False."""
-        names = [layer.node.name for layer in find_layers(graph) if _has_choice(layer)]
-        if not names or ctx.reference is None:
+        largest = {layer.node.name: self._largest_level(layer) for layer in find_layers(graph) if _has_choice(layer)}
+        if not largest or ctx.reference is None:
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         fit, held = split_feeds(data, FEEDS_PER_MEASURED * self.feeds, ctx.seed)
-        names, tables, menu = self._measure(ctx, ctx.reference, set(names), fit)
+        names, tables, menu = self._measure(ctx, ctx.reference, largest, fit)
         full = sum(weights[0].levels.size for weights in tables.values())
         menu, limits = self._limited(graph, menu, full, {name: tables[name] for name in names}, fit[0], ctx)
         judge = NetworkLoss(ctx.reference, held, OUTPUT_LOSSES[self.loss])
@@ -138,15 +143,20 @@ class AllocateBits(Pass):
         ctx.grids.update({name: grids[option] for name, option in zip(names, best[1], strict=True)})
         return False
 
-    def _measure(self, ctx: Context, reference: Graph, wanted: set[str], feeds: Sequence[Feed]) -> tuple[list[str], Tables, Menu]:
-        """Names of the layers, their weights on every grid, and what each costs."""
-        layers = [layer for layer in find_layers(reference) if layer.node.name in wanted]
+    def _largest_level(self, layer: Layer) -> int:
+        return pair_limit(layer) // 2 if self.exact_pairs else LARGEST_LEVEL
+
+    def _measure(self, ctx: Context, reference: Graph, largest: Mapping[str, int], feeds: Sequence[Feed]) -> tuple[list[str], Tables, Menu]:
+        """Names of the layers that have a largest level, their weights on every grid, and what each costs."""
+        layers = [layer for layer in find_layers(reference) if layer.node.name in largest]
         errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], ctx.seed, OUTPUT_LOSSES[self.loss])
         tables: Tables = {}
         found: dict[str, tuple[list[float], NDArray[Any]]] = {}
         fitted = [feed for index, feed in enumerate(feeds) if index % FEEDS_PER_MEASURED] or feeds
         for inputs in layer_inputs(reference, layers, fitted, seed=ctx.seed):
-            tables[inputs.layer.node.name] = [round_weight(inputs, family, SOLVERS[self.solver], ctx.seed) for family in self.grids]
+            name = inputs.layer.node.name
+            grids = [family.within(largest[name]) for family in self.grids]
+            tables[name] = [round_weight(inputs, family, SOLVERS[self.solver], ctx.seed) for family in grids]
             ctx.on_step(len(tables), 2 * len(layers))
         names = list(tables)
         for start in range(0, len(names), BATCH):
@@ -155,12 +165,14 @@ class AllocateBits(Pass):
         cost = np.array([found[name][0] for name in names])
         size = np.array([[_bytes_of(weight) for weight in tables[name]] for name in names], np.int64)
         vectors = np.stack([found[name][1] for name in names])
-        return names, tables, Menu(cost, size, 2 * np.tensordot(vectors, vectors, (2, 2)).astype(np.float64))
+        return names, tables, Menu(cost, size, 2 * _inner_products(vectors))
 
     def _limited(self, graph: Graph, menu: Menu, full: int, tables: Tables, feed: Feed, ctx: Context) -> tuple[Menu, _Limits]:
         """The menu with the times of its options, where they are asked for, and what a choice may take."""
         unlimited = self.size_budget is None and (self.max_loss > 0 or self.latency_budget is not None)
-        size = UNLIMITED if unlimited else int((DEFAULT_SHARE if self.size_budget is None else self.size_budget) * full)
+        least = int(menu.size.min(axis=1).sum()) if self.size_budget is None else 0
+        share = DEFAULT_SHARE if self.size_budget is None else self.size_budget
+        size = UNLIMITED if unlimited else max(int(share * full), least)
         if self.latency_budget is None:
             return menu, _Limits(size)
         names = list(tables)
@@ -251,6 +263,12 @@ def _capped(menu: Menu, option: int, limits: _Limits) -> Choice | None:
 def _bytes_of(weight: RoundedWeight) -> int:
     groups, rows, products = weight.levels.shape
     return stored_bytes(weight.distinct, groups * rows, products, weight.block)
+
+
+def _inner_products(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Of every option of every layer with every other: [L, O, L, O] of vectors [L, O, D]."""
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    return np.asarray(gram(flat.T[None])[0].reshape(*vectors.shape[:2], *vectors.shape[:2]), np.float64)
 
 
 def _has_choice(layer: Layer) -> bool:

@@ -36,6 +36,7 @@ from ...pass_base import Context, Pass
 from ...solvers import SOLVERS
 from ...solvers.base import rounded
 from ...solvers.problem import Solution
+from ...weights.saturation import UNLIMITED, pair_limit
 from ...weights.solve_alone import Solved, solve, task_of
 from ...weights.solve_behind import solve_paired
 from ...workers import open_executor
@@ -61,6 +62,7 @@ class ReconstructLayers(Pass):
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
             at a time, anyway.
         mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.feeds.mixup`).
+        exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.weights.saturation`), for runtimes that use it.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -71,6 +73,7 @@ class ReconstructLayers(Pass):
     longest: int = 0
     memory: int = 1024
     mixup: bool = True
+    exact_pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.longest < 0 or self.memory < 1:
@@ -87,6 +90,11 @@ class ReconstructLayers(Pass):
             raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
         return family
 
+    def _family(self, layer: Layer, ctx: Context) -> GridFamily:
+        """The grid of a layer."""
+        family = self._checked(ctx.grids.get(layer.node.name, grid_named(self.grid)))
+        return family.within(pair_limit(layer) // 2) if self.exact_pairs else family
+
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
         layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
@@ -96,6 +104,8 @@ class ReconstructLayers(Pass):
         exact = {layer.node.name: layer for layer in find_layers(source) if layer.node.name in layers}
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         taken = names_in(graph)
+        if self.exact_pairs:
+            ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())
         for done, solved in enumerate(self._solved(source, graph, exact, layers, data, ctx), 1):
             _apply(layers[solved.record.node], solved, taken)
             ctx.report.reconstructions.append(solved.record)
@@ -104,7 +114,7 @@ class ReconstructLayers(Pass):
 
     def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
         """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
-        families = {name: self._checked(ctx.grids.get(name, grid_named(self.grid))) for name in layers}
+        families = {name: self._family(layer, ctx) for name, layer in layers.items()}
         behind = {name for name, layer in layers.items() if self.inputs == "quantized" or (self.inputs == "mixed" and layer.node.op == "Conv")}
         alone = [layer for name, layer in exact.items() if name not in behind]
         moments = layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20)

@@ -14,6 +14,7 @@ from qcompiler.calibration.patches import as_matrix, sample_inputs
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
+from qcompiler.linear_algebra import matmul
 
 Array = NDArray[Any]
 
@@ -73,13 +74,13 @@ class Rows:
 
     def loss_of(self, x: Array) -> float:
         """The same with ``x`` in the place of the inputs."""
-        return float(np.square((x - self.x) @ self.weight.transpose(0, 2, 1)).sum()) / self.energy
+        return float(np.square(matmul(x - self.x, self.weight.transpose(0, 2, 1))).sum()) / self.energy
 
     def weight_loss(self, levels: int) -> float:
         """The same with the weights rounded to so many steps of each row's largest."""
         step = np.maximum(np.abs(self.weight).max(axis=2, keepdims=True, initial=0.0) / levels, 1e-30)
         error = np.rint(self.weight / step) * step - self.weight
-        return float(np.square(self.x @ error.transpose(0, 2, 1)).sum()) / self.energy
+        return float(np.square(matmul(self.x, error.transpose(0, 2, 1))).sum()) / self.energy
 
 
 def sample_rows(graph: Graph, layers: Sequence[Layer], feeds: Sequence[Feed], seed: int) -> dict[str, Rows]:
@@ -96,5 +97,5 @@ def sample_rows(graph: Graph, layers: Sequence[Layer], feeds: Sequence[Feed], se
     found = {}
     for name, weight in weights.items():
         x = np.concatenate(parts[name], axis=1)
-        found[name] = Rows(weight, x, max(float(np.square(x @ weight.transpose(0, 2, 1)).sum()), 1e-30))
+        found[name] = Rows(weight, x, max(float(np.square(matmul(x, weight.transpose(0, 2, 1))).sum()), 1e-30))
     return found

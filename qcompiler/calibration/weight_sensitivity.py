@@ -22,7 +22,6 @@ from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.graph.runner import Runner
 from qcompiler.grids import GridFamily
 from qcompiler.solvers import Solver
-from qcompiler.solvers.blas import steady_blas
 from qcompiler.solvers.blocks import on_tables
 from qcompiler.solvers.problem import LayerProblem, mean_error
 
@@ -79,10 +78,9 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
     block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
     grid = replace(grid, block=block)
     seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
-    with steady_blas(weight.shape[2]):
-        tuned = solver.tuned(seen, unseen)
-        placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
-        solution = tuned.solve(placed, start, seed)
+    tuned = solver.tuned(seen, unseen)
+    placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
+    solution = tuned.solve(placed, start, seed)
     shift = mean_error(placed, solution.weight()).reshape(-1).astype(np.float32) if has_bias(layer) else None
     levels = solution.levels.astype(np.int8)[:, :, np.argsort(order)]
     return RoundedWeight(levels, solution.scale, block, shift, len(grid.levels))

@@ -18,6 +18,7 @@ from qcompiler.equivalence.trial import Span, Trial
 from qcompiler.feeds.sources import synthetic_source
 from qcompiler.graph.ir import Constant, Graph, Node, constant_of
 from qcompiler.graph.placement import place
+from qcompiler.linear_algebra import inverse as inverse_of
 from qcompiler.pass_base import Context
 
 Array = NDArray[Any]
@@ -65,7 +66,7 @@ class Mixed:
     def spans(self, matrices: Array) -> list[Span]:
         """The grids under blocks [C / block, block, block] of a matrix; places that take the inverse have it."""
         numbers = {id(spot): number for number, spot in enumerate(self.region.places)}
-        inverse = np.linalg.inv(matrices).transpose(0, 2, 1)
+        inverse = inverse_of(matrices).transpose(0, 2, 1)
         found = []
         for grid in self.grids:
             values = [_times(inverse if spot.inverse.any() else matrices, self.samples[spot.tensor.name].rows) for spot in grid]

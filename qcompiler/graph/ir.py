@@ -209,7 +209,10 @@ def replace_uses(graph: Graph, old: Tensor, new: Tensor, readers: Iterable[Node]
 
 
 def read_spec(node: Node) -> QuantSpec | None:
-    """The grid of a QuantizeLinear or DequantizeLinear node; None when its parameters are not constant."""
+    """The grid of a QuantizeLinear or DequantizeLinear node; None when its parameters are not constant.
+
+    A vector of one scale keeps its axis over a constant of one channel. Over anything else it is a grid per tensor, as a scalar is.
+    """
     scale = constant_of(node.inputs[1])
     if scale is None:
         return None
@@ -221,10 +224,17 @@ def read_spec(node: Node) -> QuantSpec | None:
         zero = np.zeros(scale.shape, node.inputs[0].dtype)
     else:
         zero = np.zeros(scale.shape, np.uint8)
-    per_channel = scale.size > 1
-    axis = int(node.attrs.get("axis", 1)) if per_channel else None
+    axis = int(node.attrs.get("axis", 1))
+    per_channel = scale.size > 1 or (scale.ndim == 1 and _has_one_channel(node.inputs[0], axis))
     shape = scale.shape if per_channel else ()
-    return QuantSpec(scale.astype(np.float32).reshape(shape), zero.reshape(shape), zero.dtype, axis)
+    return QuantSpec(scale.astype(np.float32).reshape(shape), zero.reshape(shape), zero.dtype, axis if per_channel else None)
+
+
+def _has_one_channel(tensor: Tensor, axis: int) -> bool:
+    """True for a constant, or the codes of one, whose size along ``axis`` is 1."""
+    node = producer(tensor)
+    stored = node.inputs[0] if node is not None and node.op == "QuantizeLinear" else tensor
+    return isinstance(stored, Constant) and -len(stored.shape) <= axis < len(stored.shape) and stored.shape[axis] == 1
 
 
 def spec_of(tensor: Tensor) -> QuantSpec | None:

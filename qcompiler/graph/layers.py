@@ -234,9 +234,9 @@ def output_shift(layer: Layer, error: NDArray[Any], mean: NDArray[Any]) -> NDArr
     """
     node = layer.node
     if node.op == "MatMul" or (node.op == "Gemm" and layer.axis == 1):
-        return np.asarray(mean @ error)
+        return np.asarray(np.einsum("k,ko->o", mean, error))
     if node.op == "Gemm":
-        return np.asarray(error @ mean)
+        return np.asarray(np.einsum("ok,k->o", error, mean))
     taps = error.reshape(*error.shape[:2], -1).sum(axis=2)
     groups = int(node.attrs.get("group", 1))
     grouped, by_group = taps.reshape(groups, -1, taps.shape[1]), mean.reshape(groups, -1)

@@ -23,6 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from qcompiler.errors import ModelError
 from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Variable
 from qcompiler.graph.origin import restore_sequences
+from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
@@ -30,6 +31,7 @@ ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, typ
 _SHARED_FROM = 1 << 16
 """Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
 
+PROVIDERS = ["CPUExecutionProvider"]
 
 @cache
 def _known_operators() -> frozenset[tuple[str, str]]:
@@ -75,10 +77,8 @@ class Runner:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         level = ort.GraphOptimizationLevel
-        if integer_kernels:
-            options.graph_optimization_level = level.ORT_ENABLE_ALL
-        else:  # ENABLE_ALL would add only a layout of convolutions whose order of summation depends on the CPU
-            options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if fusions else level.ORT_DISABLE_ALL
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if fusions else level.ORT_DISABLE_ALL
+        if not integer_kernels:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if isinstance(model, onnx.ModelProto):
             proto, self._shared = onnx.ModelProto(), weights or {}
@@ -90,8 +90,12 @@ class Runner:
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._shared.values()]
         options.add_external_initializers(list(self._shared), values)
+        if not integer_kernels:
+            make_steady(proto)
+        left_out = [] if integer_kernels else FUSIONS_BY_CPU
+        serialized = proto.SerializeToString()
         try:
-            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
 

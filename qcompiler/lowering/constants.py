@@ -169,7 +169,7 @@ def _stored_weight(constants: Constants, node: Node) -> Weight:
     codes, spec = constants.value(node.inputs[0]), read_spec(node)
     if codes is None or spec is None:
         raise UnsupportedError("its weight's scale or zero point is not constant")
-    axis = None if spec.axis is None else spec.axis % codes.ndim
+    axis = None if spec.axis is None or spec.scale.size == 1 else spec.axis % codes.ndim
     shape = [1] * codes.ndim
     if axis is not None:
         shape[axis] = -1

@@ -20,6 +20,7 @@ from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
+from qcompiler.linear_algebra import matmul
 from qcompiler.replacement.regions import Region, linear_output, rows_of
 
 __all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
@@ -133,7 +134,7 @@ class Judgement:
     def _energies(self) -> Array:
         means, squares = np.concatenate(self._means), np.concatenate(self._squares)
         mean = means.mean(axis=0)
-        return np.asarray(squares - 2 * means @ mean + mean @ mean)
+        return np.asarray(squares - 2 * matmul(means, mean) + matmul(mean, mean))
 
     @property
     def error(self) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids.grid import thresholds
+from qcompiler.linear_algebra import matmul
 from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
 
 Array = NDArray[Any]
@@ -178,9 +179,9 @@ def refit_scale(problem: LayerProblem, solution: Solution, product: NDArray[np.f
 
 def multiply_columns(problem: LayerProblem, values: NDArray[np.float64], columns: slice) -> NDArray[np.float64]:
     """``values @ metric[columns]``: the product of weights that are zero outside some columns."""
-    product = np.matmul(values, problem.gram[:, columns])
+    product = matmul(values, problem.gram[:, columns])
     if problem.corrects_mean:
-        product -= np.matmul(values, problem.mean[:, columns, None]) * problem.mean[:, None, :]
+        product -= matmul(values, problem.mean[:, columns, None]) * problem.mean[:, None, :]
     return np.asarray(product)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids import BlockTables, Grid
+from qcompiler.linear_algebra import matmul
 
 __all__ = ["LayerProblem", "Solution"]
 
@@ -87,9 +88,9 @@ def spread_scale(scale: Array, block: int | None, products: int) -> Array:
 
 def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]:
     """``values @ problem.metric`` for float64 [G, R, K], without making the metric."""
-    product = np.matmul(values, problem.gram)
+    product = matmul(values, problem.gram)
     if problem.corrects_mean:
-        product -= np.matmul(values, problem.mean[:, :, None]) * problem.mean[:, None, :]
+        product -= matmul(values, problem.mean[:, :, None]) * problem.mean[:, None, :]
     return np.asarray(product)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.paired import PairedMoments
+from qcompiler.linear_algebra import matmul, solve_positive
 
 Array = NDArray[Any]
 
@@ -35,11 +36,11 @@ def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_
     cross, given = moments.cross, moments.given.gram
     if corrects_mean:
         cross, given = cross - _outer(moments.exact.mean, moments.given.mean), given - _outer(moments.given.mean, moments.given.mean)
-    pull = np.asarray(weight, np.float64) @ (cross - given)
+    pull = matmul(np.asarray(weight, np.float64), cross - given)
     products = given.shape[1]
     added = ridge * np.trace(given, axis1=1, axis2=2) / products + np.finfo(np.float64).tiny
     damped = given + added[:, None, None] * np.eye(products)
-    return np.asarray(weight + np.linalg.solve(damped, pull.transpose(0, 2, 1)).transpose(0, 2, 1), np.float32)
+    return np.asarray(weight + solve_positive(damped, pull.transpose(0, 2, 1)).transpose(0, 2, 1), np.float32)
 
 
 def mean_shift(weight: Array, rounded: Array, exact: Array, given: Array) -> NDArray[np.float64]:
@@ -63,15 +64,15 @@ class OutputError:
         exact = np.asarray(weight, np.float64)
         self._moments, self._free = moments, mean_is_free
         self._mean = _outputs(exact, moments.exact.mean) if mean_is_free else np.zeros(exact.shape[:2])
-        self._energy = _inner(exact @ moments.exact.gram, exact) - self._mean**2
-        self._crossed = exact @ moments.cross
+        self._energy = _inner(matmul(exact, moments.exact.gram), exact) - self._mean**2
+        self._crossed = matmul(exact, moments.cross)
 
     def __call__(self, rounded: Array, *shifts: Array) -> list[float]:
         """For weights ``Ŵ`` [G, R, K] the error under each of the shifts [G, R]."""
         given = np.asarray(rounded, np.float64)
         mean = _outputs(given, self._moments.given.mean) if self._free else np.zeros(given.shape[:2])
         cross = _inner(self._crossed, given) - self._mean * mean
-        spread = _inner(given @ self._moments.given.gram, given) - mean**2
+        spread = _inner(matmul(given, self._moments.given.gram), given) - mean**2
         error = self._energy - np.maximum(cross, 0) ** 2 / np.maximum(spread, np.finfo(np.float64).tiny)
         off = [np.square(self._mean - mean - shift) if self._free else 0.0 for shift in shifts]
         return [float((error + square).sum()) / max(float(self._energy.sum()), 1e-30) for square in off]

@@ -18,7 +18,6 @@ from qcompiler.graph.layers import Layer, has_bias
 from qcompiler.grids import Grid, GridFamily
 from qcompiler.records import Reconstruction
 from qcompiler.solvers import SOLVERS, Nearest, Solver
-from qcompiler.solvers.blas import steady_blas
 from qcompiler.solvers.blocks import on_tables
 from qcompiler.solvers.problem import LayerProblem, Solution, mean_error, relative_loss
 
@@ -87,11 +86,10 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
 
 def solve(task: Task) -> Solved:
     """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these do not lose less there."""
-    with steady_blas(task.weight.shape[2]):
-        choice, every = _decide(task), task.fit.with_those(task.held)
-        plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
-        solution, problem = solution_of(choice.solver, plain, task.seed)
-        return Solved(solution, problem, mean_error(plain, solution.weight()).reshape(-1), choice.record)
+    choice, every = _decide(task), task.fit.with_those(task.held)
+    plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
+    solution, problem = solution_of(choice.solver, plain, task.seed)
+    return Solved(solution, problem, mean_error(plain, solution.weight()).reshape(-1), choice.record)
 
 
 def _decide(task: Task) -> Choice:

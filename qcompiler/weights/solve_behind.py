@@ -14,7 +14,6 @@ from qcompiler.graph.layers import has_bias
 from qcompiler.grids import Grid, GridFamily
 from qcompiler.records import Reconstruction
 from qcompiler.solvers import SOLVERS, Nearest
-from qcompiler.solvers.blas import steady_blas
 from qcompiler.solvers.problem import LayerProblem, Solution
 from qcompiler.weights.retarget import RIDGES, OutputError, mean_shift, retargeted
 from qcompiler.weights.solve_alone import Choice, Solved, choices, fitted_grid, has_blocks, label, solution_of
@@ -59,11 +58,10 @@ def _paired_layer(inputs: PairedInputs, family: GridFamily) -> _PairedLayer:
 def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: int) -> Solved:
     """The same behind layers that are quantized already; the ridge of the targets and the bias are decided, too."""
     paired, name = _paired_layer(inputs, family), inputs.layer.node.name
-    with steady_blas(paired.weight.shape[2]):
-        choice, every = _decide(name, paired, family, solver, seed), paired.fit.with_those(paired.held)
-        grid = choice.on(fitted_grid(family, paired.weight, every.exact.gram))
-        solution, problem = solution_of(choice.solver, paired.problem(every, grid, choice.ridge), seed)
-        return Solved(solution, problem, paired.shift(solution, every, choice.in_place).reshape(-1), choice.record)
+    choice, every = _decide(name, paired, family, solver, seed), paired.fit.with_those(paired.held)
+    grid = choice.on(fitted_grid(family, paired.weight, every.exact.gram))
+    solution, problem = solution_of(choice.solver, paired.problem(every, grid, choice.ridge), seed)
+    return Solved(solution, problem, paired.shift(solution, every, choice.in_place).reshape(-1), choice.record)
 
 
 def _decide(node: str, paired: _PairedLayer, family: GridFamily, name: str, seed: int) -> Choice:

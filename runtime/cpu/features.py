@@ -1,23 +1,24 @@
-"""The CPU that machine code is made for.
+"""The CPU that machine code is made for, and the one that is there.
 
-LLVM knows it best, but to load LLVM takes more time and memory than the machine itself. So its answer is kept in the user's
-cache folder, under what the system says of the CPU; only a process that compiles, or meets a CPU for the first time, asks again.
+What is there the system says. What code is made for is, in this order: what Numba's variables ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
+tell; the best of `TARGETS` that is there, where the installation has code for it; the CPU that is there, as LLVM knows it.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 import platform
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_TOLD = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
-"""Variables by which Numba is told to compile for another CPU."""
+from ..errors import MachineError
+
+NAME_VARIABLE, FEATURES_VARIABLE = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
+
+BUNDLES = Path(__file__).parent.parent / "bundles"
+"""Folder of the code that an installation has brought along: an image for each target, ``NAME.image``."""
 
 
 class Cpu(NamedTuple):
@@ -26,88 +27,120 @@ class Cpu(NamedTuple):
     name: str
     features: str
 
+    @property
+    def enabled(self) -> frozenset[str]:
+        """Names of the features that code may use."""
+        return frozenset(item[1:] for item in self.features.split(",") if item.startswith("+"))
+
+
+_V2 = "+cx16,+sahf,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2"
+_V3 = f"{_V2},+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe"
+_V4 = f"{_V3},+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
+TARGETS = {
+    "avx512-vnni": Cpu("x86-64", f"{_V4},+avx512vnni"),
+    "avx-vnni": Cpu("x86-64", f"{_V3},+avxvnni"),
+    "avx2": Cpu("x86-64", _V3),
+    "portable": Cpu("x86-64", _V2),
+}
+"""CPUs that code is made for ahead of time, the best first: x86-64 in its levels 2 to 4, two of them with dot products of bytes."""
+
+_LINUX_NAMES = {
+    "cx16": "cx16", "lahf_lm": "sahf", "popcnt": "popcnt", "pni": "sse3", "ssse3": "ssse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2",
+    "sse2": "sse2", "avx": "avx", "avx2": "avx2", "bmi1": "bmi", "bmi2": "bmi2", "f16c": "f16c", "fma": "fma", "abm": "lzcnt",
+    "movbe": "movbe", "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512cd": "avx512cd", "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl", "avx512_vnni": "avx512vnni", "avx512vbmi": "avx512vbmi", "avx_vnni": "avxvnni",
+}
+"""LLVM's names of the features that the kernels or `TARGETS` know, by the names in ``/proc/cpuinfo``."""
+
+KNOWN = frozenset(_LINUX_NAMES.values())
+"""Features that are compared before code runs."""
+
 
 def cpu_name() -> str:
-    """The CPU that code is generated for."""
-    return _cpu().name
+    """LLVM's name of the CPU that code is made for."""
+    return target().name
 
 
 @functools.cache
 def cpu_features() -> frozenset[str]:
-    """Names of the instruction set extensions that code may use."""
-    return frozenset(item[1:] for item in _cpu().features.split(",") if item.startswith("+"))
+    """Names of the features that the machine code of this process may use."""
+    told = os.environ.get(FEATURES_VARIABLE), os.environ.get(NAME_VARIABLE)
+    bundle = bundled_target()
+    if any(told) or bundle is not None:
+        return target().enabled
+    return present()
+
+
+@functools.cache
+def present() -> frozenset[str]:
+    """Features that this CPU has, as far as they are `KNOWN`."""
+    lines = [line for line in cpu_description() if line.startswith("flags")]
+    if lines:
+        return frozenset(_LINUX_NAMES[flag] for flag in lines[0].partition(":")[2].split() if flag in _LINUX_NAMES)
+    try:
+        from llvmlite import binding
+    except ImportError:
+        return frozenset()
+    return frozenset(name for name, has in binding.get_host_cpu_features().items() if has and name in KNOWN)
+
+
+@functools.cache
+def cpu_description() -> tuple[str, ...]:
+    """What the system says of the CPU and does not change; nothing where it is not Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        return ()
+    stable = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
+    return tuple(line for line in lines if line.startswith(stable))
+
+
+def missing() -> frozenset[str]:
+    """Features that the code of this process needs and this CPU lacks."""
+    return (cpu_features() & KNOWN) - present()
+
+
+@functools.cache
+def bundled_target() -> str | None:
+    """The best target that this CPU can run and that the installation has code for; None where it has none, or Numba's variables tell one."""
+    told = os.environ.get(NAME_VARIABLE) or os.environ.get(FEATURES_VARIABLE)
+    if told or not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        return None
+    return next((name for name, cpu in TARGETS.items() if cpu.enabled <= present() and (BUNDLES / f"{name}.image").is_file()), None)
+
+
+@functools.cache
+def target() -> Cpu:
+    """The CPU that code is made for.
+
+    Raises:
+        MachineError: a name is told whose features nobody knows.
+    """
+    bundle = bundled_target()
+    if bundle is not None:
+        return TARGETS[bundle]
+    from llvmlite import binding
+
+    name, features = os.environ.get(NAME_VARIABLE), os.environ.get(FEATURES_VARIABLE)
+    host = str(binding.get_host_cpu_name())
+    if features is None and name not in (None, "", "generic", "x86-64", host):
+        raise MachineError(f"{NAME_VARIABLE} is {name}; set {FEATURES_VARIABLE} as well, so that they can be compared with this CPU's")
+    if features is None:
+        features = str(binding.get_host_cpu_features().flatten()) if name in (None, "", host) else ""
+    return Cpu(name or host, features)
 
 
 def target_machine() -> Any:
-    """LLVM's code generator for this CPU."""
+    """LLVM's code generator for `target`."""
     from llvmlite import binding
 
     if hasattr(binding, "initialize_native_target"):
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=cpu_name(), features=_cpu().features, opt=3, reloc="pic", codemodel="default")
-
-
-@functools.cache
-def cache_base() -> Path | None:
-    """The user's folder for what this package keeps; None where there is none that can be written."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "qcompiler" / "machine"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def keep(path: Path, content: bytes) -> bool:
-    """Write a file behind its checksum, atomically; False where that fails: it only costs the next process some time."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(content).digest() + content)
-        Path(temporary).replace(path)
-    except OSError:
-        return False
-    return True
-
-
-def kept(path: Path) -> bytes | None:
-    """What `keep` wrote; None where there is nothing, or something damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, content = data[:32], data[32:]
-    return content if content and hashlib.sha256(content).digest() == digest else None
-
-
-@functools.cache
-def _cpu() -> Cpu:
-    base, identity = cache_base(), _identity()
-    path = None if base is None or identity is None else base / f"cpu-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
-    known = kept(path) if path else None
-    if known is not None:
-        return Cpu(*json.loads(known))
-    found = _ask_llvm()
-    if path:
-        keep(path, json.dumps(found).encode())
-    return found
-
-
-def _identity() -> str | None:
-    """What decides LLVM's answer, as far as the system tells without LLVM; None where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
-    except OSError:
-        return None
-    stable = [line for line in lines if line.startswith(("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU "))]
-    told = [f"{name}={os.environ.get(name)}" for name in _TOLD]
-    return "\n".join([platform.machine(), platform.release(), package_version("llvmlite"), *told, *stable]) if stable else None
+    cpu = target()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=cpu.name, features=cpu.features, opt=3, reloc="pic", codemodel="default"
+    )
 
 
 def package_version(package: str) -> str:
@@ -116,13 +149,3 @@ def package_version(package: str) -> str:
 
     spec = find_spec(package)
     return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else ""
-
-
-def _ask_llvm() -> Cpu:
-    from llvmlite import binding
-
-    name, features = (os.environ.get(variable) for variable in _TOLD)
-    host = str(binding.get_host_cpu_name())
-    if features is None:
-        features = str(binding.get_host_cpu_features().flatten()) if name in (None, "", host) else ""
-    return Cpu(name or host, features)

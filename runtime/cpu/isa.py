@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from ..errors import MachineError
 from .features import cpu_features
 
 LANES = 16
@@ -54,3 +55,20 @@ def coded_panels(isa: int, left: int) -> int:
 def best_isa() -> Isa:
     """The fastest instruction set of this CPU."""
     return max(isa for isa in Isa if isa.supported)
+
+
+def chosen_isa(isa: Isa | str | None) -> Isa:
+    """An instruction set by itself or its name; None: the fastest.
+
+    Raises:
+        MachineError: there is no such set, or this CPU lacks it.
+    """
+    if isinstance(isa, str):
+        names = [item.name.lower() for item in Isa]
+        if isa.lower() not in names:
+            raise MachineError(f"there is no instruction set '{isa}'; choose {', '.join(names)}")
+        isa = Isa[isa.upper()]
+    chosen = best_isa() if isa is None else isa
+    if not chosen.supported:
+        raise MachineError(f"this CPU has no {chosen.name.lower()}; the best it can do is {best_isa().name.lower()}")
+    return chosen

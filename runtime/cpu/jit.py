@@ -8,53 +8,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numba
 from llvmlite import binding, ir
 from numba import types
 
-from .features import target_machine
+from .codegen import Codegen, Function
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FUNCTION = "qcompiler_enter"
 
+FUNCTIONS, _TOLD_EVERY = 320, 80
+"""Compiled functions of the machine, roughly, and after how many of them progress is told."""
+
 
 def jit(function: _F) -> _F:
     """Compile ``function`` at its first use inside compiled code; integers only."""
-    return numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)  # type: ignore[no-any-return]
+    return Function(function)
 
 
-def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: int) -> bytes:
+def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: int, tell: Callable[[str], None] = lambda _: None) -> bytes:
     """An object file with a C function for each entry: ``int64 symbol(int64, ...)``.
 
     Args:
         function: made by `jit`; takes int64 and returns int64. The C functions call it.
         entries: by symbol the first argument that the C function passes on, and how many of its own follow; the rest are 0.
         fault: what a C function returns when ``function`` has met an error that Numba knows.
+        tell: called with what is done, several times, as this takes a minute.
     """
-    count = function.py_func.__code__.co_argcount
-    module = _module(function.py_func, (types.int64,) * count)
-    kernels = {item.name for item in module.functions if not item.is_declaration}
-    module.link_in(binding.parse_assembly(str(_callers(entries, count, fault))))
-    for item in module.functions:
-        if item.name in kernels:
+    codegen: Codegen = function.targetctx.codegen()
+    codegen.watch = _Progress(tell).step
+    module = linked(function)
+    module.link_in(binding.parse_assembly(str(_callers(entries, function.py_func.__code__.co_argcount, fault))))
+    module.get_function(_FUNCTION).linkage = "internal"
+    tell("optimizing")
+    codegen.optimize(module)
+    tell("writing machine code")
+    return codegen.emit(module)
+
+
+def linked(function: Any) -> Any:
+    """The LLVM module, not optimized, of a function that takes int64: it is called `_FUNCTION`; all else in it is private."""
+    parameters = (types.int64,) * function.py_func.__code__.co_argcount
+    function.compile(parameters)
+    result = function.overloads[parameters]
+    module = function.targetctx.codegen().link(result.library)
+    for item in (*module.functions, *module.global_variables):
+        if not item.is_declaration:
             item.linkage = "internal"
-    return bytes(target_machine().emit_object(module))
-
-
-def _module(function: Callable[..., int], parameters: tuple[Any, ...]) -> Any:
-    """The optimized LLVM module of a function, which is called `_FUNCTION` there; all data in it is private."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=False, **options)(function)
-    dispatcher.compile(parameters)
-    result = dispatcher.overloads[parameters]
-    module = binding.parse_assembly(result.library.get_llvm_str())
-    for item in module.functions:
-        if item.name == result.fndesc.llvm_func_name:
-            item.name = _FUNCTION
-    for variable in module.global_variables:
-        if not variable.is_declaration:
-            variable.linkage = "internal"
+    root = module.get_function(result.fndesc.llvm_func_name)
+    root.name, root.linkage = _FUNCTION, "external"
     return module
+
+
+class _Progress:
+    """Tells how many functions have been read."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._count = tell, 0
+
+    def step(self) -> None:
+        self._count += 1
+        if self._count % _TOLD_EVERY == 0:
+            self._tell(f"{self._count} of about {FUNCTIONS} functions read")
 
 
 def _callers(entries: Mapping[str, tuple[int, int]], count: int, fault: int) -> ir.Module:

@@ -69,6 +69,14 @@ def read_contents(path: Path) -> Contents:
         raise ProgramError(f"{path}: {error}") from None
 
 
+def mapping(blob: NDArray[np.uint8]) -> mmap.mmap | None:
+    """The file that a blob of `read_contents` is mapped from; None for a blob in memory."""
+    owner: Any = blob
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
 def _describe(program: Contents) -> dict[str, Any]:
     return {
         "dims": list(program.dims),

@@ -50,18 +50,31 @@ class _Section(NamedTuple):
 _SECTION, _RELOCATION, _SYMBOL = struct.Struct("<IIQQQQIIQQ"), struct.Struct("<QIIq"), struct.Struct("<IBBHQQ")
 
 
-def make_image(code: bytes, entries: tuple[str, ...]) -> bytes | None:
+class MadeFor(NamedTuple):
+    """What an image is made of and for.
+
+    Attributes:
+        sources: hash of the modules that were compiled.
+        needs: features of a CPU without which it cannot run.
+    """
+
+    sources: str
+    needs: tuple[str, ...]
+
+
+def make_image(code: bytes, entries: tuple[str, ...], made: MadeFor) -> bytes | None:
     """An image of an object file; None where it is of an unknown kind or needs more than is done here.
 
     Args:
         code: an ELF object file.
         entries: global functions that are called from outside.
+        made: what `made_for` answers.
     """
     if not sys.platform.startswith("linux") or code[:6] != _MAGIC or struct.unpack_from("<H", code, 18)[0] != _X86_64:
         return None
     start, count = struct.unpack_from("<Q", code, 40)[0], struct.unpack_from("<H", code, 60)[0]
     sections = [_Section(*_SECTION.unpack_from(code, start + i * _SECTION.size)) for i in range(count)]
-    return _Layout(code, sections).image(entries)
+    return _Layout(code, sections).image(entries, made)
 
 
 class _Layout:
@@ -81,7 +94,7 @@ class _Layout:
             for name, _, _, place, value, _ in table.entries(code, _SYMBOL)
         ]
 
-    def image(self, entries: tuple[str, ...]) -> bytes | None:
+    def image(self, entries: tuple[str, ...], made: MadeFor) -> bytes | None:
         """The image with all distances written in."""
         for section in self._sections:
             if section.kind == _RELA and section.info in self._starts:
@@ -89,7 +102,8 @@ class _Layout:
                     if not self._relocate(self._starts[section.info] + offset, symbol, kind, addend):
                         return None
         places = {name: self._starts[place] + value for name, place, value in self._symbols if name in entries and place in self._starts}
-        head = json.dumps({"entries": places, "slots": self._slots, "absolute": self._absolute}).encode()
+        made_for = {"sources": made.sources, "needs": made.needs}
+        head = json.dumps({"entries": places, "slots": self._slots, "absolute": self._absolute, **made_for}).encode()
         return _LENGTH.pack(len(head)) + head + bytes(self._image)
 
     def _content(self, section: _Section) -> bytes:
@@ -134,9 +148,19 @@ class Mapped(NamedTuple):
     addresses: dict[str, int]
 
 
+def made_for(image: bytes) -> MadeFor:
+    """What an image is made of and for."""
+    head = _head(image)
+    return MadeFor(head["sources"], tuple(head["needs"]))
+
+
+def _head(image: bytes) -> Any:
+    return json.loads(image[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(image)[0]])
+
+
 def map_image(image: bytes) -> Mapped | None:
     """Make an image executable; None where the system does not allow that."""
-    head = json.loads(image[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(image)[0]])
+    head = _head(image)
     content = image[_LENGTH.size + _LENGTH.unpack_from(image)[0] :]
     library = ctypes.CDLL(None)
     memory = mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE)

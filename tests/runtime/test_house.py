@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
-from numba import types
 from numba.core.dispatcher import Dispatcher
 
 import qcompiler.runtime
+from qcompiler.runtime.cpu.jit import linked
 from qcompiler.runtime.machine import shared_run
 from qcompiler.runtime.run.machine_code import COMPILED, load
 from tests.runtime.programs import two_layers
@@ -27,10 +26,7 @@ ROOT = Path(qcompiler.runtime.__file__).parent
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
     """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or double."""
-    parameters = (types.int64,) * 3
-    fresh = numba.njit(nogil=True, error_model="numpy")(shared_run.attend.py_func)  # type: ignore[attr-defined]
-    fresh.compile(parameters)
-    text = fresh.inspect_llvm(parameters)
+    text = str(linked(shared_run.attend))
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
     found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
     assert not found, found[:3]

@@ -6,19 +6,18 @@ import ctypes
 import platform
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from llvmlite import binding
 
 from qcompiler.runtime.binding.bind import bind
-from qcompiler.runtime.cpu import features
-from qcompiler.runtime.cpu.features import keep, kept, target_machine
+from qcompiler.runtime.cpu.features import target_machine
 from qcompiler.runtime.cpu.isa import best_isa
 from qcompiler.runtime.run import machine_code
 from qcompiler.runtime.run.arena import Arena
-from qcompiler.runtime.run.image import make_image, map_image
+from qcompiler.runtime.run.cache import find
+from qcompiler.runtime.run.image import MadeFor, made_for, make_image, map_image
 from tests.runtime.programs import two_layers
 
 MAPS_IMAGES = sys.platform.startswith("linux") and platform.machine() == "x86_64"
@@ -44,6 +43,9 @@ define i64 @clear(i64 %address, i64 %count) {
 """
 
 
+MADE = MadeFor("sources", ("avx2",))
+
+
 def assembled(source: str) -> bytes:
     if binding.llvm_version_info[0] >= 15:  # opaque pointers
         source = re.sub(r"\b(?:i64|i8|\[4 x i64\])\*+", "ptr", source).replace("p0i8", "p0")
@@ -52,8 +54,9 @@ def assembled(source: str) -> bytes:
 
 @LINUX
 def test_an_image_runs_like_its_object_file() -> None:
-    image = make_image(assembled(SOURCE), ("pick", "second", "clear"))
+    image = make_image(assembled(SOURCE), ("pick", "second", "clear"), MADE)
     assert image is not None
+    assert made_for(image) == MADE
     mapped = map_image(image)
     assert mapped is not None
     functions = {name: ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(place) for name, place in mapped.addresses.items()}
@@ -68,17 +71,15 @@ def test_an_image_runs_like_its_object_file() -> None:
 @LINUX
 def test_what_an_image_cannot_hold_is_left_to_llvmlite() -> None:
     calling = SOURCE + "define i64 @speak() { %r = call i32 @puts(i8* null) ret i64 0 }"
-    assert make_image(assembled(calling), ("speak",)) is None
+    assert make_image(assembled(calling), ("speak",), MADE) is None
     for other in (b"", b"MZ" + bytes(100), b"\x7fELF\x01\x01" + bytes(100)):
-        assert make_image(other, ("pick",)) is None
+        assert make_image(other, ("pick",), MADE) is None
 
 
 def test_the_linked_object_file_gives_the_bits_of_the_image() -> None:
-    folder = machine_code.cache_folder()
-    assert folder is not None
+    code = find(machine_code.places(), "machine.o")
     mapped = machine_code.load()
-    code = kept(folder / "machine.o")
-    assert code is not None
+    code = code or machine_code.compiled()
     program = two_layers()
     bound = bind(program, batch=5)
     x = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
@@ -91,23 +92,3 @@ def test_the_linked_object_file_gives_the_bits_of_the_image() -> None:
         del placed
     for name, value in results[0].items():
         np.testing.assert_array_equal(results[1][name], value)
-
-
-def test_damaged_files_count_as_missing(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    assert kept(path) is None
-    assert keep(path, b"content")
-    assert kept(path) == b"content"
-    for damaged in (b"", path.read_bytes()[:-1], path.read_bytes() + b"x", path.read_bytes().replace(b"t", b"T")):
-        path.write_bytes(damaged)
-        assert kept(path) is None
-    assert not keep(tmp_path / "missing" / "file", b"content")
-
-
-def test_another_cpu_has_another_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = features._identity()
-    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    assert before is None or features._identity() != before
-    assert features._ask_llvm() == ("haswell", "")
-    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2")
-    assert features._ask_llvm() == ("haswell", "+avx2")
