@@ -28,6 +28,7 @@ from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.runtime import Program, Session
+from qcompiler.shapes.fixed import check_sizes, fix_sizes, parse_sizes
 from qcompiler.shapes.observed import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
@@ -64,6 +65,7 @@ class Options:
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
+        dims: sizes of the model's symbolic dimensions: ``batch=1`` fixes one, ``length=1..512`` bounds it.
         block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
     """
 
@@ -83,6 +85,7 @@ class Options:
     block: int = 0
     latency_budget: float | None = None
     latency_costs: str | None = None
+    dims: tuple[str, ...] = ()
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
@@ -210,10 +213,14 @@ def compile(
     start = time.perf_counter()
     graph = load_graph(model)
     refuse_unknown_operators(graph)
-    ctx = Context(seed=options.seed, on_step=on_step)
+    sizes = parse_sizes(options.dims)
+    fix_sizes(graph, sizes)
+    ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     feeds = list(islice(source, CHECK_FEEDS))
+    for feed in feeds:
+        check_sizes(graph, feed, sizes)
     complete_types(graph, feeds[0])
     reference = Runner(graph)
     expected = [reference.run(feed) for feed in feeds]

@@ -81,6 +81,7 @@ def compile_command(
     bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
+    dim: Annotated[list[str] | None, typer.Option("--dim", help="Size of a symbolic dimension: batch=1; or its range: length=1..512.")] = None,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
@@ -98,7 +99,7 @@ def compile_command(
         costs = None if latency_costs is None else str(latency_costs)
         options = Options(
             level, passes, _form(form), weights, by_size, max_loss, _widen(widen), avoid_saturation, seed, verify, activations, bundle,
-            bundle_error, block, by_time, costs,
+            bundle_error, block, by_time, costs, tuple(dim or ()),
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))

@@ -196,4 +196,4 @@ def _pad_axis(emitter: Emitter, node: Node, x: View, axis: int, pads: tuple[int,
 
 def emit_shape(_emitter: Emitter, _node: Node) -> None:
     """Shape arithmetic that is needed as data has no instruction."""
-    raise UnsupportedError("its value depends on symbolic sizes and is read as data; fix the dimensions in the model")
+    raise UnsupportedError("its value depends on symbolic sizes and is read as data; fix them: --dim NAME=SIZE")
