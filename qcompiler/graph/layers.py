@@ -23,7 +23,7 @@ from qcompiler.graph.ir import (
 __all__ = [
     "BIAS_LIMIT", "LAYERS", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
     "is_depthwise", "output_shift",
-    "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
+    "set_weight", "set_weight_scale", "share_weight", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -198,6 +198,15 @@ def set_weight(layer: Layer, values: NDArray[np.float32], scale: NDArray[np.floa
     shape = quantize.inputs[1].shape
     quantize.inputs[0] = Constant(unique_name(taken, f"{quantize.inputs[0].name}_{suffix}"), np.ascontiguousarray(values))
     set_weight_scale(layer, scale.reshape(shape), taken)
+
+
+def share_weight(layer: Layer, other: Layer) -> None:
+    """Let a layer read the float weight and the scales of another one that reads the same weight."""
+    mine, theirs = weight_pair(layer), weight_pair(other)
+    for node, source in zip(mine or (), theirs or (), strict=True):
+        node.inputs[1] = source.inputs[1]
+    if mine is not None and theirs is not None:
+        mine[0].inputs[0] = theirs[0].inputs[0]
 
 
 def set_weight_scale(layer: Layer, scale: NDArray[np.float32], taken: set[str]) -> None:
