@@ -34,6 +34,7 @@ from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.normalize.expand_operators import ExpandOperators
+from qcompiler.passes.normalize.flatten_volumes import FlattenVolumes
 from qcompiler.passes.normalize.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.normalize.fold_constants import FoldConstants
 from qcompiler.passes.normalize.fold_scale import FoldScale
@@ -68,7 +69,7 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
-    ExpandOperators,
+    ExpandOperators, FlattenVolumes,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
@@ -78,7 +79,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), ExpandOperators(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
+    FusePad(), FoldBatchNorm(), FlattenVolumes(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
