@@ -66,7 +66,7 @@ class Options:
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
         dims: sizes of the model's symbolic dimensions: ``batch=1`` fixes one, ``length=1..512`` bounds it.
-        block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
+        block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
     """
 
     level: int = 2
@@ -126,6 +126,8 @@ class Compiled:
         report: what happened.
         feeds: the feeds on which it was compared with the float model.
         float_graph: the graph as the last exact pass left it, for comparing layer by layer.
+        pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids of few levels, or
+            the model came with such weights.
     """
 
     graph: Graph
@@ -133,6 +135,7 @@ class Compiled:
     report: Report
     feeds: Sequence[Feed] = field(default=(), repr=False)
     float_graph: Graph | None = field(default=None, repr=False)
+    pack: bool = True
 
     @cached_property
     def integer_graph(self) -> Graph:
@@ -162,7 +165,7 @@ class Compiled:
             self.program.save(target)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
-        export.save(result, target, reference_feed=self.feeds[0], force=force)
+        export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
 
 
 def load(model: Model) -> Graph:
@@ -212,6 +215,7 @@ def compile(
     pipeline = options.pipeline(for_onnx=for_onnx)
     start = time.perf_counter()
     graph = load_graph(model)
+    few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
     refuse_unknown_operators(graph)
     sizes = parse_sizes(options.dims)
     fix_sizes(graph, sizes)
@@ -234,7 +238,7 @@ def compile(
     ctx.reference = normalized
     stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, feeds, normalized)
+    result = Compiled(graph, stage, ctx.report, feeds, normalized, few_levels)
     if stage != Stage.INTEGER:
         _measure(result, expected)
     return result

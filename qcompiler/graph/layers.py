@@ -19,15 +19,14 @@ from qcompiler.graph.ir import (
     producer,
     unique_name,
 )
+from qcompiler.graph.operators import LAYERS, RECURRENT
 
 __all__ = [
-    "BIAS_LIMIT", "LAYERS", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
+    "BIAS_LIMIT", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
     "is_depthwise", "output_shift",
     "set_weight", "set_weight_scale", "share_weight", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-RECURRENT = ("LSTM", "GRU")
 ACTIVATABLE = (*LAYERS, "Add")
 BIAS_LIMIT = 2.0**29
 """Largest magnitude of a bias in steps of the accumulator."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from qcompiler.graph.ir import STANDARD_DOMAINS, Feed, Graph, Node, constant_of, quantized_source, subgraphs
-from qcompiler.graph.layers import LAYERS
+from qcompiler.graph.operators import LAYERS
 from qcompiler.graph.runner import Runner
 
 __all__ = ["all_macs", "layer_macs"]

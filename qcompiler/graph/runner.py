@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, one_line
 from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Variable
 from qcompiler.graph.origin import restore_sequences
 from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
@@ -97,7 +97,7 @@ class Runner:
         try:
             self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
 
     @property
     def types(self) -> dict[str, str]:
@@ -115,7 +115,7 @@ class Runner:
         try:
             values = self._session.run(wanted, dict(feed), how)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
         return dict(zip(wanted, (_as_array(value) for value in values), strict=True))
 
 
@@ -127,10 +127,6 @@ def _as_array(value: Any) -> NDArray[Any]:
     array = np.empty(len(items), dtype=object)
     array[:] = items
     return array
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
 
 
 def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:

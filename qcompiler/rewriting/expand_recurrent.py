@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of, producer
-from qcompiler.rewriting.match import MOVEMENT
+from qcompiler.graph.operators import MOVEMENT
 from qcompiler.rewriting.writer import Results, Writer, given
 
 _STATES = (5, 6)

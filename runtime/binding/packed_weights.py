@@ -13,7 +13,7 @@ from ..instructions.conv_windows import is_banded, reads_lines, segment_count
 from ..instructions.depthwise_layout import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
 from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, SHIFT_BASE, Element, Form, Opcode, Source
 from ..instructions.opcodes import BY_NUMBER
-from ..instructions.piecewise import Piecewise
+from ..instructions.piecewise_linear import Piecewise
 from ..instructions.winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 from ..program.model import Program
 from .bind import Bound

@@ -46,6 +46,9 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
             raise FeedError(f"input '{port.name}' is missing; it is {port.dtype}{list(port.shape)}")
         _check_feed(feeds[port.name], port)
         _match_shape(feeds[port.name], port, dims)
+    if feeds and all(array.size == 0 for array in feeds.values()):  # a cache may be empty, a feed not
+        first = program.inputs[0]
+        raise FeedError(f"input '{first.name}' is empty along axis {feeds[first.name].shape.index(0)}")
     for port in program.inputs:
         expected = program.shape(port.shape, dims)
         if feeds[port.name].shape != expected:
@@ -65,8 +68,6 @@ def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
         if isinstance(expected, str):
             if dims.setdefault(expected, size) != size:
                 raise FeedError(f"input '{port.name}', axis {axis}: '{expected}' is {size}, but another input says {dims[expected]}")
-            if size < 1:
-                raise FeedError(f"input '{port.name}' is empty along axis {axis}")
         elif isinstance(expected, int) and size != expected:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 

@@ -79,7 +79,7 @@ def test_dimensions_must_agree() -> None:
 
 def test_binding_refuses_dimensions() -> None:
     program = two_layers()
-    for dims, message in (({}, "has no value"), ({"batch": 0}, "must be between 1"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
+    for dims, message in (({}, "has no value"), ({"batch": -1}, "must be between 0"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
         with pytest.raises(ProgramError, match=message):
             bind(program, **dims)
     assert bind(program, batch=2) is bind(program, batch=2)

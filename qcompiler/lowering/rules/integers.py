@@ -9,10 +9,11 @@ import onnx
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, is_float, producer
-from qcompiler.lowering.code_grid import Grid, Target, common_factors
+from qcompiler.graph.operators import lowered_by
+from qcompiler.lowering.code_grid import CodeGrid, Target, common_factors
 from qcompiler.lowering.engine import IntegerRule, Lowering
 from qcompiler.lowering.ranks import rank_of
-from qcompiler.lowering.rules.movers import MOVERS, mover_operands
+from qcompiler.lowering.rules.movers import mover_operands
 from qcompiler.lowering.rules.operands import operand
 from qcompiler.lowering.rules.reductions import reduced_axes
 
@@ -42,7 +43,7 @@ def _plain(lw: Lowering, node: Node) -> None:
 def _reduce(lw: Lowering, node: Node) -> None:
     """ReduceSum, ReduceMax and ReduceMin of integers, as codes that stand for themselves; beyond 16 bits they saturate."""
     source, output = node.inputs[0], node.outputs[0]
-    codes = lw.integer_codes(source, Target.whole(Grid(1.0, 0, "int16"), f"{source.name}_codes"))
+    codes = lw.integer_codes(source, Target.whole(CodeGrid(1.0, 0, "int16"), f"{source.name}_codes"))
     kind, axes = node.op.removeprefix("Reduce").lower(), reduced_axes(lw, node)
     attrs = {"kind": kind, "axes": axes, "keepdims": int(node.attrs.get("keepdims", 1)), "x_zp": 0, "m": 1, "n": 0, "divide": 0}
     narrow = lw.emit("Reduce", [codes.tensor], attrs, Target.whole(codes.grid, f"{output.name}_codes"), output.shape)
@@ -112,5 +113,5 @@ INTEGER_RULES: dict[str, IntegerRule] = {
     "Shape": _shape, "Cast": _cast, "Identity": _identity, "Concat": _concat, "ArgMax": _argmax, "QuantizeLinear": _quantize,
     **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
     **dict.fromkeys(("ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
-    **{op: _mover for op in MOVERS if op != "MaxPool"}, **dict.fromkeys(_PLAIN, _plain),
+    **dict.fromkeys(lowered_by("mover") - {"MaxPool"}, _mover), **dict.fromkeys(_PLAIN, _plain),
 }
