@@ -15,7 +15,7 @@ from typing import Any, Literal
 import onnx
 
 from qcompiler import lowering
-from qcompiler.errors import OptionError, UnsupportedError
+from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
 from qcompiler.feeds.sources import Source, open_source, synthetic_source
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
 from qcompiler.graph.runner import Runner, refuse_unknown_operators
@@ -28,7 +28,7 @@ from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.runtime import Program, Session
-from qcompiler.shapes.fixed import check_sizes, fix_sizes, parse_sizes
+from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
 from qcompiler.shapes.observed import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
@@ -222,13 +222,8 @@ def compile(
     ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    feeds = list(islice(source, CHECK_FEEDS))
-    for feed in feeds:
-        check_sizes(graph, feed, sizes)
+    feeds, expected = _references(graph, source, sizes)
     complete_types(graph, feeds[0])
-    reference = Runner(graph)
-    expected = [reference.run(feed) for feed in feeds]
-    del reference
     ctx.data = on_data(source)
     exact = list(takewhile(lambda step: step.exact, pipeline.passes))
     proof = feeds[0] if options.verify else None
@@ -242,6 +237,22 @@ def compile(
     if stage != Stage.INTEGER:
         _measure(result, expected)
     return result
+
+
+def _references(graph: Graph, source: Source, sizes: Sizes) -> tuple[list[Feed], list[measure.Values]]:
+    """The feeds on which results are compared, and the float model's outputs on them."""
+    feeds = list(islice(source, CHECK_FEEDS))
+    for feed in feeds:
+        check_sizes(graph, feed, sizes)
+    reference = Runner(graph)
+    try:
+        return feeds, [reference.run(feed) for feed in feeds]
+    except ModelError as error:
+        if not source.made_up:
+            raise
+        symbols = dict.fromkeys(size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str))
+        hint = f", or sizes with --dim NAME=SIZE ({', '.join(symbols)})" if symbols else ""
+        raise DataError(f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}") from error
 
 
 def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
