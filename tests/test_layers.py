@@ -26,7 +26,8 @@ CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 
 def declared(project: str) -> set[str]:
     """Import names of the dependencies that a pyproject.toml declares."""
-    requirements = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+    described = tomllib.loads((ROOT / project).read_text())["project"]
+    requirements = [*described["dependencies"], *described["optional-dependencies"].get("jit", ())]
     names = {re.split(r"[<>=~!\[; ]", requirement)[0].replace("-", "_") for requirement in requirements}
     return {"google" if name == "protobuf" else name for name in names} | {"llvmlite"}  # llvmlite is a part of numba
 
@@ -95,7 +96,7 @@ CODE = ("qcompiler", "passes", "runtime", "tests", "models", "benchmarks", "exam
 PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
 """Rooms with one file for each kind of operators, of the same name in all of them."""
 OF_SEVERAL = {
-    "": {"compiled_models", "documents", "layers", "packaging", "small_layers"},
+    "": {"compiled_models", "documents", "layers", "packaging", "small_layers", "exact_values"},
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},

@@ -36,13 +36,13 @@ class Program(Contents):
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def load(path: str | Path) -> Program:
-        """Read a ``.qprog`` file; the blob is memory-mapped.
+    def load(path: str | Path | bytes) -> Program:
+        """Read a ``.qprog`` file, whose blob is memory-mapped, or the bytes of one.
 
         Raises:
             ProgramError: not a program, truncated, of another version, or tampered with.
         """
-        return Program(**vars(read_contents(Path(path))))
+        return Program(**vars(read_contents(path if isinstance(path, bytes) else Path(path))))
 
     def save(self, path: str | Path) -> None:
         """Write a ``.qprog`` file, atomically; the same program gives the same bytes."""

@@ -96,7 +96,7 @@ def test_a_copy_under_another_name_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: p.name)
 def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
-    allowed = set(sys.stdlib_module_names) | {"numpy", "numba", "llvmlite", "safetensors"}
+    allowed = set(sys.stdlib_module_names) | {"numpy", "numba", "llvmlite"}
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0:
