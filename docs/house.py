@@ -63,6 +63,7 @@ ALLOWED: Mapping[str, str] = {
         "runtime runtime/binding runtime/instructions"
     ),
     # passes
+    "passes/expand": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records rewriting",
@@ -73,7 +74,8 @@ ALLOWED: Mapping[str, str] = {
     # what drives them
     "manager": "errors graph pass_base records",
     "pipeline": (
-        "errors graph pass_base passes/activations passes/correct passes/equalize passes/lower passes/normalize passes/replace passes/weights"
+        "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
+        "passes/lower passes/normalize passes/replace passes/weights"
     ),
     "presets": "errors pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
     "report": "graph records",

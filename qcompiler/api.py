@@ -29,7 +29,7 @@ from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.runtime import Program, Session
 from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
-from qcompiler.shapes.observed import complete_types
+from qcompiler.shapes.seen_types import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]

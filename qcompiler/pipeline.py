@@ -33,10 +33,10 @@ from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.scale_salient import ScaleSalient
 from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
+from qcompiler.passes.expand.expand_operators import ExpandOperators
+from qcompiler.passes.expand.flatten_volumes import FlattenVolumes
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
-from qcompiler.passes.normalize.expand_operators import ExpandOperators
-from qcompiler.passes.normalize.flatten_volumes import FlattenVolumes
 from qcompiler.passes.normalize.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.normalize.fold_constants import FoldConstants
 from qcompiler.passes.normalize.fold_scale import FoldScale

@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of
-from qcompiler.rewriting.writer import Results, Rule, Writer, given, rank_of
+from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 _FILL = -10000.0
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of
 from qcompiler.rewriting.expand_standard import rms_norm
-from qcompiler.rewriting.writer import Results, Rule, Writer, given, rank_of
+from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 _ACTIVATION_ATTRIBUTES: dict[str, tuple[tuple[str, float], ...]] = {
     "LeakyRelu": (("alpha", 0.01),), "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)), "Elu": (("alpha", 1.0),),

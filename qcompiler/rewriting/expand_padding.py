@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of
-from qcompiler.rewriting.writer import Results, Writer, rank_of
+from qcompiler.rewriting.node_writer import Results, Writer, rank_of
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 

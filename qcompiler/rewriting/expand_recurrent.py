@@ -15,7 +15,7 @@ import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of, producer
 from qcompiler.graph.operators import MOVEMENT
-from qcompiler.rewriting.writer import Results, Writer, given
+from qcompiler.rewriting.node_writer import Results, Writer, given
 
 _STATES = (5, 6)
 _PEEPHOLES = 7

@@ -13,7 +13,7 @@ import numpy as np
 from qcompiler.graph.ir import Node, Tensor, constant_of
 from qcompiler.rewriting.expand_padding import explicit_padding
 from qcompiler.rewriting.expand_recurrent import recurrent
-from qcompiler.rewriting.writer import Results, Rule, Writer, given, rank_of
+from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 _NORM_EPSILON = 1e-9
 """What ONNX's MeanVarianceNormalization adds to the deviation."""

@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from qcompiler.graph.runner import Runner
 from qcompiler.onnx_io.importer import load_graph
-from tests.judged import FORMS, compiled, decibels
+from tests.lowering.judged import FORMS, compiled, decibels
 
 MODELS = {
     "mlp": (

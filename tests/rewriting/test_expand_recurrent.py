@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from qcompiler.errors import UnsupportedError
-from tests.judged import FORMS, compiled
+from tests.lowering.judged import FORMS, compiled
 
 HIDDEN, INPUTS = 6, 5
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

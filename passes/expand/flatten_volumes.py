@@ -18,7 +18,7 @@ import numpy as np
 from ...graph.ir import Graph, Node, Tensor, constant_of, names_in
 from ...pass_base import Context, Pass
 from ...rewriting.match import standard
-from ...rewriting.writer import Results, Writer, given, rank_of
+from ...rewriting.node_writer import Results, Writer, given, rank_of
 from ...shapes.infer import annotate
 
 _VOLUME = 5

@@ -14,8 +14,8 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
-from qcompiler.passes.normalize.flatten_volumes import FlattenVolumes
-from tests.judged import FORMS, compiled
+from qcompiler.passes.expand.flatten_volumes import FlattenVolumes
+from tests.lowering.judged import FORMS, compiled
 
 
 def model_of(body: str, sizes: str, **arrays: Any) -> onnx.ModelProto:

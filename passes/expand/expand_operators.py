@@ -18,7 +18,7 @@ from ...pass_base import Context, Pass
 from ...rewriting.expand_attention import ATTENTION
 from ...rewriting.expand_fused import FUSED
 from ...rewriting.expand_standard import STANDARD
-from ...rewriting.writer import Rule, Writer
+from ...rewriting.node_writer import Rule, Writer
 from ...shapes.infer import annotate
 
 _OPSET = 20

@@ -8,7 +8,7 @@ import pytest
 
 from qcompiler.api import Options, compile
 from qcompiler.graph.ir import Constant
-from tests.judged import compiled
+from tests.lowering.judged import compiled
 
 WIDTH, READERS = 48, 4
 
