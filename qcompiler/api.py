@@ -59,7 +59,7 @@ class Options:
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
-        block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
+        block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
     """
 
     level: int = 2

@@ -46,14 +46,17 @@ LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 IN_TURN_FROM = 2
 """Effort from which convolutions of few bits are fitted one after the other, to what the layers before really give."""
 
-LONGEST_ROW, MOMENTS_MB = 1200, 32
-"""With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
+LONGEST_ROW = 1200
+"""At 8 bits, layers with a longer reduction (K) are rounded to nearest: GPTQ gains little there."""
+
+MOMENTS_MB = 32
+"""Gram matrices held at once at 8 bits, in megabytes."""
 
 TABLE_BITS = 4
-"""Most bits below 8 with which a table whose rows have scales of their own leaves packed."""
+"""Widest weight (bits) at which a table with per-row scales is still stored bit-packed."""
 
 BUNDLE_ERROR = SnnkBundle.error
-"""Error that blocks which are replaced, and the outputs, may have where the user names none."""
+"""Default of --bundle-error: squared relative error allowed per replaced block and at the outputs."""
 
 Passes = tuple[Pass, ...]
 
@@ -66,7 +69,7 @@ class Preset:
         level: effort, 0 to 3.
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
         weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget``, ``latency_budget`` or ``max_loss`` (see `AllocateBits`).
-        block: products of a row that have a scale of their own, 32, 64 or 128; 0: all of them have one.
+        block: weights along K that share one scale: 32, 64 or 128; 0: one scale per output channel.
         activations: one of `ACTIVATIONS`; with 4 bits inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
         avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.

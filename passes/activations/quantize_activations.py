@@ -19,7 +19,7 @@ from ...calibration.collect import HUGE, collect_ranges, input_values, observe
 from ...calibration.observers import ObserverName, Range, affine_grid
 from ...calibration.reach import reached
 from ...calibration.softmax_floor import softmax_floors
-from ...feeds.sources import Source, synthetic_source
+from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
 from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
 from ...graph.placement import Group, Placement, place
@@ -121,7 +121,7 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
         placement = place(graph, kinds, leave_exact=self.leave_exact)
         for node, reason in placement.left_float:

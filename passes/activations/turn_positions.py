@@ -19,9 +19,10 @@ import numpy as np
 import onnx
 
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, names_in, unique_name
+from ...graph.operators import MOVEMENT
 from ...graph.placement import TURN
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, Array, made_by, standard
+from ...rewriting.match import Array, made_by, standard
 
 _MOVES = (*MOVEMENT, "Concat")
 _INT32, _INT64, _FLOAT = (int(getattr(onnx.TensorProto, name)) for name in ("INT32", "INT64", "FLOAT"))

@@ -23,8 +23,9 @@ import numpy as np
 
 from ...graph.exactness import passes_to_softmax, reaches_only_softmax
 from ...graph.ir import Graph, Node, Tensor, constant_of, consumers
+from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, made_by, new_constant, rename, standard
+from ...rewriting.match import made_by, new_constant, rename, standard
 
 UNDERFLOW = 104.0
 """exp(-104) is 0.0 in float32."""

@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Graph, Node, Tensor, Variable, constant_of, names_in, unique_name
+from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, insert_before, made_by, new_constant, scalar_of, standard
+from ...rewriting.match import insert_before, made_by, new_constant, scalar_of, standard
 from ...shapes.infer import infer_shapes
 from .clamp_attention_mask import is_integral
 

@@ -307,3 +307,8 @@ def _samples(archive: zipfile.ZipFile, entry: str) -> Iterator[NDArray[Any]]:
             if len(data) != size:
                 raise ValueError(f"'{entry}' is truncated")
             yield np.frombuffer(data, dtype).reshape(shape[1:])
+
+
+def feeds_of(graph: Graph, ctx: Context) -> Iterable[Feed]:
+    """The calibration feeds; where there are none, feeds made up from the graph."""
+    return ctx.data if ctx.data is not None else synthetic_source(graph, ctx)

@@ -2,7 +2,7 @@
 
 Three kinds of quantized operators:
 
-- *layers* multiply and accumulate (`layers.py` knows their weights and biases);
+- *layers* multiply and accumulate (`products.py` knows their weights and biases);
 - *movers* rearrange codes: the grid before and behind them is one and the same;
 - the rest reads codes of any grid and writes codes of another.
 
@@ -19,47 +19,18 @@ import numpy as np
 from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
+from qcompiler.graph.operators import MAY_BE_INFINITE, MOVERS, OPERATORS
 from qcompiler.graph.value_kinds import Value
 
-__all__ = ["MOVERS", "TURN", "Group", "Placement", "UnionFind", "place"]
+__all__ = ["TURN", "Group", "Placement", "UnionFind", "operand_slots", "place"]
 
 TURN = np.float32(2 * np.pi / 2**32)
 """Radians of a step of an integer phase: its 32 bits are one turn."""
-
-MOVERS = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape",
-    "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})
-"""Operators whose first input and outputs are on one grid."""
-
-UNARIES = frozenset({
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "Neg", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign",
-    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
-})
-"""Functions of one element: a table in the machine."""
-
-_FIRST = (0,)
-_BOTH = (0, 1)
-OPERANDS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(MOVERS | UNARIES, _FIRST),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu"), _BOTH),
-    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"), _BOTH),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "LRN", "ReduceMean", "ReduceSum", "Softmax", "ArgMax"), _FIRST),
-    **dict.fromkeys(("LayerNormalization", "InstanceNormalization"), _FIRST),
-    **dict.fromkeys(("Conv", "ConvTranspose"), _FIRST),
-    "Gemm": _FIRST, "MatMul": _BOTH, "Where": (1, 2), "Cast": (), "LSTM": (0, 5, 6), "GRU": (0, 5),
-}
-"""Positions of the inputs that are codes; Concat takes all of its inputs."""
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
 _COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
-_MAY_BE_INFINITE = MOVERS | frozenset({
-    "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow",
-})
-"""Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
 
 
 @dataclass
@@ -151,9 +122,13 @@ def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact
     return result
 
 
+def _codes(op: str) -> tuple[int, ...] | None:
+    return OPERATORS[op].codes if op in OPERATORS else None
+
+
 def operand_slots(node: Node) -> tuple[int, ...]:
     """Positions of the float inputs of a quantized node that are codes, weights excluded."""
-    slots = tuple(range(len(node.inputs))) if node.op == "Concat" else OPERANDS.get(node.op, ())
+    slots = tuple(range(len(node.inputs))) if node.op == "Concat" else _codes(node.op) or ()
     weights = weight_slots(node)
     return tuple(i for i in slots if i < len(node.inputs) and i not in weights and is_float(node.inputs[i]) and node.inputs[i].name)
 
@@ -167,7 +142,7 @@ def _refusal(node: Node) -> str | None:
         return None
     if node.domain not in STANDARD_DOMAINS:
         return f"domain '{node.domain}' is unknown"
-    if node.op not in OPERANDS and node.op != "Concat":
+    if _codes(node.op) is None:
         return "no integer form of this operator"
     other = next((tensor for tensor in floats if tensor.dtype != np.float32), None)
     if other is not None:
@@ -209,7 +184,7 @@ def _examined_for_infinity(graph: Graph) -> set[int]:
         if id(node) not in found:
             found.add(id(node))
             sources = [producer(tensor) for tensor in node.inputs if is_float(tensor)]
-            pending += [source for source in sources if source is not None and source.op in _MAY_BE_INFINITE]
+            pending += [source for source in sources if source is not None and source.op in MAY_BE_INFINITE]
     return found
 
 

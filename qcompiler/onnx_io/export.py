@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from qcompiler.errors import ExportError, OptionError
+from qcompiler.errors import ExportError, OptionError, one_line
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.graph.runner import ORT_ERRORS, light_model
 from qcompiler.onnx_io import opset, packed_constants, schema
@@ -53,7 +53,7 @@ def to_model(graph: Graph, *, pack: bool = True) -> onnx.ModelProto:
     model, weights = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
     refusal = _refusal(model, full=False)
     if refusal is not None:
-        raise ExportError(f"the compiled graph is not a valid model: {_one_line(refusal)}")
+        raise ExportError(f"the compiled graph is not a valid model: {one_line(refusal)}")
     return _filled(model, weights)
 
 
@@ -80,10 +80,6 @@ def _filled(light: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx
             tensor.ClearField("data_location")
             tensor.raw_data = weights[tensor.name].tobytes()
     return light
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
@@ -214,7 +210,7 @@ def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ..
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, dict(feed)), strict=True))
     except ORT_ERRORS as error:
-        raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {_one_line(error)}") from error
+        raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {one_line(error)}") from error
     for name, result in results.items():
         if isinstance(result, np.ndarray) and result.dtype.kind == "f" and not np.isfinite(result).all():
             raise ExportError(f"output '{name}' of the compiled model is not finite on the given feed, so it was not written")

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
 from qcompiler.graph.layers import layer_macs
+from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.runner import Runner
-from qcompiler.graph.verify import LAYERS
 from qcompiler.records import LayerError
 
 Values = Mapping[str, NDArray[Any]]
-COMPARED = frozenset({*LAYERS, "LSTM", "GRU", "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
+COMPARED = frozenset({*LAYERS, *RECURRENT, "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
 """Operators whose outputs `layer_errors` compares."""
 SAME_DB = 200.0
 """SQNR that stands for "no difference at all"."""

@@ -43,7 +43,7 @@ class Bound:
         kinds: uint8 of the same shape; Source.BUFFER, CONSTANT or ABSENT for operands, LITERAL for numbers.
         offsets, sizes: bytes, by buffer.
         arena_bytes: size of the arena without scratch memory.
-        scratch_bytes: what the hungriest kernel needs besides.
+        scratch_bytes: largest scratch of any instruction, in bytes.
         peak_lower_bound: largest sum of the sizes of buffers alive at one instruction; no plan can be smaller.
         last_writers: for each instruction the buffers that it is the last to write.
     """

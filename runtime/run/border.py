@@ -100,6 +100,7 @@ class Border:
         for row, crossing in zip(table, crossings, strict=True):
             row[:7] = crossing.row(addresses)
         self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
+        self._output_names = frozenset(crossing.port.name for crossing in self._outputs)
         self._table = table.reshape(-1).data
         self.inputs = address_of(table), len(self._inputs)
         self.outputs = self.inputs[0] + len(self._inputs) * table.strides[0], len(self._outputs)
@@ -120,20 +121,31 @@ class Border:
         """The name of an input."""
         return self._inputs[index].port.name
 
-    def results(self) -> dict[str, Array]:
-        """Arrays for the next outputs."""
+    def results(self, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Arrays for the next outputs: those that are given, by name, and new ones.
+
+        Raises:
+            FeedError: a given array has an unknown name, or cannot take the output.
+        """
+        for name in out or ():
+            if name not in self._output_names:
+                raise FeedError(f"unknown output '{name}'; the program has {sorted(self._output_names)}")
         position, results = len(self._inputs) * BORDER_WIDTH + 1, {}
         for crossing in self._outputs:
-            array = np.empty(crossing.shape, crossing.outside)
+            array = crossing.taken(out) if out else np.empty(crossing.shape, crossing.outside)
             results[crossing.port.name] = array
             self._table[position] = address_of(array)
             position += BORDER_WIDTH
         return results
 
-    def finish(self, results: dict[str, Array]) -> dict[str, Array]:
-        """The outputs as the caller sees them, when `results` has been filled."""
+    def finish(self, results: dict[str, Array], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """The outputs as the caller sees them, when `results` has been filled; ``out`` as for `results`."""
         for crossing in self._narrow:
-            results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
+            name, narrow = crossing.port.name, results[crossing.port.name].astype(crossing.port.dtype)
+            if out and name in out:
+                np.copyto(out[name], narrow)
+                narrow = out[name]
+            results[name] = narrow
         return results
 
 
@@ -154,6 +166,17 @@ class _Crossing:
             self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
         else:
             self._kind = BORDER_COPY_OUT if plain else BORDER_DOUBLE_OUT if wide else BORDER_SINGLE_OUT
+
+    def taken(self, out: Mapping[str, Array]) -> Array:
+        """The array into which the compiled loop writes this output."""
+        array = out.get(self.port.name)
+        if array is None:
+            return np.empty(self.shape, self.outside)
+        good = isinstance(array, np.ndarray) and (array.dtype, array.shape) == (np.dtype(self.port.dtype), self.shape)
+        if not good or not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
+            wanted = f"{self.port.dtype}{list(self.shape)}"
+            raise FeedError(f"the array for output '{self.port.name}' must be a contiguous one of {wanted} that can be written")
+        return array if self.outside == array.dtype else np.empty(self.shape, self.outside)
 
     def row(self, addresses: Sequence[int]) -> list[int]:
         """A row of the table; the address outside is filled in at each run."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qcompiler.lowering.to_machine import elementwise, layers, movers, reductions, resize
+from qcompiler.lowering.to_machine import elementwise, movers, products, reductions, resize
 from qcompiler.lowering.to_machine.emitter import Emit
 from qcompiler.lowering.to_machine.recurrent import emit_recurrent
 
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,
-    "Conv": layers.emit_conv, "ConvTranspose": layers.emit_conv_transpose, "Gemm": layers.emit_gemm, "MatMul": layers.emit_matmul,
+    "Conv": products.emit_conv, "ConvTranspose": products.emit_conv_transpose, "Gemm": products.emit_gemm, "MatMul": products.emit_matmul,
     "Table": elementwise.emit_table, "PiecewiseLinear": elementwise.emit_piecewise,
     "Cast": elementwise.emit_cast, "Compare": elementwise.emit_compare,
     **dict.fromkeys(("Requantize", "QuantizeInteger"), elementwise.emit_requantize),
