@@ -42,7 +42,7 @@ ALLOWED: Mapping[str, str] = {
     "solvers": "grids linear_algebra",
     # the graph
     "graph": "errors",
-    "shapes": "graph",
+    "shapes": "errors graph",
     "rewriting": "graph",
     "pass_base": "graph grids records",
     "onnx_io": "errors graph grids shapes version runtime/program",
@@ -64,6 +64,7 @@ ALLOWED: Mapping[str, str] = {
         "runtime runtime/binding runtime/instructions"
     ),
     # passes
+    "passes/expand": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records rewriting",
@@ -74,11 +75,12 @@ ALLOWED: Mapping[str, str] = {
     # what drives them
     "manager": "errors graph pass_base records",
     "pipeline": (
-        "errors graph pass_base passes/activations passes/correct passes/equalize passes/lower passes/normalize passes/replace passes/weights"
+        "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
+        "passes/lower passes/normalize passes/replace passes/weights"
     ),
     "presets": "errors pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
     "report": "graph records",
-    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime",
+    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
     "cli": "api commands errors report runtime/errors",
     "qcompiler": "api pass_base pipeline version",

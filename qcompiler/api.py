@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any, Literal
 import onnx
 
 from qcompiler import lowering
-from qcompiler.errors import OptionError, UnsupportedError
+from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
 from qcompiler.feeds.sources import Source, open_source, synthetic_source
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
-from qcompiler.graph.runner import Runner
+from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
@@ -28,6 +28,8 @@ from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.runtime import Program, Session
+from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
+from qcompiler.shapes.seen_types import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
@@ -36,6 +38,10 @@ CHECK_FEEDS = 8
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
+
+
+MOSTLY_FLOAT = 0.5
+"""A result with a smaller share of integer multiply-accumulates is reported with a warning, before anything else."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Options:
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
+        dims: sizes of the model's symbolic dimensions: ``batch=1`` fixes one, ``length=1..512`` bounds it.
         block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
     """
 
@@ -78,6 +85,7 @@ class Options:
     block: int = 0
     latency_budget: float | None = None
     latency_costs: str | None = None
+    dims: tuple[str, ...] = ()
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
@@ -203,13 +211,14 @@ def compile(
     start = time.perf_counter()
     graph = load_graph(model)
     few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
-    ctx = Context(seed=options.seed, on_step=on_step)
+    refuse_unknown_operators(graph)
+    sizes = parse_sizes(options.dims)
+    fix_sizes(graph, sizes)
+    ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    feeds = list(islice(source, CHECK_FEEDS))
-    reference = Runner(graph)
-    expected = [reference.run(feed) for feed in feeds]
-    del reference
+    feeds, expected = _references(graph, source, sizes)
+    complete_types(graph, feeds[0])
     ctx.data = on_data(source)
     exact = list(takewhile(lambda step: step.exact, pipeline.passes))
     proof = feeds[0] if options.verify else None
@@ -225,6 +234,22 @@ def compile(
     return result
 
 
+def _references(graph: Graph, source: Source, sizes: Sizes) -> tuple[list[Feed], list[measure.Values]]:
+    """The feeds on which results are compared, and the float model's outputs on them."""
+    feeds = list(islice(source, CHECK_FEEDS))
+    for feed in feeds:
+        check_sizes(graph, feed, sizes)
+    reference = Runner(graph)
+    try:
+        return feeds, [reference.run(feed) for feed in feeds]
+    except ModelError as error:
+        if not source.made_up:
+            raise
+        symbols = dict.fromkeys(size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str))
+        hint = f", or sizes with --dim NAME=SIZE ({', '.join(symbols)})" if symbols else ""
+        raise DataError(f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}") from error
+
+
 def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
     report, feeds = result.report, result.feeds
     report.output_sqnr_db = measure.output_sqnr(expected, Runner(result.graph).run, feeds)
@@ -234,11 +259,20 @@ def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
                 f"output '{name}' is only {value:.1f} dB above its quantization error, so its accuracy has probably collapsed: see the worst layers; "
                 "calibrate with real feeds (--calib), let more tensors have 16 bits (--widen), or compile for the machine (.qprog)"
             )
-    total, integer = measure.macs(result.graph, feeds[0])
+    total, integer, others = measure.macs(result.graph, feeds[0], {node.node for node in report.left_float})
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None
+    report.left_float = [replace(node, share=others.get(node.node, 0) / total) for node in report.left_float] if total else report.left_float
+    if total and integer < MOSTLY_FLOAT * total:
+        report.warnings.insert(0, _mostly_float(report, integer / total))
     report.figures["out_bytes"] = measure.weight_bytes(result.graph)
     report.figures["peak_memory_bytes"] = measure.peak_memory_bytes()
+
+
+def _mostly_float(report: Report, share: float) -> str:
+    worst = max(report.left_float, key=lambda node: node.share or 0.0, default=None)
+    why = f"; most of the rest is in '{worst.node}' ({worst.op}): {worst.reason}" if worst is not None and worst.share else ""
+    return f"only {100 * share:.0f} % of all multiply-accumulates are integer in the result{why}"
 
 
 def describe_program(result: Compiled) -> None:

@@ -8,7 +8,7 @@ since clipped logits tie.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -16,12 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from ...activations.reach import reached
-from ...calibration.collect import HUGE, collect_ranges, input_values, observe
+from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
 from ...calibration.observers import ObserverName, Range, affine_grid
 from ...calibration.softmax_floor import softmax_floors
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
-from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
+from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, insert_qdq, names_in
 from ...graph.placement import Group, Placement, place
 from ...graph.value_kinds import DATA, Value, mask_candidates, mask_inputs, value_kinds
 from ...pass_base import Context, Pass
@@ -75,12 +75,25 @@ def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
     return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else {})
 
 
+def _placed(graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool) -> tuple[Placement, Statistics | None]:
+    """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
+    empty: list[str] = []
+    while True:
+        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty)
+        names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
+        if not placement.groups:
+            return placement, None
+        statistics = collect_ranges(graph, names, data, softmax_axes(graph.nodes))
+        if set(statistics.empty) <= set(empty):
+            return placement, statistics
+        empty += statistics.empty
+
+
 def _ranges(
-    graph: Graph, placement: Placement, kinds: Mapping[str, Value], data: Iterable[Feed], observer: ObserverName, ctx: Context
+    graph: Graph, placement: Placement, statistics: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed], observer: ObserverName,
+    ctx: Context,
 ) -> list[Range]:
     """What each group's grid should cover."""
-    variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
     if statistics.nan:
         ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
     left_float = {id(node) for node, _ in placement.left_float}
@@ -123,16 +136,17 @@ class QuantizeActivations(Pass):
             return False
         data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
-        placement = place(graph, kinds, leave_exact=self.leave_exact)
+        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
-        if not placement.groups:
+        if statistics is None:
             return False
+        kinds |= dict.fromkeys(statistics.empty, DATA)  # what has no element reaches no further than was seen
         if not self.leave_exact:
             _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, kinds, data, self.observer, ctx), strict=True):
+        for group, extent in zip(placement.groups, _ranges(graph, placement, statistics, kinds, data, self.observer, ctx), strict=True):
             open_ended = group.open_ended or (made_up and not group.unit_range and _has_output(group, graph))
             measured = grid_for(extent, HEADROOM if open_ended else MEAN_HEADROOM if group.wide else 0.0)
             spec = QuantSpec.per_tensor(group.step, 0, np.int16) if group.step else measured

@@ -40,12 +40,14 @@ class Statistics:
         row_maxima: by name of a Softmax input, its smallest row maximum (rows that are masked altogether left out).
         elements: by tensor name, its largest number of elements.
         nan: names of tensors that held NaN.
+        empty: names of tensors that had no element on some feed.
     """
 
     ranges: dict[str, Range]
     row_maxima: dict[str, float]
     elements: dict[str, int]
     nan: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None) -> Statistics:
@@ -59,6 +61,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
     rows = dict.fromkeys(axes, (np.inf, np.inf))
     nan: set[str] = set()
+    without_elements: set[str] = set()
     empty = True
     for feed in data:
         empty = False
@@ -66,6 +69,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
         low, high, size = (np.array(values[k * len(names):(k + 1) * len(names)], np.float64).reshape(-1) for k in range(3))
         undefined = np.isnan(low) | np.isnan(high)
         nan.update(name for name, bad in zip(names, undefined, strict=True) if bad)
+        without_elements.update(name for name, count in zip(names, size, strict=True) if count == 0)
         lows = np.minimum(lows, np.where(undefined, -np.inf, low))
         highs, sizes = np.maximum(highs, np.where(undefined, np.inf, high)), np.maximum(sizes, size.astype(np.int64))
         for name, maxima in zip(axes, values[3 * len(names):], strict=True):
@@ -74,7 +78,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
         raise DataError("the calibration set is empty; give at least one feed")
     ranges = {name: Range(float(a), float(b)) if a <= b else Range(0.0, 0.0) for name, a, b in zip(names, lows, highs, strict=True)}
     row_maxima = {name: live if np.isfinite(live) else every for name, (live, every) in rows.items()}
-    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)), sorted(nan))
+    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)), sorted(nan), sorted(without_elements))
 
 
 def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> Runner:

@@ -24,13 +24,13 @@ def emit_quantize(emitter: Emitter, node: Node) -> None:
     """A float input, quantized at the border."""
     view = emitter.new(node.outputs[0])
     scale, zero = float(node.attrs["scale"]), int(node.attrs["zp"])
-    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), np.float32, emitter.nested(view.shape), scale, zero)
+    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), node.inputs[0].dtype, emitter.nested(view.shape), scale, zero)
 
 
 def emit_dequantize(emitter: Emitter, node: Node) -> None:
     """A float output, dequantized at the border."""
     scale, zero = float(node.attrs["scale"]), int(node.attrs["zp"])
-    _emit_output(emitter, node, np.float32, scale, zero)
+    _emit_output(emitter, node, node.outputs[0].dtype, scale, zero)
 
 
 def emit_identity(emitter: Emitter, node: Node) -> None:

@@ -18,7 +18,9 @@ _WIDENED = ("Pad", "Expand", "Tile")
 def write_quantize(writer: OnnxWriter, node: Node) -> None:
     """The border: QuantizeLinear."""
     zero = np.asarray(int(node.attrs["zp"]), str(node.attrs["dtype"]))
-    inputs = [writer.tensor(node.inputs[0]), np.float32(node.attrs["scale"]).reshape(()), zero]
+    source = writer.tensor(node.inputs[0])
+    real = source if source.dtype == np.float32 else writer.cast(source, np.float32)
+    inputs = [real, np.float32(node.attrs["scale"]).reshape(()), zero]
     writer.finish(node.outputs[0], writer.emit("QuantizeLinear", inputs, zero.dtype))
 
 
@@ -26,7 +28,8 @@ def write_dequantize(writer: OnnxWriter, node: Node) -> None:
     """The border: DequantizeLinear."""
     codes = writer.tensor(node.inputs[0])
     inputs = [codes, np.float32(node.attrs["scale"]).reshape(()), np.asarray(int(node.attrs["zp"]), codes.dtype)]
-    writer.finish(node.outputs[0], writer.emit("DequantizeLinear", inputs, np.float32))
+    real, dtype = writer.emit("DequantizeLinear", inputs, np.float32), node.outputs[0].dtype
+    writer.finish(node.outputs[0], real if dtype == np.float32 else writer.cast(real, dtype))
 
 
 def write_quantize_integer(writer: OnnxWriter, node: Node) -> None:
