@@ -15,12 +15,15 @@ import networkx as nx
 from docs.house import ALLOWED, ROOT, SOURCES, edges, room
 
 PAGE = ROOT / "docs" / "architecture.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+_BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("commands", ("cli", "commands", "qcompiler", "api", "report")),
+    ("old names", ("ir", "runner")),
     ("order of passes", ("presets", "pipeline", "manager")),
     ("passes", ("passes/normalize", "passes/replace", "passes/equalize", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
-    ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "feeds")),
+    ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "feeds")),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     ("mathematics and data", ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors")),
@@ -138,10 +141,30 @@ An arrow says *imports*. Where one room reaches another by way of others, no arr
 """
 
 
+def floors() -> str:
+    """The rooms by floor, as plain text."""
+    width = max(len(title) for title, _ in FLOORS)
+    return "\n".join(("```", *(f"{title:{width}}  {'  '.join(rooms)}" for title, rooms in FLOORS), "```", ""))
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md with the rooms by floor as they are.
+
+    Raises:
+        ValueError: the file has lost the marks between which they are.
+    """
+    before, begin, rest = CONTRIBUTING.read_text(encoding="utf8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{CONTRIBUTING.name} lacks the marks {_BEGIN.strip()} and {_END}")
+    return f"{before}{begin}{floors()}{end}{after}"
+
+
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(), encoding="utf8")
-    sys.stdout.write(f"{PAGE.relative_to(ROOT)}\n")
+    """Write the page, and the rooms into CONTRIBUTING.md."""
+    for path, text in ((PAGE, page()), (CONTRIBUTING, contributing())):
+        path.write_text(text, encoding="utf8")
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
 
 
 if __name__ == "__main__":

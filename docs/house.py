@@ -54,10 +54,11 @@ ALLOWED: Mapping[str, str] = {
     "lowering": "graph lowering/core lowering/rules lowering/to_machine lowering/to_onnx runtime",
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
-    "calibration": "errors feeds graph grids pass_base records solvers linear_algebra",
+    "losses": "errors graph",
+    "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
     "activations": "calibration graph lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
-    "replacement": "calibration equivalence errors feeds graph lowering pass_base records runtime linear_algebra",
+    "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime linear_algebra",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
         "runtime runtime/binding runtime/instructions"
@@ -67,8 +68,8 @@ ALLOWED: Mapping[str, str] = {
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records rewriting",
-    "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
-    "passes/correct": "calibration feeds graph pass_base",
+    "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
+    "passes/correct": "losses calibration feeds graph pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
@@ -83,6 +84,9 @@ ALLOWED: Mapping[str, str] = {
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
     "cli": "api commands errors report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
+    # old names, for passes of other packages
+    "ir": "graph",
+    "runner": "graph",
 }
 """For each room, those that it may import, with all imports counted, inside functions too. In the order in which they build on each other."""
 

@@ -176,14 +176,9 @@ def load(model: Model) -> Graph:
 def check_output(path: str | os.PathLike[str], *, force: bool) -> Path:
     """The path, if a result may be written there; OptionError otherwise."""
     target = Path(path)
-    if target.is_dir():
-        raise OptionError(f"-o {target}: is a folder; name a file ending in .onnx or .qprog")
-    if target.suffix not in (".onnx", ".qprog"):
+    if not target.is_dir() and target.suffix not in (".onnx", ".qprog"):
         raise OptionError(f"-o {target}: must end in .onnx (for any runtime) or .qprog (for the integer machine)")
-    if not target.parent.is_dir():
-        raise OptionError(f"-o {target}: folder '{target.parent}' does not exist; create it first")
-    if target.exists() and not force:
-        raise OptionError(f"-o {target}: exists; add --force to replace it")
+    export.check_target(target, force=force, option="-o")
     return target
 
 

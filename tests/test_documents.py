@@ -53,4 +53,5 @@ def test_the_readmes_options_exist(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_the_page_of_the_architecture_is_that_of_the_code() -> None:
     assert architecture.PAGE.read_text(encoding="utf8") == architecture.page(), "stale: make docs"
+    assert architecture.CONTRIBUTING.read_text(encoding="utf8") == architecture.contributing(), "stale: make docs"
     assert sorted(name for _, names in architecture.FLOORS for name in names) == sorted(ALLOWED)

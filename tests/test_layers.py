@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -95,8 +96,10 @@ MOST_FILES, MOST_LINES = 18, 400
 CODE = ("qcompiler", "passes", "runtime", "tests", "models", "benchmarks", "examples", "docs")
 PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
 """Rooms with one file for each kind of operators, of the same name in all of them."""
+OLD_NAMES = {"ir", "runner"}
+"""Modules of the root that only lead to where their content is now."""
 OF_SEVERAL = {
-    "": {"compiled_models", "documents", "layers", "packaging", "small_layers", "exact_values"},
+    "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
@@ -128,7 +131,8 @@ def test_no_module_name_occurs_twice(package: str) -> None:
     rooms: dict[str, set[str]] = {}
     for path in files(package):
         folder = path.parent.relative_to(package).as_posix()
-        rooms.setdefault(path.stem, set()).add("lowering/*" if folder in PARALLEL else folder)
+        if folder != "." or path.stem not in OLD_NAMES:
+            rooms.setdefault(path.stem, set()).add("lowering/*" if folder in PARALLEL else folder)
     assert {name: places for name, places in rooms.items() if len(places) > 1 and name != "__init__"} == {}
 
 
@@ -190,3 +194,12 @@ def test_importing_the_compiler_loads_no_library_that_only_some_passes_need() ->
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
     assert "qcompiler.pipeline" in loaded
     assert not loaded & {"numba", "llvmlite", "scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "matplotlib", "distributed"}
+
+
+@pytest.mark.parametrize("name", ["ir", "runner"])
+def test_old_names_say_the_new_ones(name: str) -> None:
+    sys.modules.pop(f"qcompiler.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"qcompiler.graph.{name}"):
+        old = importlib.import_module(f"qcompiler.{name}")
+    new = importlib.import_module(f"qcompiler.graph.{name}")
+    assert {key for key in new.__all__ if getattr(old, key) is not getattr(new, key)} == set()

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.tools.arguments import task_of
 from models.task import Feed
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.sources import open_source
 from qcompiler.graph.ir import Graph, copy_of
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.manager import Manager
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context

@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...activations.reach import reached
 from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
 from ...calibration.observers import ObserverName, Range, affine_grid
-from ...calibration.reach import reached
 from ...calibration.softmax_floor import softmax_floors
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled

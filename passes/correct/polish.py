@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.gate import take_if_better
-from ...calibration.network_loss import NetworkLoss
 from ...calibration.spsa import Spsa
 from ...calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
 from ...feeds.selection import split_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, copy_of, names_in
 from ...graph.layers import Layer, find_layers
+from ...losses.network_loss import NetworkLoss
 from ...pass_base import Context, Pass
 from .tune_statistics import apply_tuning, tunable
 

@@ -20,8 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.gram import layer_inputs
-from ...calibration.network_loss import NetworkLoss
-from ...calibration.output_loss import OUTPUT_LOSSES
 from ...calibration.patches import as_matrix
 from ...calibration.weight_sensitivity import BATCH, OutputErrors, RoundedWeight, round_weight, with_weights
 from ...errors import OptionError
@@ -31,6 +29,8 @@ from ...graph.ir import Constant, Feed, Graph, quantized_source, spec_of
 from ...graph.layers import Layer, find_layers
 from ...grids import LARGEST_LEVEL, GridFamily, grid_label, grid_named
 from ...linear_algebra import gram
+from ...losses.network_loss import NetworkLoss
+from ...losses.output_loss import OUTPUT_LOSSES
 from ...onnx_io.packed_constants import stored_bytes
 from ...pass_base import Context, Pass
 from ...records import AllocatedTime, Allocation, Candidate, LayerBits

@@ -36,7 +36,7 @@ class ChooseGrid(Pass):
 
     Attributes:
         bits: of a stored code: 2, 3, 4, 5, 6 or 8.
-        block: products along a row that share a factor, 32, 64 or 128; 0: the whole row.
+        block: weights along K that share a scale, 32, 64 or 128; 0: one scale per output channel.
         candidates: names of grids, separated by spaces; all of so many bits where it is empty.
         weighted: errors of outputs decide; False: errors of weights, without data.
     """

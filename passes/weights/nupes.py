@@ -38,7 +38,7 @@ class Nupes(Pass):
 
     Attributes:
         bits: of a code.
-        block: products along a row that share a factor, 32, 64 or 128; 0: the whole row.
+        block: weights along K that share a scale, 32, 64 or 128; 0: one scale per output channel.
         weighted: errors count as much as the inputs they meet; False needs no data.
         learn: exponents together with codes; needs ``weighted``.
     """

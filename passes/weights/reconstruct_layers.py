@@ -1,18 +1,18 @@
-"""Puts the weights of every layer on a grid so that its outputs, not its weights, change least: the layer problem, by a solver of one's choice.
+"""Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer problem of each.
 
-Every layer is fitted by itself to the inputs that it has in the float model (``inputs=float``), or, one after the other, to what the layers before
-really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.weights.retarget`. Convolutional nets gain by that;
-MiniLM errs as much either way and correlates less, and the few products of convolutional nets make no difference. So ``inputs=mixed`` treats
-them apart.
+A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs that the quantized layers
+before it give (``inputs=quantized``); the second also corrects part of their error, see `qcompiler.weights.retarget`. Convolutions gain by it. In
+MiniLM the error is the same and correlates less, and the few matrix products of convolutional networks make no difference; ``inputs=mixed`` fits
+convolutions in turn and matrix products to the float model.
 
-A solver picks scales and levels on four fifths of the calibration feeds, in a hurry; on the fifth that it did not see, its choice must beat plain
-rounding, else that is what the layer gets. That decided, it solves the layer with care on all feeds. A bias, where there is one, takes back the mean
-error.
+Scales and levels are chosen with fast solver settings on four fifths of the calibration feeds. Where the choice is no better than rounding to
+nearest on the held-out fifth, the layer is rounded to nearest. Otherwise it is solved at full effort on all feeds. The bias, if any, takes the
+mean error.
 
-The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
+The float constant behind a weight's Q/DQ pair becomes ``scale * level``, so that QuantizeLinear returns exactly the chosen levels.
 
-On a grid with blocks (``int4/64``) the factors of a row's blocks are chosen first, then levels under them. Blocks run along the products of a row,
-those of convolutions tap by tap; a row of no more products than a block is one without, and so is a layer that loses less without on the fifth.
+On a grid with blocks (``int4/64``) the scales of the blocks are chosen before the levels. Blocks run along the reduction axis K, those of
+convolutions tap by tap. A layer has no blocks where K is no longer than one, or where it loses less without them on the held-out fifth.
 """
 
 from __future__ import annotations

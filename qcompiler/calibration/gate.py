@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.graph.ir import Feed, Graph
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.pass_base import Context
 from qcompiler.records import Tuning
 

@@ -39,7 +39,7 @@ def from_matrix(layer: Layer, matrix: Array) -> Array:
 
 
 def taps_first(layer: Layer) -> NDArray[np.intp]:
-    """The products of a row in the order in which the machine stores them, all input channels of one tap after the other: their indices [K]."""
+    """Indices [K] of a weight's reduction axis in the order in which the machine stores it: all input channels of one tap after the other."""
     _, products = products_of_row(layer)
     taps = math.prod(layer.values.shape[2:]) if layer.node.op == "Conv" else 1
     return np.arange(products).reshape(-1, taps).T.reshape(-1)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import LayerInputs
-from qcompiler.calibration.network_loss import SQUARED, float_outputs
-from qcompiler.calibration.output_loss import OutputLoss
 from qcompiler.calibration.patches import as_matrix, from_matrix, taps_first
 from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, copy_of, names_in, unique_name
 from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.graph.runner import Runner
 from qcompiler.grids import GridFamily
+from qcompiler.losses.network_loss import SQUARED, float_outputs
+from qcompiler.losses.output_loss import OutputLoss
 from qcompiler.solvers import Solver
 from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem, mean_error
@@ -46,7 +46,7 @@ class RoundedWeight:
     Attributes:
         levels: int8 [G, R, K].
         scale: float32 [G, R, 1].
-        block: products of a row that share a table of levels; None: all have the same one.
+        block: weights along K that share a codebook; None: one codebook for all.
         shift: float32 [C], what the bias takes back; None: the layer has no bias.
         distinct: number of levels of its grid, or of a table.
     """

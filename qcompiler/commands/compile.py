@@ -18,6 +18,7 @@ from qcompiler.api import Compiled, Options, check_output, compile, describe_pro
 from qcompiler.commands.apart import temporary_prefix
 from qcompiler.errors import OptionError
 from qcompiler.graph.ir import Graph
+from qcompiler.onnx_io.export import check_target
 from qcompiler.pass_base import Pass
 from qcompiler.records import Report
 from qcompiler.report.listing import listing
@@ -130,10 +131,7 @@ def _progress(console: Console, total: int) -> Iterator[_Advance]:
 def _check_report(path: Path | None, *, force: bool) -> None:
     if path is None:
         return
-    if path.is_dir() or not path.parent.is_dir():
-        raise OptionError(f"--report {path}: is a folder, or lies in one that does not exist; name a .json file")
-    if path.exists() and not force:
-        raise OptionError(f"--report {path}: exists; add --force to replace it")
+    check_target(path, force=force, option="--report")
 
 
 def _write_text(path: Path, text: str) -> None:

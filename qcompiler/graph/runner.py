@@ -25,6 +25,8 @@ from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Variable
 from qcompiler.graph.origin import restore_sequences
 from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
+__all__ = ["ORT_ERRORS", "PROVIDERS", "Runner", "light_model"]
+
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 """What onnxruntime raises; its errors share no base class of their own."""
 

@@ -42,7 +42,7 @@ class GridFamily(Protocol):
 
     @property
     def block(self) -> int | None:
-        """Products along a row that share a scale; None: the whole row."""
+        """Weights along K that share a scale; None: one scale per output channel."""
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """The grid for one layer's weight.
@@ -63,7 +63,7 @@ class Grid:
     Attributes:
         name: as the command line calls it.
         levels: int16 [L], ascending, with 0 among them, within [-127, 127].
-        block: products along a row that share a scale; None: the whole row.
+        block: weights along K that share a scale; None: one scale per output channel.
         exponent: that of a power grid (`power`); None for any other.
 
     Raises:

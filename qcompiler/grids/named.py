@@ -43,7 +43,7 @@ def grid_named(text: str, block: int | None = None, largest: int | None = None) 
 
     Args:
         text: the name, see `GRID_NAMES`; with ``/64`` behind it blocks of 64 products have scales of their own.
-        block: products along a row that share a scale, where the name says nothing about it; None: the whole row.
+        block: weights along K that share a scale, where the name says nothing about it; None: one scale per output channel.
         largest: largest magnitude of a level where levels are rounded fractions of it; None: `PAIR_SAFE_LEVEL` for up to 16 levels, which
             costs them next to nothing, and 127 for more.
 

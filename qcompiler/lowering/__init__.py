@@ -25,7 +25,9 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.rules.table import RULES
     from qcompiler.lowering.simplify import simplify
 
-    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up).run()))
+    quantized = prepared(graph)
+    integer = Lowering(quantized, RULES, INTEGER_RULES, looked_up).run()
+    return interpolate_tables(simplify(integer))
 
 
 def to_program(graph: Graph) -> Program:

@@ -137,7 +137,7 @@ def save(
         ExportError: the model does not load or run, or gives infinite numbers or other shapes than it should.
     """
     target = Path(path)
-    _check_target(target, force=force)
+    check_target(target, force=force)
     shapes_of = _expected_shapes(model, reference_feed) if isinstance(model, Graph) and reference_feed is not None else {}
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -150,13 +150,24 @@ def save(
         raise OptionError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _check_target(target: Path, *, force: bool) -> None:
+def check_target(target: Path, *, force: bool, option: str = "") -> None:
+    """Refuse a place where no file may be written.
+
+    Args:
+        target: path of the file.
+        force: it may exist.
+        option: of the command line that named it; "" for none.
+
+    Raises:
+        OptionError: it is a folder, its folder does not exist, or it exists without ``force``.
+    """
+    where = f"{option} {target}".lstrip()
     if target.is_dir():
-        raise OptionError(f"{target}: is a folder; name a file ending in .onnx")
+        raise OptionError(f"{where}: is a folder; name a file in it")
     if not target.parent.is_dir():
-        raise OptionError(f"{target}: folder '{target.parent}' does not exist; create it first")
+        raise OptionError(f"{where}: folder '{target.parent}' does not exist; create it first")
     if target.exists() and not force:
-        raise OptionError(f"{target}: exists; use force (--force) to replace it")
+        raise OptionError(f"{where}: exists; {'add --force' if option else 'pass force=True'} to replace it")
 
 
 def _write(model: onnx.ModelProto, path: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.selection import held_feeds, spread_feeds
 from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Feed, Graph, copy_of
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.pass_base import Context, Pass
 from qcompiler.records import Replaced
 from qcompiler.replacement.block_time import block_milliseconds, block_of

@@ -31,7 +31,7 @@ class LayerProblem:
     """A weight to be put on a grid.
 
     Attributes:
-        weight: float [G, R, K]: groups, rows (output channels of a group), products of a row.
+        weight: float [G, R, K]: groups, rows (output channels of a group), reduction length.
         gram: float [G, K, K], ``E[x xᵀ]`` of each group's inputs.
         mean: float [G, K], ``E[x]``.
         grid: where the values must lie.

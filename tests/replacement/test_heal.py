@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.graph.ir import copy_of
 from qcompiler.graph.layers import find_layers
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.pass_base import Context
 from qcompiler.replacement.heal import heal, healable
 from tests.graphs import graph_of

@@ -18,7 +18,7 @@ from numba.core.dispatcher import Dispatcher
 import qcompiler.runtime
 from qcompiler.runtime.cpu.jit import linked
 from qcompiler.runtime.instructions.opcodes import OPCODES
-from qcompiler.runtime.machine.interpreter import shared_run
+from qcompiler.runtime.machine import shared_run
 from qcompiler.runtime.run.machine_code import COMPILED, load
 from tests.runtime.programs import two_layers
 

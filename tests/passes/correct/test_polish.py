@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
 from qcompiler.feeds.selection import split_feeds
 from qcompiler.graph.ir import Constant, copy_of, names_in, read_spec, spec_of
 from qcompiler.graph.layers import add_to_bias, find_layers
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.selection import held_out
 from qcompiler.graph.ir import copy_of, read_spec
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations

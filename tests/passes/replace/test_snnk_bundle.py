@@ -7,11 +7,11 @@ import pytest
 import qcompiler
 from qcompiler import lowering
 from qcompiler.api import Options
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.selection import held_out
 from qcompiler.graph.ir import copy_of
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from qcompiler.calibration.gram import layer_inputs
-from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.calibration.weight_sensitivity import round_weight
 from qcompiler.errors import OptionError
 from qcompiler.graph.ir import copy_of, spec_of
 from qcompiler.graph.layers import find_layers
 from qcompiler.grids import grid_named
+from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.manager import Manager
 from qcompiler.onnx_io.packed_constants import coded, packed, stored_bytes
 from qcompiler.pass_base import Context

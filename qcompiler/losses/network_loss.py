@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.output_loss import OUTPUT_LOSSES, OutputLoss
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.runner import Runner
+from qcompiler.losses.output_loss import OUTPUT_LOSSES, OutputLoss
 
 __all__ = ["NetworkLoss", "float_outputs", "relative_errors"]
 

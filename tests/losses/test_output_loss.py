@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
-from qcompiler.calibration.output_loss import OUTPUT_LOSSES, is_distribution, kl_divergence
 from qcompiler.errors import OptionError
+from qcompiler.losses.output_loss import OUTPUT_LOSSES, is_distribution, kl_divergence
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (5, 7, 11)).astype(np.float32)
 NOISE = np.random.default_rng(1).normal(0, 1, LOGITS.shape).astype(np.float32)
