@@ -12,12 +12,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.sensitivity import Pair
+from ..calibration.sensitivity import Pair, set_grid
 from ..ir import Node, QuantSpec, Tensor, consumers, producer, quantized_source, read_spec, spec_of
 from ..layers import LAYERS, Layer, bias_constant, set_weight_scale
 from ..lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
 from ..placement import operand_slots
-from ._pairs import set_grid
 from .quantize_weights import bias_floor
 
 GEMMS = (*LAYERS, "LSTM", "GRU")
@@ -26,10 +25,9 @@ CODE_LIMIT = 2.0**15
 
 def wide_spec(spec: QuantSpec, source: Node | None) -> QuantSpec:
     """The int16 grid over the range of a uint8 one."""
-    scale, zero_point = float(spec.scale), int(spec.zero_point)
     if source is not None and source.op == "Softmax" and spec.same_as(QuantSpec.per_tensor(1 / 255, 0, np.uint8)):
         return QuantSpec.per_tensor(2.0**-15, 0, np.int16)
-    return QuantSpec.per_tensor(scale * max(zero_point, 255 - zero_point) / 32767, 0, np.int16)
+    return spec.widened()
 
 
 def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:

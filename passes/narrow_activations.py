@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..calibration.feeds import spread_feeds
 from ..calibration.observers import Range, affine_grid
 from ..calibration.patches import as_matrix
-from ..calibration.sensitivity import Pair, activation_units, find_pairs
+from ..calibration.sensitivity import Pair, activation_units, find_pairs, set_grid
 from ..calibration.sources import synthetic_source
 from ..ir import Constant, Graph, Node, QuantSpec, Tensor, Variable, consumers, insert_qdq, names_in, producer, unique_name
 from ..layers import Layer, find_layers
@@ -35,7 +35,6 @@ from ..pass_base import Context, Pass
 from ..placement import MOVERS
 from ..report.record import WidthChoice
 from ._layer_rows import Rows, is_rotation, least_range, sample_rows
-from ._pairs import set_grid
 from ._power_levels import least_power
 
 

@@ -1,21 +1,25 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
-Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`; what a grid covers is measured on the
-calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`. What a grid covers is what the calibration feeds show, with
+room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`calibration.intervals`). Two ranges
+come from one look at the feeds: that of the feeds everything is fitted to, which the graph gets, and that of all feeds, which `settle-ranges` puts in
+its place when the graph has been measured on the others. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
 length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
 since clipped logits tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 
-from ..calibration.collect import HUGE, collect_ranges, observe
+from ..calibration.collect import HUGE, Statistics, collect_ranges, observe
+from ..calibration.intervals import BOUNDED, Intervals, bounded_source
 from ..calibration.observers import ObserverName, Range, affine_grid
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
@@ -52,24 +56,79 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
 
 
-def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
-    ranges = [_constant_range(t, floors) if isinstance(t, Constant) else seen[t.name] for t in group.tensors]
-    return reduce(Range.join, ranges)
-
-
 def _has_output(group: Group, graph: Graph) -> bool:
     return any(tensor is output for tensor in group.tensors for output in graph.outputs)
 
 
-def _ranges(graph: Graph, placement: Placement, data: Iterable[Feed], observer: ObserverName, ctx: Context) -> list[Range]:
-    """What each group's grid should cover."""
+@dataclass(frozen=True)
+class Seen:
+    """What some feeds showed of the tensors of a float graph.
+
+    Attributes:
+        ranges: what the observer chose, by tensor name.
+        statistics: the same tensors' blocks.
+        floors: by tensor name, below which nothing matters.
+    """
+
+    ranges: Mapping[str, Range]
+    statistics: Statistics
+    floors: Mapping[str, float]
+
+    def of(self, tensor: Tensor) -> Range:
+        """The range of a tensor, with room for values not yet seen where few were."""
+        if isinstance(tensor, Constant):
+            return _constant_range(tensor, self.floors)
+        extent = self.ranges[tensor.name]
+        below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
+        return Range(extent.lo - below, extent.hi + above)
+
+
+def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
+    """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
+
+    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing it
+    is to detect must still be able to say so.
+    """
+    if group.unit_range:
+        return Range(0.0, 1.0)
+    sources = [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
+    if sources and all(node is not None and node.op in BOUNDED for node in sources):
+        return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
+    return reduce(Range.join, [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors])
+
+
+def _within(extent: Range, known: Range, seen: Range | None) -> Range:
+    """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
+    inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
+    return extent if inside.lo > inside.hi else inside if seen is None else inside.join(seen)
+
+
+def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context) -> list[Seen]:
+    """What the feeds that everything is fitted to showed, and what all feeds did."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    statistics = collect_ranges(graph, [tensor.name for tensor in variables], data, softmax_axes(graph.nodes))
-    if statistics.nan:
-        ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
-    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
-    seen = observe(graph, statistics, data, observer, floors)
-    return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
+    names, axes = [tensor.name for tensor in variables], softmax_axes(graph.nodes)
+    fitted = collect_ranges(graph, names, data, axes)
+    sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
+    if held:
+        sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
+    if sets[-1][0].nan:
+        ctx.warn(f"the calibration feeds make the tensor '{sets[-1][0].nan[0]}' NaN; its grid covers the other values")
+    found = []
+    for statistics, feeds in sets:
+        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
+        found.append(Seen(observe(graph, statistics, feeds, observer, floors), statistics, floors))
+    return found
+
+
+@dataclass(frozen=True)
+class _Chained:
+    """Feeds, and others behind them."""
+
+    first: Iterable[Feed]
+    second: Iterable[Feed]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return chain(self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -99,10 +158,13 @@ class QuantizeActivations(Pass):
             return False
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, data, self.observer, ctx), strict=True):
-            spec = grid_for(extent, open_ended=group.open_ended or (made_up and not group.unit_range and _has_output(group, graph)))
+        taken, seen, intervals = names_in(graph), _look(graph, placement, data, ctx.held, self.observer, ctx), Intervals(graph)
+        for group in placement.groups:
+            at_output = _has_output(group, graph)
+            open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
+            fitted, final = ([grid_for(group_range(group, each, intervals, at_output=at_output), open_ended=open_ended) for each in seen] * 2)[:2]
             for tensor in group.tensors:
-                insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
+                insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
+                ctx.final_grids[tensor.name] = (fitted, final)
         graph.toposort()
         return True

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..calibration.sensitivity import find_pairs
+from ..calibration.sensitivity import find_pairs, set_grid
 from ..ir import Graph, QuantSpec, names_in, read_spec
 from ..pass_base import Context, Pass
-from ._pairs import set_grid
 
 
 @dataclass(frozen=True)

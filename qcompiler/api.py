@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
 from qcompiler import export, lowering
-from qcompiler.calibration.sources import Source, open_source, synthetic_source
+from qcompiler.calibration.feeds import feeds_to_judge, spread_feeds
+from qcompiler.calibration.sources import Source, open_source, synthetic_source, without
 from qcompiler.errors import OptionError, UnsupportedError
 from qcompiler.importer import load_graph
 from qcompiler.ir import Graph, Stage, copy_of
@@ -24,15 +24,15 @@ from qcompiler.pass_base import Context, Feed, Pass
 from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.report import measure
+from qcompiler.report.columns import bounded_columns
+from qcompiler.report.cures import find_cures
+from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.record import Report
 from qcompiler.runner import Runner
 from qcompiler.runtime import Program, Session
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
-CHECK_FEEDS = 8
-"""Feeds on which the result is compared with the float model."""
-
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
 
@@ -200,40 +200,58 @@ def compile(
         QCompilerError: one of its kinds, with one line that names the culprit.
     """
     options = options or Options()
-    pipeline = options.pipeline(for_onnx=for_onnx)
+    exact, inexact, last = options.pipeline(for_onnx=for_onnx).parts()
     start = time.perf_counter()
     graph = load_graph(model)
     ctx = Context(seed=options.seed, on_step=on_step)
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    feeds = list(islice(source, CHECK_FEEDS))
-    reference = Runner(graph)
-    expected = [reference.run(feed) for feed in feeds]
-    del reference
-    ctx.data = on_data(source)
-    exact = list(takewhile(lambda step: step.exact, pipeline.passes))
-    proof = feeds[0] if options.verify else None
-    Manager(exact, proof, on_pass).run(graph, ctx)
+    judge = _set_apart(graph, on_data(source), ctx)
+    proof = judge.held[0][0] if options.verify else None
+    stage = Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
     normalized = copy_of(graph)  # tensors are copied, weights are shared
     ctx.reference = normalized
-    stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
+    stage = Manager(inexact, proof, on_pass).run(graph, ctx, stage)
+    _state(graph, judge, ctx)
+    stage = Manager(last, proof, on_pass).run(graph, ctx, stage)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, feeds, normalized)
+    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized)
     if stage != Stage.INTEGER:
-        _measure(result, expected)
+        _measure(result)
     return result
 
 
-def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
+def _set_apart(graph: Graph, source: Source, ctx: Context) -> Judge:
+    """Hold some feeds out of ``ctx.data`` for the report, with the float model's answers to them and to some of the others."""
+    places, most = feeds_to_judge(source, ctx.seed)
+    fitted = without(source, places)
+    held = spread_feeds(source, len(places), places) if places else spread_feeds(source, 1)
+    reference = Runner(graph)
+    answered = [(feed, reference.run(feed)) for feed in held]
+    few = sum(min((value.size for value in values.values()), default=0) for _, values in answered) < FEW_NUMBERS
+    others = [(feed, reference.run(feed)) for feed in spread_feeds(fitted, most if few else 0)]
+    ctx.data, ctx.held = fitted, held if places else ()
+    return Judge(answered, others, bounded_columns(graph), seen=not places)
+
+
+def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
+    """What the report says of the outputs: how far they are from the float model's on feeds that nothing was fitted to."""
+    report = ctx.report
+    report.outputs = judge.figures(Runner(graph).run)
+    report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
+    if judge.seen and not getattr(ctx.data, "made_up", False):
+        ctx.warn("there is one calibration feed, so the figures are of the feed that the ranges come from; give several to hold some out")
+    collapsed = [each for each in report.outputs if each.sqnr_db < COLLAPSED_DB]
+    cures = find_cures(graph, judge) if collapsed else {}
+    for each in collapsed:
+        cure = cures.get((each.output, each.columns), "no wider grid that was tried brings it back: see the worst layers")
+        what = f"output '{each.output}{each.columns}' is only {each.sqnr_db:.1f} dB above its quantization error"
+        ctx.warn(f"{what}, so its accuracy has probably collapsed: {cure}")
+
+
+def _measure(result: Compiled) -> None:
     report, feeds = result.report, result.feeds
-    report.output_sqnr_db = measure.output_sqnr(expected, Runner(result.graph).run, feeds)
-    for name, value in report.output_sqnr_db.items():
-        if value < COLLAPSED_DB:
-            report.warnings.append(
-                f"output '{name}' is only {value:.1f} dB above its quantization error, so its accuracy has probably collapsed: see the worst layers; "
-                "calibrate with real feeds (--calib), let more tensors have 16 bits (--widen), or compile for the machine (.qprog)"
-            )
     total, integer = measure.macs(result.graph, feeds[0])
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import takewhile
 from typing import Any, get_args, get_type_hints
 
 from qcompiler.errors import OptionError
@@ -52,6 +53,7 @@ from qcompiler.passes.rotate_inputs import RotateInputs
 from qcompiler.passes.round_tables import RoundTables
 from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.scale_salient import ScaleSalient
+from qcompiler.passes.settle_ranges import SettleRanges
 from qcompiler.passes.shift_channels import ShiftChannels
 from qcompiler.passes.sign_activations import SignActivations
 from qcompiler.passes.smooth_activations import SmoothActivations
@@ -69,8 +71,8 @@ BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
-    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
-    SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
+    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, SettleRanges,
+    ShiftChannels, SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -104,6 +106,17 @@ class Pipeline:
 
     def __str__(self) -> str:
         return ",".join(_text(step) for step in self.passes)
+
+    def parts(self) -> tuple[list[Pass], list[Pass], list[Pass]]:
+        """The exact passes in front, those behind them, and the last ones, before which the graph is measured.
+
+        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`) and write the codes that follow from them.
+        """
+        exact = list(takewhile(lambda step: step.exact, self.passes))
+        others = list(self.passes[len(exact):])
+        end = next((index for index, step in enumerate(others) if step.ensures != Stage.FLOAT), len(others))
+        settled = any(isinstance(step, SettleRanges) for step in others)
+        return exact, others[:end], [*(() if settled else (SettleRanges(),)), *others[end:]]
 
     @property
     def reaches(self) -> Stage:
