@@ -13,11 +13,13 @@ MODEL := digits
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
+	@echo "Compiling models/$(MODEL)/model.onnx, once as out.onnx and once for the integer machine."
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
 
 test: $(VENV)/dev
+	@echo "Running the test suite: some ten minutes on two cores. The integer machine is compiled first, where it is not there yet."
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev
@@ -43,9 +45,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/app: pyproject.toml | $(BIN)/python
+	@echo "Installing qcompiler and what it needs into $(VENV): one or two minutes, some 900 MB."
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
+	@echo "Installing qcompiler and what its tests need into $(VENV): about two minutes, some 1.2 GB."
 	$(PIP) --editable '.[test,lint]'
 	@touch $@ $(VENV)/app

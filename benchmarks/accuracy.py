@@ -120,7 +120,7 @@ def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
         model, program = Path(folder) / "out.onnx", Path(folder) / "out.qprog"
         seconds = {path: compile_to(path, task, options) for path in (model, program)}
         for label, path, run in (
-            ("out.onnx, onnxruntime", model, Runner(onnx.load(model), threads=THREADS).run),
+            ("out.onnx, onnxruntime", model, Runner(onnx.load(model), integer_kernels=True, threads=THREADS).run),
             ("out.onnx, machine", model, open_executor(model).run),
             ("out.qprog, machine", program, open_executor(program).run),
         ):

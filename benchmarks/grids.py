@@ -119,7 +119,7 @@ def scored(graph: Graph, task: Task, reference: Sequence[np.ndarray], size: int,
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.onnx"
         save(graph, path)
-        answers, _ = answers_of(Runner(onnx.load(path), threads=2).run, task)
+        answers, _ = answers_of(Runner(onnx.load(path), integer_kernels=True, threads=2).run, task)
         stored = path.stat().st_size
     same = f"{agreement(reference, answers):.3f}" if task.classifies else ""
     mean = f"{np.exp(np.mean(np.log(errors))):.5f}" if errors else ""

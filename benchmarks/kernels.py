@@ -2,7 +2,8 @@
 
     python -m benchmarks.kernels [--repeat 20]
 
-Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. Products with a single row (and
+Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque operand keeps the
+compiler from folding that loop, and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
 a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed (`runtime/winograd.py`) need
 fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
 
@@ -14,6 +15,8 @@ weights of each may stay in the last cache.
 from __future__ import annotations
 
 import argparse
+import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +31,9 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from qcompiler.runtime.builder import ProgramBuilder
+from qcompiler.runtime.cpu import cpu_name
 from qcompiler.runtime.emit import loop, splat
-from qcompiler.runtime.isa import best_isa
+from qcompiler.runtime.isa import Isa, best_isa
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
 from rich.console import Console
@@ -43,8 +47,55 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 STREAMED = 1 << 27
 """Bytes that are read to measure the bandwidth."""
 
+PORTS = 2
+"""Vector multiplications that an x86 core issues in a cycle at most: of 256 bits on two ports (Haswell and later, Zen 2 and later), of 512
+bits on one or two. Source: uops.info, VPMADDWD and VPDPBUSD."""
+
+ADDITIONS = 64
+"""Dependent additions in a round of the loop that counts cycles; each takes one."""
+
+TOLERANCE = 1.05
+"""Cycles and peak are measured one after the other, on a clock that may change by some percent."""
+
 
 # --- limits of the core ------------------------------------------------------------------------------------------------------------
+
+
+class ImpossibleError(Exception):
+    """A measurement beyond what the core can do: the loop was not executed as written."""
+
+
+def opaque(builder: Any, value: Any) -> Any:
+    """``value`` through an empty piece of assembly: the optimizer knows nothing of the result, and it costs no instruction."""
+    arm = platform.machine() in ("aarch64", "arm64")
+    register = "r" if isinstance(value.type, ir.IntType) else "w" if arm else "v" if best_isa() is Isa.AVX512_VNNI else "x"
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=True)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _additions(typingctx: Any, rounds: Any) -> Any:
+    """So many rounds of `ADDITIONS` additions, each of which waits for the one before."""
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def step(_: Any, values: list[Any]) -> list[Any]:
+            value = values[0]
+            for _ in range(ADDITIONS):
+                value = opaque(builder, builder.add(value, ir.Constant(_I64, 1)))
+            return [value]
+
+        return loop(builder, arguments[0], [arguments[0]], step)[0]
+
+    return types.int64(types.int64), codegen
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def _add(rounds: int) -> int:
+    return _additions(rounds)  # type: ignore[no-any-return]
+
+
+def gigahertz(repeat: int) -> float:
+    """Cycles a nanosecond."""
+    rounds = 100_000
+    return rounds * ADDITIONS / fastest(lambda: _add(rounds), repeat)
 
 
 def peak_loop(flavour: Flavour) -> Callable[[int, int, int], int]:
@@ -58,10 +109,10 @@ def peak_loop(flavour: Flavour) -> Callable[[int, int, int], int]:
             codes = ir.VectorType(element, 32 * lanes // element.width)
             x, w = (builder.bitcast(splat(builder, builder.trunc(value, _I32), lanes), codes) for value in arguments[1:])
             start = [splat(builder, builder.trunc(builder.add(arguments[1], ir.Constant(_I64, i)), _I32), lanes) for i in range(CHAINS)]
-            sums = loop(builder, arguments[0], start, lambda _, values: [step(builder, flavour, value, x, w) for value in values])
+            sums = loop(builder, arguments[0], start, lambda _, values: [step(builder, flavour, value, opaque(builder, x), w) for value in values])
             total = sums[0]
             for value in sums[1:]:
-                total = builder.xor(total, value)
+                total = builder.add(total, value)
             return builder.sext(builder.extract_element(total, ir.Constant(_I32, 0)), _I64)
 
         return types.int64(types.int64, types.int64, types.int64), codegen
@@ -106,11 +157,23 @@ def fastest(run: Callable[[], object], repeat: int) -> float:
     return best
 
 
-def peak(flavour: Flavour, repeat: int) -> float:
-    """Multiply-accumulates a nanosecond of the instruction alone."""
+def peak(flavour: Flavour, clock: float, repeat: int) -> float:
+    """Multiply-accumulates a nanosecond of the instruction alone.
+
+    Raises:
+        ImpossibleError: more than `PORTS` instructions a cycle.
+    """
     run, rounds = peak_loop(flavour), 200_000
     each = flavour.bits // (8 if flavour.layout == "quad" else 16)
-    return rounds * CHAINS * each / fastest(lambda: run(rounds, 3, 5), repeat)
+    found = rounds * CHAINS * each / fastest(lambda: run(rounds, 3, 5), repeat)
+    return possible(found, PORTS * each * clock)
+
+
+def possible(found: float, limit: float) -> float:
+    """The rate that was found, unless it is above the limit by more than the measurement's own error: `ImpossibleError`."""
+    if found > TOLERANCE * limit:
+        raise ImpossibleError(f"{found:.0f} GMAC/s measured where cycles x ports allow {limit:.0f}: the loop was not executed as written")
+    return found
 
 
 def bandwidth(repeat: int) -> float:
@@ -256,9 +319,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Compare kernels with the limits of this core.")
     parser.add_argument("--repeat", type=int, default=20)
     repeat = parser.parse_args().repeat
-    limits = {name: peak(flavour, repeat) for name, flavour in flavours().items()}
+    clock = gigahertz(repeat)
+    try:
+        limits = {name: peak(flavour, clock, repeat) for name, flavour in flavours().items()}
+    except ImpossibleError as error:
+        sys.exit(f"error: {error}")
     memory = bandwidth(repeat)
-    table = Table("kernel", "GMAC/s", "GB/s of weights", "limit", "share of it", title=f"{best_isa().name.lower()}, one thread")
+    title = f"{cpu_name()}, {best_isa().name.lower()}, {clock:.2f} GHz measured, one thread"
+    table = Table("kernel", "GMAC/s", "GB/s of weights", "limit", "share of it", title=title)
     for case in cases():
         times = [case.session.profile(case.feeds, 1)[0][2] for _ in range(repeat)]
         rate, streamed = case.macs / min(times), case.weights / min(times)

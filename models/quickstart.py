@@ -30,7 +30,7 @@ def main() -> None:
     table = Table(*COLUMNS, title=f"{chosen.name}: {sum(len(next(iter(feed.values()))) for feed in task.feeds)} test samples")
     float_answers = _run(Runner(onnx.load(task.model)).run, task)
     table.add_row(*_row("float, onnxruntime", task.model, task, float_answers, float_answers))
-    table.add_row(*_row("integer, onnxruntime", compiled, task, _run(Runner(onnx.load(compiled)).run, task), float_answers))
+    table.add_row(*_row("integer, onnxruntime", compiled, task, _run(Runner(onnx.load(compiled), integer_kernels=True).run, task), float_answers))
     table.add_row(*_row("integer machine", program, task, _run(Session(str(program)).run, task), float_answers))
     Console().print(table)
 

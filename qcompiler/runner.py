@@ -1,4 +1,9 @@
-"""Runs a graph on onnxruntime: the reference for everything the compiler claims."""
+"""Runs a graph on onnxruntime: the reference for everything the compiler claims.
+
+onnxruntime replaces quantized layers by integer kernels of its own, and those saturate on x86 CPUs without VNNI (``vpmaddubsw``): the same
+file then gives other answers there. The compiler judges quantized graphs with these replacements switched off: layers are computed in float
+between DequantizeLinear and QuantizeLinear, on every CPU.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,8 @@ class Runner:
         weights: with a model: the weights that `light_model` took out of it.
         outputs: names of the tensors to return; any tensor of the graph may be asked for. Default: its outputs.
         fusions: False runs every operator as written, without onnxruntime's optimizer.
+        integer_kernels: True runs quantized layers on onnxruntime's integer kernels, as a session of default options does. They saturate on
+            CPUs without VNNI: for showing what a user of the file gets on this CPU, never for a decision.
         threads: 1 by default, so that two runs of a program give the same bits.
 
     Raises:
@@ -43,13 +50,17 @@ class Runner:
 
     def __init__(
         self, model: Graph | onnx.ModelProto, outputs: Sequence[str] | None = None, *, weights: Weights | None = None,
-        fusions: bool = True, threads: int = 1,
+        fusions: bool = True, integer_kernels: bool = False, threads: int = 1,
     ) -> None:  # fmt: skip
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if fusions else level.ORT_DISABLE_ALL
+        if integer_kernels:
+            options.graph_optimization_level = level.ORT_ENABLE_ALL
+        else:  # ENABLE_ALL would add only a layout of convolutions whose order of summation depends on the CPU
+            options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if fusions else level.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if isinstance(model, onnx.ModelProto):
             proto, self._shared = onnx.ModelProto(), weights or {}
             proto.CopyFrom(model)

@@ -47,7 +47,6 @@ def test_json_holds_every_figure() -> None:
 
 
 def test_the_plot_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     plot(ROWS, tmp_path / "speed.svg")
     assert "</svg>" in (tmp_path / "speed.svg").read_text()
 

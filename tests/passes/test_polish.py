@@ -12,7 +12,7 @@ from qcompiler.passes.tune_statistics import apply_tuning
 from qcompiler.calibration.feeds import split_feeds
 from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
-from qcompiler.ir import Constant, copy_of, names_in, read_spec
+from qcompiler.ir import Constant, copy_of, names_in, read_spec, spec_of
 from qcompiler.layers import add_to_bias, find_layers
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -67,7 +67,7 @@ def test_by_default_gains_alone_are_tuned_and_ranges_stay():
     for layer in find_layers(graph):
         apply_tuning(layer, np.full(layer.channels, 1.05, np.float32), np.zeros(layer.channels, np.float32), names_in(graph))
     spoilt = judge(graph)
-    assert Polish(steps=40, radius=0.1).run(graph, ctx)
+    assert Polish(steps=40, radius=1.0).run(graph, ctx)  # a gain 5 % off is one unit: smaller steps are lost between 8-bit codes
     assert judge(graph) - least < 0.1 * (spoilt - least)
     np.testing.assert_array_equal(scales_of(scale_units(graph)), before)
 
@@ -81,7 +81,9 @@ def test_codes_stay_and_storage_gives_the_polished_graph_back():
     Manager([StoreCodes()]).run(graph, ctx)
     for layer in find_layers(graph):
         np.testing.assert_array_equal(layer.values, codes[layer.node.name])
-    np.testing.assert_allclose(Runner(graph).run(feed)["y"], polished, atol=2e-2 * np.abs(polished).max())
+    stored, step = Runner(graph).run(feed)["y"], float(spec_of(graph.outputs[0]).scale)
+    np.testing.assert_allclose(stored, polished, atol=1.01 * step)  # biases are integers now: an output may be on the next code
+    assert np.mean(stored == polished) > 0.9
 
 
 def test_a_result_that_is_worse_on_held_feeds_is_rolled_back(monkeypatch):
