@@ -1,11 +1,12 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
 Where pairs go, and which tensors share a grid, is decided by `qcompiler.placement`. What a grid covers is what the calibration feeds show, with
-room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`calibration.intervals`). Two ranges
-come from one look at the feeds: that of the feeds everything is fitted to, which the graph gets, and that of all feeds, which `settle-ranges` puts in
-its place when the graph has been measured on the others. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
-length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
-since clipped logits tie.
+room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`calibration.intervals`), and with what
+an output of known range asks for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
+the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
+
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose length only the feeds know takes
+int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up, since clipped logits tie.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import numpy as np
 
 from ..calibration.collect import HUGE, Statistics, collect_ranges, observe
 from ..calibration.intervals import BOUNDED, Intervals, bounded_source
-from ..calibration.observers import ObserverName, Range, affine_grid
+from ..calibration.observers import UNSEEN_NUMBERS, ObserverName, Range, affine_grid
+from ..calibration.reach import holds_wide_input, needed_ranges
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, insert_qdq, names_in
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in
+from ..layers import Layer, find_layers
 from ..pass_base import Context, Feed, Pass
-from ..placement import Group, Placement, place
+from ..placement import MOVERS, UNARIES, Group, Placement, place
 
 QUANTIZED_OPERATORS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
@@ -36,8 +39,10 @@ HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
 
 
-def grid_for(extent: Range, *, open_ended: bool) -> QuantSpec:
-    """uint8 over the range, or int16 with headroom."""
+def grid_for(extent: Range, *, open_ended: bool, wide: bool = False) -> QuantSpec:
+    """uint8 over the range; int16 if it is to be wide, and with headroom if it is open-ended."""
+    if wide and not open_ended:
+        return QuantSpec.per_tensor(max(abs(extent.lo), abs(extent.hi), 2.0**-100) / 32767, 0, np.int16)
     if open_ended:
         largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
         return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
@@ -68,17 +73,23 @@ class Seen:
         ranges: what the observer chose, by tensor name.
         statistics: the same tensors' blocks.
         floors: by tensor name, below which nothing matters.
+        needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        room: leave room for values not yet seen; not where the observer leaves values out.
     """
 
     ranges: Mapping[str, Range]
     statistics: Statistics
     floors: Mapping[str, float]
+    needed: Mapping[str, Range]
+    room: bool
 
     def of(self, tensor: Tensor) -> Range:
         """The range of a tensor, with room for values not yet seen where few were."""
         if isinstance(tensor, Constant):
             return _constant_range(tensor, self.floors)
         extent = self.ranges[tensor.name]
+        if not self.room:
+            return extent
         below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
         return Range(extent.lo - below, extent.hi + above)
 
@@ -94,7 +105,26 @@ def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bo
     sources = [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
     if sources and all(node is not None and node.op in BOUNDED for node in sources):
         return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
-    return reduce(Range.join, [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors])
+    ranges = [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors]
+    return reduce(Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)])
+
+
+def _takes_wide(group: Group, layers: Mapping[int, Layer]) -> bool:
+    """True where all readers of a grid are layers that take 16 bits, or functions of one element."""
+    readers = [node for tensor in group.tensors for node in consumers(tensor)]
+    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op in UNARIES | MOVERS for node in readers)
+
+
+def _has_input(group: Group, graph: Graph) -> bool:
+    return any(tensor is given for tensor in group.tensors for given in graph.inputs)
+
+
+def _few_seen(group: Group, seen: Seen) -> bool:
+    return not group.unit_range and all(seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors)
+
+
+def _doubled(extent: Range) -> Range:
+    return Range(2 * extent.lo, 2 * extent.hi)
 
 
 def _within(extent: Range, known: Range, seen: Range | None) -> Range:
@@ -106,7 +136,8 @@ def _within(extent: Range, known: Range, seen: Range | None) -> Range:
 def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context) -> list[Seen]:
     """What the feeds that everything is fitted to showed, and what all feeds did."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    names, axes = [tensor.name for tensor in variables], softmax_axes(graph.nodes)
+    asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+    names, axes = list(dict.fromkeys([*(tensor.name for tensor in variables), *asked])), softmax_axes(graph.nodes)
     fitted = collect_ranges(graph, names, data, axes)
     sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
     if held:
@@ -116,7 +147,9 @@ def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequen
     found = []
     for statistics, feeds in sets:
         floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
-        found.append(Seen(observe(graph, statistics, feeds, observer, floors), statistics, floors))
+        ranges = observe(graph, statistics, feeds, observer, floors)
+        needed = needed_ranges(graph, lambda tensor, known=ranges: known.get(tensor.name))  # type: ignore[misc]
+        found.append(Seen(ranges, statistics, floors, needed, observer == "minmax"))
     return found
 
 
@@ -138,12 +171,17 @@ class QuantizeActivations(Pass):
     Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
 
     Attributes:
+        float_outputs: see `placement.place`; for files that onnxruntime runs.
+        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen, where layers take them; for the
+            machine, which they cost next to nothing.
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
             squared error (``mse``).
     """
 
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
+    float_outputs: bool = False
+    wide_borders: bool = False
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
@@ -151,7 +189,7 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        placement = place(graph)
+        placement = place(graph, float_outputs=self.float_outputs)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if not placement.groups:
@@ -159,10 +197,15 @@ class QuantizeActivations(Pass):
         data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken, seen, intervals = names_in(graph), _look(graph, placement, data, ctx.held, self.observer, ctx), Intervals(graph)
+        layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
             at_output = _has_output(group, graph)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            fitted, final = ([grid_for(group_range(group, each, intervals, at_output=at_output), open_ended=open_ended) for each in seen] * 2)[:2]
+            border = self.wide_borders and (at_output or _has_input(group, graph)) and _few_seen(group, seen[-1])
+            wide = (border or any(tensor.name in seen[0].needed for tensor in group.tensors)) and _takes_wide(group, layers)
+            ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
+            ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
+            fitted, final = (grid_for(extent, open_ended=open_ended, wide=wide) for extent in (ranges[0], ranges[-1]))
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (fitted, final)

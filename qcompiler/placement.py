@@ -47,6 +47,11 @@ OPERANDS: dict[str, tuple[int, ...]] = {
 }
 """Positions of the inputs that are codes; Concat takes all of its inputs."""
 
+AT_OUTPUT = "on the way to an output, behind the last integer operator"
+_LEAVING = frozenset({"Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+_PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
+"""Operators that onnxruntime computes on integers only between pairs."""
+
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
@@ -113,13 +118,22 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph) -> Placement:
-    """Decide which nodes of a float graph become integer and which tensors share a grid."""
+def place(graph: Graph, *, float_outputs: bool = False) -> Placement:
+    """Decide which nodes of a float graph become integer and which tensors share a grid.
+
+    Args:
+        graph: float graph.
+        float_outputs: what only moves, joins or rescales values on their way out stays float behind the last integer operator, and no
+            pair stands there but behind what onnxruntime multiplies as integers only with one: parts of an output keep their own grids.
+    """
     result = Placement()
     candidates = []
     examined = _examined_for_infinity(graph)
+    tail = tail_nodes(graph) if float_outputs else set()
     for node in graph.nodes:
         reason = _refusal(node)
+        if reason == "" and id(node) in tail:
+            reason = AT_OUTPUT
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":
@@ -129,8 +143,27 @@ def place(graph: Graph) -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result)
+    _group(graph, result, tail if float_outputs else None)
     return result
+
+
+def tail_nodes(graph: Graph) -> set[int]:
+    """Nodes that only move, join or rescale values on their way to the outputs, by id."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        leaves = all(id(tensor) in outputs or consumers(tensor) for tensor in node.outputs)
+        inside = all(id(reader) in found for tensor in node.outputs for reader in consumers(tensor))
+        if leaves and inside and _may_leave(node):
+            found.add(id(node))
+    return found
+
+
+def _may_leave(node: Node) -> bool:
+    if node.op in _LEAVING:
+        return True
+    operands = [constant_of(tensor) is not None for tensor in node.inputs]
+    return node.op in ("Add", "Sub", "Mul", "Div") and operands in ([False, True], [True, False])
 
 
 def operand_slots(node: Node) -> tuple[int, ...]:
@@ -215,8 +248,8 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement) -> None:
-    """Fill ``groups`` and ``readers``."""
+def _group(graph: Graph, result: Placement, tail: set[int] | None) -> None:
+    """Fill ``groups`` and ``readers``; with a ``tail``, what integer operators leave to it or to the outputs has no grid."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
     biases = {id(add) for node in result.quantized if (add := fused_bias(graph, node))}
@@ -228,7 +261,8 @@ def _group(graph: Graph, result: Placement) -> None:
                 tensors[id(tensor)] = tensor
                 operands.setdefault(id(tensor), []).append(node)
         for tensor in node.outputs:
-            if id(tensor) not in inner and is_float(tensor) and tensor.name:
+            leaves = tail is not None and node.op not in _PAIRED and all(id(reader) in tail for reader in consumers(tensor))
+            if id(tensor) not in inner and is_float(tensor) and tensor.name and not leaves:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
     groups: dict[int, Group] = {}

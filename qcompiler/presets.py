@@ -103,7 +103,7 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), QuantizeActivations(), QuantizeWeights(), *self._widths(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), self._grids(), QuantizeWeights(), *self._widths(),
             *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
@@ -137,6 +137,9 @@ class Preset:
         unlimited = self.size_budget is None and (self.max_loss is not None or self.latency_budget is not None)
         bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if self.size_budget is None else self.size_budget)), 2)
         return (RoundTables(grid=f"kmeans{bits}"),) if bits <= TABLE_BITS else ()
+
+    def _grids(self) -> Pass:
+        return QuantizeActivations(float_outputs=self.for_onnx, wide_borders=not self.for_onnx and self.level > 0 and self.widen != "off")
 
     def _widths(self) -> Passes:
         if self.activations == "int16":
