@@ -11,7 +11,7 @@ int16 with headroom, since longer inputs give larger sums; so does an output whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -25,10 +25,10 @@ from ..calibration.observers import UNSEEN_NUMBERS, ObserverName, Range, affine_
 from ..calibration.reach import holds_wide_input, needed_ranges
 from ..calibration.softmax_floor import softmax_floors
 from ..calibration.sources import Source, synthetic_source
-from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in
+from ..ir import Constant, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
 from ..layers import Layer, find_layers
 from ..pass_base import Context, Feed, Pass
-from ..placement import MOVERS, UNARIES, Group, Placement, place
+from ..placement import MOVERS, UNARIES, Group, Placement, Zones, place
 
 QUANTIZED_OPERATORS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
@@ -61,8 +61,10 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
 
 
-def _has_output(group: Group, graph: Graph) -> bool:
-    return any(tensor is output for tensor in group.tensors for output in graph.outputs)
+def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an output, or of a part of one."""
+    leaves = any(tensor is output for tensor in group.tensors for output in graph.outputs)
+    return leaves or any(id(node) in border for tensor in group.tensors for node in consumers(tensor))
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,16 @@ def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bo
     return reduce(Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)])
 
 
-def _takes_wide(group: Group, layers: Mapping[int, Layer]) -> bool:
+def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
     """True where all readers of a grid are layers that take 16 bits, or functions of one element."""
-    readers = [node for tensor in group.tensors for node in consumers(tensor)]
+    readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
     return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op in UNARIES | MOVERS for node in readers)
 
 
-def _has_input(group: Group, graph: Graph) -> bool:
-    return any(tensor is given for tensor in group.tensors for given in graph.inputs)
+def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an input, as it is or scaled at the border."""
+    scaled = any(id(node) in border for tensor in group.tensors if (node := producer(tensor)) is not None)
+    return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
 
 
 def _few_seen(group: Group, seen: Seen) -> bool:
@@ -171,7 +175,7 @@ class QuantizeActivations(Pass):
     Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
 
     Attributes:
-        float_outputs: see `placement.place`; for files that onnxruntime runs.
+        zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
         wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen, where layers take them; for the
             machine, which they cost next to nothing.
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
@@ -180,7 +184,7 @@ class QuantizeActivations(Pass):
 
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
-    float_outputs: bool = False
+    zones: Zones = "none"
     wide_borders: bool = False
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -189,7 +193,7 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        placement = place(graph, float_outputs=self.float_outputs)
+        placement = place(graph, self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if not placement.groups:
@@ -199,10 +203,10 @@ class QuantizeActivations(Pass):
         taken, seen, intervals = names_in(graph), _look(graph, placement, data, ctx.held, self.observer, ctx), Intervals(graph)
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
-            at_output = _has_output(group, graph)
+            at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            border = self.wide_borders and (at_output or _has_input(group, graph)) and _few_seen(group, seen[-1])
-            wide = (border or any(tensor.name in seen[0].needed for tensor in group.tensors)) and _takes_wide(group, layers)
+            border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
+            wide = (border or any(tensor.name in seen[0].needed for tensor in group.tensors)) and _takes_wide(group, layers, placement.border)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
             fitted, final = (grid_for(extent, open_ended=open_ended, wide=wide) for extent in (ranges[0], ranges[-1]))

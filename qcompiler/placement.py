@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
+from qcompiler.float_zones import AT_OUTPUT, border_zones, float_zones
 from qcompiler.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.layers import fused_activation, fused_bias, weight_slots
 
@@ -47,8 +49,6 @@ OPERANDS: dict[str, tuple[int, ...]] = {
 }
 """Positions of the inputs that are codes; Concat takes all of its inputs."""
 
-AT_OUTPUT = "on the way to an output, behind the last integer operator"
-_LEAVING = frozenset({"Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 _PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
 """Operators that onnxruntime computes on integers only between pairs."""
 
@@ -60,6 +60,9 @@ _MAY_BE_INFINITE = MOVERS | frozenset({
     "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow",
 })
 """Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
+
+
+Zones = Literal["none", "float", "border"]
 
 
 @dataclass
@@ -91,12 +94,14 @@ class Placement:
         readers: by id of a tensor, the nodes that read it through its pair; None: everything does.
         quantized: nodes that are integer, in graph order.
         left_float: nodes that stay float, with the reason.
+        border: nodes that the machine's border does by itself, by id.
     """
 
     groups: list[Group] = field(default_factory=list)
     readers: dict[int, list[Node] | None] = field(default_factory=dict)
     quantized: list[Node] = field(default_factory=list)
     left_float: list[tuple[Node, str]] = field(default_factory=list)
+    border: set[int] = field(default_factory=set)
 
 
 class UnionFind:
@@ -118,22 +123,24 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph, *, float_outputs: bool = False) -> Placement:
+def place(graph: Graph, zones: Zones = "none") -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
     Args:
         graph: float graph.
-        float_outputs: what only moves, joins or rescales values on their way out stays float behind the last integer operator, and no
-            pair stands there but behind what onnxruntime multiplies as integers only with one: parts of an output keep their own grids.
+        zones: ``float``: leave float what `qcompiler.float_zones` names. What integer operators leave to an output, or to nodes on the way there, has
+            no grid, but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's border what
+            `float_zones.border_zones` names.
     """
     result = Placement()
     candidates = []
     examined = _examined_for_infinity(graph)
-    tail = tail_nodes(graph) if float_outputs else set()
-    for node in graph.nodes:
+    floats = float_zones(graph) if zones == "float" else {}
+    result.border = border_zones(graph) if zones == "border" else set()
+    for node in (node for node in graph.nodes if id(node) not in result.border):
         reason = _refusal(node)
-        if reason == "" and id(node) in tail:
-            reason = AT_OUTPUT
+        if reason == "" and id(node) in floats:
+            reason = floats[id(node)]
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":
@@ -143,27 +150,8 @@ def place(graph: Graph, *, float_outputs: bool = False) -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, tail if float_outputs else None)
+    _group(graph, result, {key for key, why in floats.items() if why == AT_OUTPUT} if zones == "float" else None)
     return result
-
-
-def tail_nodes(graph: Graph) -> set[int]:
-    """Nodes that only move, join or rescale values on their way to the outputs, by id."""
-    outputs = {id(tensor) for tensor in graph.outputs}
-    found: set[int] = set()
-    for node in reversed(graph.nodes):
-        leaves = all(id(tensor) in outputs or consumers(tensor) for tensor in node.outputs)
-        inside = all(id(reader) in found for tensor in node.outputs for reader in consumers(tensor))
-        if leaves and inside and _may_leave(node):
-            found.add(id(node))
-    return found
-
-
-def _may_leave(node: Node) -> bool:
-    if node.op in _LEAVING:
-        return True
-    operands = [constant_of(tensor) is not None for tensor in node.inputs]
-    return node.op in ("Add", "Sub", "Mul", "Div") and operands in ([False, True], [True, False])
 
 
 def operand_slots(node: Node) -> tuple[int, ...]:

@@ -139,7 +139,8 @@ class Preset:
         return (RoundTables(grid=f"kmeans{bits}"),) if bits <= TABLE_BITS else ()
 
     def _grids(self) -> Pass:
-        return QuantizeActivations(float_outputs=self.for_onnx, wide_borders=not self.for_onnx and self.level > 0 and self.widen != "off")
+        wide = not self.for_onnx and self.level > 0 and self.widen != "off"
+        return QuantizeActivations(zones="float" if self.for_onnx else "border", wide_borders=wide)
 
     def _widths(self) -> Passes:
         if self.activations == "int16":

@@ -73,14 +73,22 @@ class Port:
         shape: ONNX shape: integers, symbols, expressions.
         buffer: index of the buffer that holds it, dense, in ONNX order.
         scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
+        axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
     """
 
     name: str
     dtype: str
     shape: tuple[Expression, ...]
     buffer: int
-    scale: float | None = None
-    zero_point: int = 0
+    scale: float | tuple[float, ...] | None = None
+    zero_point: int | tuple[int, ...] = 0
+    axis: int | None = None
+
+
+def _grid_text(port: Port) -> str:
+    if isinstance(port.scale, tuple):
+        return f"{len(port.scale)} scales along axis {port.axis}"
+    return f"scale {port.scale:.8g} zero point {port.zero_point}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +208,7 @@ class Program:
         lines = [f"dims {', '.join(self.dims) or '(none)'}"]
         for word, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
-                grid = "plain" if port.scale is None else f"scale {port.scale:.8g} zero point {port.zero_point}"
+                grid = "plain" if port.scale is None else _grid_text(port)
                 lines.append(f"{word} {port.name}: {port.dtype}{list(port.shape)} in b{port.buffer}, {grid}")
         for index, info in enumerate(self.buffers):
             lines.append(f"b{index}: {ELEMENT_DTYPE[info.element]}{list(info.shape)} {info.name}".rstrip())

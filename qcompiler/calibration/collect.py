@@ -137,8 +137,10 @@ def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]
             wanted.append(f"{name}//{op}")
             rank = ranks.get(name) or 0
             inner = [_axes(proto, list(range(1, rank)))] if rank > 1 and op != "Size" else []
-            attrs = {} if op == "Size" else {"keepdims": 0}
-            proto.graph.node.append(helper.make_node(op, [name, *inner], [wanted[-1]], **attrs))
+            node = helper.make_node(op, [name, *inner], [wanted[-1]])
+            if op != "Size":
+                node.attribute.append(helper.make_attribute("keepdims", 0))
+            proto.graph.node.append(node)
     for name, axis in axes.items():
         wanted.append(f"{name}//rows")
         proto.graph.node.append(helper.make_node("ReduceMax", [name, _axes(proto, [axis])], [wanted[-1]], keepdims=0))

@@ -22,8 +22,8 @@ __all__ = ["holds_wide_input", "needed_ranges"]
 
 GROWTH = 8.0
 DEPTH = 4
-_NEEDED = {"Sigmoid": (0.5, math.log(2 * 255)), "Tanh": (0.0, math.atanh(1 - 1 / 255))}
-"""Middle of the output's range, and the magnitude of the input from which on the output is within half a step of 8 bits of its end."""
+MIDDLE, REACH = 0.5, math.log(2 * 255)
+"""Middle of the range of a Sigmoid, and the magnitude of its input from which on its output is within half a step of 8 bits of the end."""
 
 
 def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[str, Range]:
@@ -37,13 +37,12 @@ def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[
     found: dict[str, Range] = {}
     for output in graph.outputs:
         node = bounded_source(output)
-        if node is None or node.op not in _NEEDED:
+        if node is None or node.op != "Sigmoid":
             continue
-        middle, reach = _NEEDED[node.op]
         extent, source = seen(node.outputs[0]), node.inputs[0]
-        if extent is None or extent.lo < middle < extent.hi:
+        if extent is None or extent.lo < MIDDLE < extent.hi:
             continue
-        found[source.name] = Range(0.0, reach) if extent.hi <= middle else Range(-reach, 0.0)
+        found[source.name] = Range(0.0, REACH) if extent.hi <= MIDDLE else Range(-REACH, 0.0)
         _reach_back(source, found, layers, seen)
     return found
 

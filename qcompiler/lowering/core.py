@@ -21,6 +21,7 @@ from qcompiler.dims import Dim
 from qcompiler.errors import UnsupportedError
 from qcompiler.ir import Graph, Node, Tensor, Variable, is_float, producer, read_spec
 from qcompiler.lowering.builder import IntegerBuilder, Shape
+from qcompiler.lowering.columns import joined_output, quantize_scaled
 from qcompiler.lowering.constants import Array, Constants
 from qcompiler.lowering.factors import emit_requantize, fixed_point
 from qcompiler.lowering.grid import Coded, Grid, Target
@@ -141,6 +142,9 @@ class Lowering:
     def _output(self, tensor: Tensor) -> Tensor:
         if not is_float(tensor):
             return self._integer_output(tensor)
+        joined = joined_output(self, tensor)
+        if joined is not None:
+            return joined
         codes = self.natural(tensor)
         result = Variable(tensor.name, dtype=np.float32, shape=tensor.shape)
         attrs = {"scale": codes.grid.scale, "zp": codes.grid.zero_point}
@@ -185,6 +189,9 @@ class Lowering:
             return self._quantized_input(tensor, target)
         if node.op == "DequantizeLinear":
             return emit_requantize(self.out, self.codes_behind(node), target, 1.0, tensor.shape)
+        scaled = quantize_scaled(self, tensor, target)
+        if scaled is not None:
+            return scaled
         rule = self._rule(node)
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         try:

@@ -30,7 +30,8 @@ def test_bounds_are_those_of_mathematics_and_hold(body: str) -> None:
 
 def test_a_picture_of_bytes_is_known_behind_its_scaling() -> None:
     graph = graph_of(
-        "g (uint8[1, 4, 4, 3] x) => (float[1, 4, 4, 3] y) { a = Cast <to = 1> (x)  b = Div(a, k)  y = Sub(b, one) }", k=np.float32(127.5), one=np.float32(1)
+        "g (uint8[1, 4, 4, 3] x) => (float[1, 4, 4, 3] y) { a = Cast <to = 1> (x)  b = Div(a, k)  y = Sub(b, one) }",
+        k=np.float32(127.5), one=np.float32(1),
     )
     found = Intervals(graph).of(graph.outputs[0])
     assert (found.lo, found.hi) == pytest.approx((-1, 1))
