@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 MODEL := digits
 
-.PHONY: quickstart test lint typecheck check wheels clean
+.PHONY: quickstart test lint typecheck check docs wheels clean
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
@@ -32,6 +32,10 @@ typecheck: $(VENV)/dev
 	$(BIN)/python -m mypy
 
 check: lint typecheck test
+
+# docs/architecture.md is made from the code; a test fails where it is stale.
+docs: $(VENV)/dev
+	$(BIN)/python -m docs.architecture
 
 # Both distributions into dist/: the compiler, and the machine alone.
 wheels: $(VENV)/dev

@@ -25,7 +25,7 @@ from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Answers, Task, agreement, sqnr_db
 from qcompiler.api import Options
 from qcompiler.errors import QCompilerError
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 COLUMNS = ("model", "weights", "pipeline", "score", "same class", "SQNR", "seconds")
 THREADS = 2

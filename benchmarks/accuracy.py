@@ -32,7 +32,7 @@ from models.task import Answers, Feed, Task, agreement, sqnr_db
 from qcompiler.api import Options
 from qcompiler.commands.executors import open_executor
 from qcompiler.errors import QCompilerError
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 COLUMNS = ("model", "preset", "ran by", "score", "same class", "SQNR", "ms", "bytes", "compiled in")
 THREADS = 2

@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.accuracy import answers_of, score_text
 from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 COLUMNS = ("model", "quantized by", "score", "same class", "SQNR", "bytes", "seconds")
 

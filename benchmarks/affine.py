@@ -21,22 +21,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qcompiler.passes._layer_rows import Rows, least_range, sample_rows
-from qcompiler.passes.affine import starting_diagonal
-from qcompiler.passes.rotate_inputs import best_divisors
 from rich.console import Console
 from rich.table import Table
 
 from models.zoo import zoo_task
+from qcompiler.activations.range_search import Rows, least_range, sample_rows
 from qcompiler.calibration.observers import Range
-from qcompiler.calibration.sources import open_source
 from qcompiler.equivalence.affine import AffineProblem, Fit, dominance, fit_matrix
 from qcompiler.equivalence.hadamard import hadamard, hadamard_order
 from qcompiler.equivalence.levels import Levels
-from qcompiler.importer import load_graph
-from qcompiler.layers import Layer, find_layers
+from qcompiler.feeds.sources import open_source
+from qcompiler.graph.layers import Layer, find_layers
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
+from qcompiler.passes.equalize.affine import starting_diagonal
+from qcompiler.passes.equalize.rotate_inputs import best_divisors
 from qcompiler.pipeline import NORMALIZE
 
 Array = NDArray[Any]

@@ -22,10 +22,9 @@ from rich.table import Table
 
 from qcompiler import lowering
 from qcompiler.commands.run import feeds_for
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Tensor, Variable, producer, unique_name
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Feed, Graph, Tensor, Variable, producer, unique_name
+from qcompiler.graph.runner import Runner
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.runtime import Session
 
 

@@ -21,10 +21,10 @@ from rich.table import Table
 
 from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Feed, Task
-from qcompiler import export
-from qcompiler.calibration.sources import open_source
-from qcompiler.importer import load_graph
+from qcompiler.feeds.sources import open_source
 from qcompiler.manager import Manager
+from qcompiler.onnx_io import export
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 

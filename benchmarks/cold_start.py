@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qcompiler.runtime.warm import warm
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arguments import models_parser, parse
 from benchmarks.cases import Case, prepare
 from qcompiler.errors import QCompilerError
+from qcompiler.runtime.warm import warm
 
 _PROLOGUE = """
 import json, sys, time

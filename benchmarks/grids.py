@@ -24,14 +24,14 @@ from rich.table import Table
 from benchmarks.accuracy import answers_of, score_text
 from benchmarks.arguments import add_models, parse, task_of
 from models.task import Task, agreement, sqnr_db
-from qcompiler.export import save
+from qcompiler.graph.ir import Graph, copy_of
+from qcompiler.graph.runner import Runner
 from qcompiler.grids import grid_loss, grid_named
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, copy_of
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.export import save
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import Pipeline
-from qcompiler.runner import Runner
 
 FIGURES = (
     "int2", "kmeans2", "int3", "power3", "post3", "kmeans3", "split1", "int4", "power4", "power4(0.5)", "post4", "nf4", "fp4_e2m1", "fp4_e3m0",

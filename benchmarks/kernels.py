@@ -4,8 +4,8 @@
 
 Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque operand keeps the
 compiler from folding that loop, and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
-a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed (`runtime/winograd.py`) need
-fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
+a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed
+(`runtime/instructions/winograd.py`) need fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
 
 Products with weights of few bits are compared with the same product with int8 weights, and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
 it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out, in turns of `TURN` runs: so the
@@ -30,14 +30,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from qcompiler.runtime.builder import ProgramBuilder
-from qcompiler.runtime.cpu import cpu_name
-from qcompiler.runtime.emit import loop, splat
-from qcompiler.runtime.isa import Isa, best_isa
-from qcompiler.runtime.session import Session
-from qcompiler.runtime.simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
 from rich.console import Console
 from rich.table import Table
+
+from qcompiler.runtime.cpu.features import cpu_name
+from qcompiler.runtime.cpu.isa import Isa, best_isa
+from qcompiler.runtime.program.builder import ProgramBuilder
+from qcompiler.runtime.session import Session
+from qcompiler.runtime.vector.llvm import loop, splat
+from qcompiler.runtime.vector.sum_tiles import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
 
 Array = NDArray[Any]
 CHAINS = 12

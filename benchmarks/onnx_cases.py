@@ -28,8 +28,8 @@ from onnx.backend.test.case.node import collect_testcases
 
 from qcompiler.api import Compiled, Options, compile
 from qcompiler.errors import QCompilerError
+from qcompiler.graph.runner import Runner
 from qcompiler.report.measure import decibels
-from qcompiler.runner import Runner
 
 SECONDS = 60
 STEPS = 6

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qcompiler.runtime.errors import MachineError, ProgramError
-from qcompiler.runtime.opcodes import BY_NUMBER
-from qcompiler.runtime.session import Session
 from rich.console import Console
 from rich.table import Table
+
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import MachineError, ProgramError
+from qcompiler.runtime.instructions.opcodes import BY_NUMBER
+from qcompiler.runtime.session import Session
 
 
 class Timing(NamedTuple):
@@ -37,7 +39,7 @@ def random_feed(session: Session, **dims: int) -> dict[str, NDArray[Any]]:
     feed: dict[str, NDArray[Any]] = {}
     rng = np.random.default_rng(0)
     for port in session.program.inputs:
-        shape, dtype = session.program.bind(**dims).shapes[port.buffer], np.dtype(port.dtype)
+        shape, dtype = bind(session.program, **dims).shapes[port.buffer], np.dtype(port.dtype)
         feed[port.name] = rng.normal(size=shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
     return feed
 
@@ -66,7 +68,7 @@ def multiplications(opcode: str, f: dict[str, int]) -> int:
 
 def measure(session: Session, repeat: int, **dims: int) -> list[Timing]:
     """One timing for each instruction."""
-    bound, result = session.program.bind(**dims), []
+    bound, result = bind(session.program, **dims), []
     for row, (name, _, time) in zip(bound.code, session.profile(random_feed(session, **dims), repeat), strict=True):
         fields = BY_NUMBER[int(row[0])].row(row.tolist())
         result.append(Timing(name, sizes(name, fields), multiplications(name, fields), time))

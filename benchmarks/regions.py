@@ -23,9 +23,9 @@ from models.zoo import TASKS, zoo_task
 from qcompiler.equivalence.fold import shift_refusal
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.errors import QCompilerError
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import NORMALIZE
 

@@ -21,14 +21,14 @@ from benchmarks.arguments import task_of
 from models.task import Task, sqnr_db
 from models.zoo.minilm import news
 from qcompiler.api import Compiled, Options
+from qcompiler.graph.ir import Graph
+from qcompiler.graph.runner import Runner
 from qcompiler.grids.named import grid_named
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import NORMALIZE
 from qcompiler.replacement.regions import find_chains
-from qcompiler.runner import Runner
 
 THREADS = 2
 NEWS = 40

@@ -16,14 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.arguments import task_of
 from models.task import Feed
 from qcompiler.calibration.network_loss import NetworkLoss
-from qcompiler.calibration.sources import open_source
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, copy_of
+from qcompiler.feeds.sources import open_source
+from qcompiler.graph.ir import Graph, copy_of
+from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import NORMALIZE, Pipeline
 from qcompiler.replacement.observe import Judgement
-from qcompiler.runner import Runner
 
 FUNCTIONS = ("Relu", "Gelu", "Tanh", "HardSwish", "Sigmoid")
 BUDGETS = (0.003, 0.01, 0.03, 0.1, 0.3)

@@ -17,8 +17,8 @@ import qcompiler
 from benchmarks.mlp import Shape, to_onnx, train
 from models.data import ALPHABET, Split, digits, languages
 from qcompiler.api import Compiled, Options
-from qcompiler.layers import find_layers
-from qcompiler.runner import Runner
+from qcompiler.graph.layers import find_layers
+from qcompiler.graph.runner import Runner
 from qcompiler.runtime import Session
 
 CALIBRATION, ROWS = 2000, 50

@@ -19,14 +19,14 @@ from benchmarks.arguments import models_parser, parse, task_of
 from models.task import Task
 from qcompiler.calibration.gram import LayerInputs, layer_inputs
 from qcompiler.calibration.patches import as_matrix
+from qcompiler.graph.layers import find_layers, has_bias
 from qcompiler.grids import grid_named
-from qcompiler.importer import load_graph
-from qcompiler.layer_problem import LayerProblem, loss
-from qcompiler.layers import find_layers, has_bias
 from qcompiler.manager import Manager
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import Pipeline
 from qcompiler.solvers import SOLVERS, Nearest
+from qcompiler.solvers.problem import LayerProblem, loss
 
 Problems = tuple[LayerProblem, LayerProblem]
 

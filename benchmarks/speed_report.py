@@ -80,8 +80,8 @@ def _table(rows: Sequence[Row], title: str) -> Table:
 
 def as_json(rows: Sequence[Row]) -> str:
     """All figures, with the CPU they were measured on."""
-    from qcompiler.runtime.cpu import cpu_name
-    from qcompiler.runtime.isa import best_isa
+    from qcompiler.runtime.cpu.features import cpu_name
+    from qcompiler.runtime.cpu.isa import best_isa
 
     return json.dumps({"cpu": cpu_name(), "isa": best_isa().name.lower(), "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}, indent=1)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from models.small import SMALL_TASKS
 from models.task import Answers, Feed, Task, agreement, sqnr_db
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 from qcompiler.runtime import Session
 
 COLUMNS = ("", "file", "accuracy", "same answer as float", "SQNR")

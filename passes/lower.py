@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir import Graph, Stage
+from ..graph.ir import Graph, Stage
 from ..lowering import lower_graph
 from ..pass_base import Context, Pass
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qcompiler.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from qcompiler.api import compile, load
     from qcompiler.pass_base import Context, Pass
     from qcompiler.pipeline import Pipeline
 
-__version__ = "0.1.0"
 __all__ = ["Context", "Pass", "Pipeline", "compile", "load"]
 
 _HOME = {"compile": "api", "load": "api", "Pass": "pass_base", "Context": "pass_base", "Pipeline": "pipeline"}

@@ -13,22 +13,23 @@ from typing import Any, Literal
 
 import onnx
 
-from qcompiler import export, lowering
-from qcompiler.calibration.feeds import feeds_to_judge, spread_feeds
-from qcompiler.calibration.sources import Source, open_source, synthetic_source, without
+from qcompiler import lowering
 from qcompiler.errors import OptionError, UnsupportedError
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Stage, copy_of
+from qcompiler.feeds.selection import feeds_to_judge, spread_feeds
+from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
+from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
+from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
-from qcompiler.pass_base import Context, Feed, Pass
+from qcompiler.onnx_io import export
+from qcompiler.onnx_io.importer import load_graph
+from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
+from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.report.columns import bounded_columns
 from qcompiler.report.cures import find_cures
 from qcompiler.report.honest import FEW_NUMBERS, Judge
-from qcompiler.report.record import Report
-from qcompiler.runner import Runner
 from qcompiler.runtime import Program, Session
 
 Model = str | os.PathLike[str] | onnx.ModelProto

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler import verify
 from qcompiler.errors import DataError, OptionError, PassError, QCompilerError, VerifyError
-from qcompiler.ir import Graph, Stage
-from qcompiler.pass_base import Context, Feed, Pass
-from qcompiler.report.record import PassTiming
-from qcompiler.runner import Runner
+from qcompiler.graph import verify
+from qcompiler.graph.ir import Feed, Graph, Stage
+from qcompiler.graph.runner import Runner
+from qcompiler.pass_base import Context, Pass
+from qcompiler.records import PassTiming
 
 EXACT_TOLERANCE = 2e-4
 """Largest difference an exact pass may make to an output, relative to that output's largest magnitude (float32 re-association)."""

@@ -19,19 +19,16 @@ graph against the stage the pass promises, after every pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.graph.ir import Feed, Graph, Node, QuantSpec, Stage
 from qcompiler.grids import GridFamily
-from qcompiler.ir import Graph, Node, QuantSpec, Stage
-from qcompiler.report.record import Declined, FloatNode, Report
-
-Feed = Mapping[str, NDArray[Any]]
-"""One set of inputs: graph input name -> array."""
+from qcompiler.records import Declined, FloatNode, Report
 
 
 @dataclass(frozen=True)

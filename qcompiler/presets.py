@@ -14,22 +14,22 @@ from typing import Any
 
 from qcompiler.errors import OptionError
 from qcompiler.pass_base import Pass
-from qcompiler.passes.allocate_bits import DEFAULT_SHARE, AllocateBits
-from qcompiler.passes.avoid_saturation import AvoidSaturation
-from qcompiler.passes.choose_widths import ChooseWidths
-from qcompiler.passes.correct_bias import CorrectBias
-from qcompiler.passes.narrow_activations import NarrowActivations
-from qcompiler.passes.quantize_activations import QuantizeActivations
-from qcompiler.passes.quantize_weights import QuantizeWeights
-from qcompiler.passes.reconstruct_layers import ReconstructLayers
-from qcompiler.passes.rotate_inputs import RotateInputs
-from qcompiler.passes.round_tables import RoundTables
-from qcompiler.passes.round_weights import RoundWeights
-from qcompiler.passes.sign_activations import SignActivations
-from qcompiler.passes.smooth_activations import SmoothActivations
-from qcompiler.passes.snnk_bundle import SnnkBundle
-from qcompiler.passes.store_codes import StoreCodes
-from qcompiler.passes.widen_activations import WidenActivations
+from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.narrow_activations import NarrowActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.widen_activations import WidenActivations
+from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.smooth_activations import SmoothActivations
+from qcompiler.passes.replace.snnk_bundle import SnnkBundle
+from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
+from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
+from qcompiler.passes.weights.quantize_weights import QuantizeWeights
+from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
+from qcompiler.passes.weights.round_tables import RoundTables
+from qcompiler.passes.weights.round_weights import RoundWeights
+from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0
@@ -112,6 +112,10 @@ class Preset:
         return self.weights != "int8"
 
     @property
+    def _exact_pairs(self) -> bool:
+        return self.for_onnx and self.avoid_saturation
+
+    @property
     def _narrow(self) -> bool:
         return self.activations in ("uint4", "power4")
 
@@ -154,18 +158,20 @@ class Preset:
 
     def _levels(self) -> Passes:
         """What puts weights on their grid."""
-        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": "mixed" if self.level >= IN_TURN_FROM else "float"}
+        exact = {"exact_pairs": True} if self._exact_pairs else {}
+        inputs = "mixed" if self.level >= IN_TURN_FROM else "float"
+        solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.level], "inputs": inputs, **exact}
         if self.weights == "auto":
             names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
             budgets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-            return (build_pass(AllocateBits, budgets), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
+            return (build_pass(AllocateBits, {**budgets, **exact}), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
         if self._few_bits:
             return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
-        if self.for_onnx and self.avoid_saturation and self.level > 0:
+        if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()
 
     def _corrections(self) -> Passes:
         bias = (CorrectBias(),) if self.level > 0 else ()
-        signs = (SignActivations(),) if self.activations == "int8" else ()
+        signs = (SignActivations(exact_pairs=self._exact_pairs),) if self.activations == "int8" else ()
         return (*bias, *signs)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .builder import ProgramBuilder
-    from .program import Program
+    from .program.builder import ProgramBuilder
+    from .program.model import Program
     from .session import Session
 
 from .errors import FeedError, MachineError, ProgramError
 
 __all__ = ["FeedError", "MachineError", "Program", "ProgramBuilder", "ProgramError", "Session"]
 
-_HOME = {"Session": "session", "Program": "program", "ProgramBuilder": "builder"}
+_HOME = {"Session": "session", "Program": "program.model", "ProgramBuilder": "program.builder"}
 
 
 def __getattr__(name: str) -> Any:

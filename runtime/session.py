@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import Arena
-from .border import solve_dimensions
-from .control import FAULT, STOPPED
-from .errors import FeedError, MachineError
-from .instruction import BLOCK_BYTES, BLOCKS
-from .isa import Isa, best_isa
-from .native import load
-from .packing import decoded_operands, pack_program
-from .parts import useful_threads
-from .program import Program
-from .team import Team, default_threads
+from .binding.bind import bind
+from .binding.division import useful_threads
+from .binding.packed_weights import decoded_operands, pack_program
+from .cpu.isa import Isa, chosen_isa
+from .errors import FeedError, MachineError, ProgramError
+from .instructions.instruction import BLOCK_BYTES, BLOCKS
+from .machine.control import FAULT, STOPPED
+from .program.file import mapping
+from .program.model import Program
+from .run.arena import Arena
+from .run.border import solve_dimensions
+from .run.machine_code import load
+from .run.team import Team, default_threads
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -53,28 +55,35 @@ class Session:
 
     Args:
         program: path of a ``.qprog`` file, or a `Program`.
-        isa: instruction set of the kernels; default: the best of this CPU. All give the same results.
+        isa: instruction set of the kernels, or its name (``"avx2"``); default: the best of this CPU. All give the same results.
         num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny programs. Any number
             gives the same results. Default: as many as this process may use cores, at most 4. They end with the session.
+        cache_dir: folder for machine code that has to be compiled, if this is the first session of the process; default: what the variable
+            ``QCOMPILER_CACHE`` names, else the user's cache folder. Not used where the installation has code for this CPU.
 
     Raises:
         ProgramError: the file is not a sound program.
         MachineError: this CPU lacks the instruction set, or there is less than one thread.
     """
 
-    def __init__(self, program: str | Path | Program, isa: Isa | None = None, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        program: str | Path | Program,
+        isa: Isa | str | None = None,
+        num_threads: int | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
         self.program = program if isinstance(program, Program) else Program.load(program)
-        self.isa = best_isa() if isa is None else isa
-        if not self.isa.supported:
-            raise MachineError(f"this CPU has no {self.isa.name.lower()}; the best it can do is {best_isa().name.lower()}")
+        self._file, self._cache_dir = mapping(self.program.blob), cache_dir
+        self.isa = chosen_isa(isa)
         self._threads = default_threads() if num_threads is None else num_threads
         if self._threads < 1:
             raise MachineError(f"num_threads is {num_threads}; it must be at least 1")
-        self._team = Team(self._threads - 1, lambda *post: load().attend(*post)) if self._threads > 1 else None
+        self._team = Team(self._threads - 1, lambda *post: load(cache_dir).attend(*post)) if self._threads > 1 else None
         self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
-            self.program.bind()
+            bind(self.program)
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name, for one set of inputs by name.
@@ -116,7 +125,7 @@ class Session:
 
     def memory(self, **dims: int) -> Memory:
         """Bytes that a run with these sizes of the symbolic dimensions needs; known before it runs."""
-        bound = self.program.bind(**dims)
+        bound = bind(self.program, **dims)
         weights = pack_program(self.program, bound, self.isa)
         decoded = decoded_operands(self.program, bound, weights).values()
         packed = sum({id(array): array.nbytes for array in (*(w.codes for w in weights.values()), *decoded) if array is not None}.values())
@@ -147,6 +156,8 @@ class Session:
 
     def _place(self, feeds: Feeds) -> tuple[Arena, list[Array]]:
         """This thread's arena for the feeds' shapes, and the arrays from which it will take its inputs."""
+        if self._file is not None and self._file.size() < len(self._file):
+            raise ProgramError("the program's file has been truncated since it was loaded; to replace a program, rename the new file over the old")
         arrays = [feeds[name] for name in self._names if name in feeds]
         if len(arrays) == len(feeds) and {*map(type, arrays)} <= _ARRAYS:
             arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
@@ -157,14 +168,14 @@ class Session:
 
     def _bind(self, feeds: dict[str, Array]) -> tuple[Arena, list[Array]]:
         """An arena for these shapes, made if there is none, and the inputs in order."""
-        bound = self.program.bind(**solve_dimensions(self.program, feeds))
+        bound = bind(self.program, **solve_dimensions(self.program, feeds))
         inputs = [feeds[name] for name in self._names]
         arenas = self._arenas()
         key = tuple([(array.shape, array.dtype) for array in inputs])
         if key not in arenas:
             while len(arenas) >= _KEPT_ARENAS:
                 del arenas[next(iter(arenas))]
-            arenas[key] = Arena(load(), self.program, bound, self.isa, self._threads)
+            arenas[key] = Arena(load(self._cache_dir), self.program, bound, self.isa, self._threads)
         return arenas[key], inputs
 
     def _arenas(self) -> dict[Any, Arena]:

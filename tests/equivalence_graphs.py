@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 from tests.graphs import graph_of
 
 CHANNELS, SIZE = 4, 6

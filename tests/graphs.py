@@ -7,7 +7,7 @@ import onnx
 import onnx.parser
 import onnx_graphsurgeon as gs
 
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 
 
 def graph_of(text: str, opset: int = 21, **initializers: np.ndarray) -> Graph:

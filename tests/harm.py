@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.ir import Constant, Graph
+from qcompiler.graph.ir import Constant, Graph
 from qcompiler.pass_base import Context, Pass
 
 

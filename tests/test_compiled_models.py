@@ -14,7 +14,7 @@ from models.small import SMALL_TASKS, manifest
 from models.task import Answers, Task, agreement, sqnr_db
 from qcompiler import lowering
 from qcompiler.api import Compiled
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 NAMES = sorted(manifest())
 LOST_ACCURACY = 0.01

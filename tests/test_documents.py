@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from docs import architecture
+from docs.house import ALLOWED
 from qcompiler.cli import qcompile
 
 ROOT = Path(__file__).parent.parent
@@ -47,3 +49,8 @@ def test_the_readmes_options_exist(capsys: pytest.CaptureFixture[str], monkeypat
     used = {option for line in re.findall(r"qcompile .*", text) for option in re.findall(r"(?<![\w-])--?[a-z-]+", line)} | {"--no-avoid-saturation"}
     assert used >= {"-o", "--calib", "--verify", "--passes"}
     assert [option for option in sorted(used) if option not in offered] == []
+
+
+def test_the_page_of_the_architecture_is_that_of_the_code() -> None:
+    assert architecture.PAGE.read_text(encoding="utf8") == architecture.page(), "stale: make docs"
+    assert sorted(name for _, names in architecture.FLOORS for name in names) == sorted(ALLOWED)

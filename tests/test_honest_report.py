@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import qcompiler
 from qcompiler.api import Compiled
-from qcompiler.ir import Graph, copy_of
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Graph, copy_of
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 
 Array = NDArray[Any]

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import networkx as nx
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FOLDERS = {"qcompiler": "qcompiler", "qcompiler.passes": "passes", "qcompiler.runtime": "runtime"}
+from docs.house import ALLOWED, ROOT, SOURCES, Import, edges, imports, imports_of, room
 
 IDEAS = (
-    "grids", "layer_problem", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "allocation",
+    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "weights.allocation",
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
 )  # fmt: skip
 """Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""
 
-DRIVERS = ("api", "cli", "export", "importer", "manager", "pipeline", "presets", "verify")
+DRIVERS = ("api", "cli", "onnx_io.export", "onnx_io.importer", "manager", "pipeline", "presets", "graph.verify")
 CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 """What drives passes; a pass knows none of it."""
 
@@ -36,67 +31,6 @@ def declared(project: str) -> set[str]:
 
 RUNTIME_NEEDS = declared("runtime/pyproject.toml")
 COMPILER_NEEDS = declared("pyproject.toml")
-
-
-@dataclass(frozen=True)
-class Import:
-    """One imported name: its absolute module, as far as it is known, and whether it is imported with the file itself."""
-
-    target: str
-    line: int
-    at_load: bool
-    relative: bool
-
-
-def module_name(path: Path, package: str, folder: Path) -> str:
-    parts = path.relative_to(folder).with_suffix("").parts
-    return ".".join((package, *(part for part in parts if part != "__init__")))
-
-
-def sources() -> dict[str, Path]:
-    """Every module of the three folders, by the name it has when installed."""
-    found = {}
-    for package, folder in FOLDERS.items():
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "build" not in path.relative_to(ROOT).parts:
-                found[module_name(path, package, ROOT / folder)] = path
-    return found
-
-
-SOURCES = sources()
-
-
-def absolute(node: ast.ImportFrom, package: list[str]) -> str:
-    """The module that a ``from`` import in ``package`` means."""
-    if node.level == 0:
-        return str(node.module)
-    parents = package[: len(package) - node.level + 1]
-    return ".".join((*parents, node.module) if node.module else parents)
-
-
-def imports(source: str, module: str, is_package: bool) -> Iterator[Import]:
-    """Every import of a file; those below ``if TYPE_CHECKING`` or in a function do not count as ``at_load``."""
-    tree = ast.parse(source)
-    late = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, node.lineno, id(node) not in late, False)
-        elif isinstance(node, ast.ImportFrom):
-            base = absolute(node, module.split(".") if is_package else module.split(".")[:-1])
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                yield Import(inner if inner in SOURCES else base, node.lineno, id(node) not in late, node.level > 0)
-
-
-def imports_of(module: str) -> list[Import]:
-    path = SOURCES[module]
-    return list(imports(path.read_text(encoding="utf8"), module, path.name == "__init__.py"))
 
 
 def inside(module: str, package: str) -> bool:
@@ -131,25 +65,39 @@ def test_imports_run_one_way(module: str) -> None:
     assert wrong == []
 
 
+def test_rooms_import_what_the_table_allows() -> None:
+    """No import that is not in the table, and no entry of the table that nothing needs."""
+    found, allowed = edges(), {(one, other) for one, others in ALLOWED.items() for other in others.split()}
+    assert {edge: places[0] for edge, places in found.items() if edge not in allowed} == {}
+    assert allowed - found.keys() == set(), "docs/house.py allows what nothing needs"
+    assert {room(module) for module in SOURCES} >= ALLOWED.keys()
+
+
+def test_rooms_build_on_each_other_in_the_order_of_the_table() -> None:
+    order = list(ALLOWED)
+    assert [(one, other) for one, others in ALLOWED.items() for other in others.split() if order.index(other) >= order.index(one)] == []
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
-    edges: nx.DiGraph[str] = nx.DiGraph()
+    """All imports count, those inside functions too: they only hide a knot."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for module in SOURCES:
-        targets = {item.target for item in imports_of(module) if item.at_load} & SOURCES.keys() - {module}
-        edges.add_edges_from((module, target) for target in targets)
-    assert list(nx.simple_cycles(edges)) == []
+        targets = {item.target for item in imports_of(module)} & SOURCES.keys() - {module}
+        graph.add_edges_from((module, target) for target in targets)
+    assert list(nx.simple_cycles(graph)) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source", "expected"),
     [
         ("qcompiler.runtime.session", "import onnx", "'onnx' is not a dependency of this part"),
-        ("qcompiler.runtime.session", "from ..ir import Graph", "runtime/ imports nothing of the compiler"),
+        ("qcompiler.runtime.session", "from ..graph.ir import Graph", "runtime/ imports nothing of the compiler"),
         ("qcompiler.runtime.session", "from qcompiler.runtime import requant", "inside passes/ and runtime/ only relative imports"),
         ("qcompiler.passes.fold", "from ..manager import run", "a pass knows nothing of what drives it"),
-        ("qcompiler.passes.fold", "from ..ir import Graph\nfrom . import other\nimport numpy as np", None),
+        ("qcompiler.passes.fold", "from ..graph.ir import Graph\nfrom . import other\nimport numpy as np", None),
         ("qcompiler.manager", "def f():\n    from qcompiler.passes.fold import Fold", "only pipeline.py and presets.py import passes"),
         ("qcompiler.manager", "import passes", "'passes' is no name of its own: use qcompiler.passes, or a relative import inside that folder"),
-        ("qcompiler.grids", "from qcompiler.ir import Graph", "the ideas are mathematics without any graph"),
+        ("qcompiler.grids", "from qcompiler.graph.ir import Graph", "the ideas are mathematics without any graph"),
         ("qcompiler.cli", "import requests", "'requests' is not a dependency of this part"),
     ],
 )
@@ -161,9 +109,9 @@ def test_the_rule_bites(module: str, source: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("module", "is_package", "line", "target"),
     [
-        ("qcompiler.passes.fold", False, "from ..ir import Graph", "qcompiler.ir"),
-        ("qcompiler.passes.fold", False, "from .. import ir", "qcompiler.ir"),
-        ("qcompiler.passes", True, "from ..ir import Graph", "qcompiler.ir"),
+        ("qcompiler.passes.fold", False, "from ..graph.ir import Graph", "qcompiler.graph.ir"),
+        ("qcompiler.passes.fold", False, "from ..graph import ir", "qcompiler.graph.ir"),
+        ("qcompiler.passes", True, "from ..graph.ir import Graph", "qcompiler.graph.ir"),
         ("qcompiler.runtime.kernels", True, "from . import gemm", "qcompiler.runtime.kernels"),
         ("qcompiler.runtime.kernels.gemm", False, "from ..requant import requant", "qcompiler.runtime.requant"),
     ],

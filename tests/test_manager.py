@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qcompiler.errors import DataError, OptionError, PassError
-from qcompiler.ir import Constant, Graph, Node, Stage, Variable
+from qcompiler.graph.ir import Constant, Graph, Node, Stage, Variable
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Pass
 from tests.graphs import graph_of, ops

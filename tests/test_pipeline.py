@@ -5,13 +5,13 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import pytest
-from qcompiler.passes.narrow_activations import NarrowActivations
-from qcompiler.passes.reconstruct_layers import ReconstructLayers
 
 from qcompiler import pipeline
 from qcompiler.errors import OptionError
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Context, Pass
+from qcompiler.passes.activations.narrow_activations import NarrowActivations
+from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.pipeline import BUILT_IN, GROUPS, NORMALIZE, Pipeline
 from qcompiler.presets import Preset
 

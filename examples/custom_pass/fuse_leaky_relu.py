@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler import Context, Pass
-from qcompiler.ir import Graph, Node, Tensor, constant_of, producer
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, producer
 
 
 @dataclass(frozen=True)

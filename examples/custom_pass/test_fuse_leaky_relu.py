@@ -9,9 +9,9 @@ import pytest
 from fuse_leaky_relu import FuseLeakyRelu
 
 from qcompiler import Context
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
+from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
-from qcompiler.runner import Runner
 
 FEED = {"x": np.linspace(-3, 3, 8, dtype=np.float32).reshape(2, 4)}
 

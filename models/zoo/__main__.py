@@ -10,7 +10,7 @@ import onnx
 
 from models.fetch import FetchError
 from models.zoo import TASKS, zoo_task
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, Variable, replace_uses, unique_name
-from qcompiler.layers import Layer
+from qcompiler.graph.ir import Graph, Node, Variable, replace_uses, unique_name
+from qcompiler.graph.layers import Layer
 
 __all__ = ["Adjustment", "adjust", "channels_of"]
 

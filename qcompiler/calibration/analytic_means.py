@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
-from qcompiler.ir import Tensor, constant_of, producer
+from qcompiler.graph.ir import Tensor, constant_of, producer
 from qcompiler.pass_base import BatchNormStatistics
 
 __all__ = ["analytic_means", "clipped_normal_mean"]

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.adjustment import adjust, channels_of
-from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in
-from qcompiler.layers import Layer, find_layers
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, copy_of, names_in
+from qcompiler.graph.layers import Layer, find_layers
+from qcompiler.graph.runner import Runner
 
 __all__ = ["AdjustableGraph", "ChannelStatistics", "match_channels"]
 

@@ -16,9 +16,8 @@ from onnx import helper
 
 from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, Range, beyond
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner, light_model
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.runner import Runner, light_model
 
 __all__ = ["Statistics", "channel_means", "collect_ranges", "observe"]
 

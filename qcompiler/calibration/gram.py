@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.blas import steady_blas
-from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.layers import Layer
+from qcompiler.graph.runner import Runner
+from qcompiler.linear_algebra import gram, matmul
 
 __all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]
 
@@ -102,9 +101,8 @@ class ProductSum:
         self.rows += sides[0].shape[1]
         for mean, vectors in zip(self._means, sides, strict=True):
             mean += vectors.sum(axis=1, dtype=np.float64)
-        with steady_blas(sides[0].shape[2]):
-            for total, (left, right) in zip(self._products, self._pairs, strict=True):
-                total += np.matmul(sides[left].transpose(0, 2, 1), sides[right])
+        for total, (left, right) in zip(self._products, self._pairs, strict=True):
+            total += gram(sides[left]) if left == right else matmul(sides[left].transpose(0, 2, 1), sides[right])
 
     def averages(self) -> tuple[dict[tuple[int, int], Array], list[Array]]:
         """Mean products [G, K, K] by the numbers of their sides, and mean vectors [G, K]; the sums are spent."""

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.output_loss import OUTPUT_LOSSES, OutputLoss
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.runner import Runner
 
 __all__ = ["NetworkLoss", "float_outputs", "relative_errors"]
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.graph.ranges import Range
+
 __all__ = ["BINS", "OBSERVERS", "Histogram", "ObserverName", "Range", "affine_grid", "beyond", "mse_range", "percentile_range"]
 
 BINS = 2048
@@ -23,26 +25,6 @@ UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 8.0
 
 FEW_BLOCKS = 4
 ObserverName = Literal["minmax", "percentile", "mse"]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Smallest and largest finite value."""
-
-    lo: float
-    hi: float
-
-    def join(self, other: Range) -> Range:
-        """The smallest range that holds both."""
-        return Range(min(self.lo, other.lo), max(self.hi, other.hi))
-
-    def clamp(self, floor: float) -> Range:
-        """The part above ``floor``."""
-        return Range(max(self.lo, floor), max(self.hi, floor))
-
-    def with_zero(self) -> Range:
-        """The smallest range that holds this one and 0."""
-        return Range(min(self.lo, 0.0), max(self.hi, 0.0))
 
 
 @dataclass

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import Moments, ProductSum, rows_of_feed
-from qcompiler.calibration.mixup import with_mixtures
 from qcompiler.calibration.patches import products_of_row, sample_inputs
 from qcompiler.calibration.prefix import Prefix
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
+from qcompiler.feeds.mixup import with_mixtures
+from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.layers import Layer
 
 __all__ = ["PairedInputs", "PairedMoments", "paired_inputs"]
 
@@ -82,7 +81,7 @@ def paired_inputs(
         pairs: each layer in ``source`` and in ``graph``, in the order of ``graph``; Conv, Gemm and MatMul.
         data: feeds.
         seed: of the split and of the draws.
-        mixup: fit to mixtures of feeds besides, see `qcompiler.calibration.mixup`.
+        mixup: fit to mixtures of feeds besides, see `qcompiler.feeds.mixup`.
 
     Raises:
         DataError: no feed at all.

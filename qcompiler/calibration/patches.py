@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Node
-from qcompiler.layers import Layer
+from qcompiler.graph.ir import Node
+from qcompiler.graph.layers import Layer
 
 __all__ = ["as_matrix", "from_matrix", "products_of_row", "sample_inputs", "taps_first"]
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, Tensor, Variable, producer, subgraphs
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Feed, Graph, Node, Tensor, Variable, producer, subgraphs
+from qcompiler.graph.runner import Runner
 
 __all__ = ["ALIVE_BYTES", "Prefix"]
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from qcompiler.calibration.intervals import bounded_source
-from qcompiler.calibration.observers import Range
-from qcompiler.ir import Graph, Tensor
-from qcompiler.layers import Layer, bias_constant, find_layers
+from qcompiler.graph.intervals import bounded_source
+from qcompiler.graph.ir import Graph, Tensor
+from qcompiler.graph.layers import Layer, bias_constant, find_layers
+from qcompiler.graph.ranges import Range
 
 __all__ = ["holds_wide_input", "needed_ranges"]
 

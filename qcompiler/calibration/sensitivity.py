@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.feeds import spread_feeds
 from qcompiler.calibration.network_loss import float_outputs, relative_errors
-from qcompiler.ir import Constant, Graph, Node, QuantSpec, Variable, consumers, copy_of, read_spec, replace_uses, unique_name
-from qcompiler.pass_base import Feed
-from qcompiler.placement import MOVERS, UnionFind
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import spread_feeds
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
+from qcompiler.graph.placement import MOVERS, UnionFind
+from qcompiler.graph.runner import Runner
 
-__all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise", "set_grid"]
+__all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]
 
 BATCH = 24
 """Units with a switch in one session: switches cost time even when they are off."""
@@ -47,15 +46,6 @@ class Pair:
     def name(self) -> str:
         """Name of the float tensor in front of it."""
         return str(self.quantize.inputs[0].name)
-
-
-def set_grid(pair: Pair, spec: QuantSpec, taken: set[str]) -> None:
-    """Give both nodes of a pair the scale and zero point of ``spec``, and the codes between them its type."""
-    scale = Constant(unique_name(taken, f"{pair.name}_scale"), spec.scale)
-    zero_point = Constant(unique_name(taken, f"{pair.name}_zero_point"), spec.zero_point)
-    for node in (pair.quantize, pair.dequantize):
-        node.inputs = [node.inputs[0], scale, zero_point]
-    pair.quantize.outputs[0].dtype = spec.dtype
 
 
 def find_pairs(graph: Graph) -> list[Pair]:

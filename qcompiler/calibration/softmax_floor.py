@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcompiler.calibration.observers import Range
-from qcompiler.ir import Graph, Node, Tensor, constant_of, is_float
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, is_float
 
 __all__ = ["MARGIN", "softmax_floors"]
 

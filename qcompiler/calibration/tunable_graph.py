@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.adjustment import adjust
 from qcompiler.calibration.sensitivity import Pair, activation_units, find_pairs
-from qcompiler.ir import Constant, Graph, Variable, copy_of, names_in, producer, read_spec, unique_name
-from qcompiler.layers import find_layers
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Constant, Feed, Graph, Variable, copy_of, names_in, producer, read_spec, unique_name
+from qcompiler.graph.layers import find_layers
+from qcompiler.graph.runner import Runner
 
 __all__ = ["Settings", "TunableGraph", "scale_units", "scales_of", "set_scales"]
 

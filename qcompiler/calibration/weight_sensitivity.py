@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.blas import steady_blas
 from qcompiler.calibration.gram import LayerInputs
 from qcompiler.calibration.network_loss import SQUARED, float_outputs
 from qcompiler.calibration.output_loss import OutputLoss
 from qcompiler.calibration.patches import as_matrix, from_matrix, taps_first
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, copy_of, names_in, unique_name
+from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
+from qcompiler.graph.runner import Runner
 from qcompiler.grids import GridFamily
-from qcompiler.ir import Constant, Graph, Node, Variable, copy_of, names_in, unique_name
-from qcompiler.layer_problem import LayerProblem, mean_error
-from qcompiler.layers import Layer, add_to_bias, find_layers, has_bias
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
 from qcompiler.solvers import Solver
 from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.problem import LayerProblem, mean_error
 
 __all__ = ["BATCH", "OutputErrors", "RoundedWeight", "round_weight", "with_weights"]
 
@@ -80,10 +78,9 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
     block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
     grid = replace(grid, block=block)
     seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
-    with steady_blas(weight.shape[2]):
-        tuned = solver.tuned(seen, unseen)
-        placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
-        solution = tuned.solve(placed, start, seed)
+    tuned = solver.tuned(seen, unseen)
+    placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
+    solution = tuned.solve(placed, start, seed)
     shift = mean_error(placed, solution.weight()).reshape(-1).astype(np.float32) if has_bias(layer) else None
     levels = solution.levels.astype(np.int8)[:, :, np.argsort(order)]
     return RoundedWeight(levels, solution.scale, block, shift, len(grid.levels))

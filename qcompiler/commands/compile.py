@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
 from qcompiler.errors import OptionError
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Pass
+from qcompiler.records import Report
 from qcompiler.report.listing import listing
-from qcompiler.report.record import Report
 from qcompiler.report.terminal import show
 
 

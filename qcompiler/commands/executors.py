@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from qcompiler import lowering
 from qcompiler.errors import ModelError, OptionError
-from qcompiler.importer import load_graph
-from qcompiler.ir import Graph, Variable
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Feed, Graph, Variable
+from qcompiler.graph.runner import Runner
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.runtime import Program, Session
 
 Values = Mapping[str, NDArray[Any]]

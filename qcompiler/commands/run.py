@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.calibration.sources import Source, open_source, synthetic_source
 from qcompiler.commands.executors import Executor, Values
 from qcompiler.errors import OptionError
-from qcompiler.ir import Graph
+from qcompiler.feeds.sources import Source, open_source, synthetic_source
+from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Context
 
 

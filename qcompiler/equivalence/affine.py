@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.equivalence.levels import Levels
+from qcompiler.linear_algebra import inverse as inverse_of
+from qcompiler.linear_algebra import matmul
 
 __all__ = ["AffineProblem", "Fit", "dominance", "fit_matrix", "gradual_mask"]
 
@@ -61,7 +63,7 @@ class AffineProblem:
 
     def times(self, matrices: Array, values: Array) -> Array:
         """A v for column vectors: [C, n]."""
-        return np.asarray((matrices @ values.reshape(self.blocks, self.block, -1)).reshape(values.shape))
+        return np.asarray(matmul(matrices, values.reshape(self.blocks, self.block, -1)).reshape(values.shape))
 
     def loss(self, matrices: Array) -> float:
         """Predicted noise under A [blocks, block, block]."""
@@ -69,7 +71,7 @@ class AffineProblem:
 
     def loss_and_gradient(self, matrices: Array) -> tuple[float, Array]:
         """The loss, and its derivative by A."""
-        inverse = np.linalg.inv(matrices)
+        inverse = inverse_of(matrices)
         gradient, power = np.zeros_like(matrices), np.zeros(self.gram.shape[0])
         weights = [self.times(inverse.transpose(0, 2, 1), reader.T).T for reader in self.readers]  # W B
         energy = sum((np.square(weight).sum(axis=0) for weight in weights), np.zeros(len(power)))
@@ -78,7 +80,7 @@ class AffineProblem:
         for weight, inputs in self.writers:
             power += self._writer_steps(matrices, weight, inputs, energy, gradient)
         crossed = sum((self._cross(weight, power) for weight in weights), np.zeros_like(matrices))
-        gradient -= 2 * crossed @ inverse.transpose(0, 2, 1)  # (W B)^T (W B) D B^T
+        gradient -= 2 * matmul(crossed, inverse.transpose(0, 2, 1))  # (W B)^T (W B) D B^T
         total = float((power * energy).sum())
         for weight in weights:
             total += self._rounding(matrices, inverse, weight, gradient)
@@ -87,7 +89,7 @@ class AffineProblem:
     def _cross(self, weight: Array, power: Array) -> Array:
         """Blocks of ``(W B)^T (W B) D``."""
         parts = weight.reshape(len(weight), self.blocks, self.block).transpose(1, 0, 2)
-        return np.asarray(parts.transpose(0, 2, 1) @ (parts * power.reshape(self.blocks, 1, self.block)))
+        return np.asarray(matmul(parts.transpose(0, 2, 1), parts * power.reshape(self.blocks, 1, self.block)))
 
     def _activation_step(self, matrices: Array, rows: Array, energy: float, gradient: Array) -> float:
         """``d^2 / 12``; adds its share of the gradient.
@@ -101,7 +103,7 @@ class AffineProblem:
         total = float((powers * np.abs(values / largest)).sum())
         step = 2 * largest * total ** (1 / NORM) / self.levels.activation
         slope = 2 / self.levels.activation * total ** (1 / NORM - 1) * powers * np.sign(values)
-        parts = slope.reshape(self.blocks, self.block, -1) @ rows.reshape(-1, self.blocks, self.block).transpose(1, 0, 2)
+        parts = matmul(slope.reshape(self.blocks, self.block, -1), rows.reshape(-1, self.blocks, self.block).transpose(1, 0, 2))
         gradient += energy * step / 6 * parts
         return float(step**2 / 12)
 
@@ -124,16 +126,16 @@ class AffineProblem:
         steps = np.maximum(np.abs(peaks) / self.levels.weight, 1e-30)
         error = np.rint(weight / steps[:, None]) * steps[:, None] - weight
         back = self.times(matrices.transpose(0, 2, 1), error.T).T  # E A
-        seen = back @ self.gram
+        seen = matmul(back, self.gram)
         losses = (seen * back).sum(axis=1)
         parts_error = error.reshape(len(error), self.blocks, self.block).transpose(1, 2, 0)
-        gradient += 2 * parts_error @ seen.reshape(len(seen), self.blocks, self.block).transpose(1, 0, 2)
+        gradient += matmul(2 * parts_error, seen.reshape(len(seen), self.blocks, self.block).transpose(1, 0, 2))
         factor = 2 * losses / steps * np.sign(peaks) / self.levels.weight
         block, inside = np.divmod(largest, self.block)
         parts = weight.reshape(len(weight), self.blocks, self.block)[np.arange(len(weight)), block]
         for number in range(self.blocks):
             chosen = block == number
-            gradient[number] -= (factor[chosen, None] * parts[chosen]).T @ inverse[number][:, inside[chosen]].T
+            gradient[number] -= matmul((factor[chosen, None] * parts[chosen]).T, inverse[number][:, inside[chosen]].T)
         return float(losses.sum())
 
 

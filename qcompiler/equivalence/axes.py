@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.dims import Dim
+from qcompiler.shapes.dims import Dim
 
 __all__ = ["Index", "Layout", "Moved", "aligned", "moved_by_reshape", "moved_by_transpose", "sizes_of"]
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from qcompiler.equivalence.matrices import columns_of, rows_of, weight_of_rows, with_columns
 from qcompiler.equivalence.regions import Place, Region
 from qcompiler.equivalence.visit import End
-from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, unique_name
+from qcompiler.linear_algebra import inverse as inverse_of
 from qcompiler.pass_base import BatchNormStatistics
 
 __all__ = ["Workspace", "shift_refusal", "spread_of"]
@@ -102,7 +103,7 @@ class Workspace:
 
     def mix(self, region: Region, matrices: Array) -> None:
         """Multiply blocks of a region's channels by matrices [C / block, block, block]; inverse places by the inverse transposed ones."""
-        inverse = np.linalg.inv(matrices)
+        inverse = inverse_of(matrices)
         for place in region.places:
             pair = (inverse.transpose(0, 2, 1), matrices.transpose(0, 2, 1)) if place.inverse.any() else (matrices, inverse)
             self._note(place.tensor, None)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Node
+from qcompiler.graph.ir import Node
 
 __all__ = ["columns_of", "groups_of", "rows_of", "weight_of_rows", "with_columns"]
 

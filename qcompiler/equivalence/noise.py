@@ -21,7 +21,7 @@ from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.matrices import columns_of, groups_of, rows_of
 from qcompiler.equivalence.regions import Place, Region
 from qcompiler.equivalence.statistics import ChannelRange
-from qcompiler.ir import Node, constant_of
+from qcompiler.graph.ir import Node, constant_of
 
 __all__ = ["Reader", "RegionNoise", "grid_range", "region_noise"]
 

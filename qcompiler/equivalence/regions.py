@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from qcompiler.equivalence.axes import Index, Layout, sizes_of
 from qcompiler.equivalence.rules import apply_rule
 from qcompiler.equivalence.visit import Effect, End, Link, Visit
-from qcompiler.ir import Graph, Node, Tensor, constant_of, consumers, producer
-from qcompiler.shapes import Shape, infer_shapes
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, producer
+from qcompiler.shapes.infer import Shape, infer_shapes
 
 __all__ = ["Place", "Region", "find_regions"]
 

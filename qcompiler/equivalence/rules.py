@@ -19,7 +19,7 @@ import numpy as np
 
 from qcompiler.equivalence.axes import Index, aligned, moved_by_reshape, moved_by_transpose
 from qcompiler.equivalence.visit import Effect, End, Link, Visit
-from qcompiler.ir import STANDARD_DOMAINS, Tensor, constant_of, producer
+from qcompiler.graph.ir import STANDARD_DOMAINS, Tensor, constant_of, producer
 
 __all__ = ["apply_rule"]
 

@@ -13,9 +13,9 @@ from onnx import helper
 
 from qcompiler.equivalence.regions import Place
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner, light_model
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.runner import Runner, light_model
+from qcompiler.linear_algebra import gram
 
 __all__ = ["ChannelRange", "Samples", "channel_ranges", "sample_channels"]
 
@@ -103,7 +103,7 @@ def sample_channels(graph: Graph, places: Sequence[Place], data: Iterable[Feed],
         for place in places:
             name, rows = place.tensor.name, _rows(values[place.tensor.name], place)
             kept[name].append(rows[_telling(rows, rng)])
-            grams[name] += rows.T @ rows
+            grams[name] += gram(rows[None])[0]
             counts[name] += len(rows)
     if not all(counts.values()):
         raise DataError("the calibration set is empty; give at least one feed")
@@ -124,4 +124,4 @@ def _telling(rows: Array, rng: np.random.Generator) -> NDArray[np.int64]:
     """Numbers of the rows of largest norm, those with the largest value of a channel relative to others, and some drawn at random."""
     norms, relative = np.square(rows).sum(axis=1), np.abs(rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), 1e-30)).max(axis=1)
     drawn = rng.permutation(len(rows))[:SAMPLES]
-    return np.unique(np.concatenate([np.argsort(norms)[-SAMPLES:], np.argsort(relative)[-SAMPLES:], drawn]))
+    return np.unique(np.concatenate([np.argsort(norms, kind="stable")[-SAMPLES:], np.argsort(relative, kind="stable")[-SAMPLES:], drawn]))

@@ -20,10 +20,9 @@ from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.matrices import rows_of, weight_of_rows
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.errors import QCompilerError
-from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, constant_of, copy_of, names_in, replace_uses, unique_name
-from qcompiler.pass_base import Feed
-from qcompiler.runner import Runner
-from qcompiler.shapes import Shape, infer_shapes
+from qcompiler.graph.ir import Constant, Feed, Graph, Node, Tensor, Variable, constant_of, copy_of, names_in, replace_uses, unique_name
+from qcompiler.graph.runner import Runner
+from qcompiler.shapes.infer import Shape, infer_shapes
 
 __all__ = ["Span", "Transform", "Trial"]
 

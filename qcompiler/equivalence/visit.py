@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qcompiler.equivalence.axes import Index, Layout, sizes_of
-from qcompiler.ir import Node, Tensor, constant_of
-from qcompiler.shapes import Shape
+from qcompiler.graph.ir import Node, Tensor, constant_of
+from qcompiler.shapes.infer import Shape
 
 __all__ = ["Effect", "End", "Link", "Role", "Visit"]
 

@@ -7,7 +7,7 @@ for the scales alternate; a squared error of a row counts with the square of its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,6 +63,10 @@ class FittedGrid(ABC):
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """See `GridFamily.fit`."""
 
+    def within(self, largest: int) -> FittedGrid:
+        """See `GridFamily.within`."""
+        return replace(self, largest=min(self.largest, largest))
+
 
 @dataclass(frozen=True)
 class PowerGrid(FittedGrid):
@@ -96,7 +100,7 @@ class KMeansGrid(FittedGrid):
 
     def fit(self, weight: Array, metric: Array | None = None) -> Grid:
         """See `GridFamily.fit`."""
-        best, least = uniform(self.bits, self.block), np.inf
+        best, least = uniform(self.bits, self.block).within(self.largest), np.inf
         if not np.any(weight):
             return best
         scale = np.sqrt(np.mean(in_blocks(weight, self.block) ** 2, axis=1))

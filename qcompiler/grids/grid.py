@@ -52,6 +52,9 @@ class GridFamily(Protocol):
             metric: float [G, K, K], the matrix of its loss (of which the diagonal weighs the errors); None: all weights count the same.
         """
 
+    def within(self, largest: int) -> GridFamily:
+        """The same form with levels of at most ``largest``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -106,6 +109,13 @@ class Grid:
         """This grid."""
         del weight, metric
         return self
+
+    def within(self, largest: int) -> Grid:
+        """The same levels in proportion, rounded; fewer where steps are 1, for they cannot be smaller."""
+        if self.largest <= largest:
+            return self
+        smaller = self.levels[np.abs(self.levels) <= largest] if self.is_uniform else np.rint(self.levels * (largest / self.largest))
+        return Grid(self.name, np.unique(smaller).astype(np.int16), self.block)
 
 
 def thresholds(levels: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qcompiler.ir import Graph
+    from qcompiler.graph.ir import Graph
     from qcompiler.runtime import Program
 
 __all__ = ["lower_graph", "to_integer_onnx", "to_program"]
@@ -17,12 +17,12 @@ def lower_graph(graph: Graph) -> Graph:
     Raises:
         UnsupportedError: lists every node that has no integer form, and why.
     """
-    from qcompiler.lowering.core import Lowering
-    from qcompiler.lowering.integers import INTEGER_RULES
+    from qcompiler.lowering.engine import Lowering
     from qcompiler.lowering.interpolate import interpolate_tables
-    from qcompiler.lowering.lookup import looked_up
     from qcompiler.lowering.prepare import prepared
-    from qcompiler.lowering.rules import RULES
+    from qcompiler.lowering.rules.integers import INTEGER_RULES
+    from qcompiler.lowering.rules.lookup import looked_up
+    from qcompiler.lowering.rules.table import RULES
     from qcompiler.lowering.simplify import simplify
 
     return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up).run()))
@@ -34,8 +34,8 @@ def to_program(graph: Graph) -> Program:
     Raises:
         UnsupportedError: names the node that the machine cannot run.
     """
-    from qcompiler.lowering.emit import Emitter
-    from qcompiler.lowering.emit_rules import EMIT_RULES
+    from qcompiler.lowering.to_machine.emitter import Emitter
+    from qcompiler.lowering.to_machine.table import EMIT_RULES
 
     return Emitter(graph, EMIT_RULES, {"graph": graph.name}).run()
 
@@ -46,7 +46,7 @@ def to_integer_onnx(graph: Graph) -> Graph:
     Raises:
         UnsupportedError: names the node that standard integer operators cannot express.
     """
-    from qcompiler.lowering.integer_onnx import write_integer_onnx
-    from qcompiler.lowering.integer_onnx_rules import WRITE_RULES
+    from qcompiler.lowering.to_onnx.products import write_integer_onnx
+    from qcompiler.lowering.to_onnx.table import WRITE_RULES
 
     return write_integer_onnx(graph, WRITE_RULES)

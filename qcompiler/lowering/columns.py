@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Node, Tensor, Variable, is_float, producer
+from qcompiler.graph.ir import Node, Tensor, Variable, is_float, producer
+from qcompiler.lowering.code_grid import Coded, Grid, Target
 from qcompiler.lowering.factors import emit_requantize
-from qcompiler.lowering.grid import Coded, Grid, Target
-from qcompiler.runtime.container import MAX_ZERO_POINT
 
 if TYPE_CHECKING:
     from qcompiler.lowering.core import Lowering
 
 Array = NDArray[Any]
+
+MAX_ZERO_POINT = 1 << 24
+"""float32, in which the border adds a zero point, holds every integer up to that."""
 
 
 @dataclass(frozen=True, eq=False)

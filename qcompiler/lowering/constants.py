@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError, UnsupportedError
-from qcompiler.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec, subgraphs
-from qcompiler.lowering.shapes import rank_of
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, constant_of, producer, read_spec, subgraphs
+from qcompiler.graph.runner import Runner
+from qcompiler.lowering.ranks import rank_of
 
 Array = NDArray[Any]
 
@@ -169,7 +169,7 @@ def _stored_weight(constants: Constants, node: Node) -> Weight:
     codes, spec = constants.value(node.inputs[0]), read_spec(node)
     if codes is None or spec is None:
         raise UnsupportedError("its weight's scale or zero point is not constant")
-    axis = None if spec.axis is None else spec.axis % codes.ndim
+    axis = None if spec.axis is None or spec.scale.size == 1 else spec.axis % codes.ndim
     shape = [1] * codes.ndim
     if axis is not None:
         shape[axis] = -1

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.lowering.builder import IntegerBuilder, Shape
-from qcompiler.lowering.grid import Coded, Target
+from qcompiler.lowering.code_grid import Coded, Target
+from qcompiler.lowering.integer_graph import IntegerBuilder, Shape
 from qcompiler.runtime import requant
 from qcompiler.runtime.errors import MachineError
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph
-from qcompiler.runtime.piecewise import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS, Piecewise
+from qcompiler.graph.ir import Constant, Graph
+from qcompiler.runtime.instructions.piecewise import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS, Piecewise
 
 _CODES = 65536
 _LARGEST = 32767

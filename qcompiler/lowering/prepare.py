@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from qcompiler import shapes
-from qcompiler.ir import Constant, Graph, Node, copy_of
+from qcompiler.graph.ir import Constant, Graph, Node, copy_of
 from qcompiler.lowering.constants import Constants
+from qcompiler.shapes import infer
 
 
 def prepared(graph: Graph) -> Graph:
@@ -22,7 +22,7 @@ def prepared(graph: Graph) -> Graph:
             _plain_cast(node)
     result.toposort()
     _fold_parameters(result)
-    shapes.annotate(result)
+    infer.annotate(result)
     return result
 
 

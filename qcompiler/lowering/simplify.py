@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Tensor, consumers, producer
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, consumers, producer
 
 _TABULAR = ("Table", "Requantize")
 _CODES = ("uint8", "int16")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Tensor, Variable, names_in, unique_name
-from qcompiler.layers import Layer
+from qcompiler.graph.ir import Constant, Graph, Tensor, Variable, names_in, unique_name
+from qcompiler.graph.layers import Layer
 from qcompiler.replacement.factor import Cores
 from qcompiler.replacement.regions import linear_output
 from qcompiler.replacement.rewrite import Writer, inherit_name

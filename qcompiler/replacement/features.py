@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.equivalence.hadamard import hadamard
+from qcompiler.linear_algebra import matmul
 
 __all__ = [
     "DIRECTIONS", "DRAWN", "FeatureMap", "InputScale", "draw_directions", "draw_map", "orthogonal_gaussian", "rademacher",
@@ -73,7 +74,7 @@ class FeatureMap:
 
     def __call__(self, rows: Array) -> NDArray[np.float64]:
         """Features float64 [N, m] of inputs [N, d]."""
-        projected = [rows @ weight.T + bias for weight, bias in self.factors]
+        projected = [matmul(rows, weight.T) + bias for weight, bias in self.factors]
         if self.kind == "relu":
             return np.asarray(np.maximum(projected[0], 0.0))
         if self.kind == "cos":
@@ -105,7 +106,7 @@ def draw_map(
     for rows in drawn:
         weight = rows * (width / (scale.spread * np.sqrt(size)))
         offset = rng.uniform(0.0, 2 * np.pi, count) if kind == "cos" else np.zeros(count)
-        factors.append((weight, offset - weight @ scale.mean))
+        factors.append((weight, offset - matmul(weight, scale.mean)))
     return FeatureMap(kind, tuple(factors))
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.linear_algebra import matmul, solve_positive
+
 __all__ = ["PENALTIES", "Fit", "NormalEquations", "best_ridge", "ridge"]
 
 Array = NDArray[Any]
@@ -63,8 +65,8 @@ class NormalEquations:
         np.subtract(features, self.origin[0], out=wide[:, :-1])
         wide[:, -1] = 1.0
         wanted = np.subtract(targets, self.origin[1], dtype=np.float64)
-        self.gram += wide.T @ wide
-        self.cross += wide.T @ wanted
+        self.gram += matmul(wide.T, wide)
+        self.cross += matmul(wide.T, wanted)
         self.energy += np.square(wanted).sum(axis=0)
         self.rows += len(features)
 
@@ -86,14 +88,14 @@ class NormalEquations:
         """Mean squared error of a fit on these rows, relative to `variance`."""
         chosen = np.append(fit.chosen, len(self.gram) - 1)
         weight = np.concatenate([fit.weight, self._shifted_bias(fit)[:, None]], axis=1)
-        product = weight @ self.gram[np.ix_(chosen, chosen)]
+        product = matmul(weight, self.gram[np.ix_(chosen, chosen)])
         total = self.energy.sum() - 2 * np.sum(weight * self.cross[chosen].T) + np.sum(product * weight)
         return max(float(total) / max(self.rows, 1), 0.0) / max(self.variance(), 1e-30)
 
     def _shifted_bias(self, fit: Fit) -> Array:
         if self.origin is None:
             return fit.bias
-        return np.asarray(fit.bias + fit.weight @ self.origin[0][fit.chosen] - self.origin[1])
+        return np.asarray(fit.bias + matmul(fit.weight, self.origin[0][fit.chosen]) - self.origin[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ class _System:
         gram, cross = gram[np.ix_(chosen, chosen)], cross[chosen]
         self._chosen, self._prior = chosen, np.zeros((cross.shape[1], len(chosen))) if prior is None else prior
         if prior is not None:
-            cross = cross - gram @ prior.T
+            cross = cross - matmul(gram, prior.T)
         variance = np.diag(gram)
         varies = variance > _SMALLEST * max(float(variance.max(initial=0.0)), 1e-300)
         self._unit = np.where(varies, 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
@@ -137,7 +139,7 @@ class _System:
         damped[np.diag_indices_from(damped)] += penalty + (self._unit == 0)
         weight = (_solve(damped, self._right) * self._unit[:, None]).T + self._prior
         inputs, outputs = self._means
-        return Fit(self._chosen, weight, outputs - weight @ inputs, penalty)
+        return Fit(self._chosen, weight, outputs - matmul(weight, inputs), penalty)
 
 
 def ridge(equations: NormalEquations, chosen: NDArray[np.int64], penalty: float, prior: Array | None = None) -> Fit:
@@ -147,14 +149,12 @@ def ridge(equations: NormalEquations, chosen: NDArray[np.int64], penalty: float,
 
 def _solve(matrix: Array, right: Array) -> Array:
     """Solution for a symmetric positive definite matrix; by eigenvalues where rounding made it indefinite."""
-    from scipy.linalg import cho_factor, cho_solve
-
     try:
-        return np.asarray(cho_solve(cho_factor(matrix, lower=True, check_finite=False), right, check_finite=False))
+        return solve_positive(matrix, right)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(matrix)
         inverse = np.where(values > 1e-13 * values[-1], 1 / np.maximum(values, 1e-300), 0.0)
-        return np.asarray(vectors @ (inverse[:, None] * (vectors.T @ right)))
+        return np.asarray(matmul(vectors, inverse[:, None] * matmul(vectors.T, right)))
 
 
 def best_ridge(

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.linear_algebra import matmul
+
 __all__ = ["ORDERS", "neuron_order"]
 
 Array = NDArray[Any]
@@ -51,9 +53,9 @@ def neuron_order(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64
         use = gains / np.where(alive, variance, 1.0) if how == "pursuit" else variance * importance
         best, done = int(np.argmax(np.where(alive, use, -1.0))), slice(step)
         root = np.sqrt(variance[best])
-        column = (left[:, best] - columns[:, done] @ columns[best, done]) / root  # what this neuron says beyond those taken
-        target = (right[best] - columns[best, done] @ targets[done]) / root
-        gains -= column * (2 * (right @ target - columns[:, done] @ (targets[done] @ target)) - column * (target @ target))
+        column = (left[:, best] - matmul(columns[:, done], columns[best, done])) / root  # what this neuron says beyond those taken
+        target = (right[best] - matmul(columns[best, done], targets[done])) / root
+        gains -= column * (2 * (matmul(right, target) - matmul(columns[:, done], matmul(targets[done], target))) - column * matmul(target, target))
         variance -= np.square(column)
         columns[:, step], targets[step], alive[best] = column, target, False
         order.append(best)
@@ -69,6 +71,6 @@ def _eliminate(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64])
     inner[np.diag_indices_from(inner)] += 1e-9 * max(float(np.diag(inner).max()), 1e-300)
     between = gram[np.ix_(np.arange(neurons), kept)]
     solved = np.linalg.solve(inner, np.concatenate([between.T, cross[kept]], axis=1))
-    left -= between @ solved[:, :neurons]
-    right -= between @ solved[:, neurons:]
+    left -= matmul(between, solved[:, :neurons])
+    right -= matmul(between, solved[:, neurons:])
     return left, right

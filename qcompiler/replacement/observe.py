@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.feeds import HELD_SHARE, count_feeds, held_out
 from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
 from qcompiler.errors import DataError
-from qcompiler.ir import Graph
-from qcompiler.layers import Layer
-from qcompiler.pass_base import Feed
+from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
+from qcompiler.graph.ir import Feed, Graph
+from qcompiler.graph.layers import Layer
+from qcompiler.graph.runner import Runner
+from qcompiler.linear_algebra import matmul
 from qcompiler.replacement.regions import Region, linear_output, rows_of
-from qcompiler.runner import Runner
 
 __all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
 
@@ -134,7 +134,7 @@ class Judgement:
     def _energies(self) -> Array:
         means, squares = np.concatenate(self._means), np.concatenate(self._squares)
         mean = means.mean(axis=0)
-        return np.asarray(squares - 2 * means @ mean + mean @ mean)
+        return np.asarray(squares - 2 * matmul(means, mean) + matmul(mean, mean))
 
     @property
     def error(self) -> float:

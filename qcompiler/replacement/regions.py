@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.patches import as_matrix
-from qcompiler.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, constant_of, consumers
-from qcompiler.layers import Layer, find_layers
-from qcompiler.placement import UNARIES
+from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, constant_of, consumers
+from qcompiler.graph.layers import Layer, find_layers
+from qcompiler.graph.placement import UNARIES
 from qcompiler.replacement.cost import Cost
 
 __all__ = ["Link", "Region", "bias_of", "find_chains", "is_dense", "linear_output", "parts", "rows_of", "shape_of"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
-from qcompiler.layers import Layer
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
+from qcompiler.graph.layers import Layer
 from qcompiler.replacement.features import FeatureMap
 from qcompiler.replacement.regions import Link, Region, bias_of, linear_output, matrix_of
 

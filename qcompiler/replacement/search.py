@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
 from qcompiler.replacement.cost import Cost, bundle_cost, most_features
 from qcompiler.replacement.features import FeatureMap, InputScale, draw_map
 from qcompiler.replacement.fit import Fit, NormalEquations, best_ridge

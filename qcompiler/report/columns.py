@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.calibration.intervals import BOUNDED, bounded_source
-from qcompiler.ir import Graph, Tensor, producer
+from qcompiler.graph.intervals import BOUNDED, bounded_source
+from qcompiler.graph.ir import Graph, Tensor, producer
 
 __all__ = ["Columns", "bounded_columns", "find_columns"]
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qcompiler.calibration.sensitivity import find_pairs, set_grid
-from qcompiler.ir import Graph, copy_of, names_in, read_spec, replace_uses
+from qcompiler.activations.pairs import set_grid
+from qcompiler.calibration.sensitivity import find_pairs
+from qcompiler.graph.ir import Graph, copy_of, names_in, read_spec, replace_uses
+from qcompiler.graph.runner import Runner
+from qcompiler.records import OutputFigure
 from qcompiler.report.honest import Judge
-from qcompiler.report.record import OutputFigure
-from qcompiler.runner import Runner
 
 __all__ = ["find_cures"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.pass_base import Feed
+from qcompiler.graph.ir import Feed
+from qcompiler.records import OutputFigure
 from qcompiler.report.columns import Columns, find_columns
 from qcompiler.report.decibels import decibels
-from qcompiler.report.record import OutputFigure
 
 __all__ = ["FEW_NUMBERS", "Judge"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from qcompiler.ir import Graph, Node, Tensor, constant_of, subgraphs
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, subgraphs
 
 
 def listing(graph: Graph, indent: str = "") -> Iterator[str]:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph, Node, constant_of, consumers, quantized_source
-from qcompiler.macs import layer_macs
-from qcompiler.pass_base import Feed
+from qcompiler.graph.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
+from qcompiler.graph.layers import layer_macs
+from qcompiler.graph.runner import Runner
+from qcompiler.graph.verify import LAYERS
+from qcompiler.records import LayerError
 from qcompiler.report.decibels import SAME_DB, decibels
-from qcompiler.report.record import LayerError
-from qcompiler.runner import Runner
-from qcompiler.verify import LAYERS
 
 __all__ = ["SAME_DB", "Sqnr", "decibels", "layer_errors", "macs", "output_sqnr", "peak_memory_bytes", "shared_tensors", "weight_bytes"]
 

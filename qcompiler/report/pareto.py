@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from qcompiler.report.record import Allocation
+from qcompiler.records import Allocation
 
 __all__ = ["allocation_lines", "front_svg", "front_table"]
 

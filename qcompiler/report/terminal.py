@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qcompiler.records import OutputFigure, Replaced, Report
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
-from qcompiler.report.record import OutputFigure, Replaced, Report
 
 OUTPUT_LINES = 6
 FLOAT_LINES = 10
@@ -139,9 +139,11 @@ def _widths(report: Report) -> Iterator[Row]:
     if wide:
         into = sum(choice.feeds_gemm for choice in wide)
         yield "16 bits", f"{len(wide)} tensors, {into} of them into a matrix product or convolution"
-    cost = _figure(report, "avoid_saturation_cost_db")
-    if cost is not None:
-        yield "saturation", f"avoided at a cost of {cost:.1f} dB (--no-avoid-saturation keeps it where the CPU multiplies exactly)"
+    layers, cost = _figure(report, "avoid_saturation_layers"), _figure(report, "avoid_saturation_cost_db")
+    if layers:
+        price = "" if cost is None else f" at a cost of {cost:.1f} dB of weight noise"
+        yield "saturation", f"avoided in {layers:.0f} layers{price}; --no-avoid-saturation: for CPUs that multiply exactly"
+        yield "", "and, slower, for all with onnxruntime's session option session.x64quantprecision = 1"
 
 
 def _bits(report: Report) -> Iterator[Row]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from qcompiler.solvers.adaquant import AdaQuant
 from qcompiler.solvers.adaround import AdaRound
-from qcompiler.solvers.base import Solver
+from qcompiler.solvers.base import Nearest, Solver
 from qcompiler.solvers.clip import OptimalClip
 from qcompiler.solvers.descent import CoordinateDescent
 from qcompiler.solvers.gptq import Gptq
-from qcompiler.solvers.nearest import Nearest
 from qcompiler.solvers.soft import SoftAssignment
 
 __all__ = ["SOLVERS", "AdaQuant", "AdaRound", "CoordinateDescent", "Gptq", "Nearest", "OptimalClip", "SoftAssignment", "Solver"]

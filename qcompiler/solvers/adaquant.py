@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers.base import Best, refit_scale, spread
 from qcompiler.solvers.learning import Adam, LearningSolver, annealed, objective_of
+from qcompiler.solvers.problem import LayerProblem, Solution
 
 Array = NDArray[Any]
 

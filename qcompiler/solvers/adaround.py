@@ -14,9 +14,9 @@ import numpy as np
 import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers.base import refit_scale, spread
 from qcompiler.solvers.learning import Adam, LearningSolver, Objective, objective_of
+from qcompiler.solvers.problem import LayerProblem, Solution
 
 Array = NDArray[Any]
 

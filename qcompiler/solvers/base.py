@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids.grid import thresholds
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
+from qcompiler.linear_algebra import matmul
+from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row, multiply_metric, row_slices, spread_scale
 
 Array = NDArray[Any]
 
@@ -178,7 +179,20 @@ def refit_scale(problem: LayerProblem, solution: Solution, product: NDArray[np.f
 
 def multiply_columns(problem: LayerProblem, values: NDArray[np.float64], columns: slice) -> NDArray[np.float64]:
     """``values @ metric[columns]``: the product of weights that are zero outside some columns."""
-    product = np.matmul(values, problem.gram[:, columns])
+    product = matmul(values, problem.gram[:, columns])
     if problem.corrects_mean:
-        product -= np.matmul(values, problem.mean[:, columns, None]) * problem.mean[:, None, :]
+        product -= matmul(values, problem.mean[:, columns, None]) * problem.mean[:, None, :]
     return np.asarray(product)
+
+
+@dataclass(frozen=True)
+class Nearest(Solver):
+    """The nearest level of each weight; the scale lets the largest weight of a row (and block) fit."""
+
+    def solve(self, problem: LayerProblem, start: Solution | None = None, seed: int = 0) -> Solution:
+        """See `Solver.solve`."""
+        return nearest_solution(problem) if start is None else keep_best(problem, nearest_solution(problem), start)
+
+    def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
+        """See `Solver.importance`: the weights alone count."""
+        return np.ones(problem.gram.shape[:2])

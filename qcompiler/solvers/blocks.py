@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.grids import BlockTables, block_levels
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
 from qcompiler.solvers.base import positive, rounded
 from qcompiler.solvers.clip import importance_clip
+from qcompiler.solvers.problem import LayerProblem, Solution, row_slices
 
 RATIOS = np.geomspace(0.55, 1.2, 12)
 """Scales of a row that are tried, relative to the one under which the block of the largest scale has the last table."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
 from qcompiler.solvers.base import (
     Best,
     Solver,
@@ -28,6 +27,7 @@ from qcompiler.solvers.base import (
     rows_of,
     stack_rows,
 )
+from qcompiler.solvers.problem import LayerProblem, Solution, multiply_metric, row_slices
 
 
 @dataclass(frozen=True)

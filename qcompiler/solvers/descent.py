@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, multiply_metric, row_slices
 from qcompiler.solvers.base import (
     Solver,
     keep_best,
@@ -26,6 +25,7 @@ from qcompiler.solvers.base import (
     tables_of,
 )
 from qcompiler.solvers.gptq import Gptq
+from qcompiler.solvers.problem import LayerProblem, Solution, multiply_metric, row_slices
 
 Floats = NDArray[np.float64]
 

@@ -21,10 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, loss, multiply_metric, row_slices
+from qcompiler.linear_algebra import cholesky, matmul
 from qcompiler.solvers.base import (
     Best,
     Solver,
@@ -41,6 +40,7 @@ from qcompiler.solvers.base import (
     tables_of,
 )
 from qcompiler.solvers.clip import importance_clip
+from qcompiler.solvers.problem import LayerProblem, Solution, loss, multiply_metric, row_slices
 
 Floats = NDArray[np.float64]
 
@@ -160,7 +160,7 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
         error, cells = np.empty_like(weight), halves(tables)
         for last in range(weight.shape[2], 0, -block):
             first = max(0, last - block)
-            targets = weight[:, :, first:last] + np.matmul(error[:, :, last:], factor.lower[:, last:, first:last])
+            targets = weight[:, :, first:last] + matmul(error[:, :, last:], factor.lower[:, last:, first:last])
             round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, tables, ends, cells, kinds, chosen, error, losses)
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
@@ -205,7 +205,7 @@ def _factorize_all(problem: LayerProblem, order: NDArray[np.intp], added: Floats
         metrics -= mean[:, :, None] * mean[:, None, :]
     metrics += added[:, None, None] * np.eye(order.shape[1])
     try:
-        return np.asarray(np.linalg.cholesky(metrics))
+        return cholesky(metrics)
     except np.linalg.LinAlgError:
         return None
 
@@ -216,10 +216,12 @@ def _factorize_group(problem: LayerProblem, group: int, order: NDArray[np.intp],
     while True:
         _copy_metric(problem, group, order, out)
         out.reshape(-1)[:: len(order) + 1] += added
-        _, failed = scipy.linalg.lapack.dpotrf(out.T, lower=0, clean=1, overwrite_a=1)  # the upper factor of the transpose: in place
-        if not failed:
+        try:
+            out[:] = cholesky(out)
+        except np.linalg.LinAlgError:
+            added = max(10 * added, least)
+        else:
             return
-        added = max(10 * added, least)
 
 
 def _copy_metric(problem: LayerProblem, group: int, order: NDArray[np.intp], out: Floats) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution, row_slices
+from qcompiler.linear_algebra import matmul
 from qcompiler.solvers.base import Solver, keep_best, nearest_solution, part_of, rows_of, stack_rows
 from qcompiler.solvers.clip import OptimalClip
+from qcompiler.solvers.problem import LayerProblem, Solution, row_slices
 
 Array = NDArray[Any]
 
@@ -48,7 +49,7 @@ class Objective:
     def __call__(self, values: Array) -> tuple[Array, Array]:
         """The loss of each row [G, R] with ``values`` for the weights, and its gradient by the values [G, R, K]."""
         error = self.weight - values
-        product = np.matmul(error, self.metric) / self.unit
+        product = matmul(error, self.metric) / self.unit
         return np.einsum("grk,grk->gr", product, error), -2 * product
 
 
@@ -63,7 +64,7 @@ def objective_of(problem: LayerProblem, metric: Array, start: Solution, dtype: t
     """
     weight = np.asarray(problem.weight, dtype)
     error = weight - start.weight(problem.grid.block).astype(dtype)
-    losses = np.einsum("grk,grk->gr", np.matmul(error, metric), error)[:, :, None]
+    losses = np.einsum("grk,grk->gr", matmul(error, metric), error)[:, :, None]
     return Objective(weight, metric, np.where(losses > 0, losses, 1).astype(dtype) / weight.shape[2])
 
 

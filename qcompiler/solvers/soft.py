@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers.base import refit_scale, spread
 from qcompiler.solvers.learning import Adam, LearningSolver, Objective, annealed, objective_of
+from qcompiler.solvers.problem import LayerProblem, Solution
 
 Array = NDArray[Any]
 

@@ -1,13 +1,13 @@
-"""Bands of padded image lines in scratch memory, and the addresses of the windows in them (`windows.py` says why)."""
+"""Bands of padded image lines in scratch memory, and the addresses of the windows in them (`conv_windows.py` says why)."""
 
 from __future__ import annotations
 
-from .. import windows
-from ..instruction import Element
-from ..jit import jit
-from ..memory import load_i16, load_u8, store_8, store_16, store_64
-from ..opcodes import columns
-from ..simd import TILE_ROWS, Isa
+from ..cpu.jit import jit
+from ..instructions import conv_windows
+from ..instructions.instruction import Element
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i16, load_u8, store_8, store_16, store_64
+from ..vector.sum_tiles import TILE_ROWS, Isa
 from .common import at, size_of
 from .tiles import PAIR, QUAD
 
@@ -15,8 +15,8 @@ _CONV = columns("conv")
 _U8, _I16 = int(Element.U8), int(Element.I16)
 _AVX512, _AVX_VNNI = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI)
 
-reads_lines, segment_count, padded_width = jit(windows.reads_lines), jit(windows.segment_count), jit(windows.padded_width)
-band_lines, band_rows = jit(windows.band_lines), jit(windows.band_rows)
+reads_lines, segment_count, padded_width = jit(conv_windows.reads_lines), jit(conv_windows.segment_count), jit(conv_windows.padded_width)
+band_lines, band_rows = jit(conv_windows.band_lines), jit(conv_windows.band_rows)
 
 
 @jit

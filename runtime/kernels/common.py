@@ -1,17 +1,17 @@
 """What all kernels share: reading a row, typed elements, blocks of elements widened to int64, strided walks.
 
 A kernel is called with the address of its row in the instruction table and the address of scratch memory. Operands in the
-row are addresses by then (`machine.py` adds the bases of arena and blob).
+row are addresses by then (`interpreter.py` adds the bases of arena and blob).
 """
 
 from __future__ import annotations
 
-from ..instruction import BLOCK as BLOCK
-from ..instruction import BLOCK_BYTES as BLOCK_BYTES
-from ..instruction import BLOCKS as BLOCKS
-from ..instruction import MAX_RANK
-from ..jit import jit
-from ..memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from ..cpu.jit import jit
+from ..instructions.instruction import BLOCK as BLOCK
+from ..instructions.instruction import BLOCK_BYTES as BLOCK_BYTES
+from ..instructions.instruction import BLOCKS as BLOCKS
+from ..instructions.instruction import MAX_RANK
+from ..vector.memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 
 _U8, _I8, _I16, _I32, _I64, _BOOL = range(6)
 _OUTER_AXES = MAX_RANK - 1

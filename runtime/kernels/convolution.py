@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..jit import jit
-from ..opcodes import columns
+from ..cpu.jit import jit
+from ..instructions.opcodes import columns
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, fetch
 from .product import accumulate, copy_i32, store_row
 

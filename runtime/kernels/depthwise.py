@@ -1,15 +1,18 @@
 """Depthwise convolution: one weight a channel and tap.
 
 Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory, padded with the zero point;
-then tiles of several pixels multiply, requantize and store. `interleaving.py` has the sizes, `channels.py` the vector code.
+then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes, `depthwise_tiles.py` the vector code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from .. import interleaving
-from ..channels import (
+from ..cpu.jit import jit
+from ..instructions import depthwise_layout
+from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
+from ..instructions.opcodes import columns
+from ..vector.depthwise_tiles import (
     MANY_PIXELS,
     channel_tile,
     copy_8,
@@ -26,11 +29,8 @@ from ..channels import (
     widened_32,
     widened_64,
 )
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
-from ..jit import jit
-from ..memory import store_64
-from ..opcodes import columns
-from ..simd import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, Isa
+from ..vector.memory import store_64
+from ..vector.sum_tiles import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, Isa
 from .bands import layout_of, padded_width
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, put, size_of
 from .movement import copy_bytes
@@ -42,13 +42,13 @@ _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX
 _LINES, _FILL, _OFFSETS = 64, 128, 256
 """Bytes from a vector of zero points to the tables behind it: the lines of a group, nothing but zero points, offsets of taps."""
 
-_vector_bytes, _chunk_bytes, _rows_at_once = jit(interleaving.vector_bytes), jit(interleaving.chunk_bytes), jit(interleaving.rows_at_once)
-_line_groups, _phase_pixels, _tap_pixel = jit(interleaving.line_groups), jit(interleaving.phase_pixels), jit(interleaving.tap_pixel)
-_is_depthwise, _parts = jit(interleaving.is_depthwise), jit(interleaving.depthwise_parts)
-_SPARE_PIXELS, _HEADS = interleaving.SPARE_PIXELS, 1 + SCALE_VECTORS
+_vector_bytes, _chunk_bytes, _rows_at_once = jit(depthwise_layout.vector_bytes), jit(depthwise_layout.chunk_bytes), jit(depthwise_layout.rows_at_once)
+_line_groups, _phase_pixels, _tap_pixel = jit(depthwise_layout.line_groups), jit(depthwise_layout.phase_pixels), jit(depthwise_layout.tap_pixel)
+_is_depthwise, _parts = jit(depthwise_layout.is_depthwise), jit(depthwise_layout.depthwise_parts)
+_SPARE_PIXELS, _HEADS = depthwise_layout.SPARE_PIXELS, 1 + SCALE_VECTORS
 
 TileArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]
-"""What every channel tile is called with; see `channels.make_channel_tile`."""
+"""What every channel tile is called with; see `depthwise_tiles.make_channel_tile`."""
 
 
 def _tiles(flavour: Flavour, wide: bool) -> Callable[[int, bool, TileArguments], None]:

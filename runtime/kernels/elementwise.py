@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from ..instruction import ISA_COLUMN, Binary, Element
-from ..jit import jit
-from ..lines import LINE_CODES, lookup_wide
-from ..memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
-from ..opcodes import columns
-from ..simd import LANES, Isa
-from ..sums import (
+from ..cpu.jit import jit
+from ..instructions.instruction import ISA_COLUMN, Binary, Element
+from ..instructions.opcodes import columns
+from ..vector.add_multiply import (
     LEAST_BYTES,
     MOST_BYTES,
     add_byte_byte,
@@ -20,7 +17,10 @@ from ..sums import (
     narrow_wide_byte,
     narrow_wide_wide,
 )
-from ..vectors import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
+from ..vector.byte_tables import HAS_BYTE_LOOKUP, LOOKUP_BYTES, lookup_bytes
+from ..vector.line_tables import LINE_CODES, lookup_wide
+from ..vector.memory import load_i16, load_i64, load_u8, store_8, store_16, store_64
+from ..vector.sum_tiles import LANES, Isa
 from .common import (
     BLOCK,
     BLOCK_BYTES,

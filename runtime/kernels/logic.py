@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..instruction import Comparison, Logic
-from ..jit import jit
-from ..memory import load_i64, load_u8, store_8, store_64
-from ..opcodes import columns
+from ..cpu.jit import jit
+from ..instructions.instruction import Comparison, Logic
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i64, load_u8, store_8, store_64
 from .common import BLOCK, BLOCK_BYTES, at, code_block, fetch, load_block, outer_count, outer_offset, requant_block, scale_block, store_block
 
 _WHERE, _COMPARE, _LOGIC = columns("where"), columns("compare"), columns("logic")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..instruction import PACKED_COLUMN, Element
-from ..jit import jit
-from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from ..movers import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three, transpose_square
-from ..opcodes import columns
+from ..cpu.jit import jit
+from ..instructions.instruction import PACKED_COLUMN, Element
+from ..instructions.opcodes import columns
+from ..vector.copies import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three, transpose_square
+from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 from .common import at, clamp, fetch, put, rounding, size_of
 
 _MOVE, _FILL, _GATHER, _RESIZE = columns("move"), columns("fill"), columns("gather"), columns("resize_linear")
@@ -162,7 +162,7 @@ def _decode_run(y: int, size: int, table: int, codes: int, bits: int, first: int
 
 @jit
 def _gather_run(row: int, target: int, index: int) -> None:
-    """A run of x, from its values or from its codes (`coding.py`)."""
+    """A run of x, from its values or from its codes (`coded_constants.py`)."""
     inner, x, coding = at(row, _GATHER.inner), at(row, _GATHER.x), at(row, PACKED_COLUMN)
     size = size_of(at(row, _GATHER.x_type))
     if coding == 0:

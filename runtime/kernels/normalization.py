@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..exponentials import COARSE_SHIFT, FINE, MIDDLE, MIDDLE_SHIFT, exponentials_i16, exponentials_u8
-from ..instruction import ISA_COLUMN, Element
-from ..jit import jit
-from ..memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from ..opcodes import columns
-from ..simd import LANES, Isa
+from ..cpu.jit import jit
+from ..instructions.instruction import ISA_COLUMN, Element
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from ..vector.softmax_tables import COARSE_SHIFT, FINE, MIDDLE, MIDDLE_SHIFT, exponentials_i16, exponentials_u8
+from ..vector.sum_tiles import LANES, Isa
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, code_block, load_block, requant_block, rounding, size_of, store_strided
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")

@@ -6,11 +6,11 @@ and what had to be copied: rows of a matrix, or a band of an image.
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
-from ..jit import jit
-from ..memory import store_64
-from ..opcodes import columns
-from ..simd import TILE_ROWS
+from ..cpu.jit import jit
+from ..instructions.instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
+from ..instructions.opcodes import columns
+from ..vector.memory import store_64
+from ..vector.sum_tiles import TILE_ROWS
 from .bands import band_lines, band_rows, copy_line, fill_run, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
 from .tiles import QUAD, columns_of, multiply_block, multiply_coded, packed_bytes, point_rows

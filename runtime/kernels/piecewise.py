@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, Element
-from ..jit import jit
-from ..lines import LINE_CODES, lines_i16_64, lines_i16_128, lines_i16_256, lines_u8_64, lines_u8_128, lines_u8_256
-from ..memory import load_i16, load_u8, store_8, store_16
-from ..opcodes import columns
-from ..simd import Isa
+from ..cpu.jit import jit
+from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, Element
+from ..instructions.opcodes import columns
+from ..vector.line_tables import LINE_CODES, lines_i16_64, lines_i16_128, lines_i16_256, lines_u8_64, lines_u8_128, lines_u8_256
+from ..vector.memory import load_i16, load_u8, store_8, store_16
+from ..vector.sum_tiles import Isa
 from .common import at, clamp, rounding
 
 _PIECEWISE = columns("piecewise")
@@ -37,7 +37,7 @@ def _line_blocks(row: int, blocks: int, last: int) -> None:
 
 @jit
 def _from_table(row: int, table: int) -> None:
-    """By the codes of all inputs, which `packing.py` lists for instruction sets without wide permutations."""
+    """By the codes of all inputs, which `packed_weights.py` lists for instruction sets without wide permutations."""
     x, y = at(row, _PIECEWISE.x), at(row, _PIECEWISE.y)
     if at(row, _PIECEWISE.y_type) == _I16:
         for i in range(at(row, _PIECEWISE.count)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..instruction import Element, Reduction
-from ..jit import jit
-from ..memory import load_i16, load_i32, load_i64, store_8, store_16, store_64
-from ..opcodes import columns
-from ..pools import max_i16_8, max_i16_32, max_u8_16, max_u8_64, sum_i16_8, sum_i16_32, sum_u8_16, sum_u8_64
+from ..cpu.jit import jit
+from ..instructions.instruction import Element, Reduction
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i16, load_i32, load_i64, store_8, store_16, store_64
+from ..vector.pools import max_i16_8, max_i16_32, max_u8_16, max_u8_64, sum_i16_8, sum_i16_32, sum_u8_16, sum_u8_64
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
 
 _MAX, _AVERAGE, _REDUCE, _ARGMAX = columns("max_pool"), columns("average_pool"), columns("reduce"), columns("argmax")

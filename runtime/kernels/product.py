@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..jit import jit
-from ..memory import load_i8, load_i32, load_i64, store_32, store_64
-from ..opcodes import columns
+from ..cpu.jit import jit
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i8, load_i32, load_i64, store_32, store_64
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
 
 _GEMM, _MATMUL = columns("gemm"), columns("matmul")

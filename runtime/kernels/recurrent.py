@@ -29,11 +29,11 @@ stands at the position of its input.
 
 from __future__ import annotations
 
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
-from ..jit import jit
-from ..memory import load_i16, load_i32, store_8, store_16, store_32, store_64
-from ..opcodes import columns
-from ..simd import LANES
+from ..cpu.jit import jit
+from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i16, load_i32, store_8, store_16, store_32, store_64
+from ..vector.sum_tiles import LANES
 from .bands import gather_run, layout_of
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import accumulate, copy_i32

@@ -1,24 +1,24 @@
-"""Convolutions that only scale channels of uint8; `scaling.py` has the arithmetic."""
+"""Convolutions that only scale channels of uint8; `channel_lines.py` has the arithmetic."""
 
 from __future__ import annotations
 
-from .. import interleaving
-from ..instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_NUMBERS
-from ..jit import jit
-from ..opcodes import columns
-from ..sums import scale_16, scale_32, scale_64
+from ..cpu.jit import jit
+from ..instructions import depthwise_layout
+from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_NUMBERS
+from ..instructions.opcodes import columns
+from ..vector.add_multiply import scale_16, scale_32, scale_64
 from .common import at, at_or
 
 _CONV = columns("conv")
 _PIXELS = 128
 """Pixels of which all channels are scaled before the next ones: their codes stay in the first cache."""
 
-_vector_bytes, _chunk_bytes = jit(interleaving.vector_bytes), jit(interleaving.chunk_bytes)
+_vector_bytes, _chunk_bytes = jit(depthwise_layout.vector_bytes), jit(depthwise_layout.chunk_bytes)
 
 
 @jit
 def scaled_conv(row: int, scratch: int) -> None:
-    """The opcode ``conv`` on the numbers of `scaling.scale_numbers`."""
+    """The opcode ``conv`` on the numbers of `channel_lines.scale_numbers`."""
     channels, vector = at(row, _CONV.in_c), _vector_bytes(at(row, ISA_COLUMN))
     pixels, pitch = at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w), at_or(row, _CONV.y_pitch, channels)
     for start in range(0, pixels, _PIXELS):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .. import isa as isas
-from ..instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, Element
-from ..jit import jit
-from ..memory import store_64
-from ..products import product_tile
-from ..simd import (
+from ..cpu import isa as isas
+from ..cpu.jit import jit
+from ..instructions.instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, Element
+from ..vector.memory import store_64
+from ..vector.product_tiles import product_tile
+from ..vector.sum_tiles import (
     LANES,
     PAIR_256,
     PAIR_512,
@@ -39,11 +39,11 @@ _SOME_ROWS, _FEW_ROWS = 4, 3
 coded_panels = jit(isas.coded_panels)
 
 ProductArguments = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
-"""What every product tile is called with; see `products.product_tile`."""
+"""What every product tile is called with; see `product_tiles.product_tile`."""
 
 
 TileArguments = tuple[int, int, int, int, int, int, int, int, int]
-"""What every tile that ends in sums is called with; see `simd.make_tile`."""
+"""What every tile that ends in sums is called with; see `sum_tiles.make_tile`."""
 
 
 def _tile(flavour: Flavour, rows: int, panels: int) -> Tile:

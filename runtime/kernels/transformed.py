@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .. import winograd
-from ..instruction import ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
-from ..jit import jit
-from ..memory import store_64
-from ..opcodes import columns
-from ..simd import LANES
-from ..transforms import output_codes, transform_16, transform_32
+from ..cpu.jit import jit
+from ..instructions import winograd
+from ..instructions.instruction import ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
+from ..instructions.opcodes import columns
+from ..vector.memory import store_64
+from ..vector.sum_tiles import LANES
+from ..vector.winograd_tiles import output_codes, transform_16, transform_32
 from .bands import copy_line, fill_run
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
 from .tiles import PAIR, columns_of, group_size, point_rows, run_wide, wide_rows

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..instruction import BLOCK_COLUMNS, BLOCK_ROWS, ISA_COLUMN, TILE_BYTES, ZERO_BYTES, Element
-from ..jit import jit
-from ..memory import load_i16, load_i32, load_u8, store_8, store_16, store_32
-from ..opcodes import columns
-from ..simd import LANES, TILE_ROWS
+from ..cpu.jit import jit
+from ..instructions.instruction import BLOCK_COLUMNS, BLOCK_ROWS, ISA_COLUMN, TILE_BYTES, ZERO_BYTES, Element
+from ..instructions.opcodes import columns
+from ..vector.memory import load_i16, load_i32, load_u8, store_8, store_16, store_32
+from ..vector.sum_tiles import LANES, TILE_ROWS
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 from .product import batch_offset
 from .tiles import group_size, point_rows, run_wide

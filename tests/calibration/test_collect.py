@@ -7,7 +7,7 @@ import qcompiler.calibration.collect as collect
 from qcompiler.calibration.collect import channel_means, collect_ranges, observe
 from qcompiler.calibration.observers import OBSERVERS, Range
 from qcompiler.errors import DataError
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.feeds import held_out
 from qcompiler.calibration.gram import layer_inputs
 from qcompiler.calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
 from qcompiler.errors import DataError
-from qcompiler.layers import find_layers
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import held_out
+from qcompiler.graph.layers import find_layers
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.feeds import held_out
 from qcompiler.calibration.paired import paired_inputs
 from qcompiler.errors import DataError
-from qcompiler.ir import copy_of
-from qcompiler.layers import find_layers
-from qcompiler.runner import Runner
+from qcompiler.feeds.selection import held_out
+from qcompiler.graph.ir import copy_of
+from qcompiler.graph.layers import find_layers
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

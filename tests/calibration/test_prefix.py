@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from qcompiler.calibration.prefix import Prefix
-from qcompiler.ir import Constant
-from qcompiler.runner import Runner
+from qcompiler.graph.ir import Constant
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qcompiler.passes.quantize_activations import QuantizeActivations
 
 from qcompiler.calibration import sensitivity
 from qcompiler.calibration.sensitivity import activation_units, find_pairs, measure_noise
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from tests.graphs import graph_of
 from tests.passes.rewriting import random
 

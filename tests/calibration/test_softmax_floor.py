@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.calibration.collect import collect_ranges
 from qcompiler.calibration.softmax_floor import MARGIN, softmax_floors
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 from tests.graphs import graph_of
 
 

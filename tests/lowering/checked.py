@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from qcompiler import verify
-from qcompiler.ir import Constant, Graph, Node, QuantSpec, Stage, Tensor, dequantize_constant, insert_qdq, is_float, names_in, producer
+from qcompiler.graph import verify
+from qcompiler.graph.ir import Constant, Graph, Node, QuantSpec, Stage, Tensor, dequantize_constant, insert_qdq, is_float, names_in, producer
+from qcompiler.graph.runner import Runner
 from qcompiler.lowering import lower_graph, to_integer_onnx, to_program
 from qcompiler.lowering.constants import Constants, evaluate
 from qcompiler.lowering.prepare import prepared
-from qcompiler.runner import Runner
 from qcompiler.runtime import Session
 
 Feed = Mapping[str, np.ndarray]

@@ -11,7 +11,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from models.small import SMALL_TASKS
-from qcompiler.importer import load_graph
+from qcompiler.onnx_io.importer import load_graph
 from tests.lowering.checked import check
 
 Q = QuantType

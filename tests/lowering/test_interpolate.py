@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.ir import QuantSpec, insert_qdq, names_in
+from qcompiler.graph.ir import QuantSpec, insert_qdq, names_in
 from qcompiler.lowering.interpolate import interpolated
 from tests.graphs import graph_of
 from tests.lowering.checked import check

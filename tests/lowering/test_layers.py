@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qcompiler.runtime.errors import MachineError
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
+from qcompiler.graph.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
 from qcompiler.lowering import lower_graph, to_program
 from qcompiler.runtime import Session
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import MachineError
 from tests.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
@@ -284,6 +285,6 @@ def test_symbolic_sums_are_limited_at_binding() -> None:
     feed = {"a": normal(1, 2, 4)}
     graph = quantize(graph_of("g (float[1,2,N] a) => (float[] y) { t = Transpose<perm=[0,2,1]>(a) y = MatMul(a, t) }"), feed)
     program = to_program(lower_graph(graph))
-    program.bind(N=2**15)
+    bind(program, N=2**15)
     with pytest.raises(MachineError, match="N must be at most 32768"):
-        program.bind(N=2**15 + 1)
+        bind(program, N=2**15 + 1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qcompiler.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
+from qcompiler.graph.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
 from tests.graphs import graph_of
 from tests.lowering.checked import check, quantize
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from qcompiler.lowering import to_program
-from qcompiler.lowering.core import Lowering
-from qcompiler.lowering.integers import INTEGER_RULES
-from qcompiler.lowering.lookup import looked_up
+from qcompiler.lowering.engine import Lowering
 from qcompiler.lowering.prepare import prepared
-from qcompiler.lowering.rules import RULES
+from qcompiler.lowering.rules.integers import INTEGER_RULES
+from qcompiler.lowering.rules.lookup import looked_up
+from qcompiler.lowering.rules.table import RULES
 from qcompiler.lowering.simplify import simplify
 from qcompiler.runtime import Session
 from tests.graphs import graph_of, ops

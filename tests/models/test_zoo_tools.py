@@ -19,7 +19,7 @@ from models import fetch
 from models.zoo import TASKS
 from models.zoo.graph import GraphWriter
 from models.zoo.torch_pickle import load_tensors
-from qcompiler.runner import Runner
+from qcompiler.graph.runner import Runner
 
 VALUES = np.arange(12, dtype=np.float32)
 

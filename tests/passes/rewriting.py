@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.ir import Graph
+from qcompiler.graph.ir import Graph
+from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Pass
-from qcompiler.runner import Runner
 
 
 def random(*shape: int, seed: int = 0, low: float = -3.0, high: float = 3.0) -> NDArray[Any]:

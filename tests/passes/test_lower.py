@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qcompiler.passes.lower import Lower
 
 from qcompiler.errors import PassError
-from qcompiler.ir import INTEGER_DOMAIN, Stage
+from qcompiler.graph.ir import INTEGER_DOMAIN, Stage
+from qcompiler.graph.runner import Runner
 from qcompiler.lowering import to_program
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
-from qcompiler.runner import Runner
+from qcompiler.passes.lower import Lower
 from qcompiler.runtime import Session
 from tests.graphs import graph_of, ops
 from tests.lowering.checked import quantize

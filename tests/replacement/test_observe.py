@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from qcompiler.errors import DataError
-from qcompiler.ir import copy_of
+from qcompiler.graph.ir import copy_of
 from qcompiler.replacement.observe import Judgement, Observed
 from qcompiler.replacement.regions import find_chains
 from tests.replacement.test_regions import gemm

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.ir import copy_of
+from qcompiler.graph.ir import copy_of
+from qcompiler.graph.runner import Runner
 from qcompiler.replacement.features import InputScale, draw_map
 from qcompiler.replacement.regions import find_chains, parts, rows_of
 from qcompiler.replacement.rewrite import write_bundle
-from qcompiler.runner import Runner
 from tests.graphs import graph_of, ops
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from rich.console import Console
 
+from qcompiler.records import Allocation, Candidate, LayerBits, Report
 from qcompiler.report.pareto import allocation_lines, front_svg, front_table
-from qcompiler.report.record import Allocation, Candidate, LayerBits, Report
 from qcompiler.report.terminal import rows
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
-from qcompiler.runtime.arena import Arena
-from qcompiler.runtime.builder import Buffer, ProgramBuilder
-from qcompiler.runtime.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
-from qcompiler.runtime.isa import Isa, best_isa
-from qcompiler.runtime.native import load
-from qcompiler.runtime.opcodes import BY_NUMBER, check_numbers
-from qcompiler.runtime.parts import divide, form_of, part_rows
-from qcompiler.runtime.program import Program
-from qcompiler.runtime.session import Session
 
-from qcompiler.runtime import machine
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.binding.division import divide, form_of, part_rows
+from qcompiler.runtime.cpu.isa import Isa, best_isa
+from qcompiler.runtime.instructions.instruction import BLOCK_BYTES, BLOCKS, WIDTH, Opcode, Source
+from qcompiler.runtime.instructions.opcodes import BY_NUMBER, check_numbers
+from qcompiler.runtime.machine import interpreter
+from qcompiler.runtime.program.builder import Buffer, ProgramBuilder
+from qcompiler.runtime.program.model import Program
+from qcompiler.runtime.run.arena import Arena
+from qcompiler.runtime.run.machine_code import load
+from qcompiler.runtime.session import Session
 from tests.runtime.references import AccessError as AccessError
 from tests.runtime.references import CheckedMemory, references
 
@@ -54,10 +55,10 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
 def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa.PLAIN) -> dict[str, Array]:
     """Outputs of a program without symbols, with every access checked."""
     session = Session(program, isa, num_threads=1)
-    bound = program.bind()
+    bound = bind(program)
     arena = session._prepare(feeds)
     checked = CheckedMemory()
-    execute = interpreted(machine.execute, checked)
+    execute = interpreted(interpreter.execute, checked)
     for index in range(len(program.code)):
         _allow(checked, arena, program, bound.code[index], index)
         status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch)

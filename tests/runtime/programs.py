@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from qcompiler.runtime.builder import ProgramBuilder
-from qcompiler.runtime.program import Program
+
+from qcompiler.runtime.program.builder import ProgramBuilder
+from qcompiler.runtime.program.model import Program
 
 HIDDEN = 24
 

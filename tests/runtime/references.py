@@ -8,23 +8,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from qcompiler.runtime.channels import CHANNEL_TILES, INTERLEAVES, PIXEL_COPIES, taps_in_group
-from qcompiler.runtime.exponentials import EXPONENTIALS
-from qcompiler.runtime.instruction import SCALE_NUMBERS, SCALE_VECTORS
-from qcompiler.runtime.interleaving import chunk_order
-from qcompiler.runtime.kernels.tiles import TILES
-from qcompiler.runtime.lines import LINES, lookup_wide
-from qcompiler.runtime.movers import PIXELS, copy_run, interleave_three, transpose_square
-from qcompiler.runtime.pools import POOL_TILES
-from qcompiler.runtime.products import PRODUCT_TILES
-from qcompiler.runtime.scaling import quarters
-from qcompiler.runtime.simd import Flavour
-from qcompiler.runtime.sums import ADDS, SCALES, WIDE_ADDS, multiply_wide
-from qcompiler.runtime.transforms import INPUT_TRANSFORMS, output_codes
-from qcompiler.runtime.vectors import lookup_bytes
 
-from qcompiler.runtime import memory, winograd
 from qcompiler.runtime import requant as spec
+from qcompiler.runtime.binding.channel_lines import quarters
+from qcompiler.runtime.instructions import winograd
+from qcompiler.runtime.instructions.depthwise_layout import chunk_order
+from qcompiler.runtime.instructions.instruction import SCALE_NUMBERS, SCALE_VECTORS
+from qcompiler.runtime.kernels.tiles import TILES
+from qcompiler.runtime.vector import memory
+from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_wide
+from qcompiler.runtime.vector.byte_tables import lookup_bytes
+from qcompiler.runtime.vector.copies import PIXELS, copy_run, interleave_three, transpose_square
+from qcompiler.runtime.vector.depthwise_tiles import CHANNEL_TILES, INTERLEAVES, PIXEL_COPIES, taps_in_group
+from qcompiler.runtime.vector.line_tables import LINES, lookup_wide
+from qcompiler.runtime.vector.pools import POOL_TILES
+from qcompiler.runtime.vector.product_tiles import PRODUCT_TILES
+from qcompiler.runtime.vector.softmax_tables import EXPONENTIALS
+from qcompiler.runtime.vector.sum_tiles import Flavour
+from qcompiler.runtime.vector.winograd_tiles import INPUT_TRANSFORMS, output_codes
 
 
 class AccessError(Exception):

@@ -12,14 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
-from numba import types
 from numba.core.dispatcher import Dispatcher
-from qcompiler.runtime.native import WITHOUT_MACHINE_CODE, load
 
 import qcompiler.runtime
-from qcompiler.runtime import sharing
+from qcompiler.runtime.cpu.jit import linked
+from qcompiler.runtime.machine import shared_run
+from qcompiler.runtime.run.machine_code import COMPILED, load
 from tests.runtime.programs import two_layers
 
 ROOT = Path(qcompiler.runtime.__file__).parent
@@ -27,10 +26,7 @@ ROOT = Path(qcompiler.runtime.__file__).parent
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
     """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or double."""
-    parameters = (types.int64,) * 3
-    fresh = numba.njit(nogil=True, error_model="numpy")(sharing.attend.py_func)  # type: ignore[attr-defined]
-    fresh.compile(parameters)
-    text = fresh.inspect_llvm(parameters)
+    text = str(linked(shared_run.attend))
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
     found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
     assert not found, found[:3]
@@ -61,7 +57,7 @@ def test_the_machine_code_without_floats_holds_every_kernel() -> None:
         if isinstance(value, Dispatcher) and value.py_func.__module__ == name
     }
     assert len(known) > 100
-    assert known <= compiled_functions(sharing.attend)
+    assert known <= compiled_functions(shared_run.attend)
 
 
 def python(code: str, cwd: Path) -> str:
@@ -108,9 +104,9 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
 
 
 def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
-    """What `entry.py` imports, directly or not, is hashed, except modules that are known to have no part in machine code."""
-    imports = "import sys, qcompiler.runtime.entry"
+    """What `entry.py` imports, directly or not, lies in the folders that are hashed; errors.py is raised by Python alone."""
+    imports = "import sys, qcompiler.runtime.machine.entry"
     code = f"{imports}; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
-    loaded = {name.split(".")[-1] for name in python(code, ROOT.parent).split()}
-    assert {"machine", "memory", "simd", "opcodes", "extents", "tiles"} <= loaded
-    assert not loaded & (WITHOUT_MACHINE_CODE - {"__init__"})
+    loaded = {tuple(name.split(".")[2:]) for name in python(code, ROOT.parent).split()}
+    assert {("machine", "interpreter"), ("vector", "memory"), ("instructions", "opcodes"), ("kernels", "tiles")} <= loaded
+    assert {folder for folder, *_ in loaded} == {*COMPILED, "errors"}

@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qcompiler.runtime.errors import MachineError
 
 from qcompiler.runtime import requant as spec
+from qcompiler.runtime.errors import MachineError
 
 reals = st.floats(2.0**-60, 2.0**29, allow_nan=False) | st.floats(-(2.0**29), -(2.0**-60))
 

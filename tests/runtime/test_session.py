@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qcompiler.runtime.builder import ProgramBuilder
-from qcompiler.runtime.errors import FeedError, ProgramError
-from qcompiler.runtime.session import Session
 
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.errors import FeedError, ProgramError
+from qcompiler.runtime.program.builder import ProgramBuilder
+from qcompiler.runtime.session import Session
 from tests.runtime.programs import HIDDEN, two_layers
 
 X = np.random.default_rng(1).normal(size=(5, 40)).astype(np.float32)
@@ -80,8 +81,8 @@ def test_binding_refuses_dimensions() -> None:
     program = two_layers()
     for dims, message in (({}, "has no value"), ({"batch": 0}, "must be between 1"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
         with pytest.raises(ProgramError, match=message):
-            program.bind(**dims)
-    assert program.bind(batch=2) is program.bind(batch=2)
+            bind(program, **dims)
+    assert bind(program, batch=2) is bind(program, batch=2)
 
 
 def test_memory_is_known_before_running() -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from qcompiler.grids import Grid, uniform
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row
+from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row
 
 UNEVEN = Grid("uneven", np.array([-127, -40, -11, 0, 7, 25, 90], np.int16))
 """Levels that are neither equally spaced nor symmetric."""

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from qcompiler.grids import block_levels, grid_named, uniform
-from qcompiler.layer_problem import LayerProblem, Solution, loss_by_row
 from qcompiler.solvers import SOLVERS
 from qcompiler.solvers.base import nearest_solution, rounded
 from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row
 from tests.solvers.problems import problem_of
 
 SOLVERS_OF_BLOCKS = ("nearest", "clip", "gptq", "beam", "descent")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from qcompiler.grids import uniform
-from qcompiler.layer_problem import LayerProblem
 from qcompiler.solvers import Nearest, OptimalClip
 from qcompiler.solvers.base import nearest_solution, positive, refit_scale, rounded
+from qcompiler.solvers.problem import LayerProblem
 from tests.solvers.problems import GRIDS, UNEVEN, check_valid, losses, problem_of
 
 
@@ -75,7 +75,7 @@ def test_a_good_start_is_kept():
 def test_rows_in_small_parts_give_the_same(monkeypatch):
     problem = problem_of(groups=2, rows=9, grid=uniform(3))
     whole = OptimalClip().solve(problem)
-    monkeypatch.setattr("qcompiler.layer_problem.LARGEST_TEMPORARY", 50)
+    monkeypatch.setattr("qcompiler.solvers.problem.LARGEST_TEMPORARY", 50)
     parts = OptimalClip().solve(problem)
     np.testing.assert_array_equal(whole.levels, parts.levels)
     np.testing.assert_allclose(whole.scale, parts.scale, rtol=1e-6)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from qcompiler.grids import uniform
-from qcompiler.layer_problem import LayerProblem, Solution
 from qcompiler.solvers import CoordinateDescent, Gptq, Nearest
 from qcompiler.solvers.base import nearest_solution
 from qcompiler.solvers.descent import descend
+from qcompiler.solvers.problem import LayerProblem, Solution
 from tests.solvers.problems import GRIDS, UNEVEN, brute_force, check_valid, losses, problem_of
 
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name}-{grid.block}")
@@ -74,5 +74,5 @@ def test_inputs_of_zeros_and_the_strength_of_all_inputs_do_not_matter():
 def test_rows_in_small_parts_give_the_same(monkeypatch):
     problem = problem_of(groups=2, rows=9)
     whole = CoordinateDescent().solve(problem)
-    monkeypatch.setattr("qcompiler.layer_problem.LARGEST_TEMPORARY", 50)
+    monkeypatch.setattr("qcompiler.solvers.problem.LARGEST_TEMPORARY", 50)
     np.testing.assert_array_equal(whole.levels, CoordinateDescent().solve(problem).levels)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from qcompiler.grids import uniform
-from qcompiler.layer_problem import LayerProblem
 from qcompiler.solvers import Gptq, OptimalClip
 from qcompiler.solvers.base import nearest_solution, rounded, spread
 from qcompiler.solvers.gptq import factorize, round_with_feedback
+from qcompiler.solvers.problem import LayerProblem
 from tests.solvers.problems import GRIDS, UNEVEN, brute_force, check_valid, losses, problem_of
 
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name}-{grid.block}")
@@ -115,7 +115,7 @@ def test_what_is_not_finite_is_named():
 def test_rows_in_small_parts_give_the_same(monkeypatch):
     problem = problem_of(groups=2, rows=9)
     whole = Gptq().solve(problem)
-    monkeypatch.setattr("qcompiler.layer_problem.LARGEST_TEMPORARY", 50)
+    monkeypatch.setattr("qcompiler.solvers.problem.LARGEST_TEMPORARY", 50)
     np.testing.assert_array_equal(whole.levels, Gptq().solve(problem).levels)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from qcompiler.grids import uniform
-from qcompiler.layer_problem import LayerProblem
 from qcompiler.solvers import AdaQuant, AdaRound, OptimalClip, SoftAssignment, Solver
 from qcompiler.solvers.adaquant import scale_gradient
 from qcompiler.solvers.adaround import gate, relax
 from qcompiler.solvers.base import nearest_solution, spread
 from qcompiler.solvers.learning import normalized_metric, objective_of
+from qcompiler.solvers.problem import LayerProblem
 from qcompiler.solvers.soft import soft_loss, window
 from tests.solvers.problems import GRIDS, UNEVEN, check_valid, losses, problem_of
 

@@ -1,0 +1,187 @@
+"""Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
+
+The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small, independent errors
+add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
+
+- between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
+- into a GEMM or convolution: their multiply-accumulates count against a budget, and they are widened only where the accumulator provably
+  stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
+
+``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show);
+the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the weights' noise, and for at most ``most`` of all
+multiply-accumulates; ``off`` widens nothing; a number is the largest number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16
+would double them.
+
+A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
+from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
+from ...feeds.sources import synthetic_source
+from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
+from ...graph.layers import Layer, find_layers, layer_macs, weight_slots
+from ...pass_base import Context, Pass
+from ...records import WidthChoice
+
+SHARE = 0.03
+"""Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show (bias correction still lowers the latter)."""
+
+FAINT = 0.2
+"""A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
+
+QUIET_DB = 50.0
+"""8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+
+GEMM_NOISE = 0.3
+"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many CPUs multiply 16 bits at half
+the rate."""
+
+TABLE_SHARE, TABLE_SIZE = 0.01, 4096
+"""Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
+
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pairs on one grid.
+
+    Attributes:
+        pairs: the pairs.
+        slots: (layer, input position) of every GEMM operand that reads one of them.
+        noise: output noise relative to the signal.
+        layers: by id of the layers in ``slots``, their part of the graph's multiply-accumulates.
+    """
+
+    pairs: Sequence[Pair]
+    slots: Sequence[tuple[Node, int]]
+    noise: float
+    layers: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class ChooseWidths(Pass):
+    """16-bit grids where 8 bits hurt the output.
+
+    Attributes:
+        widen: ``auto``, ``off``, or the largest number of wide tensors.
+        feeds: calibration feeds to measure on.
+        enough_db: with ``auto``, 8-bit noise so far below the signal may stay.
+        gemm_db: the same of inputs of GEMMs.
+        most: with ``auto``, the largest part of all multiply-accumulates that may have a 16-bit operand.
+    """
+
+    name: ClassVar[str] = "choose-widths"
+    widen: str | int = "auto"
+    feeds: int = 2
+    enough_db: float = 35.0
+    gemm_db: float = 25.0
+    most: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not (self.widen in ("auto", "off") or (isinstance(self.widen, int) and self.widen >= 0)):
+            raise ValueError(f"widen must be auto, off or a number of tensors, not {self.widen!r}")
+        if self.feeds < 1:
+            raise ValueError(f"feeds must be at least 1, not {self.feeds}")
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Widen the chosen grids; True when there was one."""
+        grids = [] if self.widen in ("off", 0) else [unit for unit in activation_units(graph, find_pairs(graph)) if _is_narrow(unit)]
+        if not grids:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        noise = measure_noise(graph, grids, data, self.feeds)
+        shares = _shares(graph, next(iter(data)))
+        units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
+        wide = self._choose(graph, units, self._targets(noise.weights))
+        for unit in units:
+            bits = 16 if id(unit) in wide else 8
+            level = float(-10 * np.log10(max(unit.noise, 1e-30)))
+            ctx.report.widths += [WidthChoice(pair.name, bits, level, bool(unit.slots)) for pair in unit.pairs]
+        return bool(wide)
+
+    def _targets(self, weights: float) -> dict[bool, float]:
+        """8-bit noise that may stay before a tensor between GEMMs (False), or one into a GEMM (True), becomes wide."""
+        if self.widen != "auto":
+            return dict.fromkeys((False, True), max(SHARE * weights, _noise(QUIET_DB)))
+        cheap = max(SHARE * weights, _noise(self.enough_db))
+        return {False: cheap, True: max(cheap, min(GEMM_NOISE * weights, _noise(self.gemm_db)))}
+
+    def _choose(self, graph: Graph, units: Sequence[Unit], targets: dict[bool, float]) -> set[int]:
+        """Widen units one by one until the noise left meets the target of their kind; returns their ids."""
+        layers = {id(layer.node): layer for layer in find_layers(graph)}
+        budget = self.most if self.widen == "auto" else 1.0
+        tensors = len(units) if self.widen == "auto" else int(self.widen)
+        left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
+        table = max(TABLE_SIZE, TABLE_SHARE * _stored(graph))
+        loud = [unit for unit in units if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and _table_size(unit) <= table]
+        read = set[int]()  # layers that have a wide operand
+        for unit in sorted(loud, key=_urgency):
+            work = sum(share for node, share in unit.layers.items() if node not in read)
+            if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or work > budget or not _provable(unit, layers):
+                continue
+            widen(unit.pairs, unit.slots, layers, taken)
+            wide.add(id(unit))
+            read |= unit.layers.keys()
+            left, budget, tensors = left - unit.noise, budget - work, tensors - 1
+        return wide
+
+
+def _is_narrow(unit: Sequence[Pair]) -> bool:
+    spec = read_spec(unit[0].quantize)
+    return spec is not None and spec.dtype == np.uint8 and spec.axis is None
+
+
+def _noise(decibels: float) -> float:
+    """Noise over signal so many dB below it."""
+    return float(10 ** (-decibels / 10))
+
+
+def _unit(pairs: Sequence[Pair], noise: float, shares: Mapping[int, float]) -> Unit:
+    slots = gemm_slots([pair.dequantize.outputs[0] for pair in pairs])
+    return Unit(pairs, slots, noise, {id(node): shares.get(id(node), 0.0) for node, _ in slots})
+
+
+def _shares(graph: Graph, feed: Feed) -> dict[int, float]:
+    """Each layer's part of all multiply-accumulates, by id of its node."""
+    counted = layer_macs(graph, feed)
+    total = max(sum(count for _, count in counted), 1)
+    return {id(node): count / total for node, count in counted}
+
+
+def _stored(graph: Graph) -> int:
+    """Elements of all constants."""
+    constants = {id(tensor): tensor for node in graph.nodes for tensor in node.inputs if isinstance(tensor, Constant)}
+    return sum(int(np.prod(tensor.shape)) for tensor in constants.values())
+
+
+def _table_size(unit: Unit) -> int:
+    """Elements of the largest stored constant on the grid (an embedding), which 16 bits would make twice as large."""
+    sources = [pair.quantize.inputs[0] for pair in unit.pairs]
+    return max((int(np.prod(tensor.shape)) for tensor in sources if isinstance(tensor, Constant)), default=0)
+
+
+def _urgency(unit: Unit) -> tuple[bool, float]:
+    """Tensors between GEMMs first, then by noise for the work they cost."""
+    return bool(unit.slots), -unit.noise / max(sum(unit.layers.values()), 1e-6)
+
+
+def _provable(unit: Unit, layers: dict[int, Layer]) -> bool:
+    spec = read_spec(unit.pairs[0].quantize)
+    if spec is None:
+        return False
+    scale = float(wide_spec(spec, producer(unit.pairs[0].quantize.inputs[0])).scale)
+    return all(_slot_fits(node, slot, layers, scale) for node, slot in unit.slots)
+
+
+def _slot_fits(node: Node, slot: int, layers: dict[int, Layer], scale: float) -> bool:
+    if id(node) in layers:
+        return weights_fit(layers[id(node)], scale)
+    return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)

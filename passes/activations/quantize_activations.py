@@ -1,0 +1,218 @@
+"""Puts a Q/DQ pair behind every tensor between integer operators.
+
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
+room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`graph.intervals`), and with what an
+output of known range asks for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
+the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
+
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose length only the feeds know takes
+int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up, since clipped logits tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from typing import ClassVar
+
+import numpy as np
+
+from ...calibration.collect import HUGE, Statistics, collect_ranges, observe
+from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
+from ...calibration.reach import holds_wide_input, needed_ranges
+from ...calibration.softmax_floor import softmax_floors
+from ...feeds.sources import Source, synthetic_source
+from ...graph.intervals import BOUNDED, Intervals, bounded_source
+from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
+from ...graph.layers import Layer, find_layers
+from ...graph.placement import MOVERS, UNARIES, Group, Placement, Zones, place
+from ...graph.ranges import Range
+from ...pass_base import Context, Pass
+
+QUANTIZED_OPERATORS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
+})
+
+
+HEADROOM = 8.0
+"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
+
+
+def grid_for(extent: Range, *, open_ended: bool, wide: bool = False) -> QuantSpec:
+    """uint8 over the range; int16 if it is to be wide, and with headroom if it is open-ended."""
+    if wide and not open_ended:
+        return QuantSpec.per_tensor(max(abs(extent.lo), abs(extent.hi), 2.0**-100) / 32767, 0, np.int16)
+    if open_ended:
+        largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
+        return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
+    scale, zero_point = affine_grid(extent)
+    return QuantSpec.per_tensor(scale, zero_point, np.uint8)
+
+
+def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
+    """Axis of each Softmax among ``nodes``, by the name of its input."""
+    return {node.inputs[0].name: int(node.attrs.get("axis", -1)) for node in nodes if node.op == "Softmax"}
+
+
+def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
+    values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
+    finite = values[np.abs(values) < HUGE]
+    return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
+
+
+def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an output, or of a part of one."""
+    leaves = any(tensor is output for tensor in group.tensors for output in graph.outputs)
+    return leaves or any(id(node) in border for tensor in group.tensors for node in consumers(tensor))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What some feeds showed of the tensors of a float graph.
+
+    Attributes:
+        ranges: what the observer chose, by tensor name.
+        statistics: the same tensors' blocks.
+        floors: by tensor name, below which nothing matters.
+        needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        room: leave room for values not yet seen; not where the observer leaves values out.
+    """
+
+    ranges: Mapping[str, Range]
+    statistics: Statistics
+    floors: Mapping[str, float]
+    needed: Mapping[str, Range]
+    room: bool
+
+    def of(self, tensor: Tensor) -> Range:
+        """The range of a tensor, with room for values not yet seen where few were."""
+        if isinstance(tensor, Constant):
+            return _constant_range(tensor, self.floors)
+        extent = self.ranges[tensor.name]
+        if not self.room:
+            return extent
+        below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
+        return Range(extent.lo - below, extent.hi + above)
+
+
+def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
+    """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
+
+    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing it
+    is to detect must still be able to say so.
+    """
+    if group.unit_range:
+        return Range(0.0, 1.0)
+    sources = [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
+    if sources and all(node is not None and node.op in BOUNDED for node in sources):
+        return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
+    ranges = [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors]
+    return reduce(Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)])
+
+
+def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
+    """True where all readers of a grid are layers that take 16 bits, or functions of one element."""
+    readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
+    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op in UNARIES | MOVERS for node in readers)
+
+
+def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an input, as it is or scaled at the border."""
+    scaled = any(id(node) in border for tensor in group.tensors if (node := producer(tensor)) is not None)
+    return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
+
+
+def _few_seen(group: Group, seen: Seen) -> bool:
+    return not group.unit_range and all(seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors)
+
+
+def _doubled(extent: Range) -> Range:
+    return Range(2 * extent.lo, 2 * extent.hi)
+
+
+def _within(extent: Range, known: Range, seen: Range | None) -> Range:
+    """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
+    inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
+    return extent if inside.lo > inside.hi else inside if seen is None else inside.join(seen)
+
+
+def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context) -> list[Seen]:
+    """What the feeds that everything is fitted to showed, and what all feeds did."""
+    variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
+    asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+    names, axes = list(dict.fromkeys([*(tensor.name for tensor in variables), *asked])), softmax_axes(graph.nodes)
+    fitted = collect_ranges(graph, names, data, axes)
+    sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
+    if held:
+        sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
+    if sets[-1][0].nan:
+        ctx.warn(f"the calibration feeds make the tensor '{sets[-1][0].nan[0]}' NaN; its grid covers the other values")
+    found = []
+    for statistics, feeds in sets:
+        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
+        ranges = observe(graph, statistics, feeds, observer, floors)
+        needed = needed_ranges(graph, lambda tensor, known=ranges: known.get(tensor.name))  # type: ignore[misc]
+        found.append(Seen(ranges, statistics, floors, needed, observer == "minmax"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Chained:
+    """Feeds, and others behind them."""
+
+    first: Iterable[Feed]
+    second: Iterable[Feed]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return chain(self.first, self.second)
+
+
+@dataclass(frozen=True)
+class QuantizeActivations(Pass):
+    """8-bit grids for the tensors between integer operators, calibrated on the feeds.
+
+    Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
+
+    Attributes:
+        zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
+        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen, where layers take them; for the
+            machine, which they cost next to nothing.
+        observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
+            squared error (``mse``).
+    """
+
+    name: ClassVar[str] = "quantize-activations"
+    observer: ObserverName = "minmax"
+    zones: Zones = "none"
+    wide_borders: bool = False
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
+        known = next((node for node in graph.nodes if node.op in QUANTIZED_OPERATORS), None)
+        if known is not None:
+            ctx.declined(known, "the model is quantized already; it goes through as it is")
+            return False
+        placement = place(graph, self.zones)
+        for node, reason in placement.left_float:
+            ctx.left_float(node, reason)
+        if not placement.groups:
+            return False
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        made_up = isinstance(data, Source) and data.made_up
+        taken, seen, intervals = names_in(graph), _look(graph, placement, data, ctx.held, self.observer, ctx), Intervals(graph)
+        layers = {id(layer.node): layer for layer in find_layers(graph)}
+        for group in placement.groups:
+            at_output = _has_output(group, graph, placement.border)
+            open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
+            border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
+            wide = (border or any(tensor.name in seen[0].needed for tensor in group.tensors)) and _takes_wide(group, layers, placement.border)
+            ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
+            ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
+            fitted, final = (grid_for(extent, open_ended=open_ended, wide=wide) for extent in (ranges[0], ranges[-1]))
+            for tensor in group.tensors:
+                insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
+                ctx.final_grids[tensor.name] = (fitted, final)
+        graph.toposort()
+        return True

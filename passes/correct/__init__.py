@@ -1,0 +1,1 @@
+"""Corrections of what quantization has moved: biases, statistics, all of the network."""

@@ -1,0 +1,1 @@
+"""Equivalent transforms that make a graph easier to quantize."""

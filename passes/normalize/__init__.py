@@ -1,0 +1,1 @@
+"""Exact rewrites of the float graph into few forms."""

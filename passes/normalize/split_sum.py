@@ -1,0 +1,45 @@
+"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two.
+
+    Sum(a, b, c) = Add(Add(a, b), c)
+
+The quantized Add has two operands with one grid each. The order is the one in which onnxruntime adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...graph.ir import Graph, Node
+from ...pass_base import Context, Pass
+from ...rewriting.match import insert_before, new_variable, standard, take_over
+
+_BINARY = {"Sum": "Add", "Max": "Max", "Min": "Min"}
+
+
+@dataclass(frozen=True)
+class SplitSum(Pass):
+    """Make variadic operators binary."""
+
+    name: ClassVar[str] = "split-sum"
+    exact: ClassVar[bool] = True
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Rewrite ``graph`` in place; True when a node was split."""
+        del ctx
+        wide = [node for node in standard(graph, *_BINARY) if len(node.inputs) > (1 if node.op == "Sum" else 2)]
+        for node in wide:
+            _split(graph, node)
+        return bool(wide)
+
+
+def _split(graph: Graph, node: Node) -> None:
+    op, operands, output = _BINARY[node.op], list(node.inputs), node.outputs[0]
+    total = operands[0]
+    for index, operand in enumerate(operands[1:-1], 1):
+        partial = new_variable(graph, f"{output.name}_part{index}", output)
+        partial.shape = None
+        insert_before(graph, node, Node(op, f"{node.name}_{index}", {}, [total, operand], [partial]))
+        total = partial
+    take_over(graph, node, Node(op, node.name, {}, [total, operands[-1]]), output)
+    node.inputs.clear()

@@ -1,0 +1,1 @@
+"""Replacement of layers and blocks by cheaper ones."""

@@ -1,0 +1,162 @@
+"""Puts the weights of every layer on a grid so that its outputs, not its weights, change least: the layer problem, by a solver of one's choice.
+
+Every layer is fitted by itself to the inputs that it has in the float model (``inputs=float``), or, one after the other, to what the layers before
+really give it (``inputs=quantized``): then it makes good some of their error, too, see `qcompiler.weights.retarget`. Convolutional nets gain by that;
+MiniLM errs as much either way and correlates less, and the few products of convolutional nets make no difference. So ``inputs=mixed`` treats
+them apart.
+
+A solver picks scales and levels on four fifths of the calibration feeds, in a hurry; on the fifth that it did not see, its choice must beat plain
+rounding, else that is what the layer gets. That decided, it solves the layer with care on all feeds. A bias, where there is one, takes back the mean
+error.
+
+The float constant behind a weight's Q/DQ pair becomes ``scale * level``: QuantizeLinear gives back the very levels that were chosen.
+
+On a grid with blocks (``int4/64``) the factors of a row's blocks are chosen first, then levels under them. Blocks run along the products of a row,
+those of convolutions tap by tap; a row of no more products than a block is one without, and so is a layer that loses less without on the fifth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...calibration.gram import layer_inputs
+from ...calibration.paired import paired_inputs
+from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
+from ...errors import OptionError
+from ...feeds.sources import synthetic_source
+from ...graph.ir import Feed, Graph, copy_of, names_in, spec_of
+from ...graph.layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, weight_pair
+from ...grids import GridFamily, grid_named
+from ...pass_base import Context, Pass
+from ...solvers import SOLVERS
+from ...solvers.base import rounded
+from ...solvers.problem import Solution
+from ...weights.saturation import UNLIMITED, pair_limit
+from ...weights.solve_alone import Solved, solve, task_of
+from ...weights.solve_behind import solve_paired
+from ...workers import open_executor
+
+Array = NDArray[Any]
+Layers = Mapping[str, Layer]
+
+BLOCK_SOLVERS = ("nearest", "clip", "gptq", "beam", "descent")
+"""Solvers that choose levels block by block."""
+
+
+@dataclass(frozen=True)
+class ReconstructLayers(Pass):
+    """Weights on a grid, by the solver that loses least.
+
+    Attributes:
+        grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a factor for each block of 64 products.
+        solver: by name.
+        inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions to the latter, matrix products
+            to the former.
+        executor: where layers are solved (`qcompiler.workers.EXECUTORS`); the result is the same everywhere.
+        longest: layers with more products in a row than this stay as they are; 0: none.
+        memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
+            at a time, anyway.
+        mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.feeds.mixup`).
+        exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.weights.saturation`), for runtimes that use it.
+    """
+
+    name: ClassVar[str] = "reconstruct-layers"
+    grid: str = "int4"
+    solver: str = "gptq"
+    inputs: Literal["float", "quantized", "mixed"] = "float"
+    executor: str = "serial"
+    longest: int = 0
+    memory: int = 1024
+    mixup: bool = True
+    exact_pairs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.longest < 0 or self.memory < 1:
+            raise ValueError("longest must not be negative, memory at least 1")
+        if self.inputs == "quantized" and self.executor != "serial":
+            raise ValueError("with inputs=quantized each layer waits for those before it; leave executor out")
+        family = grid_named(self.grid)
+        if self.solver not in SOLVERS:
+            raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
+        self._checked(family)
+
+    def _checked(self, family: GridFamily) -> GridFamily:
+        if family.block is not None and self.solver not in BLOCK_SOLVERS:
+            raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
+        return family
+
+    def _family(self, layer: Layer, ctx: Context) -> GridFamily:
+        """The grid of a layer."""
+        family = self._checked(ctx.grids.get(layer.node.name, grid_named(self.grid)))
+        return family.within(pair_limit(layer) // 2) if self.exact_pairs else family
+
+    def run(self, graph: Graph, ctx: Context) -> bool:
+        """Choose the weights; True when there was a layer with float weights behind a pair."""
+        layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
+        if not layers:
+            return False
+        source = ctx.reference if ctx.reference is not None else copy_of(graph)
+        exact = {layer.node.name: layer for layer in find_layers(source) if layer.node.name in layers}
+        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        taken = names_in(graph)
+        if self.exact_pairs:
+            ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())
+        for done, solved in enumerate(self._solved(source, graph, exact, layers, data, ctx), 1):
+            _apply(layers[solved.record.node], solved, taken)
+            ctx.report.reconstructions.append(solved.record)
+            ctx.on_step(done, len(exact))
+        return True
+
+    def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
+        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
+        families = {name: self._family(layer, ctx) for name, layer in layers.items()}
+        behind = {name for name, layer in layers.items() if self.inputs == "quantized" or (self.inputs == "mixed" and layer.node.op == "Conv")}
+        alone = [layer for name, layer in exact.items() if name not in behind]
+        moments = layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20)
+        tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed) for item in moments)
+        with open_executor(self.executor) as executor:
+            yield from executor.map(solve, tasks)
+        pairs = [(exact[name], layer) for name, layer in layers.items() if name in behind and name in exact]
+        for paired in paired_inputs(source, graph, pairs, data, seed=ctx.seed, mixup=self.mixup):
+            yield solve_paired(paired, families[paired.layer.node.name], self.solver, ctx.seed)
+
+
+def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
+    """Layers whose float weight passes through an int8 Q/DQ pair per channel."""
+    for layer in find_layers(graph):
+        spec = spec_of(layer.weight)
+        if weight_pair(layer) is None or spec is None or spec.dtype != np.int8:
+            continue
+        if as_matrix(layer, layer.values) is None:
+            ctx.declined(layer.node, "the taps of a transposed convolution share a scale but not their inputs; its weights are rounded to nearest")
+            continue
+        yield layer
+
+
+def _raised(solved: Solved, floor: Array) -> Solution:
+    """The solution with scales of at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
+    solution = solved.solution
+    least = floor.reshape(solution.scale.shape[:2])[:, :, None].astype(np.float32)
+    low = np.any(solution.scale < least, axis=2, keepdims=True)
+    if not low.any():
+        return solution
+    scale = np.maximum(solution.scale, least)
+    return Solution(np.where(low, rounded(solved.problem, scale).levels, solution.levels), scale)
+
+
+def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:
+    """Write a solution into the graph."""
+    bias, input_spec, solution = bias_constant(layer), spec_of(layer.node.inputs[0]), solved.solution
+    if bias is not None and input_spec is not None:
+        solution = _raised(solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
+    weight = solution.weight()
+    if solved.problem.tables is not None:
+        weight = weight[:, :, np.argsort(taps_first(layer))]
+    set_weight(layer, from_matrix(layer, weight), solution.scale, taken, solved.problem.grid.name)
+    if has_bias(layer):
+        add_to_bias(layer, solved.shift, taken)

@@ -1,0 +1,1 @@
+"""Grids of activations: pairs of QuantizeLinear and DequantizeLinear, 16 bits, ranges, power curves."""

@@ -1,0 +1,1 @@
+"""Feeds: read, drawn, selected, mixed."""

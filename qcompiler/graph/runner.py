@@ -1,0 +1,133 @@
+"""Runs a graph on onnxruntime: the reference for everything the compiler claims.
+
+onnxruntime replaces quantized layers by integer kernels of its own, and those saturate on x86 CPUs without VNNI (``vpmaddubsw``): the same
+file then gives other answers there. The compiler judges quantized graphs with these replacements switched off: layers are computed in float
+between DequantizeLinear and QuantizeLinear, on every CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from qcompiler.errors import ModelError
+from qcompiler.graph.ir import Constant, Graph
+from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
+
+ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+"""What onnxruntime raises; its errors share no base class of their own."""
+
+_SHARED_FROM = 1 << 16
+"""Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
+
+PROVIDERS = ["CPUExecutionProvider"]
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+class Runner:
+    """An onnxruntime session over a graph. Large weights of a graph are shared with it, not copied.
+
+    Args:
+        model: a graph or a model.
+        weights: with a model: the weights that `light_model` took out of it.
+        outputs: names of the tensors to return; any tensor of the graph may be asked for. Default: its outputs.
+        fusions: False runs every operator as written, without onnxruntime's optimizer.
+        integer_kernels: True runs quantized layers on onnxruntime's integer kernels, as a session of default options does. They saturate on
+            CPUs without VNNI: for showing what a user of the file gets on this CPU, never for a decision.
+        threads: 1 by default, so that two runs of a program give the same bits.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+
+    def __init__(
+        self, model: Graph | onnx.ModelProto, outputs: Sequence[str] | None = None, *, weights: Weights | None = None,
+        fusions: bool = True, integer_kernels: bool = False, threads: int = 1,
+    ) -> None:  # fmt: skip
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if fusions else level.ORT_DISABLE_ALL
+        if not integer_kernels:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if isinstance(model, onnx.ModelProto):
+            proto, self._shared = onnx.ModelProto(), weights or {}
+            proto.CopyFrom(model)
+        else:
+            proto, self._shared = light_model(model)
+        known = {out.name for out in proto.graph.output}
+        self._wanted = list(outputs) if outputs is not None else [out.name for out in proto.graph.output]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._shared.values()]
+        options.add_external_initializers(list(self._shared), values)
+        if not integer_kernels:
+            make_steady(proto)
+        left_out = [] if integer_kernels else FUSIONS_BY_CPU
+        serialized = proto.SerializeToString()
+        try:
+            self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+
+    def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
+
+        Raises:
+            ModelError: onnxruntime cannot run the model on this feed.
+        """
+        wanted, how = self._wanted if outputs is None else list(outputs), ort.RunOptions()
+        how.only_execute_path_to_fetches = outputs is not None
+        try:
+            values = self._session.run(wanted, dict(feed), how)
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+        return dict(zip(wanted, (np.asarray(value) for value in values), strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model without its large weights, and those by name."""
+    large = {}
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            stored = isinstance(tensor, Constant) and isinstance(tensor._values, LazyValues)  # strings, 4-bit integers: as they came
+            if isinstance(tensor, Constant) and not stored and tensor.values.nbytes >= _SHARED_FROM:
+                large[tensor.name] = tensor
+    with _stubs(list(large.values())) as arrays:
+        return gs.export_onnx(graph, do_type_check=False), arrays
+
+
+@contextmanager
+def _stubs(constants: Sequence[Constant]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Lets the constants export as references to external data; gives their values by name."""
+    arrays = {constant.name: np.ascontiguousarray(constant.values) for constant in constants}
+    kept = [constant._values for constant in constants]
+    try:
+        for constant in constants:
+            constant._values = LazyValues(_reference(constant.name, arrays[constant.name]))
+        yield arrays
+    finally:
+        for constant, values in zip(constants, kept, strict=True):
+            constant._values = values
+
+
+def _reference(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", "in_memory"), ("offset", 0), ("length", array.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

@@ -1,0 +1,1 @@
+"""How each operator of a quantized graph becomes integer operators."""

@@ -1,0 +1,190 @@
+"""Elementwise operators: any chain over one varying tensor becomes a table; two varying tensors meet in a dyadic operator.
+
+A chain is every elementwise node between a tensor and the one tensor it varies with, all other inputs being scalar constants; ``x * Sigmoid(x)`` and
+``x * (Erf(x / c) + 1)`` are chains. It is evaluated in float for every code, so its table is as exact as the float graph. Where the chain
+is only a clamp or a positive factor and its leaf has no codes of its own (a layer, say), nothing is left of it: it changes the target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qcompiler.errors import UnsupportedError
+from qcompiler.graph.ir import Node, Tensor, is_float, producer
+from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.constants import Array, evaluate
+from qcompiler.lowering.engine import Bounds, Lowering
+from qcompiler.lowering.rules.binary import binary_bounds, lower_binary
+from qcompiler.lowering.rules.operands import has_codes, integer_grid, scalar_factor
+
+UNARY = frozenset({
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor",
+    "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu",
+    "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+})
+JOINT = frozenset({
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub",
+    "Sum", "Where", "Xor",
+})
+ELEMENTWISE = UNARY | JOINT
+
+_SAMPLES = 4097
+"""Points at which a chain over an interval is looked at to find its range."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Elementwise nodes between ``leaf``, the one tensor they vary with, and a result."""
+
+    leaf: Tensor
+    nodes: list[Node]
+
+
+def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
+    """The longest chain behind ``tensor``; None when it varies with two tensors, or with none."""
+    nodes: dict[int, Node] = {}
+    leaves: dict[int, Tensor] = {}
+    stack = [tensor]
+    while stack:
+        current = stack.pop()
+        node = producer(current)
+        if not current.name or lw.constants.is_constant(current):
+            continue
+        if node is None or not _pointwise(lw, node):
+            leaves[id(current)] = current
+        elif id(node) not in nodes:
+            nodes[id(node)] = node
+            stack.extend(node.inputs)
+    if len(leaves) != 1 or not nodes:
+        return None
+    return Chain(next(iter(leaves.values())), list(nodes.values()))
+
+
+def _pointwise(lw: Lowering, node: Node) -> bool:
+    if node.op not in ELEMENTWISE or node.domain not in (None, "", "ai.onnx"):
+        return False
+    values = [lw.constants.value(tensor) for tensor in node.inputs]
+    return all(value is None or value.size == 1 for value in values)
+
+
+def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:
+    feed = {chain.leaf.name: values.astype(chain.leaf.dtype)}
+    return evaluate(lw.source, chain.nodes, result, feed, lw.constants.value).reshape(-1)
+
+
+def lower_elementwise(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
+    """Rule of every elementwise operator."""
+    result = node.outputs[0]
+    chain = find_chain(lw, result)
+    if chain is None:
+        return _lower_joint(lw, node, target)
+    if not is_float(chain.leaf):
+        return _lower_integer_chain(lw, node, chain, target)
+    pulled = _pull(lw, node, target)
+    if pulled is not None and not (has_codes(chain.leaf) and lw.natural_grid(chain.leaf).dtype == "uint8"):
+        inner, wanted = pulled
+        return replace(lw.value(inner, wanted), grid=target.grid)
+    return _table(lw, chain, result, lw.natural(chain.leaf), target)
+
+
+def _lower_integer_chain(lw: Lowering, node: Node, chain: Chain, target: Target) -> Coded:
+    """A chain that begins with a Cast of integers (token ids, a mask)."""
+    if node.op == "Cast" and len(chain.nodes) == 1:
+        return lw.integer_codes(chain.leaf, target)
+    pulled = _pull(lw, node, target)
+    if pulled is not None:
+        inner, wanted = pulled
+        return replace(lw.value(inner, wanted), grid=target.grid)
+    codes = lw.integer_codes(chain.leaf, Target.whole(integer_grid(chain.leaf), f"{chain.leaf.name}_codes"))
+    return _table(lw, chain, node.outputs[0], codes, target)
+
+
+def _table(lw: Lowering, chain: Chain, result: Tensor, source: Coded, target: Target) -> Coded:
+    if result.shape is not None and chain.leaf.shape is not None and len(result.shape) != len(chain.leaf.shape):
+        raise UnsupportedError(f"a scalar constant raises the rank of '{chain.leaf.name}'; give that constant the shape []")
+    with np.errstate(all="ignore"):
+        real = _run_chain(lw, chain, result, source.grid.dequantize(source.grid.all_codes()))
+    entries = np.clip(target.grid.quantize(real.astype(np.float64)), target.lo, target.hi).astype(target.grid.dtype)
+    table = lw.out.constant(f"{target.name}_table", entries)
+    codes = lw.out.op("Table", target.name, [source.tensor, table], {"dtype": target.grid.dtype}, target.grid.dtype, result.shape)
+    reached = entries[source.lo - source.grid.qmin : source.hi - source.grid.qmin + 1]
+    return Coded(codes, target.grid, int(reached.min()), int(reached.max()))
+
+
+def _pull(lw: Lowering, node: Node, target: Target) -> tuple[Tensor, Target] | None:
+    """``node`` as a change of the target: (its input, the target of that input); None when it is more than a clamp or a positive factor."""
+    if node.op in ("Identity", "Dropout"):
+        return node.inputs[0], target
+    if node.op == "Relu":
+        return node.inputs[0], target.clamped(0.0, math.inf)
+    if node.op == "Clip":
+        return _pull_clip(lw, node, target)
+    inner, factor = scalar_factor(lw, node)
+    if inner is None or factor <= 0.0 or not math.isfinite(factor):
+        return None
+    grid = replace(target.grid, scale=target.grid.scale / factor)
+    return inner, replace(target, grid=grid)
+
+
+def _pull_clip(lw: Lowering, node: Node, target: Target) -> tuple[Tensor, Target] | None:
+    limits = [*node.inputs[1:3], None, None][:2]
+    values = [lw.constants.scalar(tensor) for tensor in limits]
+    if any(value is None and tensor is not None and tensor.name for value, tensor in zip(values, limits, strict=True)):
+        return None
+    low, high = values
+    return node.inputs[0], target.clamped(-math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _lower_joint(lw: Lowering, node: Node, target: Target) -> Coded:
+    pulled = _pull(lw, node, target) if node.op in UNARY or scalar_factor(lw, node)[0] is not None else None
+    if pulled is not None:
+        inner, wanted = pulled
+        return replace(lw.value(inner, wanted), grid=target.grid)
+    if node.op in UNARY or scalar_factor(lw, node)[0] is not None:
+        return _table_of_joint(lw, node, target)
+    return lower_binary(lw, node, target)
+
+
+def _table_of_joint(lw: Lowering, node: Node, target: Target) -> Coded:
+    """A unary operator behind operators on two varying tensors: their result gets codes of its own first."""
+    leaf = next(tensor for tensor in node.inputs if tensor.name and lw.constants.value(tensor) is None)
+    return _table(lw, Chain(leaf, [node]), node.outputs[0], lw.natural(leaf), target)
+
+
+def elementwise_bounds(lw: Lowering, node: Node) -> Bounds:
+    """Range of an elementwise operator's output: over all codes for a chain, by interval arithmetic else."""
+    result = node.outputs[0]
+    chain = find_chain(lw, result)
+    if chain is None and node.op in UNARY:
+        chain = Chain(node.inputs[0], [node])
+    if chain is None:
+        return binary_bounds(lw, node)
+    real = _run_chain(lw, chain, result, np.fromiter(_points(lw, chain.leaf), np.float64)).astype(np.float64)
+    finite = real[np.isfinite(real)]
+    if not finite.size:
+        raise UnsupportedError("none of its values is finite")
+    return float(finite.min()), float(finite.max())
+
+
+def _points(lw: Lowering, leaf: Tensor) -> Iterator[float]:
+    if not is_float(leaf):
+        grid = integer_grid(leaf)
+        return iter([0.0, 1.0] if np.dtype(leaf.dtype) == np.dtype(bool) else grid.all_codes().astype(np.float64))
+    if has_codes(leaf):
+        codes = lw.natural(leaf)
+        return iter(codes.grid.dequantize(np.arange(codes.lo, codes.hi + 1)).astype(np.float64))
+    low, high = lw.bounds(leaf)
+    return iter([*np.linspace(low, high, _SAMPLES), *([0.0] if low < 0.0 < high else [])])
+
+
+def elementwise_grid(lw: Lowering, node: Node) -> Grid:
+    """The natural grid: a Cast of integers keeps them exact."""
+    if node.op == "Cast" and not is_float(node.inputs[0]):
+        return integer_grid(node.inputs[0])
+    if node.op in ("Identity", "Dropout"):
+        return lw.natural_grid(node.inputs[0])
+    return Grid.covering(*elementwise_bounds(lw, node))

@@ -1,0 +1,104 @@
+"""Operators on token ids, masks and shapes: they are integers already and stay as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qcompiler.errors import UnsupportedError
+from qcompiler.graph.ir import Node, Tensor, is_float, producer
+from qcompiler.lowering.code_grid import common_factors
+from qcompiler.lowering.engine import IntegerRule, Lowering
+from qcompiler.lowering.ranks import rank_of
+from qcompiler.lowering.rules.movers import MOVERS, mover_operands
+from qcompiler.lowering.rules.operands import operand
+
+_COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}
+_PLAIN = (
+    "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceSum", "ReduceMax", "ReduceMin",
+    "ReduceProd",
+)
+
+
+def _write(lw: Lowering, node: Node, kind: str, inputs: list[Tensor], attrs: dict[str, Any]) -> None:
+    output = node.outputs[0]
+    lw.integers[id(output)] = lw.out.op(kind, output.name, inputs, attrs, output.dtype, output.shape)
+
+
+def _shape(lw: Lowering, node: Node) -> None:
+    source = node.inputs[0]
+    is_activation = is_float(source) and id(source) not in lw.integers  # a float graph input has its shape before it has codes
+    inner = lw.natural(source).tensor if is_activation else lw.integer(source)
+    _write(lw, node, "Shape", [inner], {key: int(node.attrs[key]) for key in ("start", "end") if key in node.attrs})
+
+
+def _plain(lw: Lowering, node: Node) -> None:
+    """Arithmetic of integers, under the name ``Integer<Op>``."""
+    _write(lw, node, f"Integer{node.op}", [lw.integer(tensor) for tensor in node.inputs if tensor.name], dict(node.attrs))
+
+
+def _cast(lw: Lowering, node: Node) -> None:
+    source = node.inputs[0]
+    if is_float(source):
+        inner = producer(source)
+        if inner is None or inner.op != "Cast" or is_float(inner.inputs[0]):
+            raise UnsupportedError("a Cast from float to integers has no integer form")
+        source = inner.inputs[0]  # integers that were float in between
+    _write(lw, node, "Cast", [lw.integer(source)], {"to": int(node.attrs["to"])})
+
+
+def _identity(lw: Lowering, node: Node) -> None:
+    lw.integers[id(node.outputs[0])] = lw.integer(node.inputs[0])
+
+
+def _mover(lw: Lowering, node: Node) -> None:
+    for index, output in enumerate(node.outputs):
+        kind, others, attrs = mover_operands(lw, node, index, None)
+        data = lw.integer(node.inputs[0])
+        lw.integers[id(output)] = lw.out.op(kind, output.name, [data, *others], attrs, output.dtype, output.shape)
+
+
+def _concat(lw: Lowering, node: Node) -> None:
+    attrs = {"axis": int(node.attrs["axis"]) % rank_of(node.outputs[0])}
+    _write(lw, node, "Concat", [lw.integer(tensor) for tensor in node.inputs], attrs)
+
+
+def _compare(lw: Lowering, node: Node) -> None:
+    if not is_float(node.inputs[0]):
+        attrs: dict[str, Any] = {"kind": _COMPARE[node.op], "a_zp": 0, "b_zp": 0, "a_m": 1, "b_m": 1}
+        return _write(lw, node, "Compare", [lw.integer(tensor) for tensor in node.inputs], attrs)
+    (a, a_factor), (b, b_factor) = (operand(lw, tensor) for tensor in node.inputs)
+    scales = [a_factor * a.grid.scale, b_factor * b.grid.scale]
+    (a_m, b_m), _ = common_factors([scale / max(map(abs, scales)) for scale in scales], bits=31)
+    attrs = {"kind": _COMPARE[node.op], "a_zp": a.grid.zero_point, "b_zp": b.grid.zero_point, "a_m": a_m, "b_m": b_m}
+    return _write(lw, node, "Compare", [a.tensor, b.tensor], attrs)
+
+
+def _logic(lw: Lowering, node: Node) -> None:
+    _write(lw, node, node.op, [lw.integer(tensor) for tensor in node.inputs], {})
+
+
+def _argmax(lw: Lowering, node: Node) -> None:
+    source = node.inputs[0]
+    inner = lw.natural(source).tensor if is_float(source) else lw.integer(source)
+    attrs = {
+        "axis": int(node.attrs.get("axis", 0)) % rank_of(source), "keepdims": int(node.attrs.get("keepdims", 1)),
+        "select_last_index": int(node.attrs.get("select_last_index", 0)),
+    }
+    _write(lw, node, "ArgMax", [inner], attrs)
+
+
+def _quantize(lw: Lowering, node: Node) -> None:
+    """Codes that are read as integers: only where the grid keeps their type."""
+    codes = lw.stored_codes(node.outputs[0])
+    if np.dtype(node.outputs[0].dtype) != np.dtype(codes.grid.dtype):
+        raise UnsupportedError(f"its {np.dtype(node.outputs[0].dtype)} codes leave the integer graph; quantize to uint8 or int16")
+    lw.integers[id(node.outputs[0])] = codes.tensor
+
+
+INTEGER_RULES: dict[str, IntegerRule] = {
+    "Shape": _shape, "Cast": _cast, "Identity": _identity, "Concat": _concat, "ArgMax": _argmax, "QuantizeLinear": _quantize,
+    **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
+    **{op: _mover for op in MOVERS if op != "MaxPool"}, **dict.fromkeys(_PLAIN, _plain),
+}

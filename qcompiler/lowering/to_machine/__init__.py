@@ -1,0 +1,1 @@
+"""Emits an integer graph as a program of the machine."""

@@ -1,0 +1,51 @@
+"""An integer graph as a standard one with the same shapes: what shape inference reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qcompiler.graph.ir import Graph, Node, copy_of
+
+_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "PiecewiseLinear", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
+
+
+def mirror(graph: Graph) -> Graph:
+    """A graph of standard operators, tensor for tensor of the same name, shape and (for shape arithmetic) value as ``graph``."""
+    copy = copy_of(graph)
+    for node in copy.nodes:
+        _standardize(node)
+    return copy
+
+
+def _standardize(node: Node) -> None:
+    node.domain = None
+    op, attrs = _standard(node)
+    node.op = op
+    node.attrs.clear()
+    node.attrs.update(attrs)
+
+
+def _standard(node: Node) -> tuple[str, dict[str, Any]]:
+    attrs: dict[str, Any] = dict(node.attrs)
+    if node.op in _SAME:
+        return "Identity", {}
+    if node.op.startswith("Integer"):
+        return node.op.removeprefix("Integer"), attrs
+    if node.op == "Gemm":
+        return "MatMul", {}
+    if node.op == "Compare":
+        return "Less", {}
+    if node.op == "Reduce":
+        _keep_inputs(node, 1)
+        return "ReduceMax", {"axes": attrs["axes"], "keepdims": attrs["keepdims"]}
+    if node.op in ("LSTM", "GRU"):
+        return "Recurrent", attrs  # unknown to shape inference: its outputs carry their shapes
+    if node.op == "Repeat":
+        return "Tile", {}
+    if node.op in ("AveragePool", "Conv", "ConvTranspose"):
+        _keep_inputs(node, 1 if node.op == "AveragePool" else 2)
+    return node.op, attrs
+
+
+def _keep_inputs(node: Node, count: int) -> None:
+    node.inputs = list(node.inputs)[:count]

@@ -1,0 +1,29 @@
+"""Which function emits which integer operator."""
+
+from __future__ import annotations
+
+from qcompiler.lowering.to_machine import elementwise, layers, movers, reductions, resize
+from qcompiler.lowering.to_machine.emitter import Emit
+from qcompiler.lowering.to_machine.recurrent import emit_recurrent
+
+EMIT_RULES: dict[str, Emit] = {
+    "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,
+    "Conv": layers.emit_conv, "ConvTranspose": layers.emit_conv_transpose, "Gemm": layers.emit_gemm, "MatMul": layers.emit_matmul,
+    "Table": elementwise.emit_table, "PiecewiseLinear": elementwise.emit_piecewise,
+    "Cast": elementwise.emit_cast, "Compare": elementwise.emit_compare,
+    **dict.fromkeys(("Requantize", "QuantizeInteger"), elementwise.emit_requantize),
+    **dict.fromkeys(("Add", "Mul", "Div", "Min", "Max"), elementwise.emit_binary),
+    **dict.fromkeys(("Where", "IntegerWhere"), elementwise.emit_where),
+    **dict.fromkeys(("Not", "And", "Or", "Xor"), elementwise.emit_logic),
+    **dict.fromkeys((f"Integer{op}" for op in ("Add", "Sub", "Mul", "Min", "Max")), elementwise.emit_integer_binary),
+    "Reduce": reductions.emit_reduce, "ArgMax": reductions.emit_argmax, "Softmax": reductions.emit_softmax,
+    **dict.fromkeys(("LayerNorm", "InstanceNorm"), reductions.emit_norm),
+    "MaxPool": reductions.emit_max_pool, "AveragePool": reductions.emit_average_pool,
+    "Transpose": movers.emit_transpose, "Squeeze": movers.emit_squeeze, "Unsqueeze": movers.emit_unsqueeze, "Slice": movers.emit_slice,
+    **dict.fromkeys(("Reshape", "Flatten"), movers.emit_reshape),
+    "Expand": movers.emit_expand, "Tile": movers.emit_tile, "Concat": movers.emit_concat, "Gather": movers.emit_gather, "Pad": movers.emit_pad,
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), movers.emit_depth_to_space),
+    **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
+    "Repeat": resize.emit_repeat, "ResizeLinear": resize.emit_resize_linear,
+    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod", "IntegerRange", "IntegerConstantOfShape"), movers.emit_shape),
+}

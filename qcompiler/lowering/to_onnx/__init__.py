@@ -1,0 +1,1 @@
+"""Writes an integer graph as integer arithmetic in standard ONNX operators."""

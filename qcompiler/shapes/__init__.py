@@ -1,0 +1,1 @@
+"""Symbolic shapes of tensors and values of small integer ones."""

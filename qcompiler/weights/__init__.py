@@ -1,0 +1,1 @@
+"""Weights: which bits, what they cost, how a layer is solved."""

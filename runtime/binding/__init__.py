@@ -1,0 +1,1 @@
+"""A program with sizes: memory plan, packed weights, division among threads. Plain Python."""

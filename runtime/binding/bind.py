@@ -1,0 +1,308 @@
+"""Binds a program to sizes: evaluates expressions, proves that every instruction stays in its buffers, plans the arena.
+
+The proof: for every instruction `Opcode.accesses` gives the bytes that its kernel can touch in each operand; they must
+lie within the operand. Nothing runs before that holds for all of them, whatever the file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ProgramError
+from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Element, Field, Kind, Opcode, Source
+from ..instructions.opcodes import check_numbers
+from ..program.contents import Port
+from ..program.expressions import evaluate
+from ..program.model import Program
+from .strided_walks import simplified
+
+ALIGNMENT = 64
+MAX_ARENA = 1 << 40
+MAX_DIMENSION = (1 << 31) - 1
+_CACHED_BINDINGS = 16
+
+
+class Life(NamedTuple):
+    """First and last instruction that need a buffer; -1 and the number of instructions stand for inputs and outputs."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A program bound to sizes, ready to run.
+
+    Attributes:
+        code: int64 [instructions, WIDTH]; operands are byte offsets in the arena or the blob.
+        kinds: uint8 of the same shape; Source.BUFFER, CONSTANT or ABSENT for operands, LITERAL for numbers.
+        offsets, sizes: bytes, by buffer.
+        arena_bytes: size of the arena without scratch memory.
+        scratch_bytes: what the hungriest kernel needs besides.
+        peak_lower_bound: largest sum of the sizes of buffers alive at one instruction; no plan can be smaller.
+        last_writers: for each instruction the buffers that it is the last to write.
+    """
+
+    dims: Mapping[str, int]
+    code: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    arena_bytes: int
+    scratch_bytes: int
+    peak_lower_bound: int
+    last_writers: Mapping[int, tuple[int, ...]]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    output_shapes: Mapping[str, tuple[int, ...]]
+
+
+class _Row(NamedTuple):
+    """An instruction with its numbers evaluated; operands still are indices."""
+
+    opcode: Opcode
+    values: dict[str, int]
+    accesses: list[Access]
+
+
+def bind(program: Program, **dims: int) -> Bound:
+    """Instruction table, arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+
+    Raises:
+        ProgramError: a missing, unknown or non-positive dimension, or an instruction that would leave its buffers.
+    """
+    unknown = sorted(set(dims) - set(program.dims))
+    if unknown:
+        raise ProgramError(f"unknown dimension '{unknown[0]}'; the program has {list(program.dims)}")
+    missing = [name for name in program.dims if name not in dims]
+    if missing:
+        raise ProgramError(f"dimension '{missing[0]}' has no value; give it to bind()")
+    for name, size in dims.items():
+        if not 1 <= size <= MAX_DIMENSION:
+            raise ProgramError(f"dimension '{name}' = {size} must be between 1 and {MAX_DIMENSION}")
+    key = tuple(int(dims[name]) for name in program.dims)
+    with program.lock:
+        if key not in program.bindings:
+            while len(program.bindings) >= _CACHED_BINDINGS:
+                program.bindings.pop(next(iter(program.bindings)))
+            program.bindings[key] = bind_program(program, dict(zip(program.dims, key, strict=True)))
+        bound: Bound = program.bindings[key]
+        return bound
+
+
+def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
+    """Evaluate, prove and plan ``program`` for the sizes ``dims`` (all of them, positive).
+
+    Raises:
+        ProgramError: anything that would be unsafe or meaningless to run; the line names the instruction's node.
+    """
+    shapes = tuple(program.shape(info.shape, dims) for info in program.buffers)
+    sizes = tuple(_bytes(shape, ELEMENT_SIZE[info.element]) for shape, info in zip(shapes, program.buffers, strict=True))
+    rows = [_checked_row(program, index, dims, sizes) for index in range(len(program.code))]
+    for port in program.inputs:
+        _check_input(port, program.buffers[port.buffer].element)
+    ports = {port.name: _port_shape(program, port, dims, sizes) for port in (*program.inputs, *program.outputs)}
+    lives = liveness(program, rows)
+    offsets, arena_bytes = place(sizes, lives)
+    scratch = max((row.opcode.scratch(row.values) for row in rows), default=0)
+    if arena_bytes + scratch > MAX_ARENA:
+        raise ProgramError(f"a run would need {arena_bytes + scratch} bytes")
+    code, kinds = _link(program, rows, offsets)
+    return Bound(
+        dims=dict(dims), code=code, kinds=kinds, offsets=offsets, sizes=sizes, shapes=shapes, arena_bytes=arena_bytes,
+        scratch_bytes=scratch,
+        peak_lower_bound=_peak(sizes, lives, len(rows)), last_writers=_last_writers(program, rows),
+        input_shapes={port.name: ports[port.name] for port in program.inputs},
+        output_shapes={port.name: ports[port.name] for port in program.outputs},
+    )
+
+
+def _bytes(shape: Sequence[int], size: int) -> int:
+    total = size
+    for extent in shape:
+        total *= extent
+    if total > MAX_ARENA:
+        raise ProgramError(f"a buffer of shape {tuple(shape)} would need {total} bytes")
+    return total
+
+
+def _check_input(port: Port, element: Element) -> None:
+    if port.scale is None and port.dtype != ELEMENT_DTYPE[element]:
+        raise ProgramError(f"input '{port.name}' is {port.dtype} without a scale, but its buffer is {ELEMENT_DTYPE[element]}")
+    if port.scale is not None and element not in (Element.U8, Element.I8, Element.I16):
+        raise ProgramError(f"input '{port.name}' is quantized, but its buffer is {ELEMENT_DTYPE[element]}; it must be uint8, int8 or int16")
+
+
+def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Sequence[int]) -> tuple[int, ...]:
+    shape = program.shape(port.shape, dims)
+    element = program.buffers[port.buffer].element
+    needed = _bytes(shape, ELEMENT_SIZE[element])
+    if needed != sizes[port.buffer]:
+        raise ProgramError(f"'{port.name}' of shape {shape} needs {needed} bytes; its buffer has {sizes[port.buffer]}")
+    return shape
+
+
+def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: Sequence[int]) -> _Row:
+    opcode = program.opcode(index)
+    try:
+        values = {item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)}
+        check_numbers(opcode, values)
+        values = simplified(opcode.name, values)
+        accesses = opcode.accesses(values)
+        _check_operands(program, index, opcode, values)
+        for access in accesses:
+            _check_access(program, index, opcode, values, access, sizes)
+        for limit in opcode.limits(values):
+            _check_limit(program, values[limit.field], limit.field, limit.low, limit.high)
+    except ProgramError as error:
+        raise ProgramError(f"instruction {index} ({program.nodes[index]}): {error}") from None
+    return _Row(opcode, values, accesses)
+
+
+def _number(program: Program, index: int, column: int, item: Field, dims: Mapping[str, int]) -> int:
+    value, kind = int(program.code[index, column]), int(program.kinds[index, column])
+    if item.kind.is_operand:
+        return _operand(program, item, value, kind)
+    if kind == Source.LITERAL:
+        return value
+    if kind != Source.EXPRESSION or item.kind is not Kind.NUMBER or not 0 <= value < len(program.expressions):
+        raise ProgramError(f"field {item.name} has the kind {kind} and the value {value}, which mean nothing here")
+    return evaluate(program.expressions[value], dims)
+
+
+def _operand(program: Program, item: Field, value: int, kind: int) -> int:
+    if kind == Source.BUFFER and item.kind is not Kind.CONSTANT and 0 <= value < len(program.buffers):
+        return value
+    if kind == Source.CONSTANT and item.kind is not Kind.WRITE and 0 <= value < len(program.constants):
+        return value
+    if kind == Source.ABSENT and item.optional and value == 0:
+        return value
+    raise ProgramError(f"operand {item.name} has the kind {kind} and the index {value}, which do not exist")
+
+
+def _check_operands(program: Program, index: int, opcode: Opcode, values: Mapping[str, int]) -> None:
+    """Operands have an admitted element type, and TYPE fields tell the truth."""
+    for column, item in enumerate(opcode.fields, start=1):
+        name = item.of if item.kind is Kind.TYPE else item.name
+        source = int(program.kinds[index, opcode.position(name)])
+        if item.kind is Kind.NUMBER or source == Source.ABSENT:
+            continue
+        element = (program.buffers if source == Source.BUFFER else program.constants)[values[name]].element
+        if item.kind is Kind.TYPE and (values[item.name] != element or program.kinds[index, column] != Source.LITERAL):
+            raise ProgramError(f"{item.name} is {values[item.name]} but the operand has the type {ELEMENT_DTYPE[element]}")
+        if item.kind.is_operand and element not in item.types:
+            raise ProgramError(f"{opcode.name} does not take {ELEMENT_DTYPE[element]} for {name}")
+
+
+def _check_access(
+    program: Program, index: int, opcode: Opcode, values: Mapping[str, int], access: Access, sizes: Sequence[int]
+) -> None:
+    source = int(program.kinds[index, opcode.position(access.field)])
+    if source == Source.ABSENT:
+        raise ProgramError(f"operand {access.field} is needed but absent")
+    operand = values[access.field]
+    size = sizes[operand] if source == Source.BUFFER else program.constants[operand].nbytes
+    if access.first < 0 or access.end > size:
+        verb = "write" if access.write else "read"
+        raise ProgramError(f"{opcode.name} would {verb} bytes {access.first} to {access.end} of {access.field}, which has {size}")
+
+
+def _check_limit(program: Program, constant: int, name: str, low: int, high: int) -> None:
+    least, most = program.constant_range(constant)
+    if least < low or most > high:
+        raise ProgramError(f"the constant {name} holds values from {least} to {most}; admitted is {low} to {high}")
+
+
+def _touched(program: Program, index: int, row: _Row, write: bool) -> Iterator[int]:
+    for access in row.accesses:
+        if access.write == write and program.kinds[index, row.opcode.position(access.field)] == Source.BUFFER:
+            yield row.values[access.field]
+
+
+def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
+    """First and last use of every buffer; None: never used.
+
+    Raises:
+        ProgramError: an instruction or an output reads a buffer that nothing has written.
+    """
+    first: dict[int, int] = {port.buffer: -1 for port in program.inputs}
+    last = dict(first)
+    for index, row in enumerate(rows):
+        for buffer in _touched(program, index, row, write=False):
+            if buffer not in first:
+                raise ProgramError(f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it")
+            last[buffer] = index
+        for buffer in _touched(program, index, row, write=True):
+            first.setdefault(buffer, index)
+            last[buffer] = index
+    for port in program.outputs:
+        if port.buffer not in first:
+            first[port.buffer] = len(rows)  # an empty tensor, or a program that writes nothing
+        last[port.buffer] = len(rows)
+    return [Life(first[i], last[i]) if i in first else None for i in range(len(program.buffers))]
+
+
+def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
+    """Arena offsets by liveness, largest buffer first, each at the lowest gap that fits; and the arena's size in bytes."""
+    order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
+    offsets = [0] * len(sizes)
+    placed: list[tuple[int, int, Life]] = []
+    total = 0
+    for i in order:
+        life = lives[i]
+        if life is None or sizes[i] == 0:
+            continue
+        size = -(-sizes[i] // ALIGNMENT) * ALIGNMENT
+        offset = 0
+        for start, end, other in placed:  # sorted by start
+            if other.first > life.last or other.last < life.first:
+                continue
+            if offset + size <= start:
+                break
+            offset = max(offset, end)
+        offsets[i] = offset
+        placed.append((offset, offset + size, life))
+        placed.sort()
+        total = max(total, offset + size)
+    if total > MAX_ARENA:
+        raise ProgramError(f"the arena would need {total} bytes")
+    return tuple(offsets), total
+
+
+def _peak(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
+    change = np.zeros(count + 3, np.int64)
+    for size, life in zip(sizes, lives, strict=True):
+        if life:
+            change[life.first + 1] += -(-size // ALIGNMENT) * ALIGNMENT
+            change[life.last + 2] -= -(-size // ALIGNMENT) * ALIGNMENT
+    return int(np.cumsum(change).max())
+
+
+def _last_writers(program: Program, rows: Sequence[_Row]) -> dict[int, tuple[int, ...]]:
+    last = {buffer: index for index, row in enumerate(rows) for buffer in _touched(program, index, row, write=True)}
+    result: dict[int, tuple[int, ...]] = {}
+    for buffer, index in last.items():
+        result[index] = (*result.get(index, ()), buffer)
+    return result
+
+
+def _link(program: Program, rows: Sequence[_Row], offsets: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    code = np.zeros_like(program.code)
+    kinds = np.zeros_like(program.kinds)
+    code[:, 0] = program.code[:, 0]
+    for index, row in enumerate(rows):
+        for column, item in enumerate(row.opcode.fields, start=1):
+            value = row.values[item.name]
+            source = int(program.kinds[index, column]) if item.kind.is_operand else Source.LITERAL
+            if source == Source.BUFFER:
+                value = offsets[value]
+            elif source == Source.CONSTANT:
+                value = program.constants[value].offset
+            code[index, column] = value
+            kinds[index, column] = source
+    return code, kinds

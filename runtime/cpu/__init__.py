@@ -1,0 +1,1 @@
+"""What this CPU is and can do, and the compiler for it. Compiled."""

@@ -1,0 +1,1 @@
+"""The interpreter, and how threads share a run. Compiled."""

@@ -1,0 +1,101 @@
+"""What a program consists of: instructions, constants, buffers, inputs and outputs. Data only; `file.py` reads and writes them as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..instructions.instruction import ELEMENT_SIZE, Element
+from .coded_constants import Coding
+from .expressions import Expression
+
+
+@dataclass(frozen=True)
+class BufferInfo:
+    """A tensor in the arena.
+
+    Attributes:
+        shape: physical shape (NHWC for images).
+        name: tensor name for traces and messages; may be empty.
+        perm: ``physical.transpose(perm)`` has the ONNX order of axes; None: it already has.
+    """
+
+    element: Element
+    shape: tuple[Expression, ...]
+    name: str = ""
+    perm: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ConstantInfo:
+    """An array in the blob, 64-byte aligned.
+
+    Attributes:
+        coding: how it is stored if it has few values; None: as it is.
+    """
+
+    element: Element
+    shape: tuple[int, ...]
+    offset: int
+    coding: Coding | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its values in bytes."""
+        return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Its size in the blob."""
+        if self.coding is None:
+            return self.nbytes
+        return self.coding.nbytes(self.shape, ELEMENT_SIZE[self.element])
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the program.
+
+    Attributes:
+        dtype: NumPy name of the type that the caller sees.
+        shape: ONNX shape: integers, symbols, expressions.
+        buffer: index of the buffer that holds it, dense, in ONNX order.
+        scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
+        axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Expression, ...]
+    buffer: int
+    scale: float | tuple[float, ...] | None = None
+    zero_point: int | tuple[int, ...] = 0
+    axis: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a program consists of, the same for every CPU.
+
+    Attributes:
+        code, kinds: int64 and uint8 [instructions, WIDTH]; ``kinds`` says what each number of ``code`` is (`Source`).
+        blob: uint8, all constants.
+        nodes: name of the node each instruction came from.
+        source: free JSON about the model.
+    """
+
+    dims: tuple[str, ...]
+    expressions: tuple[Expression, ...]
+    code: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    blob: NDArray[np.uint8]
+    buffers: tuple[BufferInfo, ...]
+    constants: tuple[ConstantInfo, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[str, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,283 @@
+"""The ``.qprog`` file: one safetensors file with the tensors ``blob``, ``code`` and ``kinds`` and JSON metadata. No code inside.
+
+The layout is fixed (header padded to 64 bytes, the blob first), so that the blob is aligned in the mapped file and equal
+programs give equal bytes. A checksum over everything tells damage from design; what a clever forger could write is still
+harmless, because `bind.py` proves every access of every instruction before it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ProgramError
+from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
+from .block_tables import BLOCKS, MOST_TABLES
+from .coded_constants import CODE_BITS, CODED_TYPES, Coding
+from .contents import BufferInfo, ConstantInfo, Contents, Port
+from .expressions import check_form
+
+FORMAT = "qprog"
+VERSION = 4
+_ALIGNMENT = 64
+_MAX_HEADER = 100 << 20
+MAX_ZERO_POINT = 1 << 24
+"""float32, in which the border adds it, holds every integer up to that."""
+
+_OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
+_PORT_DTYPES = frozenset({"float16", "float32", "float64", *ELEMENT_DTYPE.values()})
+_SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
+
+
+def write_contents(program: Contents, path: Path) -> None:
+    """Write ``program`` to ``path``, atomically.
+
+    Raises:
+        ProgramError: the file cannot be written; what was there before is untouched.
+    """
+    code = np.ascontiguousarray(program.code, "<i8")
+    parts = {"blob": program.blob, "code": code, "kinds": np.ascontiguousarray(program.kinds)}
+    description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
+    header = _header(parts, description)
+    try:
+        _write_atomically(path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())])
+    except OSError as error:
+        raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_contents(path: Path) -> Contents:
+    """The program in a file, checked for damage; its blob is memory-mapped.
+
+    Raises:
+        ProgramError: missing, not a program, truncated, of another version, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return _decode(data)
+    except ProgramError as error:
+        raise ProgramError(f"{path}: {error}") from None
+
+
+def mapping(blob: NDArray[np.uint8]) -> mmap.mmap | None:
+    """The file that a blob of `read_contents` is mapped from; None for a blob in memory."""
+    owner: Any = blob
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
+def _describe(program: Contents) -> dict[str, Any]:
+    return {
+        "dims": list(program.dims),
+        "expressions": list(program.expressions),
+        "buffers": [[ELEMENT_DTYPE[b.element], list(b.shape), b.name, None if b.perm is None else list(b.perm)] for b in program.buffers],
+        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *_describe_coding(c.coding)] for c in program.constants],
+        "inputs": [_describe_port(port) for port in program.inputs],
+        "outputs": [_describe_port(port) for port in program.outputs],
+        "nodes": list(program.nodes),
+        "source": dict(program.source),
+    }
+
+
+def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
+    if coding is None:
+        return ()
+    return coding if coding.block else coding[:2]
+
+
+def _describe_port(port: Port) -> list[Any]:
+    if port.axis is None:
+        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+    columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
+    return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
+
+
+def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
+    crc = zlib.crc32(description.encode())
+    for part in parts:
+        crc = zlib.crc32(part.reshape(-1).view(np.uint8).data, crc)
+    return f"{crc:08x}"
+
+
+def _header(parts: Mapping[str, NDArray[Any]], description: str) -> bytes:
+    names = {dtype: name for name, dtype in _SAFETENSORS_DTYPE.items()}
+    metadata = {"checksum": _checksum(parts.values(), description), "format": FORMAT, "program": description, "version": str(VERSION)}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name, part in parts.items():
+        entries[name] = {"dtype": names[part.dtype], "shape": list(part.shape), "data_offsets": [offset, offset + part.nbytes]}
+        offset += part.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text + b" " * (-(len(text) + 8) % _ALIGNMENT)
+
+
+def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _decode(data: NDArray[np.uint8]) -> Contents:
+    length = struct.unpack("<Q", data[:8].tobytes())[0] if data.size >= 8 else 0
+    if not 2 <= length <= min(_MAX_HEADER, data.size - 8):
+        raise ProgramError("not a .qprog file, or truncated")
+    entries = _json(data[8 : 8 + length].tobytes())
+    metadata = _field(entries, "__metadata__", dict)
+    if metadata.get("format") != FORMAT:
+        raise ProgramError("a safetensors file, but not a program (.qprog)")
+    if metadata.get("version") != str(VERSION):
+        raise ProgramError(f"program version {metadata.get('version')}; this machine reads version {VERSION}: compile the model again")
+    parts = {name: _tensor(entries, name, data[8 + length :]) for name in ("blob", "code", "kinds")}
+    if sum(part.nbytes for part in parts.values()) != data.size - 8 - length:
+        raise ProgramError("truncated, or bytes follow the program")
+    description = _field(metadata, "program", str)
+    if metadata.get("checksum") != _checksum(parts.values(), description):
+        raise ProgramError("damaged: the checksum does not fit the content")
+    return _program(_json(description.encode()), parts)
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProgramError("damaged: its description is not JSON") from None
+    if not isinstance(value, dict):
+        raise ProgramError("damaged: its description is not a JSON object")
+    return value
+
+
+def _field(owner: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    value = owner.get(name)
+    if not isinstance(value, kind):
+        raise ProgramError(f"damaged: '{name}' is missing or of the wrong kind")
+    return value
+
+
+def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
+    entry = _field(entries, name, dict)
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if dtype not in _SAFETENSORS_DTYPE or not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+        raise ProgramError(f"damaged: the tensor '{name}' is described wrongly")
+    start, end = offsets
+    if not 0 <= start <= end <= data.size:
+        raise ProgramError("truncated: a tensor ends behind the file")
+    kind = _SAFETENSORS_DTYPE[dtype]
+    if end - start != int(np.prod(shape, dtype=object)) * kind.itemsize:
+        raise ProgramError(f"damaged: the tensor '{name}' has another size than its shape")
+    raw = data[start:end]
+    return (raw if kind.itemsize == 1 else raw.copy().view(kind)).reshape(shape)
+
+
+def _whole_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 48 for v in values)
+
+
+def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Contents:
+    code, kinds, blob = parts["code"], parts["kinds"], parts["blob"]
+    nodes = _names(_field(text, "nodes", list))
+    dims = _names(_field(text, "dims", list))
+    if code.dtype != np.int64 or kinds.dtype != np.uint8 or code.shape != (len(nodes), WIDTH) or kinds.shape != code.shape or blob.ndim != 1:
+        raise ProgramError("damaged: the instruction table has another shape than its description")
+    buffers = tuple(_buffer(item, dims) for item in _field(text, "buffers", list))
+    constants = tuple(_constant(item, blob.size) for item in _field(text, "constants", list))
+    return Contents(
+        dims=dims, expressions=_expressions(_field(text, "expressions", list), dims), code=code, kinds=kinds, blob=blob, buffers=buffers,
+        constants=constants, inputs=_ports(_field(text, "inputs", list), dims, len(buffers)),
+        outputs=_ports(_field(text, "outputs", list), dims, len(buffers)), nodes=nodes, source=_field(text, "source", dict),
+    )
+
+
+def _names(values: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ProgramError("damaged: a name is not text")
+    return tuple(values)
+
+
+def _expressions(values: Any, dims: Collection[str]) -> tuple[Any, ...]:
+    if not isinstance(values, list):
+        raise ProgramError("damaged: a shape is not a list")
+    for value in values:
+        check_form(value, dims)
+    return tuple(values)
+
+
+def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
+    if not isinstance(item, list) or len(item) != 4 or item[0] not in _OF_DTYPE or not isinstance(item[2], str):
+        raise ProgramError("damaged: a buffer is described wrongly")
+    shape, perm = _expressions(item[1], dims), item[3]
+    if perm is not None and (not _whole_numbers(perm) or sorted(perm) != list(range(len(shape)))):
+        raise ProgramError(f"damaged: the axis order of '{item[2]}' is no permutation")
+    return BufferInfo(_OF_DTYPE[item[0]], shape, item[2], None if perm is None else tuple(perm))
+
+
+def _constant(item: Any, blob_size: int) -> ConstantInfo:
+    if not isinstance(item, list) or len(item) not in (3, 5, 6) or item[0] not in _OF_DTYPE or not all(map(_whole_numbers, (item[1], item[2:]))):
+        raise ProgramError("damaged: a constant is described wrongly")
+    dtype, shape, offset, *coding = item
+    if coding and (dtype not in CODED_TYPES or coding[0] not in CODE_BITS or 0 in shape or not _sound_tables(dtype, shape, *coding[1:])):
+        raise ProgramError("damaged: the codes of a constant are described wrongly")
+    info = ConstantInfo(Element(_OF_DTYPE[dtype]), tuple(shape), offset, Coding(*coding) if coding else None)
+    if info.offset % _ALIGNMENT or info.offset + info.stored_bytes > blob_size:
+        raise ProgramError("damaged: a constant lies outside the blob")
+    return info
+
+
+def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None = None) -> bool:
+    """One table, one for each row, or those that the blocks of a matrix share."""
+    if block is None:
+        return tables in (1, *shape[:1])
+    return dtype == "int8" and len(shape) > 1 and tables == MOST_TABLES and block in BLOCKS
+
+
+def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port, ...]:
+    ports = tuple(_port(item, dims, buffers) for item in items)
+    names = [port.name for port in ports]
+    if len(set(names)) != len(names):
+        raise ProgramError("damaged: two inputs or two outputs have the same name")
+    return ports
+
+
+def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
+    if not isinstance(item, list) or len(item) not in (6, 7) or not isinstance(item[0], str) or item[1] not in _PORT_DTYPES:
+        raise ProgramError("damaged: an input or output is described wrongly")
+    name, dtype, shape, buffer, scale, zero_point = item[:6]
+    sizes = _expressions(shape, dims)
+    good = _good_columns(scale, zero_point, item[6], sizes) if len(item) == 7 else scale is None or _good_grid(scale, zero_point, 1 << 16)
+    if not _whole_numbers([buffer]) or buffer >= buffers or not good or (scale is None and not isinstance(zero_point, int)):
+        raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
+    if len(item) == 7:
+        return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
+    return Port(name, dtype, sizes, buffer, scale, zero_point)
+
+
+def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:
+    good_scale = isinstance(scale, float) and np.isfinite(scale) and scale > 0
+    return bool(good_scale) and isinstance(zero_point, int) and not isinstance(zero_point, bool) and abs(zero_point) <= most
+
+
+def _good_columns(scales: Any, zero_points: Any, axis: Any, shape: tuple[Any, ...]) -> bool:
+    """As many grids as the axis is long."""
+    if not isinstance(scales, list) or not isinstance(zero_points, list) or not _whole_numbers([axis]) or axis >= len(shape):
+        return False
+    return shape[axis] == len(scales) == len(zero_points) and all(map(_good_grid, scales, zero_points))

@@ -1,0 +1,1 @@
+"""One run: memory, feeds and answers, threads, machine code. Plain Python."""

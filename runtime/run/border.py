@@ -1,0 +1,207 @@
+"""The border: checks feeds, and has inputs quantized and outputs dequantized by the compiled loops of `border_loops.py`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes import addressof
+from itertools import groupby
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..binding.bind import Bound
+from ..errors import FeedError
+from ..instructions.instruction import (
+    BORDER_COPY_IN,
+    BORDER_COPY_OUT,
+    BORDER_DOUBLE_IN,
+    BORDER_DOUBLE_OUT,
+    BORDER_SINGLE_IN,
+    BORDER_SINGLE_OUT,
+    BORDER_WIDTH,
+    ELEMENT_DTYPE,
+    ELEMENT_SIZE,
+)
+from ..program.contents import Port
+from ..program.model import Program
+
+Array = NDArray[Any]
+_from_buffer = ctypes.c_char.from_buffer
+
+
+def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """Sizes of the symbolic dimensions from the feeds' shapes.
+
+    Raises:
+        FeedError: a feed is missing, unknown, or of the wrong dtype, rank or size.
+    """
+    known = {port.name for port in program.inputs}
+    for name in feeds:
+        if name not in known:
+            raise FeedError(f"unknown input '{name}'; the program has {sorted(known)}")
+    dims: dict[str, int] = {}
+    for port in program.inputs:
+        if port.name not in feeds:
+            raise FeedError(f"input '{port.name}' is missing; it is {port.dtype}{list(port.shape)}")
+        _check_feed(feeds[port.name], port)
+        _match_shape(feeds[port.name], port, dims)
+    for port in program.inputs:
+        expected = program.shape(port.shape, dims)
+        if feeds[port.name].shape != expected:
+            raise FeedError(f"input '{port.name}' has the shape {feeds[port.name].shape}; with {dims} it must be {expected}")
+    return dims
+
+
+def _check_feed(array: Array, port: Port) -> None:
+    if array.dtype != np.dtype(port.dtype):
+        raise FeedError(f"input '{port.name}' is {array.dtype}; it must be {port.dtype}")
+    if array.ndim != len(port.shape):
+        raise FeedError(f"input '{port.name}' has {array.ndim} dimensions; it must have {len(port.shape)}: {list(port.shape)}")
+
+
+def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
+    for axis, (size, expected) in enumerate(zip(array.shape, port.shape, strict=True)):
+        if isinstance(expected, str):
+            if dims.setdefault(expected, size) != size:
+                raise FeedError(f"input '{port.name}', axis {axis}: '{expected}' is {size}, but another input says {dims[expected]}")
+            if size < 1:
+                raise FeedError(f"input '{port.name}' is empty along axis {axis}")
+        elif isinstance(expected, int) and size != expected:
+            raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
+
+
+def address_of(array: Any) -> int:
+    """Where the elements of a NumPy array begin."""
+    try:
+        return addressof(_from_buffer(array))
+    except (TypeError, ValueError):  # not to be written, or empty
+        return int(array.__array_interface__["data"][0])
+
+
+class Border:
+    """The inputs and outputs of one arena as tables that `border_loops.convert` works off.
+
+    Args:
+        program: the program.
+        bound: its binding.
+        addresses: of the buffers.
+
+    Attributes:
+        inputs, outputs: address of a table and its number of rows.
+    """
+
+    def __init__(self, program: Program, bound: Bound, addresses: Sequence[int]) -> None:
+        self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in program.inputs]
+        self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in program.outputs]
+        parts = [crossing.rows(addresses) for crossing in (*self._inputs, *self._outputs)]
+        table = np.concatenate([np.zeros((0, BORDER_WIDTH), np.int64), *parts])
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        self._places = [_Place(start, part[:, 1].copy()) for start, part in zip(starts, parts, strict=False)]
+        self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
+        self._rows, self._table = table, table.reshape(-1).data
+        entering = starts[len(self._inputs)]
+        self.inputs = address_of(table), entering
+        self.outputs = self.inputs[0] + entering * table.strides[0], len(table) - entering
+
+    def _point(self, index: int, address: int) -> None:
+        """Say where the array of a crossing is."""
+        start, offsets = self._places[index]
+        if len(offsets) == 1:
+            self._table[start * BORDER_WIDTH + 1] = address
+        else:
+            self._rows[start : start + len(offsets), 1] = offsets + address
+
+    def place(self, arrays: Sequence[Array]) -> list[Array]:
+        """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been converted."""
+        placed = []
+        for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
+            flags = array.flags
+            if array.dtype != crossing.outside or not (flags.c_contiguous and flags.aligned):
+                array = np.require(array, crossing.outside, ("C", "A"))
+            placed.append(array)
+            self._point(index, address_of(array))
+        return placed
+
+    def input_name(self, row: int) -> str:
+        """The name of the input that a row of the table belongs to."""
+        index = sum(place.start <= row for place in self._places[: len(self._inputs)]) - 1
+        return self._inputs[index].port.name
+
+    def results(self) -> dict[str, Array]:
+        """Arrays for the next outputs."""
+        results = {}
+        for index, crossing in enumerate(self._outputs, len(self._inputs)):
+            array = np.empty(crossing.shape, crossing.outside)
+            results[crossing.port.name] = array
+            self._point(index, address_of(array))
+        return results
+
+    def finish(self, results: dict[str, Array]) -> dict[str, Array]:
+        """The outputs as the caller sees them, when `results` has been filled."""
+        for crossing in self._narrow:
+            results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
+        return results
+
+
+class _Crossing:
+    """How one input or output crosses the border.
+
+    Attributes:
+        outside: dtype that the compiled loop reads or writes; float16 is converted by NumPy on its outer side.
+    """
+
+    def __init__(self, port: Port, program: Program, shapes: Mapping[str, tuple[int, ...]], entering: bool) -> None:
+        self.port, self.shape = port, shapes[port.name]
+        self._element = program.buffers[port.buffer].element
+        plain = port.scale is None
+        self.outside = np.dtype(ELEMENT_DTYPE[self._element] if plain else "float64" if port.dtype == "float64" else "float32")
+        wide = self.outside.itemsize == 8
+        if entering:
+            self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
+        else:
+            self._kind = BORDER_COPY_OUT if plain else BORDER_DOUBLE_OUT if wide else BORDER_SINGLE_OUT
+
+    def rows(self, addresses: Sequence[int]) -> Array:
+        """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in at each run.
+
+        One row, or where columns have grids of their own one for each run of columns of one grid.
+        """
+        count = prod(self.shape) * (self.outside.itemsize if self.port.scale is None else 1)
+        if self.port.axis is None:
+            scale, zero = float(self.port.scale or 0), int(self.port.zero_point)  # type: ignore[arg-type]
+            row = np.zeros((1, BORDER_WIDTH), np.int64)
+            row[0, :7] = self._kind, 0, addresses[self.port.buffer], count, int(self._element), _bits(scale), zero
+            return row
+        inner, columns = prod(self.shape[self.port.axis + 1 :]), self.shape[self.port.axis]
+        runs = np.array(list(_runs(self.port)), np.int64)  # [runs, 4]: first column, columns, bits of the scale, zero point
+        outer = np.arange(prod(self.shape[: self.port.axis]), dtype=np.int64)[:, None] * (columns * inner)
+        first = (outer + runs[:, 0] * inner).reshape(-1)
+        rows = np.zeros((len(first), BORDER_WIDTH), np.int64)
+        rows[:, 0], rows[:, 1] = self._kind, first * self.outside.itemsize
+        rows[:, 2], rows[:, 4] = addresses[self.port.buffer] + first * ELEMENT_SIZE[self._element], int(self._element)
+        rows[:, 3], rows[:, 5], rows[:, 6] = (np.tile(column, len(outer)) for column in (runs[:, 1] * inner, runs[:, 2], runs[:, 3]))
+        return rows
+
+
+class _Place(NamedTuple):
+    """Where a crossing's rows begin, and what they add to the address of its array."""
+
+    start: int
+    offsets: Array
+
+
+def _bits(scale: float) -> int:
+    return int(np.float32(scale).view(np.int32))
+
+
+def _runs(port: Port) -> Iterator[tuple[int, int, int, int]]:
+    """Neighbouring columns on one grid: first column, their number, bits of the scale, zero point."""
+    start = 0
+    grids = zip(port.scale, port.zero_point, strict=True)  # type: ignore[arg-type]
+    for (scale, zero), group in groupby(grids):
+        length = len(list(group))
+        yield start, length, _bits(scale), zero
+        start += length

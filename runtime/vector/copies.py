@@ -1,0 +1,132 @@
+"""Copies and transpositions of bytes as LLVM vector code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .byte_tables import HAS_BYTE_LOOKUP
+from .llvm import loop
+
+SQUARE = 16
+"""Rows and columns of bytes that are transposed at a time."""
+
+SHORTEST = 16
+"""Bytes of the shortest run that `copy_run` copies."""
+
+PIXELS = 64 if HAS_BYTE_LOOKUP else 16
+"""Pixels that are put together of three planes at a time."""
+
+_I8, _I32, _I64 = (ir.IntType(width) for width in (8, 32, 64))
+_LINE = ir.VectorType(_I8, SQUARE)
+_WIDE = 64
+
+
+def _at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _copy(builder: Any, target: Any, source: Any, width: int) -> None:
+    kind = ir.VectorType(_I8, width)
+    builder.store(builder.load(_at(builder, source, kind), align=1), _at(builder, target, kind), align=1)
+
+
+def _make_copy() -> Callable[[int, int, int], None]:
+    def copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_copy(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 3)), codegen
+
+    return intrinsic(copy)  # type: ignore[no-any-return]
+
+
+def _emit_copy(builder: Any, target: Any, source: Any, count: Any) -> None:
+    """Vectors of 64 bytes, then of 16, the last of which overlaps its neighbour."""
+    def steps(width: int, first: Any, number: Any) -> None:
+        def step(index: Any, _: list[Any]) -> list[Any]:
+            offset = builder.add(first, builder.mul(index, ir.Constant(_I64, width)))
+            _copy(builder, builder.add(target, offset), builder.add(source, offset), width)
+            return []
+
+        loop(builder, number, [], step)
+
+    wide = builder.ashr(count, ir.Constant(_I64, 6))
+    done = builder.shl(wide, ir.Constant(_I64, 6))
+    steps(_WIDE, ir.Constant(_I64, 0), wide)
+    steps(SHORTEST, done, builder.ashr(builder.sub(count, done), ir.Constant(_I64, 4)))
+    last = builder.sub(count, ir.Constant(_I64, SHORTEST))
+    _copy(builder, builder.add(target, last), builder.add(source, last), SHORTEST)
+
+
+def _make_transpose() -> Callable[[int, int, int, int], None]:
+    def transpose(typingctx: Any, target: Any, target_stride: Any, source: Any, source_stride: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_transpose(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 4)), codegen
+
+    return intrinsic(transpose)  # type: ignore[no-any-return]
+
+
+def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, source_stride: Any) -> None:
+    """Four rounds that interleave line i with line i + 8."""
+    def line(base: Any, stride: Any, index: int) -> Any:
+        return _at(builder, builder.add(base, builder.mul(stride, ir.Constant(_I64, index))), _LINE)
+
+    lines = [builder.load(line(source, source_stride, i), align=1) for i in range(SQUARE)]
+    for _ in range(4):
+        mixed = []
+        for i in range(SQUARE // 2):
+            for first in (0, SQUARE // 2):
+                order = [place for j in range(first, first + SQUARE // 2) for place in (j, SQUARE + j)]
+                mixed.append(builder.shuffle_vector(lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(_I32, SQUARE), order)))
+        lines = mixed
+    for i, value in enumerate(lines):
+        builder.store(value, line(target, target_stride, i), align=1)
+
+
+def _make_interleave() -> Callable[[int, int, int, int], None]:
+    def interleave(typingctx: Any, target: Any, source: Any, plane: Any, blocks: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_interleave(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 4)), codegen
+
+    return intrinsic(interleave)  # type: ignore[no-any-return]
+
+
+def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks: Any) -> None:
+    """Three vectors, one of each plane, become three vectors of pixels, each by two shuffles."""
+    kind, order = ir.VectorType(_I8, PIXELS), ir.VectorType(_I32, PIXELS)
+    planes = [_at(builder, builder.add(source, builder.mul(plane, ir.Constant(_I64, c))), kind) for c in range(3)]
+    pixels = _at(builder, target, kind)
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        first, second, third = (builder.load(builder.gep(place, [index]), align=1) for place in planes)
+        for part in range(3):
+            places = [divmod(part * PIXELS + i, 3) for i in range(PIXELS)]
+            two = builder.shuffle_vector(first, second, ir.Constant(order, [pixel + PIXELS * (c == 1) for pixel, c in places]))
+            mixed = ir.Constant(order, [PIXELS + pixel if c == 2 else i for i, (pixel, c) in enumerate(places)])
+            number = builder.add(builder.mul(index, ir.Constant(_I64, 3)), ir.Constant(_I64, part))
+            builder.store(builder.shuffle_vector(two, third, mixed), builder.gep(pixels, [number]), align=1)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
+copy_run = _make_copy()
+"""``copy_run(target, source, count)``: at least `SHORTEST` bytes; the runs do not overlap, or are the same."""
+
+transpose_square = _make_transpose()
+"""``transpose_square(target, target_stride, source, source_stride)``: 16 x 16 bytes, strides in bytes."""
+
+interleave_three = _make_interleave()
+"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes, from planes ``plane`` bytes apart."""

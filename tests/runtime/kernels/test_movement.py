@@ -1,0 +1,119 @@
+"""Copies, fills, gathers and linear resizing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcompiler.runtime import requant as spec
+from qcompiler.runtime.errors import FeedError
+from qcompiler.runtime.program.expressions import contiguous
+from qcompiler.runtime.session import Session
+from tests.runtime.checked import build_one, run_interpreted, run_one
+from tests.runtime.kernels.test_product import draw
+
+ELEMENTS = [np.uint8, np.int16, np.int32, np.int64, np.bool_]
+
+
+def values(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.random(shape) < 0.5 if dtype is np.bool_ else draw(rng, dtype, shape)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@settings(max_examples=8, deadline=None)
+@given(perm=st.permutations(range(4)))
+def test_transpose(dtype: Any, perm: list[int]) -> None:
+    x = values(dtype, (2, 3, 4, 5))
+    strides = contiguous(x.shape)
+    expected = x.transpose(perm)
+    y = run_one(
+        "move", {"x": x}, {"y": (expected.shape, dtype)}, dims=list(expected.shape), x_strides=[strides[p] for p in perm],
+        y_strides=contiguous(expected.shape),
+    )["y"]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("pixels", [5, 64, 150])
+def test_planes_become_pixels(pixels: int) -> None:
+    x = values(np.uint8, (2, 3, pixels))
+    y = run_one(
+        "move", {"x": x}, {"y": ((2, pixels, 3), np.uint8)}, dims=[2, 3, pixels], x_strides=[3 * pixels, pixels, 1], y_strides=[3 * pixels, 1, 3],
+    )["y"]
+    np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
+
+
+def test_slice_with_negative_step() -> None:
+    x = values(np.int16, (4, 9))
+    expected = x[1:3, 8:1:-3]
+    y = run_one("move", {"x": x}, {"y": (expected.shape, np.int16)}, dims=[2, 3], x_strides=[9, -3], x_offset=9 + 8, y_strides=[3, 1])["y"]
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_expand_reads_with_stride_zero() -> None:
+    x = values(np.uint8, (3, 1))
+    y = run_one("move", {"x": x}, {"y": ((2, 3, 4), np.uint8)}, dims=[2, 3, 4], x_strides=[0, 1, 0], y_strides=[12, 4, 1])["y"]
+    np.testing.assert_array_equal(y, np.broadcast_to(x, (2, 3, 4)))
+
+
+def test_concat_writes_into_a_part() -> None:
+    x = values(np.uint8, (2, 3))
+    before = np.full((2, 8), 9, np.uint8)
+    y = run_one("move", {"x": x, "y": before}, {"y": ((2, 8), np.uint8)}, dims=[2, 3], x_strides=[3, 1], y_strides=[8, 1], y_offset=4)["y"]
+    expected = np.full((2, 8), 9)
+    expected[:, 4:7] = x
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_fill(dtype: Any) -> None:
+    y = run_one("fill", {"y": values(dtype, (9,))}, {"y": ((9,), dtype)}, value=1, count=4, y_offset=3)["y"]
+    expected = values(dtype, (9,))
+    expected[3:7] = 1
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+def test_gather(dtype: Any, index_type: Any) -> None:
+    x, indices = values(dtype, (2, 5, 3)), np.array([0, 4, -1, -5, 2], index_type)
+    y = run_one("gather", {"x": x, "indices": indices}, {"y": ((2, 5, 3), dtype)}, outer=2, axis=5, inner=3, count=5)["y"]
+    np.testing.assert_array_equal(y, np.take(x, indices, axis=1))
+
+
+@pytest.mark.parametrize("bad", [5, -6, 2**62, -(2**63)])
+def test_gather_out_of_range_names_the_node(bad: int) -> None:
+    x, indices = values(np.uint8, (5, 3)), np.array([0, bad], np.int64)
+    program, feeds = build_one("gather", {"x": x, "indices": indices}, {"y": ((2, 3), np.uint8)}, outer=1, axis=5, inner=3, count=2)
+    with pytest.raises(FeedError, match=r"^node: an index is out of range"):
+        Session(program).run(feeds)
+    with pytest.raises(FeedError, match="out of range"):
+        run_interpreted(program, feeds)
+
+
+def test_gather_from_a_constant_table() -> None:
+    table, indices = values(np.int16, (300, 4)), np.array([299, 3], np.int64)
+    y = run_one("gather", {"indices": indices}, {"y": ((2, 4), np.int16)}, x=table, outer=1, axis=300, inner=4, count=2)["y"]
+    np.testing.assert_array_equal(y, table[indices])
+
+
+def test_resize_linear() -> None:
+    rng = np.random.default_rng(3)
+    x = draw(rng, np.uint8, (2, 3, 4, 5))
+    h_low, w_low = np.array([0, 0, 1, 2, 2]), np.array([3, 0])
+    h_high, w_high = np.array([0, 1, 2, 2, 2]), np.array([3, 1])
+    h_weight, w_weight = np.array([0, 16384, 32768, 5, 0]), np.array([7, 12345])
+    m, n = 2**14, 44
+    y = run_one(
+        "resize_linear", {"x": x}, {"y": ((2, 5, 2, 5), np.uint8)}, h_low=h_low, h_high=h_high, h_weight=h_weight, w_low=w_low, w_high=w_high,
+        w_weight=w_weight, batch=2, in_h=3, in_w=4, in_c=5, out_h=5, out_w=2, x_zp=11, m=m, n=n, y_zp=11,
+    )["y"]
+    wide = x.astype(object) - 11
+    rows = wide[:, h_low] * (32768 - h_weight)[:, None, None] + wide[:, h_high] * h_weight[:, None, None]
+    both = rows[:, :, w_low] * (32768 - w_weight)[:, None] + rows[:, :, w_high] * w_weight[:, None]
+    out = spec.Range(11, 0, 255)
+    assert y.tolist() == np.vectorize(lambda v: out.code(spec.requant(int(v), m, n)), otypes=[object])(both).tolist()
