@@ -30,10 +30,14 @@ from qcompiler.report import measure
 from qcompiler.report.columns import bounded_columns
 from qcompiler.report.cures import find_cures
 from qcompiler.report.honest import FEW_NUMBERS, Judge
+from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
+NO_CURE = "wider ranges alone do not bring it back"
+"""Said of an unseen input where the cure that was tried does not help."""
+
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
 
@@ -241,6 +245,10 @@ def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
     report = ctx.report
     report.outputs = judge.figures(Runner(graph).run)
     report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
+    report.trials = try_unseen(ctx.reference or graph, graph, [feed for feed, _ in judge.held], report.output_sqnr_db)
+    for trial in (trial for trial in report.trials if is_lost(trial)):
+        then = f"{trial.what}: output {trial.output} is {trial.sqnr_db:.1f} dB then, {trial.stated_db:.1f} dB on feeds held out"
+        ctx.warn(f"{then}; {trial.cure or NO_CURE}")
     if judge.seen and not getattr(ctx.data, "made_up", False):
         ctx.warn("there is one calibration feed, so the figures are of the feed that the ranges come from; give several to hold some out")
     collapsed = [each for each in report.outputs if each.sqnr_db < COLLAPSED_DB]

@@ -36,7 +36,9 @@ _AFFINE = ("Add", "Sub", "Mul", "Div")
 _MOVING = frozenset({
     "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })
-_STATISTICS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "InstanceNormalization", "ReduceL2", "ReduceSumSquare"})
+_STATISTICS = frozenset({
+    "InstanceNormalization", "LayerNormalization", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare",
+})
 _ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
 _FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
 _CARRYING = (_FRONT | {"Exp", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
@@ -109,7 +111,7 @@ def is_unequal(node: Node) -> bool:
 
 def _normalizes(node: Node) -> bool:
     """True for what takes each sample's own mean or size off it."""
-    if node.op == "InstanceNormalization":
+    if node.op in ("InstanceNormalization", "LayerNormalization"):
         return True
     return node.op == "Div" and all(constant_of(tensor) is None for tensor in node.inputs) and _is_statistic(node.inputs[1])
 

@@ -17,7 +17,7 @@ from qcompiler.lowering.code_grid import Coded, Grid, Target
 from qcompiler.lowering.factors import emit_requantize
 
 if TYPE_CHECKING:
-    from qcompiler.lowering.core import Lowering
+    from qcompiler.lowering.engine import Lowering
 
 Array = NDArray[Any]
 
