@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...activations.int16 import GEMMS
 from ...calibration.collect import HUGE, Statistics, collect_ranges, observe
 from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
 from ...calibration.reach import holds_wide_input, needed_ranges
@@ -27,7 +28,7 @@ from ...feeds.sources import Source, synthetic_source
 from ...graph.intervals import BOUNDED, Intervals, bounded_source
 from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
 from ...graph.layers import Layer, find_layers
-from ...graph.placement import MOVERS, UNARIES, Group, Placement, Zones, place
+from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
 from ...pass_base import Context, Pass
 
@@ -113,9 +114,9 @@ def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bo
 
 
 def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
-    """True where all readers of a grid are layers that take 16 bits, or functions of one element."""
+    """True where no reader of a grid multiplies it, but for layers that take 16 bits."""
     readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
-    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op in UNARIES | MOVERS for node in readers)
+    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op not in GEMMS for node in readers)
 
 
 def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
@@ -207,7 +208,8 @@ class QuantizeActivations(Pass):
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
             border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
-            wide = (border or any(tensor.name in seen[0].needed for tensor in group.tensors)) and _takes_wide(group, layers, placement.border)
+            asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
+            wide = (border or asked) and _takes_wide(group, layers, placement.border)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
             fitted, final = (grid_for(extent, open_ended=open_ended, wide=wide) for extent in (ranges[0], ranges[-1]))

@@ -124,7 +124,7 @@ def _is_statistic(tensor: Tensor, depth: int = 6) -> bool:
 
 
 def _decades(graph: Graph) -> set[int]:
-    """What logarithms, roots and reciprocals read."""
+    """What logarithms, roots and reciprocals read, back to the layers that compute it, and these operators themselves; by id."""
     intervals = Intervals(graph)
     found: set[int] = set()
     for node in graph.nodes:

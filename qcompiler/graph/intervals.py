@@ -148,6 +148,19 @@ def _powered(node: Node, inputs: list[Range]) -> Range:
     return _squared(inputs[0])
 
 
+def _monotone(function: Callable[[float], float], least: float) -> Callable[[Node, list[Range]], Range]:
+    """A function that rises, defined above ``least``."""
+    return lambda _node, x: Range(function(max(x[0].lo, least)), function(max(x[0].hi, least)))
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 80 else math.inf
+
+
 _RULES: dict[str, Callable[[Node, list[Range]], Range]] = {
     "Add": lambda _node, x: _corners(lambda a, b: a + b, x[0], x[1]),
     "Sub": lambda _node, x: _corners(lambda a, b: a - b, x[0], x[1]),
@@ -164,4 +177,5 @@ _RULES: dict[str, Callable[[Node, list[Range]], Range]] = {
     "Where": lambda _node, x: _join(x[1:3]),
     "Pad": lambda _node, x: _join((x[0], x[2] if len(x) > 2 else Range(0.0, 0.0))),
     "Cast": lambda _node, x: x[0],
+    "Log": _monotone(_log, 0.0), "Exp": _monotone(_exp, -math.inf), "Sqrt": _monotone(math.sqrt, 0.0),
 }
