@@ -20,12 +20,13 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.engine import Lowering
     from qcompiler.lowering.interpolate import interpolate_tables
     from qcompiler.lowering.prepare import prepared
+    from qcompiler.lowering.rules.columns import COLUMNS
     from qcompiler.lowering.rules.integers import INTEGER_RULES
     from qcompiler.lowering.rules.lookup import looked_up
     from qcompiler.lowering.rules.table import RULES
     from qcompiler.lowering.simplify import simplify
 
-    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up).run()))
+    return interpolate_tables(simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up, COLUMNS).run()))
 
 
 def to_program(graph: Graph) -> Program:

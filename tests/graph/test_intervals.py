@@ -15,7 +15,8 @@ CASES = {
     "y = Clip(x, k, big)": (3, 50), "y = Add(x, k)": (-math.inf, math.inf), "a = Erf(x)  b = Sigmoid(x)  y = Concat <axis = 0> (a, b)": (-1, 1),
     "a = Sigmoid(x)  y = Div(a, k)": (0, 1 / 3), "a = Abs(x)  y = Neg(a)": (-math.inf, 0), "y = Max(x, k)": (3, math.inf),
     "a = Mul(x, x)  b = Add(a, k)  y = Log(b)": (math.log(3), math.inf), "a = Tanh(x)  y = Exp(a)": (math.exp(-1), math.e),
-    "a = Sigmoid(x)  b = Mul(a, k)  y = Sqrt(b)": (0, math.sqrt(3)), "y = HardSwish(x)": (-0.375, math.inf), "y = LeakyRelu(x)": (-math.inf, math.inf), "a = Sigmoid(x)  y = LeakyRelu(a)": (0, 1),
+    "a = Sigmoid(x)  b = Mul(a, k)  y = Sqrt(b)": (0, math.sqrt(3)),
+    "y = HardSwish(x)": (-0.375, math.inf), "y = LeakyRelu(x)": (-math.inf, math.inf), "a = Sigmoid(x)  y = LeakyRelu(a)": (0, 1),
 }  # fmt: skip
 
 

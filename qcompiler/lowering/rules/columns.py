@@ -7,17 +7,15 @@ A scaler ``y = a x + c`` with a number per column in front of a grid ``q = round
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Node, Tensor, Variable, is_float, producer
 from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.engine import Border, Lowering
 from qcompiler.lowering.factors import emit_requantize
-
-if TYPE_CHECKING:
-    from qcompiler.lowering.engine import Lowering
 
 Array = NDArray[Any]
 
@@ -122,3 +120,6 @@ def _sixteen_bits(lw: Lowering, codes: Coded, part: Tensor) -> Coded:
         return codes
     low, high = (codes.grid.scale * (end - codes.grid.zero_point) for end in (codes.grid.qmin, codes.grid.qmax))
     return emit_requantize(lw.out, codes, Target.whole(Grid.covering(low, high), f"{part.name}_wide"), 1.0, part.shape)
+
+
+COLUMNS = Border(quantize_scaled, joined_output)
