@@ -1,9 +1,9 @@
 """What an ``.onnx`` file leaves in float because a grid would lose what matters there: its runtime has float kernels beside the integer ones.
 
 - *front*: what scales or normalizes an input before the first layer, where columns or samples of it differ in size: quantized behind.
-- *decades*: what a logarithm, a root or a reciprocal reads. These need a relative precision of their input (the error of log x is that of x over x),
-  which a uniform grid gives to its largest values alone; so their operands stay float back to the layer that computes them, and with the whole
-  chain where it is a front end of few layers (a spectrum, then mel bands).
+- *decades*: what a logarithm, a high root or a reciprocal power reads. These need a relative precision of their input (the error of log x is that
+  of x over x), which a uniform grid gives to its largest values alone; so their operands stay float back to the layer that computes them, and with
+  the whole chain where it is a front end of few layers (a spectrum, then mel bands).
 - *tail*: what only moves, joins or rescales values on their way to an output: parts of an output that differ in size keep grids of their own.
 """
 
@@ -20,7 +20,7 @@ from qcompiler.graph.layers import LAYERS
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
 
 AT_INPUT = "scales or normalizes an input whose parts differ in size; quantized behind it"
-AT_DECADES = "what a logarithm, root or reciprocal reads spans decades, which codes of even steps do not hold"
+AT_DECADES = "what a logarithm or a root reads spans decades, which codes of even steps do not hold"
 AT_OUTPUT = "on the way to an output, behind the last integer operator"
 
 UNEQUAL = 8.0
@@ -31,6 +31,9 @@ RESOLVED = 64.0
 
 FRONT_LAYERS = 3
 """A front end has at most so many layers from the input to where decades are read."""
+
+ROOT = 0.5
+"""Powers below it (cube roots of spectra, reciprocals) stretch small values so much that they ask for decades."""
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 _MOVING = frozenset({
@@ -124,7 +127,7 @@ def _is_statistic(tensor: Tensor, depth: int = 6) -> bool:
 
 
 def _decades(graph: Graph) -> set[int]:
-    """What logarithms, roots and reciprocals read, back to the layers that compute it, and these operators themselves; by id."""
+    """What logarithms and roots read, back to the layers that compute it, and these operators themselves; by id."""
     intervals = Intervals(graph)
     found: set[int] = set()
     for node in graph.nodes:
@@ -143,12 +146,10 @@ def _decades(graph: Graph) -> set[int]:
 
 def _relative_operand(node: Node) -> Tensor | None:
     """The input whose relative precision matters to a node."""
-    if node.op in ("Log", "Sqrt", "Reciprocal"):
+    if node.op == "Log":
         return node.inputs[0]
-    if node.op == "Div":
-        return node.inputs[1]
     exponent = constant_of(node.inputs[1]) if node.op == "Pow" else None
-    return node.inputs[0] if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) < 1 else None
+    return node.inputs[0] if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) < ROOT else None
 
 
 def _behind(tensor: Tensor) -> tuple[set[int], set[int], bool]:

@@ -11,13 +11,13 @@ A tensor inside a fused chain (layer, bias, Relu or Clip) has no grid: the integ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from qcompiler.graph.float_zones import AT_OUTPUT, border_zones, float_zones
+from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
 
@@ -150,7 +150,7 @@ def place(graph: Graph, zones: Zones = "none") -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, {key for key, why in floats.items() if why == AT_OUTPUT} if zones == "float" else None)
+    _group(graph, result, floats if zones == "float" else None)
     return result
 
 
@@ -236,8 +236,16 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement, tail: set[int] | None) -> None:
-    """Fill ``groups`` and ``readers``; with a ``tail``, what integer operators leave to it or to the outputs has no grid."""
+def _leaves(node: Node, tensor: Tensor, floats: Mapping[int, str]) -> bool:
+    """True for what an integer operator hands on in float: to the outputs, or to what reads decades."""
+    reasons = [floats.get(id(reader)) for reader in consumers(tensor)]
+    if reasons and all(reason == AT_DECADES for reason in reasons):
+        return True
+    return node.op not in _PAIRED and all(reason in (AT_OUTPUT, AT_DECADES) for reason in reasons)
+
+
+def _group(graph: Graph, result: Placement, floats: Mapping[int, str] | None) -> None:
+    """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
     biases = {id(add) for node in result.quantized if (add := fused_bias(graph, node))}
@@ -249,7 +257,7 @@ def _group(graph: Graph, result: Placement, tail: set[int] | None) -> None:
                 tensors[id(tensor)] = tensor
                 operands.setdefault(id(tensor), []).append(node)
         for tensor in node.outputs:
-            leaves = tail is not None and node.op not in _PAIRED and all(id(reader) in tail for reader in consumers(tensor))
+            leaves = floats is not None and _leaves(node, tensor, floats)
             if id(tensor) not in inner and is_float(tensor) and tensor.name and not leaves:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
@@ -257,7 +265,8 @@ def _group(graph: Graph, result: Placement, tail: set[int] | None) -> None:
     for key, tensor in tensors.items():
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
-        result.readers[key] = None if source is not None and id(source) in quantized else operands.get(key, [])
+        shared = any((floats or {}).get(id(reader)) == AT_DECADES for reader in consumers(tensor))
+        result.readers[key] = None if source is not None and id(source) in quantized and not shared else operands.get(key, [])
     for group in groups.values():
         sources = [node for tensor in group.tensors if (node := producer(tensor)) is not None and node.op not in MOVERS]
         whole = all(producer(tensor) is not None for tensor in group.tensors)

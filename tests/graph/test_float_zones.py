@@ -109,3 +109,19 @@ def test_what_stays_float_and_why() -> None:
     assert AT_DECADES not in zones(near).values()
     parts = graph_of("g (float[N, 2] x) => (float[N, 4] y) { a = Sigmoid(x)  b = Exp(x)  y = Concat <axis = 1> (a, b) }")
     assert zones(parts) == {"Concat": AT_OUTPUT}
+
+
+def test_what_a_logarithm_reads_has_no_grid() -> None:
+    text = "g (float[N, 8] x) => (float[N, 5] y) { a = MatMul(x, w)  p = Softmax(a)  l = Log(p)  y = Mul(l, k) }"
+    rng = np.random.default_rng(0)
+    graph = graph_of(text, w=4 * normal(rng, 8, 5), k=np.float32(2))
+    feeds, fresh = ([{"x": normal(rng, 6, 8)} for _ in range(30)] for _ in range(2))
+    assert columns_db(graph, feeds, fresh, for_onnx=True).min() >= 25
+
+
+def test_an_encoder_that_ends_in_unit_vectors_stays_integer() -> None:
+    graph = graph_of(
+        "g (float[N, 8] x) => (float[N, 5] y) { a = MatMul(x, w)  q = Mul(a, a)  s = ReduceSum(q, axes)  r = Sqrt(s)  y = Div(a, r) }",
+        w=np.ones((8, 5), np.float32), axes=np.array([1]),
+    )  # fmt: skip
+    assert "MatMul" not in zones(graph)
