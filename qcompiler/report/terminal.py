@@ -98,7 +98,7 @@ def _accuracy(report: Report) -> Iterator[Row]:
         yield "", f"and {len(worst_first) - OUTPUT_LINES} better ones"
     for trial in report.trials:
         cure = f"; {trial.cure}" if trial.cure else ""
-        yield "tried", f"{trial.what}: {trial.output} {decibels(trial.sqnr_db)} against float{cure}"
+        yield "tried", f"{trial.what}: {trial.output} {decibels(trial.sqnr_db)} beside the float model{cure}"
 
 
 def _spread(figure: OutputFigure | None) -> str:
