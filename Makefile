@@ -1,21 +1,24 @@
 # make quickstart   compile a small real network, run it on integers alone, compare with the float one
 # make test         the whole test suite
+# make wheels       distributions for others to install
 # make check        what continuous integration runs: lint, typecheck, test
 # All of them work in .venv, which they create and fill themselves. Another interpreter: make PYTHON=python3.13 test
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WHEEL = $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 MODEL := digits
 
-.PHONY: quickstart test lint typecheck check docs wheels clean
+.PHONY: quickstart test lint typecheck check docs bundles wheels clean
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
 	@echo "Compiling models/$(MODEL)/model.onnx, once as out.onnx and once for the integer machine."
+	@$(BIN)/python -m qcompiler.runtime.warm & \
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
-		--calib models/$(MODEL)/calibration.npz --force
+		--calib models/$(MODEL)/calibration.npz --force && wait
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
 
 test: $(VENV)/dev
@@ -37,9 +40,18 @@ check: lint typecheck test
 docs: $(VENV)/dev
 	$(BIN)/python -m docs.architecture
 
-# Both distributions into dist/: the compiler, and the machine alone.
-wheels: $(VENV)/dev
-	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist . ./runtime
+# Machine code of four x86-64 targets, so that no process has to compile it: a minute for each, once for these sources.
+bundles: $(VENV)/app
+	$(BIN)/python -m qcompiler.runtime.bundle
+
+# Both distributions into dist/, the compiler and the machine alone: pure wheels, which compile the machine at their first run, and wheels
+# with the machine code of x86-64. What is in those is linked with nothing, so any Linux will do.
+wheels: $(VENV)/dev bundles
+	@rm -rf build/wheels && mkdir -p build/wheels/pure
+	@cp -R pyproject.toml README.md LICENSE qcompiler passes runtime build/wheels/pure
+	@rm -rf build/wheels/pure/runtime/build && cp -R build/wheels/pure build/wheels/platform && rm -rf build/wheels/pure/runtime/bundles
+	$(WHEEL) build/wheels/pure build/wheels/pure/runtime
+	$(WHEEL) --config-settings=--build-option=--plat-name=manylinux2014_x86_64 build/wheels/platform build/wheels/platform/runtime
 
 clean:
 	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info runtime/build runtime/*.egg-info

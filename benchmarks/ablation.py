@@ -21,7 +21,7 @@ from rich.table import Table
 
 import qcompiler
 from benchmarks.accuracy import answers_of, score_text
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Answers, Task, agreement, sqnr_db
 from qcompiler.api import Options
 from qcompiler.errors import QCompilerError

@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 import qcompiler
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
 from qcompiler.api import Options
-from qcompiler.commands.executors import open_executor
+from qcompiler.commands.executors import executor_of
 from qcompiler.errors import QCompilerError
 from qcompiler.graph.runner import Runner
 
@@ -121,8 +121,8 @@ def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
         seconds = {path: compile_to(path, task, options) for path in (model, program)}
         for label, path, run in (
             ("out.onnx, onnxruntime", model, Runner(onnx.load(model), integer_kernels=True, threads=THREADS).run),
-            ("out.onnx, machine", model, open_executor(model).run),
-            ("out.qprog, machine", program, open_executor(program).run),
+            ("out.onnx, machine", model, executor_of(model).run),
+            ("out.qprog, machine", program, executor_of(program).run),
         ):
             answers, median = answers_of(run, task)
             same = agreement(reference, answers) if task.classifies else None

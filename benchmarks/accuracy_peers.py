@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy import answers_of, score_text
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Answers, Feed, Task, agreement, sqnr_db
 from qcompiler.graph.runner import Runner
 

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Feed, Task
 from qcompiler.feeds.sources import open_source
 from qcompiler.manager import Manager

@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import models_parser, parse
-from benchmarks.cases import Case, prepare
+from benchmarks.tools.arguments import models_parser, parse
+from benchmarks.tools.cases import Case, prepare
 from qcompiler.errors import QCompilerError
 from qcompiler.runtime.warm import warm
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.accuracy import answers_of, score_text
-from benchmarks.arguments import add_models, parse, task_of
+from benchmarks.tools.arguments import add_models, parse, task_of
 from models.task import Task, agreement, sqnr_db
 from qcompiler.graph.ir import Graph, copy_of
 from qcompiler.graph.runner import Runner

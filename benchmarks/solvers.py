@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import models_parser, parse, task_of
+from benchmarks.tools.arguments import models_parser, parse, task_of
 from models.task import Task
 from qcompiler.calibration.gram import LayerInputs, layer_inputs
 from qcompiler.calibration.patches import as_matrix

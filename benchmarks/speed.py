@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.arguments import models_parser, parse
-from benchmarks.cases import ENGINES, LIGHT, MACHINE, Case, Feed, prepare
-from benchmarks.speed_report import Row, Timing, as_json, plot, show
+from benchmarks.tools.arguments import models_parser, parse
+from benchmarks.tools.cases import ENGINES, LIGHT, MACHINE, Case, Feed, prepare
+from benchmarks.tools.speed_report import Row, Timing, as_json, plot, show
 from qcompiler.errors import QCompilerError
 
 BURST = 3

@@ -23,8 +23,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "feeds")),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
-    ("mathematics and data", ("solvers", "grids", "linear_algebra", "records", "workers", "version", "errors")),
-    ("the machine: a run", ("runtime", "runtime/warm", "runtime/session", "runtime/run", "runtime/binding", "runtime/program")),
+    ("mathematics and data", ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors")),
+    ("the machine: a run", ("runtime", "runtime/bundle", "runtime/warm", "runtime/session", "runtime/run", "runtime/binding", "runtime/program")),
     ("the machine: compiled code", ("runtime/machine", "runtime/kernels", "runtime/vector", "runtime/instructions", "runtime/cpu")),
     ("the machine: definitions", ("runtime/requant", "runtime/errors")),
 )

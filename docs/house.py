@@ -19,7 +19,7 @@ ALLOWED: Mapping[str, str] = {
     # the machine
     "runtime/errors": "",
     "runtime/requant": "runtime/errors",
-    "runtime/cpu": "",
+    "runtime/cpu": "runtime/errors",
     "runtime/instructions": "runtime/cpu runtime/errors",
     "runtime/vector": "runtime/cpu runtime/instructions",
     "runtime/kernels": "runtime/cpu runtime/instructions runtime/vector",
@@ -28,12 +28,14 @@ ALLOWED: Mapping[str, str] = {
     "runtime/binding": "runtime/cpu runtime/errors runtime/instructions runtime/program",
     "runtime/run": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program",
     "runtime/session": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program runtime/run",
-    "runtime/warm": "runtime/cpu runtime/run",
+    "runtime/warm": "runtime/cpu runtime/errors runtime/run",
+    "runtime/bundle": "runtime/cpu runtime/errors runtime/run",
     "runtime": "runtime/errors runtime/program runtime/session",
     # mathematics and data that know no graph
     "errors": "",
     "version": "",
     "records": "",
+    "quiet": "",
     "workers": "errors",
     "linear_algebra": "",
     "grids": "errors",
@@ -57,13 +59,13 @@ ALLOWED: Mapping[str, str] = {
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
     "replacement": "calibration equivalence errors feeds graph lowering pass_base records runtime linear_algebra",
     "weights": (
-        "calibration errors feeds graph grids linear_algebra lowering pass_base records rewriting solvers "
+        "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
         "runtime runtime/binding runtime/instructions"
     ),
     # passes
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
-    "passes/activations": "activations calibration feeds graph pass_base records",
+    "passes/activations": "activations calibration feeds graph pass_base records rewriting",
     "passes/weights": "calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
     "passes/correct": "calibration feeds graph pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
@@ -73,7 +75,7 @@ ALLOWED: Mapping[str, str] = {
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "errors pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
+    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
     "report": "activations calibration errors feeds graph records",
     "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime",
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",

@@ -63,7 +63,7 @@ class Options:
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
-        block: 32, 64 or 128: so many neighbouring weights of a channel have a scale of their own (grids of at most 4 bits); 0: none has.
+        block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
     """
 
     level: int = 2
@@ -122,6 +122,8 @@ class Compiled:
         report: what happened.
         feeds: the feeds on which it was compared with the float model.
         float_graph: the graph as the last exact pass left it, for comparing layer by layer.
+        pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids of few levels, or
+            the model came with such weights.
     """
 
     graph: Graph
@@ -129,6 +131,7 @@ class Compiled:
     report: Report
     feeds: Sequence[Feed] = field(default=(), repr=False)
     float_graph: Graph | None = field(default=None, repr=False)
+    pack: bool = True
 
     @cached_property
     def integer_graph(self) -> Graph:
@@ -158,7 +161,7 @@ class Compiled:
             self.program.save(target)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
-        export.save(result, target, reference_feed=self.feeds[0], force=force)
+        export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
 
 
 def load(model: Model) -> Graph:
@@ -208,6 +211,7 @@ def compile(
     exact, inexact, last = options.pipeline(for_onnx=for_onnx).parts()
     start = time.perf_counter()
     graph = load_graph(model)
+    few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
     ctx = Context(seed=options.seed, on_step=on_step)
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
@@ -221,7 +225,7 @@ def compile(
     _state(graph, judge, ctx)
     stage = Manager(last, proof, on_pass).run(graph, ctx, stage)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized)
+    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels)
     if stage != Stage.INTEGER:
         _measure(result)
     return result

@@ -95,8 +95,9 @@ def compile_command(
         by_size, by_time = _share("--size-budget", size_budget), _share("--latency-budget", latency_budget)
         costs = None if latency_costs is None else str(latency_costs)
         options = Options(
-            level, passes, _form(form), weights, by_size, max_loss, _widen(widen), avoid_saturation, seed, verify, activations, bundle,
-            bundle_error, block, by_time, costs,
+            level=level, passes=passes, form=_form(form), weights=weights, block=block, activations=activations, widen=_widen(widen),
+            avoid_saturation=avoid_saturation, size_budget=by_size, latency_budget=by_time, latency_costs=costs, max_loss=max_loss,
+            bundle=bundle, bundle_error=bundle_error, seed=seed, verify=verify,
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
@@ -146,10 +147,10 @@ def run_command(
 ) -> None:
     """Run a program or a quantized model on feeds; show time, memory and outputs."""
     with _one_line_errors():
-        from qcompiler.commands.executors import open_executor
+        from qcompiler.commands.executors import executor_of
         from qcompiler.commands.run import run_and_show
 
-        executor = open_executor(model, on, threads)
+        executor = executor_of(model, on, threads)
         _show(run_and_show(executor, feeds, repeat, save), as_json)
 
 

@@ -48,3 +48,8 @@ class PassError(QCompilerError):
         before = f" after {', '.join(earlier)}" if earlier else ""
         super().__init__(f"pass '{name}'{before}: {cause}")
         self.name, self.earlier = name, tuple(earlier)
+
+
+def one_line(error: object, most: int = 300) -> str:
+    """An error's text on one line, cut after ``most`` characters."""
+    return " ".join(str(error).split())[:most]

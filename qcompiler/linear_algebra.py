@@ -80,7 +80,12 @@ def cholesky(matrices: Array) -> NDArray[np.float64]:
     Raises:
         LinAlgError: one of them is not positive definite, as far as rounding errors let one see.
     """
-    return _factorize(np.asarray(matrices, np.float64).reshape(-1, *matrices.shape[-2:]))[0].reshape(matrices.shape)
+    return _factorize(_stacked(matrices))[0].reshape(matrices.shape)
+
+
+def _stacked(matrices: Array) -> NDArray[np.float64]:
+    """float64 [G, …, …]."""
+    return np.asarray(matrices if matrices.ndim == 3 else matrices[None], np.float64)
 
 
 def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
@@ -155,9 +160,9 @@ def solve_positive(matrices: Array, right: Array) -> NDArray[np.float64]:
     Raises:
         LinAlgError: a matrix is not positive definite.
     """
-    wide = np.asarray(matrices, np.float64).reshape(-1, *matrices.shape[-2:])
+    wide = _stacked(matrices)
     lower, inverses = _factorize(wide)
-    result = np.array(right, np.float64).reshape(-1, *right.shape[-2:])
+    result = _stacked(right).copy()
     blocks = [slice(first, min(first + _BLOCK, wide.shape[1])) for first in range(0, wide.shape[1], _BLOCK)]
     for block, inner in zip(blocks, inverses, strict=True):
         result[:, block] = matmul(inner, result[:, block] - matmul(lower[:, block, : block.start], result[:, : block.start]))

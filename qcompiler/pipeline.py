@@ -20,6 +20,8 @@ from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.settle_ranges import SettleRanges
 from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.split_fills import SplitFills
+from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.correct.polish import Polish
@@ -47,6 +49,7 @@ from qcompiler.passes.normalize.fuse_matmul_bias import FuseMatMulBias
 from qcompiler.passes.normalize.fuse_pad import FusePad
 from qcompiler.passes.normalize.fuse_softmax import FuseSoftmax
 from qcompiler.passes.normalize.inline_if import InlineIf
+from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
 from qcompiler.passes.normalize.split_sum import SplitSum
@@ -70,15 +73,16 @@ ENTRY_POINTS = "qcompiler.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
-    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
+    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, SettleRanges,
-    ShiftChannels, SignActivations, SmoothActivations, SnnkBundle, SplitLayers, SplitSum, StoreCodes, TuneStatistics, WidenActivations,
+    ShiftChannels, SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, TurnPositions,
+    WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
+    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())

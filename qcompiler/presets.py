@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qcompiler.errors import OptionError
+from qcompiler.graph.placement import Zones
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.sign_activations import SignActivations
+from qcompiler.passes.activations.split_fills import SplitFills
+from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
@@ -44,14 +47,17 @@ LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 IN_TURN_FROM = 2
 """Effort from which convolutions of few bits are fitted one after the other, to what the layers before really give."""
 
-LONGEST_ROW, MOMENTS_MB = 1200, 32
-"""With 8 bits, layers with longer rows are rounded to nearest, and so many megabytes of moments are held at once: less gain, so less memory."""
+LONGEST_ROW = 1200
+"""At 8 bits, layers with a longer reduction (K) are rounded to nearest: GPTQ gains little there."""
+
+MOMENTS_MB = 32
+"""Gram matrices held at once at 8 bits, in megabytes."""
 
 TABLE_BITS = 4
-"""Most bits below 8 with which a table whose rows have scales of their own leaves packed."""
+"""Widest weight (bits) at which a table with per-row scales is still stored bit-packed."""
 
 BUNDLE_ERROR = SnnkBundle.error
-"""Error that blocks which are replaced, and the outputs, may have where the user names none."""
+"""Default of --bundle-error: squared relative error allowed per replaced block and at the outputs."""
 
 Passes = tuple[Pass, ...]
 
@@ -64,7 +70,7 @@ class Preset:
         level: effort, 0 to 3.
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
         weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget``, ``latency_budget`` or ``max_loss`` (see `AllocateBits`).
-        block: products of a row that have a scale of their own, 32, 64 or 128; 0: all of them have one.
+        block: weights along K that share one scale: 32, 64 or 128; 0: one scale per output channel.
         activations: one of `ACTIVATIONS`; with 4 bits inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
         avoid_saturation: make the products of an ``.onnx`` file exact on any CPU.
@@ -103,8 +109,8 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), self._grids(), QuantizeWeights(), *self._widths(),
-            *self._levels(), *self._corrections(), StoreCodes(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
     @property
@@ -122,6 +128,13 @@ class Preset:
     @property
     def _grid(self) -> str:
         return f"{self.weights}/{self.block}" if self.block else self.weights
+
+    def _grids_of_activations(self) -> Passes:
+        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for both."""
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
+        wide = not self.for_onnx and self.level > 0 and self.widen != "off"
+        zones: Zones = "float" if self.for_onnx else "border"
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))
 
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)
@@ -141,10 +154,6 @@ class Preset:
         unlimited = self.size_budget is None and (self.max_loss is not None or self.latency_budget is not None)
         bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if self.size_budget is None else self.size_budget)), 2)
         return (RoundTables(grid=f"kmeans{bits}"),) if bits <= TABLE_BITS else ()
-
-    def _grids(self) -> Pass:
-        wide = not self.for_onnx and self.level > 0 and self.widen != "off"
-        return QuantizeActivations(zones="float" if self.for_onnx else "border", wide_borders=wide)
 
     def _widths(self) -> Passes:
         if self.activations == "int16":

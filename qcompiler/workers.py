@@ -3,7 +3,7 @@
     with open_executor("processes:2") as executor:
         for result in executor.map(solve, problems): ...
 
-What is mapped must be picklable, the function one of a module. Results come in the order of the items, as they become known.
+Items and function must be picklable; the function must be defined at module level. Results come in the order of the items, as they become known.
 """
 
 from __future__ import annotations

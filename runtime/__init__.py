@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 from .errors import FeedError, MachineError, ProgramError
 
-__all__ = ["FeedError", "MachineError", "Program", "ProgramBuilder", "ProgramError", "Session"]
+__all__ = ["FeedError", "MachineError", "Program", "ProgramBuilder", "ProgramError", "Session", "__version__"]
+
+__version__ = "0.1.0"
 
 _HOME = {"Session": "session", "Program": "program.model", "ProgramBuilder": "program.builder"}
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .cpu.isa import Isa, chosen_isa
 from .errors import FeedError, MachineError, ProgramError
 from .instructions.instruction import BLOCK_BYTES, BLOCKS
 from .machine.control import FAULT, STOPPED
+from .program.contents import Port
 from .program.file import mapping
 from .program.model import Program
 from .run.arena import Arena
@@ -54,7 +55,7 @@ class Session:
     """A program, ready to run; safe to share between threads.
 
     Args:
-        program: path of a ``.qprog`` file, or a `Program`.
+        program: path of a ``.qprog`` file, its content, or a `Program`.
         isa: instruction set of the kernels, or its name (``"avx2"``); default: the best of this CPU. All give the same results.
         num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny programs. Any number
             gives the same results. Default: as many as this process may use cores, at most 4. They end with the session.
@@ -68,7 +69,7 @@ class Session:
 
     def __init__(
         self,
-        program: str | Path | Program,
+        program: str | Path | bytes | Program,
         isa: Isa | str | None = None,
         num_threads: int | None = None,
         cache_dir: str | Path | None = None,
@@ -80,19 +81,48 @@ class Session:
         if self._threads < 1:
             raise MachineError(f"num_threads is {num_threads}; it must be at least 1")
         self._team = Team(self._threads - 1, lambda *post: load(cache_dir).attend(*post)) if self._threads > 1 else None
+        self._closed = False
         self._names = [port.name for port in self.program.inputs]
         self._local = threading.local()
         if not self.program.dims:
             bind(self.program)
 
-    def run(self, feeds: Feeds) -> dict[str, Array]:
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Names, dtypes and shapes of the inputs; sizes that feeds decide are names or expressions."""
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Names, dtypes and shapes of the outputs."""
+        return self.program.outputs
+
+    def run(self, feeds: Feeds, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Outputs by name, for one set of inputs by name.
 
+        Args:
+            feeds: arrays by name.
+            out: arrays that take outputs, by name; the rest are new.
+
         Raises:
-            FeedError: an input is missing, unknown, or of the wrong dtype, rank or size; holds NaN or infinity; or an
-                index of a Gather is out of range.
+            FeedError: an input is missing, unknown, or of the wrong dtype, rank or size; holds NaN or infinity; an
+                index of a Gather is out of range; or an array of ``out`` does not fit its output.
+            MachineError: the session is closed.
         """
-        return self._execute(feeds)[1]
+        return self._execute(feeds, out)[1]
+
+    def close(self) -> None:
+        """End the helper threads and give the memory of runs back; the session runs no more."""
+        self._closed = True
+        if self._team is not None:
+            self._team.close()
+        self._local = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def raw(self, feeds: Feeds) -> dict[str, Array]:
         """Like `run`, but the outputs' integer codes."""
@@ -134,17 +164,17 @@ class Session:
 
     def memory_for(self, feeds: Feeds) -> Memory:
         """`memory` for the sizes that these feeds have."""
-        return self.memory(**solve_dimensions(self.program, {name: np.asarray(value) for name, value in feeds.items()}))
+        return self.memory(**solve_dimensions(self.program, {name: _array(name, value) for name, value in feeds.items()}))
 
-    def _execute(self, feeds: Feeds) -> tuple[Arena, dict[str, Array]]:
+    def _execute(self, feeds: Feeds, out: Mapping[str, Array] | None = None) -> tuple[Arena, dict[str, Array]]:
         """Run; this thread's arena for the feeds' shapes, and the outputs."""
         arena, inputs = self._place(feeds)
-        results = arena.border.results()
+        results = arena.border.results(out)
         status = self._team.run(arena) if self._team is not None and arena.is_shared else arena.run()
         del inputs
         if status:
             self._check(arena, status)
-        return arena, arena.border.finish(results)
+        return arena, arena.border.finish(results, out)
 
     def _prepare(self, feeds: Feeds) -> Arena:
         """This thread's arena for the feeds' shapes, with the inputs in it."""
@@ -156,6 +186,10 @@ class Session:
 
     def _place(self, feeds: Feeds) -> tuple[Arena, list[Array]]:
         """This thread's arena for the feeds' shapes, and the arrays from which it will take its inputs."""
+        if self._closed:
+            raise MachineError("the session is closed")
+        if not isinstance(feeds, Mapping):
+            raise FeedError(f"the inputs must be a dictionary of arrays by name, not {type(feeds).__name__}")
         if self._file is not None and self._file.size() < len(self._file):
             raise ProgramError("the program's file has been truncated since it was loaded; to replace a program, rename the new file over the old")
         arrays = [feeds[name] for name in self._names if name in feeds]
@@ -163,7 +197,7 @@ class Session:
             arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
             if arena is not None:
                 return arena, arena.border.place(arrays)
-        arena, arrays = self._bind({name: np.asarray(value) for name, value in feeds.items()})
+        arena, arrays = self._bind({name: _array(name, value) for name, value in feeds.items()})
         return arena, arena.border.place(arrays)
 
     def _bind(self, feeds: dict[str, Array]) -> tuple[Arena, list[Array]]:
@@ -199,3 +233,11 @@ class Session:
             raise FeedError(f"input '{arena.border.input_name(-1 - status)}' holds NaN or infinity")
         if status > 0:
             raise FeedError(f"{self.program.nodes[status - 1]}: an index is out of range of the table it selects from; check the inputs' values")
+
+
+def _array(name: str, value: Any) -> Array:
+    """A feed as an array."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise FeedError(f"input '{name}' is no array: its rows have different lengths") from None

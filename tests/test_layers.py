@@ -1,4 +1,4 @@
-"""Imports run one way (CONTRIBUTING.md, "The house"): runtime <- qcompiler -> passes (from pipeline.py and presets.py alone) -> the ideas and ir."""
+"""The house (CONTRIBUTING.md): imports run one way, folders are small, a name says where a thing is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -24,7 +26,8 @@ CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 
 def declared(project: str) -> set[str]:
     """Import names of the dependencies that a pyproject.toml declares."""
-    requirements = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+    described = tomllib.loads((ROOT / project).read_text())["project"]
+    requirements = [*described["dependencies"], *described["optional-dependencies"].get("jit", ())]
     names = {re.split(r"[<>=~!\[; ]", requirement)[0].replace("-", "_") for requirement in requirements}
     return {"google" if name == "protobuf" else name for name in names} | {"llvmlite"}  # llvmlite is a part of numba
 
@@ -54,7 +57,8 @@ def complaint(module: str, item: Import) -> str | None:
         return "only pipeline.py and presets.py import passes"
     if inside(module, "qcompiler.passes") and any(inside(target, f"qcompiler.{driver}") for driver in DRIVERS):
         return "a pass knows nothing of what drives it"
-    if any(inside(module, f"qcompiler.{idea}") for idea in IDEAS) and not any(inside(target, f"qcompiler.{name}") for name in (*IDEAS, "errors")):
+    known = any(inside(target, f"qcompiler.{name}") for name in (*IDEAS, "errors", "quiet"))
+    if not known and any(inside(module, f"qcompiler.{idea}") for idea in IDEAS):
         return "the ideas are mathematics without any graph"
     return None
 
@@ -85,6 +89,58 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         targets = {item.target for item in imports_of(module)} & SOURCES.keys() - {module}
         graph.add_edges_from((module, target) for target in targets)
     assert list(nx.simple_cycles(graph)) == []
+
+
+MOST_FILES, MOST_LINES = 18, 400
+CODE = ("qcompiler", "passes", "runtime", "tests", "models", "benchmarks", "examples", "docs")
+PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
+"""Rooms with one file for each kind of operators, of the same name in all of them."""
+OF_SEVERAL = {
+    "": {"compiled_models", "documents", "layers", "packaging", "small_layers", "exact_values"},
+    "examples": {"custom_pass", "edge"},
+    "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
+    "models": {"models", "zoo_tools"},
+    "passes/equalize": {"equivalence_passes"},
+    "passes/normalize": {"normalize", "normalize_random"},
+    "runtime": {"house"},
+}
+"""Tests of several modules of a folder at once."""
+
+
+def files(*folders: str) -> list[Path]:
+    """The Python files of these folders of the checkout, build trees left out."""
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path.relative_to(ROOT) for path in found if "build" not in path.relative_to(ROOT).parts]
+
+
+def test_no_folder_has_too_many_files() -> None:
+    counts = Counter(path.parent.as_posix() for path in files(*CODE))
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {path.as_posix(): len((ROOT / path).read_text(encoding="utf8").splitlines()) for path in files(*CODE)}
+    assert {path: length for path, length in lengths.items() if length > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("package", ["qcompiler", "passes", "runtime"])
+def test_no_module_name_occurs_twice(package: str) -> None:
+    rooms: dict[str, set[str]] = {}
+    for path in files(package):
+        folder = path.parent.relative_to(package).as_posix()
+        rooms.setdefault(path.stem, set()).add("lowering/*" if folder in PARALLEL else folder)
+    assert {name: places for name, places in rooms.items() if len(places) > 1 and name != "__init__"} == {}
+
+
+def test_tests_lie_where_their_modules_do() -> None:
+    """``tests/<folder>/test_<module>.py``, with the folders of `qcompiler/` named without it."""
+    modules = {path.with_suffix("").as_posix().removeprefix("qcompiler/") for path in files(*CODE)}
+    astray = []
+    for path in files("tests"):
+        folder, name = path.parent.relative_to("tests").as_posix().removeprefix("."), path.stem.removeprefix("test_")
+        if path.name.startswith("test_") and name not in OF_SEVERAL.get(folder, ()) and f"{folder}/{name}".removeprefix("/") not in modules:
+            astray.append(path.as_posix())
+    assert astray == []
 
 
 @pytest.mark.parametrize(

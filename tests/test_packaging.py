@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LITTER = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+LITTER = shutil.ignore_patterns("__pycache__", "build", "bundles", "*.egg-info")
 
 IMPORT_ALL = """
 import qcompiler.passes, qcompiler.runtime, qcompiler.errors
@@ -72,30 +72,44 @@ def expected(folder: str, package: str) -> set[str]:
 
 def test_the_compilers_wheel_holds_every_module_and_only_the_package(wheels: dict[str, Path]) -> None:
     wanted = expected("qcompiler", "qcompiler") | expected("passes", "qcompiler/passes") | expected("runtime", "qcompiler/runtime")
-    assert modules(wheels["onnx_qcompiler"]) == wanted | {"qcompiler/py.typed"}
+    assert modules(wheels["onnx_qcompiler"]) == wanted | {"qcompiler/py.typed", "qcompiler/runtime/py.typed"}
 
 
 def test_the_runtimes_wheel_holds_every_module_of_the_machine_and_nothing_else(wheels: dict[str, Path]) -> None:
-    assert modules(wheels["qcompiler_runtime"]) == expected("runtime", "qcompiler_runtime")
+    assert modules(wheels["qcompiler_runtime"]) == expected("runtime", "qcompiler_runtime") | {"qcompiler_runtime/py.typed"}
 
 
 def test_the_wheels_carry_the_licence(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
         assert "License-Expression: Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
+        (licence,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/licenses/LICENSE"))
+        assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
 
 
 def test_both_distributions_have_one_version_and_agree_on_what_the_machine_needs() -> None:
     compiler, machine = (tomllib.loads((ROOT / path).read_text())["project"] for path in ("pyproject.toml", "runtime/pyproject.toml"))
     assert compiler["version"] == machine["version"]
-    assert set(machine["dependencies"]) <= set(compiler["dependencies"])
+    assert {*machine["dependencies"], *machine["optional-dependencies"]["jit"]} <= set(compiler["dependencies"])
     assert compiler["requires-python"] == machine["requires-python"]
 
 
 def test_the_version_of_the_package_is_the_one_of_the_distribution() -> None:
     import qcompiler
+    import qcompiler.runtime
 
-    assert qcompiler.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert qcompiler.__version__ == qcompiler.runtime.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_a_platform_wheel_brings_the_machine_code_and_says_where_it_runs(checkout: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkout / "runtime", tmp_path / "runtime")
+    (tmp_path / "runtime/bundles").mkdir()
+    (tmp_path / "runtime/bundles/avx2.image").write_bytes(b"code")
+    option = "--config-settings=--build-option=--plat-name=manylinux2014_x86_64"  # as in the Makefile
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, option, tmp_path / "runtime")
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-manylinux2014_x86_64.whl")
+    assert "qcompiler_runtime/bundles/avx2.image" in modules(wheel)
 
 
 def test_an_installed_wheel_imports(wheels: dict[str, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An application at the edge: it reads digits with nothing but the machine (numpy, numba, safetensors) installed.
+"""An application at the edge: it reads digits with nothing but the machine (and numpy) installed.
 
     python read_digits.py digits.qprog images.npz [labels.npy]
 

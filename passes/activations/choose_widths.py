@@ -25,7 +25,7 @@ import numpy as np
 
 from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
 from ...graph.layers import Layer, find_layers, layer_macs, weight_slots
 from ...pass_base import Context, Pass
@@ -96,7 +96,7 @@ class ChooseWidths(Pass):
         grids = [] if self.widen in ("off", 0) else [unit for unit in activation_units(graph, find_pairs(graph)) if _is_narrow(unit)]
         if not grids:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         noise = measure_noise(graph, grids, data, self.feeds)
         shares = _shares(graph, next(iter(data)))
         units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]

@@ -31,10 +31,10 @@ from ...calibration.observers import Range, affine_grid
 from ...calibration.patches import as_matrix
 from ...calibration.sensitivity import Pair, activation_units, find_pairs
 from ...feeds.selection import spread_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Graph, Node, QuantSpec, Tensor, Variable, consumers, insert_qdq, names_in, producer, unique_name
 from ...graph.layers import Layer, find_layers
-from ...graph.placement import MOVERS
+from ...graph.operators import MOVERS
 from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
@@ -194,7 +194,7 @@ class NarrowActivations(Pass):
         names = {layer.node.name for target in targets for layer in target.layers}
         source = ctx.reference if ctx.reference is not None else graph
         layers = [layer for layer in find_layers(source) if layer.node.name in names]
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         return sample_rows(source, layers, spread_feeds(data, self.feeds), ctx.seed)
 
     def _record(self, target: Target, loss: float, ctx: Context) -> None:

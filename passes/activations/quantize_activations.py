@@ -20,16 +20,19 @@ from typing import ClassVar
 import numpy as np
 
 from ...activations.int16 import GEMMS
-from ...calibration.collect import HUGE, Statistics, collect_ranges, observe
+from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
+from ...calibration.needed import holds_wide_input, needed_ranges
 from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
-from ...calibration.reach import holds_wide_input, needed_ranges
+from ...calibration.reach import reached
 from ...calibration.softmax_floor import softmax_floors
-from ...feeds.sources import Source, synthetic_source
+from ...feeds.sources import Source, feeds_of
+from ...graph.exactness import filled
 from ...graph.intervals import BOUNDED, Intervals, bounded_source
 from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
 from ...graph.layers import Layer, find_layers
 from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
+from ...graph.value_kinds import DATA, Value, mask_candidates, mask_inputs, value_kinds
 from ...pass_base import Context, Pass
 
 QUANTIZED_OPERATORS = frozenset({
@@ -41,13 +44,15 @@ HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
 
 
-def grid_for(extent: Range, *, open_ended: bool, wide: bool = False) -> QuantSpec:
-    """uint8 over the range; int16 if it is to be wide, and with headroom if it is open-ended."""
-    if wide and not open_ended:
-        return QuantSpec.per_tensor(max(abs(extent.lo), abs(extent.hi), 2.0**-100) / 32767, 0, np.int16)
-    if open_ended:
+MEAN_HEADROOM = 2.0
+"""The same of a mean."""
+
+
+def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
+    """uint8 over the range, or int16 with headroom (1: none)."""
+    if headroom:
         largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
-        return QuantSpec.per_tensor(HEADROOM * largest / 32767, 0, np.int16)
+        return QuantSpec.per_tensor(headroom * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)
 
@@ -60,7 +65,8 @@ def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
 def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
     finite = values[np.abs(values) < HUGE]
-    return Range(float(finite.min()), float(finite.max())) if finite.size else Range(0.0, 0.0)
+    shown = finite if finite.size else np.clip(values, -HUGE, HUGE)
+    return Range(float(shown.min()), float(shown.max()))
 
 
 def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
@@ -78,6 +84,7 @@ class Seen:
         statistics: the same tensors' blocks.
         floors: by tensor name, below which nothing matters.
         needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        exact: names of tensors whose values are known (masks, positions, fills): nothing else is to come.
         room: leave room for values not yet seen; not where the observer leaves values out.
     """
 
@@ -85,6 +92,7 @@ class Seen:
     statistics: Statistics
     floors: Mapping[str, float]
     needed: Mapping[str, Range]
+    exact: frozenset[str]
     room: bool
 
     def of(self, tensor: Tensor) -> Range:
@@ -92,7 +100,7 @@ class Seen:
         if isinstance(tensor, Constant):
             return _constant_range(tensor, self.floors)
         extent = self.ranges[tensor.name]
-        if not self.room:
+        if not self.room or tensor.name in self.exact:
             return extent
         below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
         return Range(extent.lo - below, extent.hi + above)
@@ -139,10 +147,13 @@ def _within(extent: Range, known: Range, seen: Range | None) -> Range:
     return extent if inside.lo > inside.hi else inside if seen is None else inside.join(seen)
 
 
-def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context) -> list[Seen]:
+def _look(
+    graph: Graph, placement: Placement, kinds: Mapping[str, Value], data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context
+) -> list[Seen]:
     """What the feeds that everything is fitted to showed, and what all feeds did."""
     variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
     asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+    left_float = {id(node) for node, _ in placement.left_float}
     names, axes = list(dict.fromkeys([*(tensor.name for tensor in variables), *asked])), softmax_axes(graph.nodes)
     fitted = collect_ranges(graph, names, data, axes)
     sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
@@ -152,10 +163,11 @@ def _look(graph: Graph, placement: Placement, data: Iterable[Feed], held: Sequen
         ctx.warn(f"the calibration feeds make the tensor '{sets[-1][0].nan[0]}' NaN; its grid covers the other values")
     found = []
     for statistics, feeds in sets:
-        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima)
-        ranges = observe(graph, statistics, feeds, observer, floors)
+        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, left_float)
+        ranges, floors = reached(graph, kinds, observe(graph, statistics, feeds, observer, floors), floors, left_float)
         needed = needed_ranges(graph, lambda tensor, known=ranges: known.get(tensor.name))  # type: ignore[misc]
-        found.append(Seen(ranges, statistics, floors, needed, observer == "minmax"))
+        exact = frozenset(name for name, value in kinds.items() if value.exact) | filled(graph, kinds)
+        found.append(Seen(ranges, statistics, floors, needed, exact, observer == "minmax"))
     return found
 
 
@@ -170,6 +182,22 @@ class _Chained:
         return chain(self.first, self.second)
 
 
+def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
+    """What the values of tensors are, inputs that calibration shows to be masks included."""
+    candidates = mask_candidates(graph)
+    return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else {})
+
+
+def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
+    """Say what grids make of fills at outputs, and of positions."""
+    for tensor in graph.outputs:
+        if tensor.name in filled(graph, kinds):
+            ctx.warn(f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an .onnx file keeps the fill")
+    waves = [node for node in graph.nodes if node.op in ("Sin", "Cos") and not kinds.get(node.inputs[0].name, DATA).bounded]
+    for node in [node for node in waves if kinds.get(node.inputs[0].name, DATA).exact][:1]:
+        ctx.warn(f"node '{node.name}' ({node.op}): positions beyond those of the calibration feeds end at its grid; an .onnx file has no such limit")
+
+
 @dataclass(frozen=True)
 class QuantizeActivations(Pass):
     """8-bit grids for the tensors between integer operators, calibrated on the feeds.
@@ -182,12 +210,14 @@ class QuantizeActivations(Pass):
             machine, which they cost next to nothing.
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
             squared error (``mse``).
+        leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the machine.
     """
 
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
     zones: Zones = "none"
     wide_borders: bool = False
+    leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Insert the pairs; True unless the graph has no integer operator or is quantized already."""
@@ -195,14 +225,17 @@ class QuantizeActivations(Pass):
         if known is not None:
             ctx.declined(known, "the model is quantized already; it goes through as it is")
             return False
-        placement = place(graph, self.zones)
+        data = feeds_of(graph, ctx)
+        kinds = _kinds(graph, data)
+        placement = place(graph, kinds, leave_exact=self.leave_exact, zones=self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if not placement.groups:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        if not self.leave_exact:
+            _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken, seen, intervals = names_in(graph), _look(graph, placement, data, ctx.held, self.observer, ctx), Intervals(graph)
+        taken, seen, intervals = names_in(graph), _look(graph, placement, kinds, data, ctx.held, self.observer, ctx), Intervals(graph)
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
@@ -210,9 +243,12 @@ class QuantizeActivations(Pass):
             border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
             asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
             wide = (border or asked) and _takes_wide(group, layers, placement.border)
+            headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
-            fitted, final = (grid_for(extent, open_ended=open_ended, wide=wide) for extent in (ranges[0], ranges[-1]))
+            fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
+            if group.step:
+                fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (fitted, final)

@@ -21,7 +21,7 @@ from ...calibration.analytic_means import analytic_means
 from ...calibration.collect import channel_means
 from ...calibration.gate import take_if_better
 from ...feeds.selection import held_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
 from ...pass_base import Context, Pass
@@ -83,7 +83,7 @@ class CorrectBias(Pass):
         found = _correctable(find_layers(graph), ctx)
         if not found:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         means = _means(graph, [layer for layer, _ in found], data, ctx)
         corrected = copy_of(graph)
         layers, taken = {layer.node.name: layer for layer in find_layers(corrected)}, names_in(graph)

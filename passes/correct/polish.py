@@ -22,7 +22,7 @@ from ...calibration.network_loss import NetworkLoss
 from ...calibration.spsa import Spsa
 from ...calibration.tunable_graph import Settings, TunableGraph, scale_units, scales_of, set_scales
 from ...feeds.selection import split_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, copy_of, names_in
 from ...graph.layers import Layer, find_layers
 from ...pass_base import Context, Pass
@@ -89,7 +89,7 @@ class Polish(Pass):
         layers, units = tunable(graph, ctx), scale_units(graph) if self.ranges else []
         if ctx.reference is None or not (layers or units):
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         fit, held = split_feeds(data, self.feeds, ctx.seed)
         parameters = _Parameters(scales_of(units), [_unit(layer) for layer in layers], self.shifts)
         names = [layer.node.name for layer in layers]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...calibration.channel_statistics import match_channels
 from ...calibration.gate import take_if_better
 from ...feeds.selection import split_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, copy_of, names_in, spec_of
 from ...graph.layers import Layer, add_to_bias, find_layers, has_bias, set_weight, weight_pair
 from ...pass_base import Context, Pass
@@ -85,7 +85,7 @@ class TuneStatistics(Pass):
         layers = tunable(graph, ctx)
         if not layers or ctx.reference is None:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         fit, held = split_feeds(data, self.feeds, ctx.seed)
         tuned, names = copy_of(graph), [layer.node.name for layer in layers]
         found = match_channels(graph, ctx.reference, names, fit, deviations=self.deviations, on_step=ctx.on_step)

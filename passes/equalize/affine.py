@@ -24,7 +24,7 @@ from ...equivalence.levels import Levels
 from ...equivalence.matrices import rows_of
 from ...equivalence.mixing import Mixed, mixable_regions, sampled_regions
 from ...equivalence.scaling import power_divisors
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, Node, constant_of
 from ...graph.runner import Runner
 from ...linear_algebra import matmul
@@ -131,7 +131,7 @@ class Affine(Pass):
     def _mean_squares(self, graph: Graph, names: set[str], ctx: Context) -> dict[str, float]:
         """Mean square of some tensors over a few feeds."""
         runner, sums = Runner(graph, sorted(names)), dict.fromkeys(names, 0.0)
-        data = list(islice(ctx.data if ctx.data is not None else synthetic_source(graph, ctx), INPUT_FEEDS))
+        data = list(islice(feeds_of(graph, ctx), INPUT_FEEDS))
         for feed in data:
             for name, values in runner.run(feed).items():
                 sums[name] += float(np.square(values, dtype=np.float64).mean()) / len(data)

@@ -27,7 +27,7 @@ from ...calibration.observers import Range
 from ...equivalence.hadamard import hadamard, hadamard_order
 from ...equivalence.scaling import power_divisors
 from ...feeds.selection import spread_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from ...graph.layers import Layer, find_layers
 from ...linear_algebra import matmul
@@ -148,7 +148,7 @@ class RotateInputs(Pass):
         places = list(_readers(graph, ctx, self.block))
         if not places:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         samples = sample_rows(graph, [layer for _, layers, _ in places for layer in layers], spread_feeds(data, self.feeds), ctx.seed)
         rng, taken, changed = np.random.default_rng(ctx.seed), names_in(graph), False
         levels = 2**self.activation_bits, 2 ** (self.bits - 1) - 1

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from ...equivalence.fold import Workspace, shift_refusal
 from ...equivalence.levels import Levels
 from ...equivalence.noise import RegionNoise
+from ...equivalence.region_error import Trial
 from ...equivalence.regions import Region
 from ...equivalence.scaling import TRIAL_FEEDS, divided_noise, observed_regions, scalable_regions, spans_of
 from ...equivalence.statistics import ChannelRange
-from ...equivalence.trial import Trial
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Graph
 from ...pass_base import Context, Pass
 from ...records import RegionChange
@@ -63,7 +63,7 @@ class ShiftChannels(Pass):
         regions = list(self._regions(graph, ctx))
         if not regions:
             return False
-        data = list(islice(ctx.data if ctx.data is not None else synthetic_source(graph, ctx), 2 * self.feeds))
+        data = list(islice(feeds_of(graph, ctx), 2 * self.feeds))
         trial = Trial.on(graph, data[1::2][:TRIAL_FEEDS] or data)
         work = Workspace(graph)
         for noise in observed_regions(graph, regions, data[::2]):

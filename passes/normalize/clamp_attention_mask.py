@@ -21,14 +21,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float
+from ...graph.exactness import passes_to_softmax, reaches_only_softmax
+from ...graph.ir import Graph, Node, Tensor, constant_of, consumers
+from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import MOVEMENT, is_output, made_by, new_constant, rename, standard
+from ...rewriting.match import made_by, new_constant, rename, standard
 
 UNDERFLOW = 104.0
 """exp(-104) is 0.0 in float32."""
 
-_PASSED_ON = (*MOVEMENT, "Cast", "Trilu", "Concat", "Split")
 _INTEGRAL = (*MOVEMENT, "Add", "Sub", "Mul", "Neg", "Abs", "Floor", "Ceil", "Round", "Trilu", "Concat", "Max", "Min")
 _DEPTH = 12
 
@@ -47,25 +48,6 @@ def is_integral(tensor: Tensor, depth: int = _DEPTH) -> bool:
         return is_integral(node.inputs[0], depth - 1)
     operands = node.inputs[1:] if node.op == "Where" else node.inputs
     return all(is_integral(operand, depth - 1) for operand in operands)
-
-
-def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> bool:
-    """True when whatever ``tensor`` reaches is a Softmax, over its elements as they are or with others added to them."""
-    users = consumers(tensor)
-    if not users or depth == 0 or is_output(graph, tensor) or not is_float(tensor):
-        return False
-    return all(_is_harmless(graph, user, tensor, depth) for user in users)
-
-
-def _is_harmless(graph: Graph, node: Node, tensor: Tensor, depth: int) -> bool:
-    if node.domain not in (None, "", "ai.onnx") or not any(node is other for other in graph.nodes):
-        return False
-    if node.op == "Softmax":
-        return True
-    allowed = node.op in ("Add", "Sum") or (node.op == "Where" and node.inputs[0] is not tensor)
-    if node.op in MOVEMENT or node.op in _PASSED_ON:
-        allowed = node.op == "Concat" or node.inputs[0] is tensor
-    return allowed and all(reaches_only_softmax(graph, output, depth - 1) for output in node.outputs)
 
 
 def _rename_up_to_softmax(graph: Graph, node: Node) -> None:
@@ -115,7 +97,7 @@ class ClampAttentionMask(Pass):
             if is_integral(node.inputs[1 - slot]):
                 ctx.declined(node, f"its result reaches more than a Softmax, so the constant '{tensor.name}' keeps its value")
             return False
-        if node.op != "Mul" and not _is_harmless(graph, node, tensor, _DEPTH):
+        if node.op != "Mul" and not passes_to_softmax(graph, node, tensor):
             return False
         name = f"{tensor.name}_clamped"
         node.inputs[slot] = new_constant(graph, name, np.maximum(value, np.asarray(self.limit, value.dtype)))

@@ -17,8 +17,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Graph, Node, constant_of
+from ...graph.operators import LAYERS
 from ...pass_base import BatchNormStatistics, Context, Pass
-from ...rewriting.fold_into_layer import LAYERS, fold, why_not
+from ...rewriting.fold_into_layer import fold, why_not
 from ...rewriting.match import Array, insert_before, made_by, new_constant, new_variable, rename, sole_user, standard, take_over
 from ...shapes.infer import Shape, infer_shapes
 

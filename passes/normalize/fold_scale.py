@@ -15,12 +15,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Graph, Node, Tensor, constant_of, is_float
+from ...graph.operators import LAYERS, MOVEMENT
 from ...pass_base import BatchNormStatistics, Context, Pass
-from ...rewriting.fold_into_layer import LAYERS, channel_axis, channels_of, fold, why_not
+from ...rewriting.fold_into_layer import channel_axis, channels_of, fold, why_not
 from ...rewriting.match import Array, bypass, constant_operand, made_by, new_constant, rename, sole_user, standard
 from ...shapes.infer import Shape, infer_shapes
 
-_MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
+_MOVERS = tuple(op for op in MOVEMENT if op not in ("Expand", "Gather", "Tile"))
+"""Movement that repeats no element, so that channels stay channels."""
 _DEPTH = 8
 
 
@@ -90,13 +92,12 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> b
         ctx.declined(node, reason)
         return False
     fold(graph, layer, step.scale, step.shift)
-    _join(graph, node, layer, y, step, ctx)
+    _join(node, layer, y, step, ctx)
     return True
 
 
-def _join(graph: Graph, node: Node, layer: Node, y: Tensor, step: _Map, ctx: Context) -> None:
+def _join(node: Node, layer: Node, y: Tensor, step: _Map, ctx: Context) -> None:
     """Let the layer write what ``node`` wrote; statistics of y become those of the result."""
-    del graph
     output = node.outputs[0]
     node.outputs.clear()
     output.inputs.clear()

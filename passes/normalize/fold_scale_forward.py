@@ -18,8 +18,9 @@ import numpy as np
 
 from ...graph.float_zones import is_unequal
 from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from ...graph.operators import LAYERS
 from ...pass_base import Context, Pass
-from ...rewriting.fold_into_layer import LAYERS, fold, why_not
+from ...rewriting.fold_into_layer import fold, why_not
 from ...rewriting.match import Array, bypass, constant_operand, is_output, made_by, new_constant, rename, sole_user, standard
 from ...shapes.infer import Shape, infer_shapes
 

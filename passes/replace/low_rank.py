@@ -22,10 +22,10 @@ from ...graph.ir import Constant, Graph, copy_of
 from ...graph.layers import Layer, find_layers
 from ...linear_algebra import matmul
 from ...pass_base import Context, Pass
+from ...replacement.chains import bias_of, matrix_of
 from ...replacement.cost import Cost
 from ...replacement.factor import Cores, balanced_divisors, fit_cores, spectrum
 from ...replacement.factored import write_cores, write_low_rank
-from ...replacement.regions import bias_of, matrix_of
 from ...replacement.trial import MOST_TRIALS, Block, Latency, Trials
 from ..activations.quantize_activations import QuantizeActivations
 from ..weights.quantize_weights import QuantizeWeights

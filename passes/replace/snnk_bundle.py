@@ -22,9 +22,9 @@ from typing import ClassVar, Literal
 from ...calibration.gram import LIMIT_BYTES
 from ...graph.ir import Graph, copy_of
 from ...pass_base import Context, Pass
+from ...replacement.chains import Region, find_chains, parts
 from ...replacement.features import DIRECTIONS
-from ...replacement.regions import Region, find_chains, parts
-from ...replacement.search import KINDS, Menu, Replacement, Survey, moment_bytes, survey
+from ...replacement.survey import KINDS, Menu, Replacement, Survey, moment_bytes, survey
 from ...replacement.trial import MOST_TRIALS, Block, Latency, Trials
 from ..activations.quantize_activations import QuantizeActivations
 from ..weights.quantize_weights import QuantizeWeights

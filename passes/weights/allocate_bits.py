@@ -26,7 +26,7 @@ from ...calibration.patches import as_matrix
 from ...calibration.weight_sensitivity import BATCH, OutputErrors, RoundedWeight, round_weight, with_weights
 from ...errors import OptionError
 from ...feeds.selection import split_feeds
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, quantized_source, spec_of
 from ...graph.layers import Layer, find_layers
 from ...grids import LARGEST_LEVEL, GridFamily, grid_label, grid_named
@@ -35,7 +35,7 @@ from ...onnx_io.packed_constants import stored_bytes
 from ...pass_base import Context, Pass
 from ...records import AllocatedTime, Allocation, Candidate, LayerBits
 from ...solvers import SOLVERS
-from ...weights.allocation import UNLIMITED, Front, Menu, allocate, exchange, pareto_front, perturbed, smallest
+from ...weights.allocation import UNLIMITED, Front, OptionTable, allocate, exchange, pareto_front, perturbed, smallest
 from ...weights.option_times import Clock, OptionTimes, measured_times, reported_times
 from ...weights.saturation import pair_limit
 from .reconstruct_layers import BLOCK_SOLVERS
@@ -121,7 +121,7 @@ class AllocateBits(Pass):
         largest = {layer.node.name: self._largest_level(layer) for layer in find_layers(graph) if _has_choice(layer)}
         if not largest or ctx.reference is None:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         fit, held = split_feeds(data, FEEDS_PER_MEASURED * self.feeds, ctx.seed)
         names, tables, menu = self._measure(ctx, ctx.reference, largest, fit)
         full = sum(weights[0].levels.size for weights in tables.values())
@@ -146,7 +146,7 @@ class AllocateBits(Pass):
     def _largest_level(self, layer: Layer) -> int:
         return pair_limit(layer) // 2 if self.exact_pairs else LARGEST_LEVEL
 
-    def _measure(self, ctx: Context, reference: Graph, largest: Mapping[str, int], feeds: Sequence[Feed]) -> tuple[list[str], Tables, Menu]:
+    def _measure(self, ctx: Context, reference: Graph, largest: Mapping[str, int], feeds: Sequence[Feed]) -> tuple[list[str], Tables, OptionTable]:
         """Names of the layers that have a largest level, their weights on every grid, and what each costs."""
         layers = [layer for layer in find_layers(reference) if layer.node.name in largest]
         errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], ctx.seed, OUTPUT_LOSSES[self.loss])
@@ -165,9 +165,9 @@ class AllocateBits(Pass):
         cost = np.array([found[name][0] for name in names])
         size = np.array([[_bytes_of(weight) for weight in tables[name]] for name in names], np.int64)
         vectors = np.stack([found[name][1] for name in names])
-        return names, tables, Menu(cost, size, 2 * _inner_products(vectors))
+        return names, tables, OptionTable(cost, size, 2 * _inner_products(vectors))
 
-    def _limited(self, graph: Graph, menu: Menu, full: int, tables: Tables, feed: Feed, ctx: Context) -> tuple[Menu, _Limits]:
+    def _limited(self, graph: Graph, menu: OptionTable, full: int, tables: Tables, feed: Feed, ctx: Context) -> tuple[OptionTable, _Limits]:
         """The menu with the times of its options, where they are asked for, and what a choice may take."""
         unlimited = self.size_budget is None and (self.max_loss > 0 or self.latency_budget is not None)
         least = int(menu.size.min(axis=1).sum()) if self.size_budget is None else 0
@@ -183,7 +183,7 @@ class AllocateBits(Pass):
             ctx.warn("--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4) that fewer bits are faster")
         return replace(menu, time=times.table), _Limits(size, limit, times)
 
-    def _proposals(self, menu: Menu, front: Front, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
+    def _proposals(self, menu: OptionTable, front: Front, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
         """Different choices, each with what it comes from."""
         seen: set[bytes] = set()
         for origin, choice in self._small(menu, front, limits) if self.max_loss else self._within(menu, limits, seed):
@@ -191,7 +191,7 @@ class AllocateBits(Pass):
                 seen.add(choice.tobytes())
                 yield origin, choice
 
-    def _small(self, menu: Menu, front: Front, limits: _Limits) -> Iterator[tuple[str, Choice]]:
+    def _small(self, menu: OptionTable, front: Front, limits: _Limits) -> Iterator[tuple[str, Choice]]:
         """Small choices of about the wanted loss."""
         additive = replace(menu, pairs=None)
         for step in LOSS_STEPS:
@@ -201,13 +201,13 @@ class AllocateBits(Pass):
                 yield f"front at {step:g} times the loss, exchanges", exchange(menu, choice, menu.size_of(choice), limits.time)
         yield "most accurate", allocate(additive, UNLIMITED, limits.time)
 
-    def _smallest(self, menu: Menu, front: Front, loss: float, limits: _Limits) -> Choice | None:
+    def _smallest(self, menu: OptionTable, front: Front, loss: float, limits: _Limits) -> Choice | None:
         if limits.times is not None:
             return smallest(menu, loss, limits.time)
         point = front.below(loss)
         return None if point is None else front.choices[point]
 
-    def _within(self, menu: Menu, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
+    def _within(self, menu: OptionTable, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
         """Choices of little loss within the budgets."""
         budgets = limits.size, limits.time
         plain = allocate(replace(menu, pairs=None), *budgets)
@@ -232,7 +232,7 @@ class AllocateBits(Pass):
         return enough if enough != other_enough else one.measured < other.measured
 
     def _report(
-        self, ctx: Context, names: Sequence[str], menu: Menu, front: Front, full: int, limits: _Limits, best: tuple[Candidate, Choice],
+        self, ctx: Context, names: Sequence[str], menu: OptionTable, front: Front, full: int, limits: _Limits, best: tuple[Candidate, Choice],
         records: list[Candidate],
     ) -> None:  # fmt: skip
         chosen, choice = best
@@ -251,7 +251,7 @@ class AllocateBits(Pass):
         ctx.report.allocation = Allocation(budget, full, chosen.size, layers, [chosen, *others], points, time, self.loss)
 
 
-def _capped(menu: Menu, option: int, limits: _Limits) -> Choice | None:
+def _capped(menu: OptionTable, option: int, limits: _Limits) -> Choice | None:
     """The integer program without options that are larger than this one: nearly this one in all layers, where that is just too large."""
     cost = np.where(menu.size > menu.size[:, option : option + 1], np.inf, menu.cost)
     try:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...calibration.sensitivity import measure_noise
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Graph, QuantSpec, names_in, quantized_source, spec_of
 from ...graph.layers import Layer, find_layers, set_weight_scale
 from ...pass_base import Context, Pass
@@ -44,7 +44,7 @@ class AvoidSaturation(Pass):
         needed = [item for item in found if not np.array_equal(item[2], item[1].scale)]
         if not needed:
             return False
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         before = measure_noise(graph, [], data, FEEDS).weights
         taken = names_in(graph)
         for layer, _, scale in needed:

@@ -71,7 +71,7 @@ class Nupes(Pass):
 
 def _learned(observed: Observed, start: Grid, bits: int, seed: int) -> Grid:
     """The power grid near ``start`` whose codes by error feedback lose least, if less than those of ``start`` on what was held out."""
-    if observed.fit is None or observed.held is None:
+    if observed.fit is None or observed.held is None or start.exponent is None:
         return start
     fit, held = (LayerProblem(observed.weight, side.gram, side.mean, start, has_bias(observed.layer)) for side in (observed.fit, observed.held))
 
@@ -82,7 +82,7 @@ def _learned(observed: Observed, start: Grid, bits: int, seed: int) -> Grid:
     def fit_loss(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([losses(power(float(exponent), bits, start.block, start.largest))[0] for exponent in exponents.reshape(-1)])
 
-    middle = float(start.name.split("(")[1].rstrip(")"))
+    middle = start.exponent
     exponent, _ = minimize(fit_loss, np.linspace(max(middle - REACH, LOWEST), min(middle + REACH, HIGHEST), 5), 3)
     learned = power(float(exponent.reshape(-1)[0]), bits, start.block, start.largest)
     return learned if losses(learned)[1] < losses(start)[1] else start

@@ -28,7 +28,7 @@ from ...calibration.gram import layer_inputs
 from ...calibration.paired import paired_inputs
 from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
 from ...errors import OptionError
-from ...feeds.sources import synthetic_source
+from ...feeds.sources import feeds_of
 from ...graph.ir import Feed, Graph, copy_of, names_in, spec_of
 from ...graph.layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, weight_pair
 from ...grids import GridFamily, grid_named
@@ -102,7 +102,7 @@ class ReconstructLayers(Pass):
             return False
         source = ctx.reference if ctx.reference is not None else copy_of(graph)
         exact = {layer.node.name: layer for layer in find_layers(source) if layer.node.name in layers}
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         taken = names_in(graph)
         if self.exact_pairs:
             ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())

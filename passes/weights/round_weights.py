@@ -15,12 +15,13 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Constant, Graph, Node, names_in, producer, read_spec, spec_of, unique_name
-from ...graph.layers import RECURRENT, bias_constant, bias_floor, find_layers, weight_slots
+from ...graph.layers import bias_constant, bias_floor, find_layers, weight_slots
+from ...graph.operators import RECURRENT
 from ...grids import GridFamily, fit_scale, grid_named
 from ...pass_base import Context, Pass
 from ...rewriting.match import Array
 from ...solvers import OptimalClip
-from ...solvers.blocks import on_tables
+from ...solvers.block_factors import on_tables
 from ...solvers.problem import LayerProblem
 
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, names_in, unique_name
-from ...graph.layers import LAYERS
+from ...graph.operators import LAYERS
 from ...grids import Grid
 from ...pass_base import Context, Pass
 from ...rewriting.match import Array, insert_before, standard, take_over

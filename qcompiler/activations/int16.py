@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from qcompiler.activations.pairs import set_grid
 from qcompiler.calibration.sensitivity import Pair
 from qcompiler.graph.ir import Node, QuantSpec, Tensor, consumers, producer, quantized_source, read_spec, spec_of
-from qcompiler.graph.layers import LAYERS, Layer, bias_constant, bias_floor, set_weight_scale
+from qcompiler.graph.layers import Layer, bias_constant, bias_floor, set_weight_scale
+from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.placement import operand_slots
 from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
 
-GEMMS = (*LAYERS, "LSTM", "GRU")
+GEMMS = (*LAYERS, *RECURRENT)
 CODE_LIMIT = 2.0**15
 
 
@@ -39,7 +40,7 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `layers.BIAS_LIMIT` steps of a finer accumulator.
+    """The weight's grid, every channel's scale large enough to keep the bias within `products.BIAS_LIMIT` steps of a finer accumulator.
 
     Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
     """

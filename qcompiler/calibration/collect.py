@@ -5,7 +5,7 @@ Ranges are reduced inside the graph itself; histograms take a second look at the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from qcompiler.errors import DataError
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.runner import Runner, light_model
 
-__all__ = ["Statistics", "channel_means", "collect_ranges", "observe"]
+__all__ = ["Statistics", "channel_means", "collect_ranges", "input_values", "observe"]
 
 CHUNK_BYTES = 256_000_000
 """Activations of one feed held at once while histograms are counted."""
@@ -216,6 +216,16 @@ def _chunks(names: Sequence[str], elements: Mapping[str, int]) -> Iterable[list[
         size += bytes_needed
     if chunk:
         yield chunk
+
+
+def input_values(data: Iterable[Feed], names: Collection[str], most: int = 4) -> dict[str, set[float]]:
+    """Different values of some inputs over all feeds; of one with more than ``most`` of them, some."""
+    found: dict[str, set[float]] = {name: set() for name in names}
+    for feed in data:
+        for name, values in found.items():
+            if name in feed and len(values) <= most:
+                values.update(np.unique(feed[name])[: most + 1].astype(float).tolist())
+    return found
 
 
 def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterable[Feed]) -> dict[str, NDArray[np.float64]]:

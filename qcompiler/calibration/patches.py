@@ -65,10 +65,10 @@ def sample_inputs(layer: Layer, x: Array, count: int, rng: np.random.Generator) 
     if layer.node.op == "Conv":
         return _patches(layer.node, layer.values.shape[2:], x, count, rng)
     rows = x.reshape(-1, x.shape[-1])
-    return rows[_draw(len(rows), count, rng)][None]
+    return rows[draw_rows(len(rows), count, rng)][None]
 
 
-def _draw(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_rows(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """``count`` different indices below ``total``, ascending; all of them where there are no more."""
     if total <= count:
         return np.arange(total)
@@ -84,7 +84,7 @@ def _patches(node: Node, kernel: Sequence[int], x: Array, count: int, rng: np.ra
         begin, out = _window(node, axis, sizes[axis], extent, strides[axis])
         begins.append(begin)
         outs.append(out)
-    images, *places = np.unravel_index(_draw(x.shape[0] * math.prod(outs), count, rng), (x.shape[0], *outs))
+    images, *places = np.unravel_index(draw_rows(x.shape[0] * math.prod(outs), count, rng), (x.shape[0], *outs))
     flat: Array = np.zeros((len(images), *[1] * rank), np.int64)
     inside: Array = np.ones((len(images), *[1] * rank), np.bool_)
     for axis, place in enumerate(places):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from qcompiler.calibration.network_loss import float_outputs, relative_errors
 from qcompiler.feeds.selection import spread_feeds
 from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, consumers, copy_of, read_spec, replace_uses
-from qcompiler.graph.placement import MOVERS, UnionFind
+from qcompiler.graph.operators import MOVERS
+from qcompiler.graph.placement import UnionFind
 from qcompiler.graph.runner import Runner
 
 __all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]

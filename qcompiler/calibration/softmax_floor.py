@@ -8,12 +8,12 @@ a tensor that holds minus infinity, which no grid can reach, one reader is enoug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from qcompiler.calibration.observers import Range
-from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, is_float
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, is_float, producer
 
 __all__ = ["MARGIN", "softmax_floors"]
 
@@ -24,23 +24,27 @@ _SAME = frozenset({
 })
 
 
-def softmax_floors(graph: Graph, ranges: Mapping[str, Range], row_maxima: Mapping[str, float]) -> dict[str, float]:
+def softmax_floors(
+    graph: Graph, ranges: Mapping[str, Range], row_maxima: Mapping[str, float], left_float: Collection[int] = ()
+) -> dict[str, float]:
     """Floors by tensor name (constants included).
 
     Args:
         graph: float graph, topologically sorted.
         ranges: observed ranges by tensor name.
         row_maxima: smallest row maximum by name of a Softmax input.
+        left_float: ids of nodes without grids; what one writes has a grid for its other readers alone.
     """
-    outputs = {id(tensor) for tensor in graph.outputs}
+    outputs = {id(tensor) for tensor in graph.outputs if id(producer(tensor)) not in left_float}
     floors: dict[str, float] = {}
     refused: set[str] = set()
     for node in reversed(graph.nodes):
         for slot, tensor in enumerate(node.inputs):
-            if not is_float(tensor):
+            if not is_float(tensor) or (id(node) in left_float and id(producer(tensor)) in left_float):
                 continue
             infinite = _is_infinite(tensor, ranges)
-            floor = None if id(tensor) in outputs and not infinite else _floor_through(node, slot, floors, ranges, row_maxima)
+            whole = id(node) in left_float or (id(tensor) in outputs and not infinite)
+            floor = None if whole else _floor_through(node, slot, floors, ranges, row_maxima)
             if floor is None and infinite:
                 continue
             if floor is None:

@@ -22,7 +22,7 @@ from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.graph.runner import Runner
 from qcompiler.grids import GridFamily
 from qcompiler.solvers import Solver
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem, mean_error
 
 __all__ = ["BATCH", "OutputErrors", "RoundedWeight", "round_weight", "with_weights"]

@@ -66,15 +66,16 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
 def _compile_all(request: CompileRequest, places: list[Path], errors: Console) -> Report:
     """Compile once for each kind of result and write the results; the report of the first."""
     report: Report | None = None
-    kinds = [place.suffix == ".onnx" and request.options.form == "qdq" for place in places]
-    for kind in dict.fromkeys(kinds):
-        compiled = _compile(request, errors, for_onnx=kind)
+    as_qdq = {place: place.suffix == ".onnx" and request.options.form == "qdq" for place in places}
+    for for_onnx in dict.fromkeys(as_qdq.values()):
+        compiled = _compile(request, errors, for_onnx=for_onnx)
         if report is None:
             describe_program(compiled)
             worst_layers(compiled)
             report = compiled.report
-        for place in (place for place, its in zip(places, kinds, strict=True) if its == kind):
-            compiled.save(place, form=request.options.form)
+        for place in places:
+            if as_qdq[place] == for_onnx:
+                compiled.save(place, form=request.options.form)
         del compiled
         gc.collect()  # before the next one begins
     if report is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.commands.executors import OnnxExecutor, Values, open_executor
+from qcompiler.commands.executors import OnnxExecutor, Values, executor_of
 from qcompiler.commands.run import feeds_for
 from qcompiler.errors import ModelError, OptionError
 from qcompiler.report.measure import Sqnr
@@ -19,7 +19,7 @@ DIFF_FEEDS = 8
 
 def compare(first: Path, second: Path, feeds: str | None, count: int) -> dict[str, Any]:
     """SQNR (dB) of ``second`` against ``first``: outputs over the feeds, the ``count`` worst layers on one feed."""
-    sides = [open_executor(path, "onnxruntime" if path.suffix == ".onnx" else "machine") for path in (first, second)]
+    sides = [executor_of(path, "onnxruntime" if path.suffix == ".onnx" else "machine") for path in (first, second)]
     models = [side for side in sides if isinstance(side, OnnxExecutor)]
     inputs = models[0].inputs if models else sides[0].inputs
     chosen = list(islice(feeds_for(inputs, feeds), DIFF_FEEDS))

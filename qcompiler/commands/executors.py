@@ -79,7 +79,7 @@ class OnnxExecutor:
         return {}
 
 
-def open_executor(path: Path, on: str = "machine", threads: int | None = None) -> Executor:
+def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> Executor:
     """The executor for a file, with so many threads for a run; default: the machine decides, onnxruntime has one.
 
     Raises:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.equivalence.levels import Levels
+from qcompiler.equivalence.region_error import Span, Trial
 from qcompiler.equivalence.regions import Place, Region, find_regions
 from qcompiler.equivalence.scaling import TRIAL_FEEDS
 from qcompiler.equivalence.statistics import Samples, sample_channels
-from qcompiler.equivalence.trial import Span, Trial
-from qcompiler.feeds.sources import synthetic_source
+from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Constant, Graph, Node, constant_of
 from qcompiler.graph.placement import place
 from qcompiler.linear_algebra import inverse as inverse_of
@@ -101,7 +101,7 @@ def mixable_regions(graph: Graph, ctx: Context) -> Iterator[Region]:
 
 def sampled_regions(graph: Graph, regions: Sequence[Region], ctx: Context, feeds: int) -> tuple[list[Mixed], Trial]:
     """The regions with samples from every other feed, and a trial on the rest."""
-    data = list(islice(ctx.data if ctx.data is not None else synthetic_source(graph, ctx), 2 * feeds))
+    data = list(islice(feeds_of(graph, ctx), 2 * feeds))
     grids = {tensor.name: group.name for group in place(graph).groups for tensor in group.tensors if not isinstance(tensor, Constant)}
     read = {spot.tensor.name for region in regions for spot, _ in region.ends(writes=False, role="weight")}
     watched = [spot for region in regions for spot in region.places if spot.tensor.name in read or spot.tensor.name in grids]

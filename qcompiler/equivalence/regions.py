@@ -17,7 +17,7 @@ import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
 from qcompiler.equivalence.axes import Index, Layout, sizes_of
-from qcompiler.equivalence.rules import apply_rule
+from qcompiler.equivalence.effects import apply_rule
 from qcompiler.equivalence.visit import Effect, End, Link, Visit
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, producer
 from qcompiler.shapes.infer import Shape, infer_shapes

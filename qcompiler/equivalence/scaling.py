@@ -1,7 +1,7 @@
 """What the passes that scale channels by measured noise share: regions, candidates, and the choice among them.
 
 The calibration feeds are split: on every other one the ranges are seen and the candidates are made and ranked by predicted noise; on the rest the
-best few are tried (`qcompiler.equivalence.trial`). A region is changed only where the outputs then err less by a stated part.
+best few are tried (`qcompiler.equivalence.region_error`). A region is changed only where the outputs then err less by a stated part.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from qcompiler.equivalence.fold import Workspace
 from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.noise import RegionNoise, grid_range, region_noise
+from qcompiler.equivalence.region_error import Span, Trial
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.equivalence.statistics import channel_ranges
-from qcompiler.equivalence.trial import Span, Trial
-from qcompiler.feeds.sources import synthetic_source
+from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Constant, Feed, Graph
 from qcompiler.graph.placement import place
 from qcompiler.pass_base import Context
@@ -81,7 +81,7 @@ def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candida
     """Divide each region by the candidate of least noise, if it takes the part ``gain`` of the noise away; True when one was."""
     if not regions:
         return False
-    data = list(islice(ctx.data if ctx.data is not None else synthetic_source(graph, ctx), 2 * feeds))
+    data = list(islice(feeds_of(graph, ctx), 2 * feeds))
     trial = Trial.on(graph, data[1::2][:TRIAL_FEEDS] or data)
     work = Workspace(graph)
     for noise in observed_regions(graph, regions, data[::2]):

@@ -66,14 +66,19 @@ def check_feed(feed: Any, specs: tuple[InputSpec, ...], where: str) -> Feed:
     """``feed`` as a dict of arrays in input order.
 
     Raises:
-        DataError: it is no mapping, an input is missing or unknown, an array has another type or shape, or holds NaN or infinity.
+        DataError: it is no mapping, an input is missing or unknown, an array has another type or shape, or holds NaN or infinity, or no
+            input holds an element.
     """
     if not isinstance(feed, Mapping):
         raise DataError(f"{where}: is a {type(feed).__name__}; expected a dict of arrays by input name ({_names(specs)})")
     unknown = [name for name in feed if name not in {spec.name for spec in specs}]
     if unknown:
         raise DataError(f"{where}: '{unknown[0]}' is no input of the model; expected {_names(specs)}")
-    return {spec.name: _check_array(feed, spec, where) for spec in specs}
+    checked = {spec.name: _check_array(feed, spec, where) for spec in specs}
+    if checked and all(array.size == 0 for array in checked.values()):  # a cache may be empty, a feed not
+        first = specs[0]
+        raise DataError(f"{where}: input '{first.name}' has shape {list(checked[first.name].shape)}, which holds no element; expected {first}")
+    return checked
 
 
 def _names(specs: Iterable[InputSpec]) -> str:
@@ -89,8 +94,6 @@ def _check_array(feed: Mapping[str, Any], spec: InputSpec, where: str) -> NDArra
         raise DataError(f"{where}: input '{spec.name}' is {array.dtype}; expected {spec}")
     if not spec.admits(array.shape):
         raise DataError(f"{where}: input '{spec.name}' has shape {list(array.shape)}; expected {spec}")
-    if array.size == 0:
-        raise DataError(f"{where}: input '{spec.name}' has shape {list(array.shape)}, which holds no element; expected {spec}")
     if np.issubdtype(array.dtype, np.floating) and not np.all(np.isfinite(array)):
         raise DataError(f"{where}: input '{spec.name}' holds NaN or infinity")
     return array
@@ -315,3 +318,8 @@ def _samples(archive: zipfile.ZipFile, entry: str) -> Iterator[NDArray[Any]]:
             if len(data) != size:
                 raise ValueError(f"'{entry}' is truncated")
             yield np.frombuffer(data, dtype).reshape(shape[1:])
+
+
+def feeds_of(graph: Graph, ctx: Context) -> Iterable[Feed]:
+    """The calibration feeds; where there are none, feeds made up from the graph."""
+    return ctx.data if ctx.data is not None else synthetic_source(graph, ctx)

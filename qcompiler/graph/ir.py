@@ -110,7 +110,8 @@ class QuantSpec:
     def quantize(self, real: Array) -> Array:
         """Codes of ``real`` as ONNX QuantizeLinear gives them: half to even, saturating."""
         scale, zero = (self._along(v, real.ndim) for v in (self.scale, self.zero_point))
-        codes = np.rint(real.astype(np.float32) / scale.astype(np.float32)) + zero.astype(np.float32)
+        with np.errstate(over="ignore"):  # what a mask puts far below the grid saturates
+            codes = np.rint(real.astype(np.float32) / scale.astype(np.float32)) + zero.astype(np.float32)
         wide = np.float64 if self.dtype.itemsize > 2 else np.float32  # float32 holds every 16-bit code
         result: Array = np.clip(codes.astype(wide, copy=False), self.qmin, self.qmax).astype(self.dtype)
         return result

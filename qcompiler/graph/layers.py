@@ -23,16 +23,15 @@ from qcompiler.graph.ir import (
     quantized_source,
     unique_name,
 )
+from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.runner import Runner
 
 __all__ = [
-    "BIAS_LIMIT", "LAYERS", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
+    "BIAS_LIMIT", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
     "is_depthwise", "layer_macs", "output_shift",
     "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-RECURRENT = ("LSTM", "GRU")
 ACTIVATABLE = (*LAYERS, "Add")
 BIAS_LIMIT = 2.0**29
 """Largest magnitude of a bias in steps of the accumulator."""

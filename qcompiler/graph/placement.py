@@ -2,7 +2,7 @@
 
 Three kinds of quantized operators:
 
-- *layers* multiply and accumulate (`layers.py` knows their weights and biases);
+- *layers* multiply and accumulate (`products.py` knows their weights and biases);
 - *movers* rearrange codes: the grid before and behind them is one and the same;
 - the rest reads codes of any grid and writes codes of another.
 
@@ -17,37 +17,17 @@ from typing import Literal
 
 import numpy as np
 
+from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
+from qcompiler.graph.operators import MAY_BE_INFINITE, MOVERS, OPERATORS
+from qcompiler.graph.value_kinds import Value
 
-__all__ = ["MOVERS", "Group", "Placement", "UnionFind", "place"]
+__all__ = ["TURN", "Group", "Placement", "UnionFind", "operand_slots", "place"]
 
-MOVERS = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape",
-    "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})
-"""Operators whose first input and outputs are on one grid."""
-
-UNARIES = frozenset({
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "Neg", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign",
-    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
-})
-"""Functions of one element: a table in the machine."""
-
-_FIRST = (0,)
-_BOTH = (0, 1)
-OPERANDS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(MOVERS | UNARIES, _FIRST),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu"), _BOTH),
-    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"), _BOTH),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "LRN", "ReduceMean", "ReduceSum", "Softmax", "ArgMax"), _FIRST),
-    **dict.fromkeys(("LayerNormalization", "InstanceNormalization"), _FIRST),
-    **dict.fromkeys(("Conv", "ConvTranspose"), _FIRST),
-    "Gemm": _FIRST, "MatMul": _BOTH, "Where": (1, 2), "Cast": (), "LSTM": (0, 5, 6), "GRU": (0, 5),
-}
-"""Positions of the inputs that are codes; Concat takes all of its inputs."""
+TURN = np.float32(2 * np.pi / 2**32)
+"""Radians of a step of an integer phase: its 32 bits are one turn."""
 
 _PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
 """Operators that onnxruntime computes on integers only between pairs."""
@@ -56,10 +36,6 @@ _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
 _COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
-_MAY_BE_INFINITE = MOVERS | frozenset({
-    "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Concat", "Cast", "Softmax", "Log", "Exp", "Sqrt", "Reciprocal", "Pow",
-})
-"""Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
 
 
 Zones = Literal["none", "float", "border"]
@@ -73,11 +49,15 @@ class Group:
         tensors: in graph order.
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
+        wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
+        step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is; 0: measured.
     """
 
     tensors: list[Tensor]
     unit_range: bool = False
     open_ended: bool = False
+    wide: bool = False
+    step: float = 0.0
 
     @property
     def name(self) -> str:
@@ -123,24 +103,27 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph, zones: Zones = "none") -> Placement:
+def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, zones: Zones = "none") -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
     Args:
-        graph: float graph.
+        graph: in topological order.
+        kinds: what the values of its tensors are, where that is known.
+        leave_exact: whatever computes with positions or puts fills stays float.
         zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output, or to nodes on the way
             there, has no grid, but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
             border what `float_zones.border_zones` names.
     """
     result = Placement()
     candidates = []
-    examined = _examined_for_infinity(graph)
+    kinds = kinds or {}
+    examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
     floats = float_zones(graph) if zones == "float" else {}
     result.border = border_zones(graph) if zones == "border" else set()
     for node in (node for node in graph.nodes if id(node) not in result.border):
         reason = _refusal(node)
-        if reason == "" and id(node) in floats:
-            reason = floats[id(node)]
+        if reason == "":
+            reason = exact.get(id(node), "") or floats.get(id(node), "")
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "":
@@ -150,13 +133,17 @@ def place(graph: Graph, zones: Zones = "none") -> Placement:
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, floats if zones == "float" else None)
+    _group(graph, result, kinds, exact, floats if zones == "float" else None)
     return result
+
+
+def _codes(op: str) -> tuple[int, ...] | None:
+    return OPERATORS[op].codes if op in OPERATORS else None
 
 
 def operand_slots(node: Node) -> tuple[int, ...]:
     """Positions of the float inputs of a quantized node that are codes, weights excluded."""
-    slots = tuple(range(len(node.inputs))) if node.op == "Concat" else OPERANDS.get(node.op, ())
+    slots = tuple(range(len(node.inputs))) if node.op == "Concat" else _codes(node.op) or ()
     weights = weight_slots(node)
     return tuple(i for i in slots if i < len(node.inputs) and i not in weights and is_float(node.inputs[i]) and node.inputs[i].name)
 
@@ -170,7 +157,7 @@ def _refusal(node: Node) -> str | None:
         return None
     if node.domain not in STANDARD_DOMAINS:
         return f"domain '{node.domain}' is unknown"
-    if node.op not in OPERANDS and node.op != "Concat":
+    if _codes(node.op) is None:
         return "no integer form of this operator"
     other = next((tensor for tensor in floats if tensor.dtype != np.float32), None)
     if other is not None:
@@ -212,7 +199,7 @@ def _examined_for_infinity(graph: Graph) -> set[int]:
         if id(node) not in found:
             found.add(id(node))
             sources = [producer(tensor) for tensor in node.inputs if is_float(tensor)]
-            pending += [source for source in sources if source is not None and source.op in _MAY_BE_INFINITE]
+            pending += [source for source in sources if source is not None and source.op in MAY_BE_INFINITE]
     return found
 
 
@@ -244,7 +231,9 @@ def _leaves(node: Node, tensor: Tensor, floats: Mapping[int, str]) -> bool:
     return node.op not in _PAIRED and all(reason in (AT_OUTPUT, AT_DECADES) for reason in reasons)
 
 
-def _group(graph: Graph, result: Placement, floats: Mapping[int, str] | None) -> None:
+def _group(
+    graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str], floats: Mapping[int, str] | None
+) -> None:
     """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
@@ -261,8 +250,11 @@ def _group(graph: Graph, result: Placement, floats: Mapping[int, str] | None) ->
             if id(tensor) not in inner and is_float(tensor) and tensor.name and not leaves:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
+    raw = {key for key, tensor in tensors.items() if _is_read_exactly(graph, tensor, exact)}
     groups: dict[int, Group] = {}
     for key, tensor in tensors.items():
+        if key in raw:
+            continue
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
         shared = any((floats or {}).get(id(reader)) == AT_DECADES for reader in consumers(tensor))
@@ -272,7 +264,32 @@ def _group(graph: Graph, result: Placement, floats: Mapping[int, str] | None) ->
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
+        group.step = max(_phase_step(tensor) for tensor in group.tensors)
+        group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())
+
+
+def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> bool:
+    """True where only nodes that stay float for the sake of exact values read what an integer operator gives: they take it as it is."""
+    users = consumers(tensor)
+    return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
+
+
+def _phase_step(tensor: Tensor) -> float:
+    """The step of the upper 16 bits of a phase, or of its angle; 0 for any other tensor."""
+    readers, writer = consumers(tensor), producer(tensor)
+    if readers and all(node.op == "Mul" and _is_turn(node) and node.inputs[0] is tensor for node in readers):
+        return 2.0**16
+    return 2.0**16 * float(TURN) if writer is not None and writer.op == "Mul" and _is_turn(writer) else 0.0
+
+
+def _is_turn(node: Node) -> bool:
+    value = constant_of(node.inputs[1])
+    return value is not None and value.size == 1 and value.reshape(-1)[0] == TURN
+
+
+def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
+    return is_share(tensor, kinds) or any(node.op == "Div" and is_share(node.inputs[1], kinds) for node in consumers(tensor))
 
 
 def _sums_unknown_length(node: Node) -> bool:

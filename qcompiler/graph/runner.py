@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, one_line
 from qcompiler.graph.ir import Constant, Graph
 from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
@@ -78,7 +78,7 @@ class Runner:
         try:
             self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
 
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
@@ -91,12 +91,8 @@ class Runner:
         try:
             values = self._session.run(wanted, dict(feed), how)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
         return dict(zip(wanted, (np.asarray(value) for value in values), strict=True))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
 
 
 def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:

@@ -12,6 +12,7 @@ import numpy as np
 from qcompiler.errors import VerifyError
 from qcompiler.graph.ir import (
     INTEGER_DOMAIN,
+    STANDARD_DOMAINS,
     Constant,
     Graph,
     Node,
@@ -25,9 +26,7 @@ from qcompiler.graph.ir import (
     spec_of,
     subgraphs,
 )
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that multiply and accumulate."""
+from qcompiler.graph.operators import LAYERS
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
@@ -96,7 +95,7 @@ def _qdq(node: Node) -> Iterator[tuple[str, str]]:
 def _quantized(graph: Graph) -> Iterator[tuple[str, str]]:
     """A layer is integer with all its operands, or float with all of them; integer weights are initializers."""
     for node in graph.nodes:
-        if node.op not in LAYERS or node.domain not in (None, "", "ai.onnx"):
+        if node.op not in LAYERS or node.domain not in STANDARD_DOMAINS:
             continue
         operands = [tensor for tensor in node.inputs[:2] if is_float(tensor) or spec_of(tensor) is not None]
         coded = [tensor for tensor in operands if spec_of(tensor) is not None]

@@ -8,7 +8,7 @@ from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
 from qcompiler.grids.grid import LARGEST_LEVEL, Grid, GridFamily, integer_levels, uniform
 from qcompiler.grids.named import GRID_NAMES, grid_label, grid_named
-from qcompiler.grids.search import fit_scale, grid_loss, minimize
+from qcompiler.grids.scale_search import fit_scale, grid_loss, minimize
 
 __all__ = [
     "BLOCKS", "GRID_NAMES", "LARGEST_LEVEL", "BlockTables", "Grid", "GridFamily", "KMeansGrid", "PowerGrid", "SplitGrid", "block_levels",

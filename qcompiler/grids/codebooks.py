@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def power(exponent: float, bits: int, block: int | None = None, largest: int = L
     if not 0.1 <= exponent <= 4.0:
         raise OptionError(f"the exponent of a power grid lies between 0.1 and 4, not at {exponent}")
     count = 2 ** (bits - 1) - 1
-    return _signed(f"power{bits}({exponent:g})", (np.arange(1, count + 1) / count) ** (1.0 / exponent), block, largest)
+    grid = _signed(f"power{bits}({exponent:g})", (np.arange(1, count + 1) / count) ** (1.0 / exponent), block, largest)
+    return replace(grid, exponent=exponent)
 
 
 def post(bits: int, block: int | None = None, largest: int = LARGEST_LEVEL) -> Grid:

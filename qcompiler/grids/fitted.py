@@ -17,7 +17,7 @@ from qcompiler.errors import OptionError
 from qcompiler.grids.cluster import cluster_centres, nearest_centre
 from qcompiler.grids.codebooks import power
 from qcompiler.grids.grid import LARGEST_LEVEL, Grid, integer_levels, uniform
-from qcompiler.grids.search import fit_scale, grid_loss, importance_of, in_blocks, minimize
+from qcompiler.grids.scale_search import fit_scale, grid_loss, importance_of, in_blocks, minimize
 
 __all__ = ["KMeansGrid", "PowerGrid", "SplitGrid"]
 

@@ -64,6 +64,7 @@ class Grid:
         name: as the command line calls it.
         levels: int16 [L], ascending, with 0 among them, within [-127, 127].
         block: products along a row that share a scale; None: the whole row.
+        exponent: that of a power grid (`power`); None for any other.
 
     Raises:
         ValueError: the levels break a rule above.
@@ -72,6 +73,7 @@ class Grid:
     name: str
     levels: NDArray[np.int16]
     block: int | None = None
+    exponent: float | None = None
     _by_quarter: NDArray[np.int16] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

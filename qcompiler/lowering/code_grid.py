@@ -1,7 +1,7 @@
 """Grids and fixed-point factors of the integer graph.
 
 Inside the integer graph every activation is u8 or i16 with one scale: int8 codes of foreign models are shifted by 128,
-uint16 ones by 32768 (``Grid.from_spec``). A code and its shifted form stand for the same real number.
+uint16 ones by 32768 (``CodeGrid.from_spec``). A code and its shifted form stand for the same real number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Grid:
+class CodeGrid:
     """``real = scale * (code - zero_point)`` with codes of type uint8 or int16."""
 
     scale: float
@@ -34,7 +34,7 @@ class Grid:
     dtype: str
 
     @staticmethod
-    def from_spec(spec: QuantSpec) -> Grid:
+    def from_spec(spec: QuantSpec) -> CodeGrid:
         """The grid of an activation's Q/DQ pair.
 
         Raises:
@@ -45,16 +45,16 @@ class Grid:
         kind = spec.dtype.name
         if kind not in _NORMAL:
             raise UnsupportedError(f"its activation codes are {kind}; 8 and 16 bit integers are supported")
-        return Grid(float(spec.scale.reshape(())), int(spec.zero_point.reshape(())) + _SHIFT[kind], _NORMAL[kind])
+        return CodeGrid(float(spec.scale.reshape(())), int(spec.zero_point.reshape(())) + _SHIFT[kind], _NORMAL[kind])
 
     @staticmethod
-    def covering(low: float, high: float) -> Grid:
+    def covering(low: float, high: float) -> CodeGrid:
         """A symmetric int16 grid that holds every value of [low, high]."""
         largest = max(abs(low), abs(high))
         if not math.isfinite(largest):
             raise UnsupportedError("its range is not finite; put a QuantizeLinear/DequantizeLinear pair behind it")
         scale = float(np.float32(largest / 32767.0)) if largest > 0.0 else 1.0
-        return Grid(scale, 0, "int16")
+        return CodeGrid(scale, 0, "int16")
 
     @property
     def qmin(self) -> int:
@@ -106,7 +106,7 @@ class Coded:
     """
 
     tensor: Tensor
-    grid: Grid
+    grid: CodeGrid
     lo: int
     hi: int
     row_sum: int | None = None
@@ -131,13 +131,13 @@ class Coded:
 class Target:
     """What a value is wanted as: the grid, the clamp on its codes (a fused Relu or Clip), a name for the tensor."""
 
-    grid: Grid
+    grid: CodeGrid
     lo: int
     hi: int
     name: str
 
     @staticmethod
-    def whole(grid: Grid, name: str) -> Target:
+    def whole(grid: CodeGrid, name: str) -> Target:
         """No clamp beyond the range of the code type."""
         return Target(grid, grid.qmin, grid.qmax, name)
 
@@ -148,7 +148,7 @@ class Target:
         return Target(self.grid, lo, hi, self.name)
 
     @property
-    def key(self) -> tuple[Grid, int, int]:
+    def key(self) -> tuple[CodeGrid, int, int]:
         """What decides the codes: all but the name."""
         return self.grid, self.lo, self.hi
 

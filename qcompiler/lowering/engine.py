@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.graph.ir import Graph, Node, Tensor, Variable, is_float, producer, read_spec
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable, is_float, producer, read_spec
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Array, Constants
-from qcompiler.lowering.factors import emit_requantize, fixed_point
+from qcompiler.lowering.factors import fixed_point, requantized
 from qcompiler.lowering.integer_graph import IntegerBuilder, Shape
 from qcompiler.shapes import infer
 from qcompiler.shapes.dims import Dim
@@ -42,7 +42,7 @@ class Rule:
 
     lower: Callable[[Lowering, Node, int, Target], Coded]
     bounds: Callable[[Lowering, Node], Bounds]
-    grid: Callable[[Lowering, Node], Grid] | None = None
+    grid: Callable[[Lowering, Node], CodeGrid] | None = None
 
 
 IntegerRule = Callable[["Lowering", Node], None]
@@ -95,7 +95,7 @@ class Lowering:
         self.integers: dict[int, Tensor] = {}
         self.shared: dict[str, list[Coded]] = {}
         self._rules, self._integer_rules, self._look_up, self._border = rules, integer_rules, look_up, border
-        self._memo: dict[tuple[int, Grid, int, int], Coded] = {}
+        self._memo: dict[tuple[int, CodeGrid, int, int], Coded] = {}
         self._stored: dict[int, Coded | None] = {}
         self._bounds: dict[int, Bounds] = {}
         self._problems: dict[str, str] = {}
@@ -140,7 +140,7 @@ class Lowering:
         spec = read_spec(node)
         if spec is None:
             raise UnsupportedError("its scale or zero point is computed while the model runs")
-        return self.value(node.inputs[0], Target.whole(Grid.from_spec(spec), node.outputs[0].name))
+        return self.value(node.inputs[0], Target.whole(CodeGrid.from_spec(spec), node.outputs[0].name))
 
     def _guarded_output(self, tensor: Tensor) -> Tensor | None:
         try:
@@ -200,7 +200,7 @@ class Lowering:
         if node is None:
             return self._quantized_input(tensor, target)
         if node.op == "DequantizeLinear":
-            return emit_requantize(self.out, self.codes_behind(node), target, 1.0, tensor.shape)
+            return requantized(self.out, self.codes_behind(node), target, 1.0, tensor.shape)
         scaled = self._border.enter(self, tensor, target)
         if scaled is not None:
             return scaled
@@ -221,7 +221,7 @@ class Lowering:
         return Coded(self.out.constant(target.name, codes), target.grid, lo, hi)
 
     def _rule(self, node: Node) -> Rule:
-        rule = self._rules.get(node.op) if node.domain in (None, "", "ai.onnx") else None
+        rule = self._rules.get(node.op) if node.domain in STANDARD_DOMAINS else None
         if rule is None:
             self._record(f"'{node.name}' ({node.op})", "this operator has no integer form")
             raise _Follows(node.name)
@@ -234,7 +234,7 @@ class Lowering:
         grid = target.grid
         if (target.lo, target.hi) != (grid.qmin, grid.qmax):
             plain = self.value(tensor, Target.whole(grid, f"{tensor.name}_codes"))
-            return emit_requantize(self.out, plain, target, 1.0, tensor.shape)
+            return requantized(self.out, plain, target, 1.0, tensor.shape)
         attrs = {"scale": grid.scale, "zp": grid.zero_point, "dtype": grid.dtype}
         codes = self.out.op("Quantize", target.name, [source], attrs, grid.dtype, tensor.shape)
         return Coded(codes, grid, grid.qmin, grid.qmax)
@@ -261,9 +261,9 @@ class Lowering:
         known = self._look_up(self, node)
         if known is not None:
             return known
-        grid = Grid.from_spec(spec)
+        grid = CodeGrid.from_spec(spec)
         shift = grid.zero_point - int(spec.zero_point.reshape(()))
-        target = Target.whole(Grid(1.0, shift, grid.dtype), f"{node.inputs[0].name}_codes")
+        target = Target.whole(CodeGrid(1.0, shift, grid.dtype), f"{node.inputs[0].name}_codes")
         plain = self.integer_codes(node.inputs[0], target)
         return Coded(plain.tensor, grid, plain.lo, plain.hi)
 
@@ -281,23 +281,23 @@ class Lowering:
             return self.codes_behind(node)
         return self.value(tensor, Target.whole(self.natural_grid(tensor), f"{tensor.name}_codes"))
 
-    def natural_grid(self, tensor: Tensor) -> Grid:
+    def natural_grid(self, tensor: Tensor) -> CodeGrid:
         """The grid a float tensor has, or gets where no QuantizeLinear node follows it."""
         node = producer(tensor)
         if node is None or self.constants.is_constant(tensor):
-            return self._constant_grid(node) or Grid.covering(*self.bounds(tensor))
+            return self._constant_grid(node) or CodeGrid.covering(*self.bounds(tensor))
         if node.op == "DequantizeLinear":
             return self.codes_behind(node).grid
         rule = self._rule(node)
-        return rule.grid(self, node) if rule.grid is not None else Grid.covering(*self.bounds(tensor))
+        return rule.grid(self, node) if rule.grid is not None else CodeGrid.covering(*self.bounds(tensor))
 
     @staticmethod
-    def _constant_grid(node: Node | None) -> Grid | None:
+    def _constant_grid(node: Node | None) -> CodeGrid | None:
         """The grid of a constant that is stored as activation codes."""
         spec = read_spec(node) if node is not None and node.op == "DequantizeLinear" else None
         if spec is None or spec.scale.size > 1 or spec.dtype.itemsize > 2 or spec.dtype.kind not in "iu":
             return None
-        return Grid.from_spec(spec)
+        return CodeGrid.from_spec(spec)
 
     def bounds(self, tensor: Tensor) -> Bounds:
         """Smallest and largest real value of a float tensor."""

@@ -26,7 +26,7 @@ NORM_LIMIT = 2**15
 """The most elements that one normalization may span."""
 
 _SATURATING_BITS = 24
-"""Bits of a factor from which on its largest value saturates every code type."""
+"""Smallest factor width (bits) at which its largest value saturates every code type."""
 
 
 def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def fixed_points(factors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArr
     return np.array([m for m, _ in pairs], np.int64), np.array([n for _, n in pairs], np.int64)
 
 
-def emit_requantize(out: IntegerBuilder, source: Coded, target: Target, factor: float, shape: Shape) -> Coded:
+def requantized(out: IntegerBuilder, source: Coded, target: Target, factor: float, shape: Shape) -> Coded:
     """``factor * source`` on the target's grid; ``source`` itself where nothing changes."""
     grid = target.grid
     if factor == 1.0 and source.grid == grid and target.lo <= source.lo and source.hi <= target.hi:

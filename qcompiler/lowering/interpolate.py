@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Constant, Graph
-from qcompiler.runtime.instructions.piecewise import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS, Piecewise
+from qcompiler.runtime.instructions.piecewise_linear import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS, Piecewise
 
 _CODES = 65536
 _LARGEST = 32767

@@ -17,10 +17,11 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from qcompiler.errors import ExportError, OptionError
+from qcompiler.errors import ExportError, OptionError, one_line
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
 from qcompiler.graph.runner import ORT_ERRORS, light_model
 from qcompiler.onnx_io import opset, packed_constants, schema
+from qcompiler.onnx_io.gelu_parts import without_gelu
 from qcompiler.onnx_io.model_file import check, detach
 from qcompiler.shapes import infer
 from qcompiler.version import __version__
@@ -33,13 +34,17 @@ _INLINE = 1024
 Feed = Mapping[str, NDArray[Any]]
 
 
-def to_model(graph: Graph) -> onnx.ModelProto:
-    """``graph`` as a checked model of the lowest opset that can express it, few-valued constants packed; ``graph`` is not changed.
+def to_model(graph: Graph, *, pack: bool = True) -> onnx.ModelProto:
+    """``graph`` as a checked model of the lowest opset that can express it; ``graph`` is not changed.
+
+    Args:
+        graph: what to write.
+        pack: store few-valued constants in fewer bits, which may ask for a newer opset.
 
     Raises:
         ExportError: onnx's checker refuses it.
     """
-    graph = packed_constants.packed(graph)
+    graph = without_gelu(packed_constants.packed(graph) if pack else graph)
     lowest = min(schema.needed_opset(graph), graph.opset)
     for version in sorted({lowest, graph.opset}):
         model, weights = _at_opset(graph, version)
@@ -48,7 +53,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     model, weights = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
     refusal = _refusal(model, full=False)
     if refusal is not None:
-        raise ExportError(f"the compiled graph is not a valid model: {_one_line(refusal)}")
+        raise ExportError(f"the compiled graph is not a valid model: {one_line(refusal)}")
     return _filled(model, weights)
 
 
@@ -75,10 +80,6 @@ def _filled(light: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx
             tensor.ClearField("data_location")
             tensor.raw_data = weights[tensor.name].tobytes()
     return light
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
@@ -109,7 +110,7 @@ def _domains(graph: Graph, version: int) -> list[onnx.OperatorSetIdProto]:
 
 
 def save(
-    model: Graph | onnx.ModelProto, path: str | os.PathLike[str], *, reference_feed: Feed | None = None, force: bool = False
+    model: Graph | onnx.ModelProto, path: str | os.PathLike[str], *, reference_feed: Feed | None = None, force: bool = False, pack: bool = True
 ) -> None:
     """Write a model, after onnxruntime has loaded it and, given a feed, run it. Either the whole file appears or nothing changes.
 
@@ -118,6 +119,7 @@ def save(
         path: target; weights above 1.8 GB in total go to ``<path>.data`` beside it.
         reference_feed: inputs to run the model on before it is written.
         force: replace an existing file.
+        pack: see `to_model`.
 
     Raises:
         OptionError: the target is a folder, exists without ``force``, or its folder does not exist.
@@ -129,7 +131,7 @@ def save(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             draft = Path(folder) / target.name
-            _write(model if isinstance(model, onnx.ModelProto) else to_model(model), draft)  # gone before onnxruntime loads its own
+            _write(model if isinstance(model, onnx.ModelProto) else to_model(model, pack=pack), draft)  # gone before onnxruntime loads its own
             _execute(draft, reference_feed, shapes_of)
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the model that names them
                 file.replace(target.parent / file.name)
@@ -208,7 +210,7 @@ def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ..
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, dict(feed)), strict=True))
     except ORT_ERRORS as error:
-        raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {_one_line(error)}") from error
+        raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {one_line(error)}") from error
     for name, result in results.items():
         if isinstance(result, np.ndarray) and result.dtype.kind == "f" and not np.isfinite(result).all():
             raise ExportError(f"output '{name}' of the compiled model is not finite on the given feed, so it was not written")

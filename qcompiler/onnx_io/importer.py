@@ -19,7 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, one_line
 from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
 from qcompiler.graph.runner import ORT_ERRORS
 from qcompiler.onnx_io import half, opset, schema
@@ -84,10 +84,6 @@ def _refuse_types(graph: onnx.GraphProto) -> None:
             raise ModelError(f"tensor '{value.name}' has the type {kind}, which is not supported; only tensors and sequences are")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     """Functions inlined, checked, of opset 13 or later, types of all tensors inferred."""
     version = _default_opset(light)
@@ -107,7 +103,7 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
         check(light)
     except onnx.checker.ValidationError as error:
         if not _runs(light):
-            raise ModelError(f"not a valid ONNX model: {_one_line(error)}") from error
+            raise ModelError(f"not a valid ONNX model: {one_line(error)}") from error
     if version < opset.OLDEST:
         light = _converted(light, version)
     try:
@@ -137,7 +133,7 @@ def _converted(light: onnx.ModelProto, version: int) -> onnx.ModelProto:
         result = onnx.version_converter.convert_version(typed, opset.OLDEST)
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"opset {version} cannot be converted to {opset.OLDEST} ({_one_line(error)}); export the model again with opset 13 or later"
+            f"opset {version} cannot be converted to {opset.OLDEST} ({one_line(error)}); export the model again with opset 13 or later"
         ) from error
     if version < _RESIZE_WITH_MODES:
         _restore_resizing(light.graph, result.graph)
@@ -198,7 +194,7 @@ def _to_graph(light: onnx.ModelProto, detached: Detached) -> Graph:
     try:
         graph = gs.import_onnx(light)
     except OnnxGraphSurgeonException as error:
-        raise ModelError(f"cannot be imported: {_one_line(error)}") from error
+        raise ModelError(f"cannot be imported: {one_line(error)}") from error
     plain = {tensor.name for tensor in light.graph.initializer if is_plain(tensor)}
     for tensor in graph.tensors().values():
         _attach(tensor, detached.weights, plain)

@@ -44,7 +44,7 @@ BLOCK_SIZES = (4, 8, 16)
 WORDS_FROM = 1 << 14
 """Elements from which codes in words are worth their nodes."""
 MOST_SHARE = 0.75
-"""Share of its size that a constant with several tables may keep."""
+"""Use several tables only if they shrink the constant to at most this fraction of its size."""
 LEAST_SAVED = 0.05
 """Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
 PAIR_OPSET, NIBBLE_OPSET = 25, 21
@@ -70,7 +70,7 @@ class StoredConstant(Constant):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
+class PackedConstant:
     """An array as codes.
 
     Attributes:
@@ -106,7 +106,7 @@ class Coded:
 
 
 @dataclass(frozen=True, eq=False)
-class BlockCoded(Coded):
+class PackedBlocks(PackedConstant):
     """A weight as codes in the tables of its blocks: ``codes`` [K, C] or [C, K], ``values`` [T, L].
 
     Attributes:
@@ -129,7 +129,7 @@ class BlockCoded(Coded):
         return super().nbytes + self.kinds.size // 2
 
 
-def coded(array: Array) -> Coded | None:
+def coded(array: Array) -> PackedConstant | None:
     """The codes of an integer array; None where they would not be a quarter smaller."""
     found = _coded(array)
     if array.dtype != np.int8 or (found is not None and found.bits <= 4):
@@ -138,7 +138,7 @@ def coded(array: Array) -> Coded | None:
     return in_blocks if in_blocks is not None and (found is None or in_blocks.nbytes < found.nbytes) else found
 
 
-def _coded_blocks(array: Array) -> BlockCoded | None:
+def _coded_blocks(array: Array) -> PackedBlocks | None:
     """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of a recurrent weight."""
     for along, taps_first in ((0, False), (1, False)) if array.ndim == 2 else ((1, True), (1, False)) if array.ndim > 2 else ():
         matrix = (np.moveaxis(array, 1, -1) if taps_first else array).reshape((len(array), -1) if taps_first else (-1, array.shape[-1]))
@@ -146,22 +146,22 @@ def _coded_blocks(array: Array) -> BlockCoded | None:
         if found is None:
             continue
         codes, kinds = (part if along == 0 else np.ascontiguousarray(part.T) for part in (found.codes, found.kinds))
-        result = BlockCoded(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape, taps_first=taps_first)
+        result = PackedBlocks(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape, taps_first=taps_first)
         return result if result.nbytes < MOST_SHARE * array.nbytes else None
     return None
 
 
-def _coded(array: Array) -> Coded | None:
+def _coded(array: Array) -> PackedConstant | None:
     """The codes of an array whose values are few, in all of it or in each row or column."""
     values = few_values(array, MOST_VALUES)
     if values is not None:
-        result = Coded(np.searchsorted(values, array).astype(np.uint8), values)
+        result = PackedConstant(np.searchsorted(values, array).astype(np.uint8), values)
         return result if result.bits < 8 else None
     for axis in (1, 0) if array.ndim == 2 else ():
         by_row = coded_rows(array if axis == 1 else array.T, MOST_IN_ROW)
         if by_row is not None:
             codes, values = (part if axis == 1 else np.ascontiguousarray(part.T) for part in by_row)
-            result = Coded(codes.view(np.uint8), values, axis)
+            result = PackedConstant(codes.view(np.uint8), values, axis)
             return result if result.nbytes < MOST_SHARE * array.nbytes else None
     return None
 
@@ -210,7 +210,7 @@ class _Packer:
         self._taken = names_in(graph)
         self._shared: dict[str, Constant] = {}
 
-    def replace(self, chosen: dict[str, Coded]) -> None:
+    def replace(self, chosen: dict[str, PackedConstant]) -> None:
         """Every reader of a constant in ``chosen`` reads the value that its codes give back."""
         values: dict[str, Tensor] = {}
         for node in list(self._graph.nodes):
@@ -221,20 +221,20 @@ class _Packer:
                     node.inputs[index] = values[tensor.name]
         self._graph.toposort()
 
-    def _unpacked(self, name: str, code: Coded) -> Tensor:
+    def _unpacked(self, name: str, code: PackedConstant) -> Tensor:
         """The tensor that holds the values again."""
         if code.fits_type and (code.bits == 4 or self._pairs):
             signed = code.values.dtype == np.int8
             kind = {(2, True): _INT2, (2, False): _UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
             return self._cast(name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype)
-        if isinstance(code, BlockCoded):
+        if isinstance(code, PackedBlocks):
             return self._in_blocks(name, code)
         values = self._constant(f"{name}_levels", code.values)
         index = self._index(name, code)
         op, axis = ("Gather", 0) if code.axis is None else ("GatherElements", code.axis)
         return self._node(op, name, [values, index], code.values.dtype, code.codes.shape, axis=axis)
 
-    def _in_blocks(self, name: str, code: BlockCoded) -> Tensor:
+    def _in_blocks(self, name: str, code: PackedBlocks) -> Tensor:
         """The values of codes whose blocks have tables in common."""
         products, whole = code.codes.shape[code.along], list(code.codes.shape)
         numbers = self._cast(name, self._stored(f"{name}_blocks", code.kinds, TensorProto.UINT4), np.dtype(np.int32))
@@ -252,14 +252,14 @@ class _Packer:
             return moved
         return self._node("Transpose", name, [moved], np.int8, code.shape, perm=[0, len(last) - 1, *range(1, len(last) - 1)])
 
-    def _index(self, name: str, code: Coded) -> Tensor:
+    def _index(self, name: str, code: PackedConstant) -> Tensor:
         """The codes as int32."""
         if code.bits in (3, 5, 6) or (code.bits == 2 and not self._pairs and code.codes.size >= WORDS_FROM):
             return self._from_words(name, code)
         kind = _UINT2 if code.bits == 2 and self._pairs else TensorProto.UINT4
         return self._cast(name, self._stored(name, code.codes, kind), np.dtype(np.int32))
 
-    def _from_words(self, name: str, code: Coded) -> Tensor:
+    def _from_words(self, name: str, code: PackedConstant) -> Tensor:
         words, shifts = _words(code.codes.reshape(-1), code.bits)
         mask = self._common(f"mask_{code.bits}_bits", np.array(2**code.bits - 1, np.uint64))
         places = self._common(f"places_{code.bits}_bits", shifts)
@@ -369,18 +369,18 @@ def _value(node: Node) -> Array | None:
 
 
 def stored_bytes(distinct: int, rows: int, products: int, block: int | None = None) -> int:
-    """Bytes of the codes of a weight; scales, of which every grid has as many, are not counted.
+    """Predicted file size of a quantized weight: bytes of its codes; scales, of which every grid has as many, are not counted.
 
     Args:
         distinct: number of levels of its grid.
         rows: output channels.
-        products: of a row.
-        block: products that have a table in common; the tables and their numbers count, then.
+        products: reduction length K.
+        block: weights along K that share a codebook; the codebooks and their indices count, then.
     """
     elements = rows * products
     if elements < SMALLEST:
         return elements
-    bits = Coded(np.broadcast_to(np.uint8(0), elements), np.zeros(distinct, np.int8)).bits
+    bits = PackedConstant(np.broadcast_to(np.uint8(0), elements), np.zeros(distinct, np.int8)).bits
     codes = -(-elements * bits // 8) if bits in (2, 4, 8) else 8 * -(-elements // (64 // bits))
     if block is None:
         return codes

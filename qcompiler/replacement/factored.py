@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Constant, Graph, Tensor, Variable, names_in, unique_name
 from qcompiler.graph.layers import Layer
+from qcompiler.replacement.chains import linear_output
 from qcompiler.replacement.factor import Cores
-from qcompiler.replacement.regions import linear_output
 from qcompiler.replacement.rewrite import Writer, inherit_name
 
 __all__ = ["write_cores", "write_low_rank"]

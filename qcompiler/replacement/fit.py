@@ -51,10 +51,6 @@ class NormalEquations:
         self.rows = 0
         self.origin: tuple[Array, Array] | None = None
 
-    def share_origin(self, other: NormalEquations) -> None:
-        """Measure from where ``other`` does, before any row is added."""
-        self.origin = other.origin
-
     def add(self, features: Array, targets: Array) -> None:
         """Account for rows [N, K] and [N, O]."""
         if not len(features):

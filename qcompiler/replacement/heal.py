@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import LIMIT_BYTES
 from qcompiler.calibration.network_loss import NetworkLoss
-from qcompiler.calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
+from qcompiler.calibration.patches import as_matrix, draw_rows, from_matrix, products_of_row, sample_inputs
 from qcompiler.graph.ir import Constant, Feed, Graph, Tensor, constant_of, consumers, copy_of, names_in, unique_name
 from qcompiler.graph.layers import Layer, add_to_bias, find_layers, has_bias
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context
 from qcompiler.records import Tuning
+from qcompiler.replacement.chains import linear_output, rows_of
 from qcompiler.replacement.fit import Fit, NormalEquations, best_ridge
-from qcompiler.replacement.observe import draw_rows, held_rows, split_rows
-from qcompiler.replacement.regions import linear_output, rows_of
+from qcompiler.replacement.observe import held_rows, split_rows
 
 Array = NDArray[Any]
 

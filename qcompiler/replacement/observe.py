@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import FEWEST_ROWS, MOST_ROWS
+from qcompiler.calibration.patches import draw_rows
 from qcompiler.errors import DataError
 from qcompiler.feeds.selection import HELD_SHARE, count_feeds, held_out
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
 from qcompiler.linear_algebra import matmul
-from qcompiler.replacement.regions import Region, linear_output, rows_of
+from qcompiler.replacement.chains import Region, linear_output, rows_of
 
-__all__ = ["Batch", "Judgement", "Observed", "Site", "draw_rows", "held_rows", "split_rows"]
+__all__ = ["Batch", "Judgement", "Observed", "Site", "held_rows", "split_rows"]
 
 Array = NDArray[Any]
 
@@ -174,6 +175,3 @@ def held_rows(held: frozenset[int], number: int, rows: int) -> NDArray[np.bool_]
     return np.full(rows, number in held) if held else np.arange(rows) % HELD_SHARE == 0
 
 
-def draw_rows(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``count`` different indices below ``total``, ascending; all of them where there are no more."""
-    return np.arange(total) if total <= count else np.sort(rng.choice(total, count, replace=False))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, names_in, producer, unique_name
 from qcompiler.graph.layers import Layer
+from qcompiler.replacement.chains import Link, Region, bias_of, linear_output, matrix_of
 from qcompiler.replacement.features import FeatureMap
-from qcompiler.replacement.regions import Link, Region, bias_of, linear_output, matrix_of
 
 __all__ = ["Writer", "inherit_name", "neurons_of", "write_bundle"]
 

@@ -8,17 +8,17 @@ from typing import Literal
 
 from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.selection import held_feeds, spread_feeds
-from qcompiler.feeds.sources import synthetic_source
+from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Feed, Graph, copy_of
 from qcompiler.graph.layers import Layer
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context, Pass
 from qcompiler.records import Replaced
 from qcompiler.replacement.block_time import block_milliseconds, block_of
+from qcompiler.replacement.chains import linear_output
 from qcompiler.replacement.cost import Cost
 from qcompiler.replacement.heal import heal
 from qcompiler.replacement.observe import Observed
-from qcompiler.replacement.regions import linear_output
 
 HELD_FEEDS = 16
 """Feeds held out on which the network's outputs are compared."""
@@ -80,7 +80,7 @@ class Trials:
     @staticmethod
     def of(graph: Graph, error: float, latency: Latency, ctx: Context, quantize: Sequence[Pass]) -> Trials:
         """Trials that begin with a graph, which stays as it is until `finish`."""
-        data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+        data = feeds_of(graph, ctx)
         reference = ctx.reference if ctx.reference is not None else copy_of(graph)
         return Trials(copy_of(graph), reference, data, error, latency, ctx, quantize)
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
 from qcompiler.graph.layers import layer_macs
+from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.runner import Runner
-from qcompiler.graph.verify import LAYERS
 from qcompiler.records import LayerError
 from qcompiler.report.decibels import SAME_DB, decibels
 
 __all__ = ["SAME_DB", "Sqnr", "decibels", "layer_errors", "macs", "output_sqnr", "peak_memory_bytes", "shared_tensors", "weight_bytes"]
 
 Values = Mapping[str, NDArray[Any]]
-COMPARED = frozenset({*LAYERS, "LSTM", "GRU", "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
+COMPARED = frozenset({*LAYERS, *RECURRENT, "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
 """Operators whose outputs `layer_errors` compares."""
 _TRACE_BYTES = 256 << 20
 """How much of one feed's activations `layer_errors` holds at a time."""

@@ -14,8 +14,6 @@ import numpy as np
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of
 from qcompiler.rewriting.match import Array, new_constant
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
 
 def channels_of(node: Node) -> int | None:
     """Number of output channels of a layer; None when its weights are not constant (or a MatMul's are not two-dimensional)."""

@@ -12,9 +12,6 @@ from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, 
 
 Array = NDArray[Any]
 
-MOVEMENT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand", "Tile", "Gather", "Identity")
-"""Operators whose first input's elements come out unchanged, in another place."""
-
 
 def standard(graph: Graph, *ops: str) -> Iterator[Node]:
     """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile, replaced nodes are left out."""

@@ -24,7 +24,8 @@ _LIMIT = 1024
 """Largest number of elements that are followed."""
 _FLOAT_LIMIT = 16
 """The same for float tensors: scales of a Resize, or one number. Longer ones are weights."""
-_DYADIC_BITS = 2**12
+_LARGEST_NUMERATOR = 2**12
+"""Float constants with larger numerators are not followed: products of two, and sums of up to 2^12 of those, must be exact in float32 (24 bits)."""
 
 
 Answer = list["Value | None"] | None
@@ -94,7 +95,7 @@ def _is_dyadic(item: Any) -> bool:
     number = sympy.sympify(item)
     if not number.is_Rational:
         return True
-    return int(number.q) & (int(number.q) - 1) == 0 and abs(int(number.p)) < _DYADIC_BITS
+    return int(number.q) & (int(number.q) - 1) == 0 and abs(int(number.p)) < _LARGEST_NUMERATOR
 
 
 def _exact(kind: str, a: Any, b: Any) -> bool:

@@ -22,7 +22,7 @@ HALVES = 256
 """No level's magnitude is above half of this."""
 
 LEVELS = 256
-"""More levels than this no grid has."""
+"""Upper bound on the number of levels of a grid."""
 
 
 def jit(function: _F) -> _F:

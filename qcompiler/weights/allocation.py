@@ -1,6 +1,6 @@
 """Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto front.
 
-A `Menu` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers
+A `OptionTable` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers
 add up as long as they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two
 layers lose together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options, sizes and times
 are is the caller's business.
@@ -8,10 +8,7 @@ are is the caller's business.
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +17,9 @@ import scipy  # loads its parts at their first use
 from numpy.typing import NDArray
 
 from qcompiler.errors import OptionError
+from qcompiler.quiet import quiet
 
-__all__ = ["UNLIMITED", "Front", "Menu", "allocate", "exchange", "pareto_front", "perturbed", "smallest"]
+__all__ = ["UNLIMITED", "Front", "OptionTable", "allocate", "exchange", "pareto_front", "perturbed", "smallest"]
 
 FRONT_POINTS = 4096
 """Points of a front that are carried from layer to layer; of more than these, that many evenly spread ones."""
@@ -41,7 +39,7 @@ Choice = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Menu:
+class OptionTable:
     """What L layers may choose among, O options each.
 
     Attributes:
@@ -116,7 +114,7 @@ class Front:
         return int(enough[0]) if len(enough) else None
 
 
-def pareto_front(menu: Menu, limit: int = FRONT_POINTS) -> Front:
+def pareto_front(menu: OptionTable, limit: int = FRONT_POINTS) -> Front:
     """The front of all choices, layer by layer by dynamic programming; ``pairs`` are left out of it.
 
     Exact while no more than ``limit`` points are needed; beyond that every point is still a real choice, but better ones may lie between.
@@ -150,7 +148,7 @@ def _traced_back(parents: list[NDArray[np.int64]], options: int) -> NDArray[np.i
     return choices
 
 
-def allocate(menu: Menu, budget: int, time_budget: int = UNLIMITED) -> Choice:
+def allocate(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> Choice:
     """The choice of least cost whose size is at most ``budget`` and whose time at most ``time_budget``, by an integer program; ``pairs`` count.
 
     Raises:
@@ -163,37 +161,37 @@ def allocate(menu: Menu, budget: int, time_budget: int = UNLIMITED) -> Choice:
     if menu.time is None or time_budget == UNLIMITED:
         known = pareto_front(replace(menu, pairs=None), limit=512)
         return _solve(menu, [(menu.size, budget)], float(known.cost[known.within(budget)]) if menu.pairs is None else np.inf)
-    fastest = allocate(Menu(np.where(np.isfinite(menu.cost), menu.time, np.inf).astype(np.float64), menu.size), budget)
+    fastest = allocate(OptionTable(np.where(np.isfinite(menu.cost), menu.time, np.inf).astype(np.float64), menu.size), budget)
     if menu.time_of(fastest) > time_budget:
         raise OptionError(f"the fastest choice of that size takes {menu.time_of(fastest):,} ns, the budget is {time_budget:,} ns: raise it")
     limits = [(menu.size, budget), (menu.time, time_budget)]
     return _solve(menu, limits, np.inf) if menu.pairs is not None else _solve_closer(menu, limits, fastest)
 
 
-def smallest(menu: Menu, cost: float, time_budget: int = UNLIMITED) -> Choice | None:
+def smallest(menu: OptionTable, cost: float, time_budget: int = UNLIMITED) -> Choice | None:
     """The smallest choice of at most that cost and time, by an integer program; None where there is none. ``pairs`` are left out."""
     allowed = np.where(np.isfinite(menu.cost), menu.size, np.inf).astype(np.float64)
-    bounded = Menu(allowed, menu.size, time=menu.time)
+    bounded = OptionTable(allowed, menu.size, time=menu.time)
     limits: list[tuple[Array, float]] = [(np.where(np.isfinite(menu.cost), menu.cost, 0.0) / max(cost, 1e-300), 1.0)]
     if menu.time is not None and time_budget != UNLIMITED:
         limits.append((menu.time, time_budget))
-    start = allocate(Menu(menu.cost, menu.size, time=menu.time), UNLIMITED, time_budget)
+    start = allocate(OptionTable(menu.cost, menu.size, time=menu.time), UNLIMITED, time_budget)
     return _solve_closer(bounded, limits, start) if menu.cost_of(start) <= cost else None
 
 
-def _check_size(menu: Menu, budget: int) -> None:
+def _check_size(menu: OptionTable, budget: int) -> None:
     least = menu.size_of(_least(menu, np.where(np.isfinite(menu.cost), menu.size, np.inf)))
     if least > budget:
         raise OptionError(f"the smallest choice of the menu takes {least:,} bytes, the budget is {budget:,}: raise it or offer fewer bits")
 
 
-def _least(menu: Menu, what: Array) -> Choice:
+def _least(menu: OptionTable, what: Array) -> Choice:
     """Every layer by itself: the least of ``what``, of equals the smallest."""
     order = np.lexsort((menu.size, what), axis=1)
     return np.asarray(order[:, 0], np.int64)
 
 
-def _solve_closer(menu: Menu, limits: Sequence[tuple[Array, float]], start: Choice) -> Choice:
+def _solve_closer(menu: OptionTable, limits: Sequence[tuple[Array, float]], start: Choice) -> Choice:
     """The integer program, scaled to the cost of a choice that is within the limits, until no much better one is found.
 
     A solver's tolerances are absolute: they must be small beside the cost that is sought, of which there is no good bound in advance.
@@ -207,7 +205,7 @@ def _solve_closer(menu: Menu, limits: Sequence[tuple[Array, float]], start: Choi
             return best
 
 
-def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> Choice:
+def _solve(menu: OptionTable, limits: Sequence[tuple[Array, float]], bound: float) -> Choice:
     """The integer program: sums of the limits' [L, O] at most what they say; a single option that costs more than ``bound`` is ruled out."""
     layers, options = menu.cost.shape
     usable = np.isfinite(menu.cost) & (menu.cost <= bound * (1 + 1e-9))
@@ -225,34 +223,14 @@ def _solve(menu: Menu, limits: Sequence[tuple[Array, float]], bound: float) -> C
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
     # without presolve HiGHS seldom has to mend a solution, of which some versions print a line: not where JSON may be printed
     how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
-    with _silent():
+    with quiet():
         found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """What native code prints to the process's standard output is dropped."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # there is none
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        if os.name == "posix":
-            ctypes.CDLL(None).fflush(None)  # or it would be printed later
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
+def _joint_choices(menu: OptionTable) -> tuple[Any, NDArray[np.float64]]:
     """A variable for each two options of each two layers that interact, tied to theirs: (rows of constraints, their costs)."""
     layers, options = menu.cost.shape
     pairs = menu.pairs
@@ -267,7 +245,7 @@ def _joint_choices(menu: Menu) -> tuple[Any, NDArray[np.float64]]:
     return scipy.sparse.hstack([single, scipy.sparse.kron(scipy.sparse.eye_array(len(found)), sums)]), cost
 
 
-def exchange(menu: Menu, choice: Choice, budget: int, time_budget: int = UNLIMITED, most: int = 1000) -> Choice:
+def exchange(menu: OptionTable, choice: Choice, budget: int, time_budget: int = UNLIMITED, most: int = 1000) -> Choice:
     """A choice that no change of one or two layers within the budgets makes better; ``pairs`` count. Never worse than ``choice``.
 
     Args:
@@ -292,7 +270,7 @@ def exchange(menu: Menu, choice: Choice, budget: int, time_budget: int = UNLIMIT
     return choice
 
 
-def _changes(menu: Menu, choice: Choice) -> NDArray[np.float64]:
+def _changes(menu: OptionTable, choice: Choice) -> NDArray[np.float64]:
     """What two layers' options instead of the chosen ones add to the cost: [L*O, L*O]; one layer alone is on the diagonal."""
     layers, options = menu.cost.shape
     index = np.arange(layers)
@@ -319,7 +297,7 @@ def _growth(amounts: NDArray[np.int64], choice: Choice) -> NDArray[np.int64]:
     return np.asarray(grown)
 
 
-def perturbed(menu: Menu, rng: np.random.Generator, spread: float) -> Menu:
+def perturbed(menu: OptionTable, rng: np.random.Generator, spread: float) -> OptionTable:
     """The menu as it might have been measured on other feeds: every cost times ``exp(spread * z)``, z normal, and ``pairs`` in keeping with it."""
     factor = np.exp(spread / 2 * rng.standard_normal(menu.cost.shape))
     pairs = None if menu.pairs is None else menu.pairs * factor[:, :, None, None] * factor

@@ -22,8 +22,7 @@ from qcompiler.graph.ir import Constant, Graph, Node, Variable
 from qcompiler.graph.layers import Layer
 
 if TYPE_CHECKING:
-    from qcompiler.runtime.binding.bind import bind
-from qcompiler.runtime import Session
+    from qcompiler.runtime import Session
 
 __all__ = ["CODE_BITS", "LayerShape", "code_bits", "layer_shape", "nanoseconds"]
 
@@ -100,6 +99,7 @@ def _product_time(session: Session, x: NDArray[Any]) -> float:
 
 
 def _keeps_codes(session: Session) -> bool:
+    from qcompiler.runtime.binding.bind import bind
     from qcompiler.runtime.binding.packed_weights import pack_program
     from qcompiler.runtime.instructions.instruction import Form
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.gram import Moments, layer_inputs
 from qcompiler.calibration.patches import as_matrix
-from qcompiler.feeds.sources import synthetic_source
+from qcompiler.feeds.sources import feeds_of
 from qcompiler.graph.ir import Graph, Node
-from qcompiler.graph.layers import RECURRENT, Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
+from qcompiler.graph.layers import Layer, find_layers, has_bias, underlying_constant, weight_axis, weight_slots
+from qcompiler.graph.operators import RECURRENT
 from qcompiler.grids import Grid, GridFamily, fit_scale
 from qcompiler.pass_base import Context
 from qcompiler.solvers.problem import LayerProblem, relative_loss, spread_scale
@@ -57,7 +58,7 @@ def observed_layers(graph: Graph, ctx: Context, *, weighted: bool) -> Iterator[O
         yield from layers.values()
         return
     source = ctx.reference if ctx.reference is not None else graph
-    data = ctx.data if ctx.data is not None else synthetic_source(graph, ctx)
+    data = feeds_of(graph, ctx)
     for inputs in layer_inputs(source, [layer for layer in find_layers(source) if layer.node.name in layers], data, seed=ctx.seed):
         found = layers[inputs.layer.node.name]
         yield Observed(found.layer, found.weight, inputs.fit, inputs.held)

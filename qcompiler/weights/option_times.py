@@ -18,7 +18,7 @@ from qcompiler.graph.ir import Feed, Graph, spec_of
 from qcompiler.graph.layers import Layer, find_layers
 from qcompiler.graph.runner import Runner
 from qcompiler.records import LayerTime
-from qcompiler.weights.allocation import Menu, allocate
+from qcompiler.weights.allocation import OptionTable, allocate
 from qcompiler.weights.layer_time import CODE_BITS, code_bits, layer_shape, nanoseconds
 
 KEPT_BITS = tuple(map(str, (*CODE_BITS, 8)))
@@ -88,7 +88,7 @@ class OptionTimes:
         """True where the grid matters to some layer."""
         return any(len(set(layer.nanoseconds.values())) > 1 for layer in self.layers)
 
-    def budget(self, share: float, menu: Menu, size: int) -> int:
+    def budget(self, share: float, menu: OptionTable, size: int) -> int:
         """Nanoseconds of a share.
 
         Raises:
@@ -96,7 +96,7 @@ class OptionTimes:
         """
         limit = int(share * self.full)
         cost: NDArray[Any] = np.where(np.isfinite(menu.cost), self.table, np.inf).astype(np.float64)
-        least = Menu(cost, menu.size, time=self.table)
+        least = OptionTable(cost, menu.size, time=self.table)
         fastest = least.time_of(allocate(least, size))
         if fastest > limit:
             smallest = math.ceil(1000 * fastest / max(self.full, 1)) / 10

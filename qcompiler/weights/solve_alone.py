@@ -1,7 +1,6 @@
 """A layer as a problem by itself, and its solution.
 
-What held-out vectors decide about a layer (a `Choice`) is decided on what solvers find in a hurry. Then the layer is solved with care on all vectors,
-those held out among them.
+A `Choice` is made on held-out vectors with fast solver settings; the layer is then solved at full effort on all vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from qcompiler.graph.layers import Layer, has_bias
 from qcompiler.grids import Grid, GridFamily
 from qcompiler.records import Reconstruction
 from qcompiler.solvers import SOLVERS, Nearest, Solver
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem, Solution, mean_error, relative_loss
 
 Array = NDArray[Any]

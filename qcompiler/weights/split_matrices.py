@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompiler.graph.ir import Graph, Node, constant_of
-from qcompiler.graph.layers import LAYERS
+from qcompiler.graph.operators import LAYERS
 from qcompiler.grids import cluster_centres
 from qcompiler.rewriting.match import Array, made_by, sole_user, standard
 

@@ -43,7 +43,7 @@ class Bound:
         kinds: uint8 of the same shape; Source.BUFFER, CONSTANT or ABSENT for operands, LITERAL for numbers.
         offsets, sizes: bytes, by buffer.
         arena_bytes: size of the arena without scratch memory.
-        scratch_bytes: what the hungriest kernel needs besides.
+        scratch_bytes: largest scratch of any instruction, in bytes.
         peak_lower_bound: largest sum of the sizes of buffers alive at one instruction; no plan can be smaller.
         last_writers: for each instruction the buffers that it is the last to write.
     """
@@ -62,6 +62,10 @@ class Bound:
     output_shapes: Mapping[str, tuple[int, ...]]
 
 
+_ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "requantize"})
+"""Instructions that go over elements one by one and so may find none."""
+
+
 class _Row(NamedTuple):
     """An instruction with its numbers evaluated; operands still are indices."""
 
@@ -74,7 +78,7 @@ def bind(program: Program, **dims: int) -> Bound:
     """Instruction table, arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
 
     Raises:
-        ProgramError: a missing, unknown or non-positive dimension, or an instruction that would leave its buffers.
+        ProgramError: a missing, unknown or negative dimension, or an instruction that would leave its buffers.
     """
     unknown = sorted(set(dims) - set(program.dims))
     if unknown:
@@ -83,8 +87,8 @@ def bind(program: Program, **dims: int) -> Bound:
     if missing:
         raise ProgramError(f"dimension '{missing[0]}' has no value; give it to bind()")
     for name, size in dims.items():
-        if not 1 <= size <= MAX_DIMENSION:
-            raise ProgramError(f"dimension '{name}' = {size} must be between 1 and {MAX_DIMENSION}")
+        if not 0 <= size <= MAX_DIMENSION:
+            raise ProgramError(f"dimension '{name}' = {size} must be between 0 and {MAX_DIMENSION}")
     key = tuple(int(dims[name]) for name in program.dims)
     with program.lock:
         if key not in program.bindings:
@@ -96,7 +100,7 @@ def bind(program: Program, **dims: int) -> Bound:
 
 
 def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
-    """Evaluate, prove and plan ``program`` for the sizes ``dims`` (all of them, positive).
+    """Evaluate, prove and plan ``program`` for the sizes ``dims`` (all of them, none negative).
 
     Raises:
         ProgramError: anything that would be unsafe or meaningless to run; the line names the instruction's node.
@@ -152,6 +156,7 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
     try:
         values = {item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)}
         check_numbers(opcode, values)
+        _check_not_empty(program, index, opcode, values, sizes)
         values = simplified(opcode.name, values)
         accesses = opcode.accesses(values)
         _check_operands(program, index, opcode, values)
@@ -162,6 +167,16 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
     except ProgramError as error:
         raise ProgramError(f"instruction {index} ({program.nodes[index]}): {error}") from None
     return _Row(opcode, values, accesses)
+
+
+def _check_not_empty(program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]) -> None:
+    """Only what goes over elements one by one, as often as there are any, may meet an empty tensor (a cache that holds nothing yet)."""
+    if opcode.name in _ELEMENT_BY_ELEMENT:
+        return
+    for item in opcode.fields:
+        is_buffer = item.kind.is_operand and int(program.kinds[index, opcode.position(item.name)]) == Source.BUFFER
+        if is_buffer and sizes[values[item.name]] == 0:
+            raise ProgramError(f"operand {item.name} holds no element; only a tensor that is copied or joined with others may be empty")
 
 
 def _number(program: Program, index: int, column: int, item: Field, dims: Mapping[str, int]) -> int:

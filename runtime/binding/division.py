@@ -29,10 +29,11 @@ from ..instructions.instruction import (
     Opcode,
     Values,
 )
-from ..instructions.opcodes import BY_NUMBER
+from ..instructions.opcodes import BY_NAME, BY_NUMBER
 from ..instructions.winograd import PLANES, SIDE
 
-_WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab"}
+_WALKS = ("binary", "where", "compare", "logic")
+"""Opcodes that walk strided operands and write a dense result."""
 _BATCHES = ("b0", "b1", "b2", "b3")
 _PARTS_PER_THREAD = 3
 """The most parts for each thread: more than one, so that one who comes late or is interrupted holds up the others little."""
@@ -41,7 +42,7 @@ _NANOSECONDS = {
     "softmax": 0.35, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.1,
     "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02, "table": 0.2, "piecewise": 0.05, "requant": 0.015,
 }
-"""Cost of an element, of a tap for windows, on a fast core with AVX-512, of those that do not cost `_NANOSECONDS_ELSE`."""
+"""Nanoseconds per element (per tap for windows) on one AVX-512 core. Operators not listed cost `_NANOSECONDS_ELSE`."""
 
 _NANOSECONDS_ELSE = 0.03
 _LOOKUP_NANOSECONDS = 0.01
@@ -233,7 +234,7 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     inner = prod(f[f"d{i}"] for i in range(axis + 1, MAX_RANK))
     unit = 512 if axis == MAX_RANK - 1 else 1
     for first, count in _ranges(f[f"d{axis}"], most, unit):
-        operands = {s: f[s] + first * f[f"{s}_s{axis}"] * _bytes(f, s) for s in _WALKED[name]}
+        operands = {s: f[s] + first * f[f"{s}_s{axis}"] * _bytes(f, s) for s in BY_NAME[name].walked}
         yield {f"d{axis}": count, "y": f["y"] + first * inner * _bytes(f, "y"), **operands}
 
 
@@ -322,6 +323,6 @@ DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_requant, "xy"), "cast": (_dense, "xy"),
     "piecewise": (_dense, "xy"), "move": (_move, "xy"),
     "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
-    **{name: (_walk, f"{operands}y") for name, operands in _WALKED.items()},
+    **{name: (_walk, f"{''.join(BY_NAME[name].walked)}y") for name in _WALKS},
 }
 """How to divide an opcode, and the activations it must have for that."""

@@ -13,7 +13,7 @@ from ..instructions.conv_windows import is_banded, reads_lines, segment_count
 from ..instructions.depthwise_layout import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
 from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, SHIFT_BASE, Element, Form, Opcode, Source
 from ..instructions.opcodes import BY_NUMBER
-from ..instructions.piecewise import Piecewise
+from ..instructions.piecewise_linear import Piecewise
 from ..instructions.winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 from ..program.model import Program
 from .bind import Bound
@@ -293,9 +293,9 @@ def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
     Multipliers are doubled as long as they fit: then a small shift means that all sums but small ones saturate every code.
     """
     m, n = m.astype(np.int64), n.astype(np.int64)
-    for _ in range(30):
-        small = (np.abs(m) < 1 << 30) & (n < 62)
-        m, n = np.where(small, 2 * m, m), np.where(small, n + 1, n)
+    bits = np.frexp(np.abs(m).astype(np.float64))[1]
+    doublings = np.clip(np.minimum(31 - bits, 62 - n), 0, 30)
+    m, n = m << doublings, n + doublings
     left = np.where(m == 0, 0, np.clip(SHIFT_BASE - n, 0, 30))
     n = np.maximum(n, SHIFT_BASE)
     odd = np.zeros_like(m)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..instructions.instruction import MAX_RANK
+from ..instructions.opcodes import BY_NAME
 
-_WALKED = {"binary": "ab", "where": "cab", "compare": "ab", "logic": "ab", "move": "xy"}
 _WORTH_COPYING = 16
 """A dense run of this many elements is better innermost than a longer strided one."""
 
@@ -19,8 +19,8 @@ Axis = tuple[int, tuple[int, ...]]
 
 def simplified(opcode: str, values: dict[str, int]) -> dict[str, int]:
     """The same instruction with dimensions of size 1 dropped and neighbours merged; only ``move`` may change their order."""
-    operands = _WALKED.get(opcode)
-    if operands is None:
+    operands = BY_NAME[opcode].walked
+    if not operands:
         return values
     axes = [(values[f"d{i}"], tuple(values[f"{name}_s{i}"] for name in operands)) for i in range(MAX_RANK)]
     if any(size <= 0 for size, _ in axes):

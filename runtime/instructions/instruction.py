@@ -222,6 +222,12 @@ class Opcode:
     rules: Callable[[Values], list[str]] = nothing
     scratch: Callable[[Values], int] = lambda _: 0
 
+    @property
+    def walked(self) -> tuple[str, ...]:
+        """Operands that are walked with a stride for each of the axes d0, d1, …, in the order of their fields; () where there are no such axes."""
+        names = [field.name for field in self.fields]
+        return tuple(name.removesuffix("_s0") for name in names if name.endswith("_s0")) if "d0" in names else ()
+
     def position(self, name: str) -> int:
         """Column of a field in the table."""
         return 1 + [field.name for field in self.fields].index(name)

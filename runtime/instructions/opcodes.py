@@ -2,7 +2,7 @@
 
 An instruction is a row of int64 numbers: the opcode, then its fields in the order given here. A field is an *operand*
 (a buffer of the arena or a constant of the blob), an *element type* of an operand, or a *number* (literal or dimension
-expression). `docs/integer-operators.md` defines the arithmetic; the class docstrings below only say how memory is read.
+expression). `docs/integer-operators.md` defines the arithmetic; the comment above an opcode only says how memory is read.
 
 For every opcode `Opcode.accesses` gives the byte range of every operand that an instruction may touch. The loader
 compares them with the operands' sizes before anything runs: that is the proof that no instruction leaves its buffers.
@@ -82,7 +82,7 @@ from .instruction import (
     Reduction,
     Values,
 )
-from .piecewise import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS
+from .piecewise_linear import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS
 
 __all__ = [
     "BY_NAME", "BY_NUMBER", "MAX_RANK", "OPCODES", "Binary", "Comparison", "Element", "Logic", "Reduction", "check_numbers", "columns",
@@ -293,7 +293,7 @@ _define(
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis,
 )
-# x int16; segments lines of 2^width_bits codes from first on: see piecewise.py.
+# x int16; segments lines of 2^width_bits codes from first on: see piecewise_linear.py.
 _define(
     "piecewise",
     [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"), Field("segments", Kind.NUMBER, 64, 256),

@@ -10,10 +10,12 @@ from ..cpu.jit import jit
 from ..instructions.instruction import BLOCK as BLOCK
 from ..instructions.instruction import BLOCK_BYTES as BLOCK_BYTES
 from ..instructions.instruction import BLOCKS as BLOCKS
-from ..instructions.instruction import MAX_RANK
+from ..instructions.instruction import MAX_RANK, Element
 from ..vector.memory import load_i8, load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 
-_U8, _I8, _I16, _I32, _I64, _BOOL = range(6)
+_U8, _I8, _I16, _I32, _I64, _BOOL = (
+    int(element) for element in (Element.U8, Element.I8, Element.I16, Element.I32, Element.I64, Element.BOOL)
+)
 _OUTER_AXES = MAX_RANK - 1
 
 

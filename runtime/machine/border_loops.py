@@ -21,10 +21,11 @@ from ..cpu.jit import jit
 from ..instructions.instruction import BORDER_COPY_IN, BORDER_COPY_OUT, BORDER_DOUBLE_IN, BORDER_DOUBLE_OUT, BORDER_SINGLE_IN, BORDER_WIDTH, Element
 from ..kernels.common import fetch
 from ..kernels.movement import copy_bytes
+from ..vector.llvm import I32, I64
 from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16
 
 _U8, _I8, _I16 = int(Element.U8), int(Element.I8), int(Element.I16)
-_I32, _I64, _SINGLE, _DOUBLE = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+_SINGLE, _DOUBLE = ir.FloatType(), ir.DoubleType()
 _SINGLE_EXPONENT, _DOUBLE_EXPONENT = 0xFF << 23, 0x7FF << 52
 _BLOCK = 2048
 """Elements whose finiteness is checked before they are converted: they are still in the first-level cache then."""
@@ -39,7 +40,7 @@ def _from_bits(typingctx: Any, bits: Any) -> Any:
     """The float32 of its bits."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.trunc(arguments[0], _I32), _SINGLE)
+        return builder.bitcast(builder.trunc(arguments[0], I32), _SINGLE)
 
     return types.float32(types.int64), codegen
 
@@ -84,7 +85,7 @@ def _code(typingctx: Any, value: Any, scale: Any, zero_point: Any, low: Any, hig
         code = builder.fadd(builder.call(rint, [builder.fdiv(value, scale)]), zero_point)
         code = builder.select(builder.fcmp_ordered(">", code, low), code, low)
         code = builder.select(builder.fcmp_ordered("<", code, high), code, high)
-        return builder.sext(builder.fptosi(code, _I32), _I64)
+        return builder.sext(builder.fptosi(code, I32), I64)
 
     return types.int64(*([types.float32] * 5)), codegen
 
@@ -95,7 +96,7 @@ def _real_storer(wide: bool) -> Callable[[int, int, int, int, Any], None]:
     def store(typingctx: Any, base: Any, index: Any, code: Any, zero_point: Any, scale: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             base, index, code, zero_point, scale = arguments
-            difference = builder.trunc(builder.sub(code, zero_point), _I32)
+            difference = builder.trunc(builder.sub(code, zero_point), I32)
             real = builder.fmul(builder.sitofp(difference, _SINGLE), scale)
             if wide:
                 builder.store(builder.fpext(real, _DOUBLE), _at(builder, _DOUBLE, base, index), align=8)

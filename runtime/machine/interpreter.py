@@ -123,9 +123,9 @@ def step(row: int, scratch: int) -> int:
     opcode = load_i64(row, 0)
     if opcode == _GATHER:
         return gather(row, scratch)
-    if opcode <= _MATMUL or opcode in (_LSTM, _GRU):
+    if opcode in (_CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _LSTM, _GRU):
         _product(opcode, row, scratch)
-    elif opcode <= _CAST:
+    elif opcode in (_BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST):
         _elementwise(opcode, row, scratch)
     else:
         _other(opcode, row, scratch)

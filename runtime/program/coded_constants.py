@@ -50,8 +50,15 @@ class Coding(NamedTuple):
         return (self.tables << self.bits) * size + -(-prod(self.kinds_shape(shape)) // 2) + -(-prod(shape) // _TOGETHER) * self.bits
 
 
-class Coded(NamedTuple):
-    """A constant as ``codes`` uint8 in its shape, and ``tables`` [1 or rows, 2^bits]; or 16 tables, and ``kinds`` [blocks, C] says which is whose."""
+class CodedConstant(NamedTuple):
+    """A constant as codebook entries and codebooks.
+
+    Attributes:
+        codes: uint8 of the constant's shape.
+        tables: codebooks [1 or rows, 2^bits], or [16, 2^bits] with blocks.
+        block: weights along K that share a codebook; 0: no blocks.
+        kinds: uint8 [blocks, C]; kinds[b, c] is the codebook of block b of channel c. None: no blocks.
+    """
 
     codes: NDArray[np.uint8]
     tables: Array
@@ -104,7 +111,7 @@ class Coded(NamedTuple):
         return self.tables.tobytes() + (pairs[:, 0] | pairs[:, 1] << 4).tobytes() + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
 
 
-def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> Coded:
+def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> CodedConstant:
     """The constant whose stored bytes are ``raw``."""
     bits, tables, block = coding
     elements, end, numbers = prod(shape), (tables << bits) * np.dtype(dtype).itemsize, coding.kinds_shape(shape)
@@ -117,22 +124,22 @@ def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dty
     for place in range(_TOGETHER):
         codes[:, place] = (words >> np.uint32(bits * place)) & np.uint32((1 << bits) - 1)
     kinds = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[: prod(numbers)].reshape(numbers) if block else None
-    return Coded(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds)
+    return CodedConstant(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds)
 
 
-def encoded(array: Array) -> Coded | None:
+def encoded(array: Array) -> CodedConstant | None:
     """An array in codes; None where it has too many values, or would not be a quarter smaller."""
     if array.size < SMALLEST or array.dtype.name not in CODED_TYPES:
         return None
     values = few_values(array, MOST_VALUES)
     if values is not None:
-        return Coded(np.searchsorted(values, array).astype(np.uint8), _whole_tables(values[None]))
+        return CodedConstant(np.searchsorted(values, array).astype(np.uint8), _whole_tables(values[None]))
     rows = coded_rows(array, MOST_VALUES) if array.ndim == 2 else None
-    result = Coded(rows[0], _whole_tables(rows[1])) if rows is not None else _encoded_blocks(array)
+    result = CodedConstant(rows[0], _whole_tables(rows[1])) if rows is not None else _encoded_blocks(array)
     return result if result is not None and result.nbytes <= _MOST_SHARE * array.nbytes else None
 
 
-def _encoded_blocks(array: Array) -> Coded | None:
+def _encoded_blocks(array: Array) -> CodedConstant | None:
     """An array whose blocks have tables in common; None for any other."""
     if array.ndim < 2 or array.dtype != np.int8:
         return None
@@ -140,7 +147,7 @@ def _encoded_blocks(array: Array) -> Coded | None:
     if found is None:
         return None
     tables = _whole_tables(np.pad(found.tables, ((0, MOST_TABLES - len(found.tables)), (0, 0)), mode="edge"))
-    return Coded(found.codes.reshape(array.shape), tables, found.block, found.kinds)
+    return CodedConstant(found.codes.reshape(array.shape), tables, found.block, found.kinds)
 
 
 def _whole_tables(values: Array) -> Array:

@@ -98,13 +98,6 @@ def mul(a: Expression, b: Expression) -> Expression:
     return a if b == 1 else ["mul", a, b]
 
 
-def floordiv(a: Expression, b: Expression) -> Expression:
-    """``a // b``, folded where possible."""
-    if isinstance(a, int) and isinstance(b, int):
-        return _floordiv(a, b)
-    return a if b == 1 else ["floordiv", a, b]
-
-
 def product(factors: Sequence[Expression]) -> Expression:
     """Product of all ``factors``; 1 for none."""
     result: Expression = 1
@@ -123,11 +116,3 @@ def contiguous(shape: Sequence[Expression]) -> list[Expression]:
     return strides[::-1]
 
 
-def broadcast_strides(shape: Sequence[Expression], result: Sequence[Expression]) -> list[Expression]:
-    """Element strides with which a dense array of ``shape`` is read when it is broadcast to the shape ``result``.
-
-    A dimension that is 1 in ``shape`` and not in ``result`` gets stride 0; missing leading dimensions too.
-    """
-    strides = contiguous(shape)
-    lead: list[Expression] = [0] * (len(result) - len(shape))
-    return lead + [0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True)]

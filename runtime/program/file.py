@@ -55,12 +55,14 @@ def write_contents(program: Contents, path: Path) -> None:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_contents(path: Path) -> Contents:
-    """The program in a file, checked for damage; its blob is memory-mapped.
+def read_contents(path: Path | bytes) -> Contents:
+    """The program in a file, whose blob is memory-mapped, or in bytes, which are copied; checked for damage.
 
     Raises:
         ProgramError: missing, not a program, truncated, of another version, or damaged.
     """
+    if isinstance(path, bytes):
+        return _decode(_aligned(path))
     try:
         with path.open("rb") as file:
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
@@ -70,6 +72,14 @@ def read_contents(path: Path) -> Contents:
         return _decode(data)
     except ProgramError as error:
         raise ProgramError(f"{path}: {error}") from None
+
+
+def _aligned(content: bytes) -> NDArray[np.uint8]:
+    """A copy that begins where a file's would: at a multiple of the constants' alignment."""
+    memory = np.empty(len(content) + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    memory[start : start + len(content)] = np.frombuffer(content, np.uint8)
+    return memory[start : start + len(content)]
 
 
 def mapping(blob: NDArray[np.uint8]) -> mmap.mmap | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, Opcode, Source
 from ..instructions.opcodes import BY_NUMBER
-from .coded_constants import Coded, restored
+from .coded_constants import CodedConstant, restored
 from .contents import Contents, Port
 from .expressions import Expression, evaluate
 from .file import read_contents, write_contents
@@ -42,13 +42,13 @@ class Program(Contents):
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def load(path: str | Path) -> Program:
-        """Read a ``.qprog`` file; the blob is memory-mapped.
+    def load(path: str | Path | bytes) -> Program:
+        """Read a ``.qprog`` file, whose blob is memory-mapped, or the bytes of one.
 
         Raises:
             ProgramError: not a program, truncated, of another version, or tampered with.
         """
-        return Program(**vars(read_contents(Path(path))))
+        return Program(**vars(read_contents(path if isinstance(path, bytes) else Path(path))))
 
     def save(self, path: str | Path) -> None:
         """Write a ``.qprog`` file, atomically; the same program gives the same bytes."""
@@ -70,7 +70,7 @@ class Program(Contents):
         coded, info = self.coded(index), self.constants[index]
         return coded.values() if coded else self._stored(index).view(ELEMENT_DTYPE[info.element]).reshape(info.shape)
 
-    def coded(self, index: int) -> Coded | None:
+    def coded(self, index: int) -> CodedConstant | None:
         """The codes of a constant; None where it is stored as it is."""
         info = self.constants[index]
         return restored(self._stored(index), info.coding, info.shape, ELEMENT_DTYPE[info.element]) if info.coding else None

@@ -48,6 +48,9 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
             raise FeedError(f"input '{port.name}' is missing; it is {port.dtype}{list(port.shape)}")
         _check_feed(feeds[port.name], port)
         _match_shape(feeds[port.name], port, dims)
+    if feeds and all(array.size == 0 for array in feeds.values()):  # a cache may be empty, a feed not
+        first = program.inputs[0]
+        raise FeedError(f"input '{first.name}' is empty along axis {feeds[first.name].shape.index(0)}")
     for port in program.inputs:
         expected = program.shape(port.shape, dims)
         if feeds[port.name].shape != expected:
@@ -67,8 +70,6 @@ def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
         if isinstance(expected, str):
             if dims.setdefault(expected, size) != size:
                 raise FeedError(f"input '{port.name}', axis {axis}: '{expected}' is {size}, but another input says {dims[expected]}")
-            if size < 1:
-                raise FeedError(f"input '{port.name}' is empty along axis {axis}")
         elif isinstance(expected, int) and size != expected:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 
@@ -101,6 +102,7 @@ class Border:
         starts = np.cumsum([0, *map(len, parts)]).tolist()
         self._places = [_Place(start, part[:, 1].copy()) for start, part in zip(starts, parts, strict=False)]
         self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
+        self._output_names = frozenset(crossing.port.name for crossing in self._outputs)
         self._rows, self._table = table, table.reshape(-1).data
         entering = starts[len(self._inputs)]
         self.inputs = address_of(table), entering
@@ -130,19 +132,30 @@ class Border:
         index = sum(place.start <= row for place in self._places[: len(self._inputs)]) - 1
         return self._inputs[index].port.name
 
-    def results(self) -> dict[str, Array]:
-        """Arrays for the next outputs."""
+    def results(self, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Arrays for the next outputs: those that are given, by name, and new ones.
+
+        Raises:
+            FeedError: a given array has an unknown name, or cannot take the output.
+        """
+        for name in out or ():
+            if name not in self._output_names:
+                raise FeedError(f"unknown output '{name}'; the program has {sorted(self._output_names)}")
         results = {}
         for index, crossing in enumerate(self._outputs, len(self._inputs)):
-            array = np.empty(crossing.shape, crossing.outside)
+            array = crossing.taken(out) if out else np.empty(crossing.shape, crossing.outside)
             results[crossing.port.name] = array
             self._point(index, address_of(array))
         return results
 
-    def finish(self, results: dict[str, Array]) -> dict[str, Array]:
-        """The outputs as the caller sees them, when `results` has been filled."""
+    def finish(self, results: dict[str, Array], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """The outputs as the caller sees them, when `results` has been filled; ``out`` as for `results`."""
         for crossing in self._narrow:
-            results[crossing.port.name] = results[crossing.port.name].astype(crossing.port.dtype)
+            name, narrow = crossing.port.name, results[crossing.port.name].astype(crossing.port.dtype)
+            if out and name in out:
+                np.copyto(out[name], narrow)
+                narrow = out[name]
+            results[name] = narrow
         return results
 
 
@@ -163,6 +176,17 @@ class _Crossing:
             self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
         else:
             self._kind = BORDER_COPY_OUT if plain else BORDER_DOUBLE_OUT if wide else BORDER_SINGLE_OUT
+
+    def taken(self, out: Mapping[str, Array]) -> Array:
+        """The array into which the compiled loop writes this output."""
+        array = out.get(self.port.name)
+        if array is None:
+            return np.empty(self.shape, self.outside)
+        good = isinstance(array, np.ndarray) and (array.dtype, array.shape) == (np.dtype(self.port.dtype), self.shape)
+        if not good or not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
+            wanted = f"{self.port.dtype}{list(self.shape)}"
+            raise FeedError(f"the array for output '{self.port.name}' must be a contiguous one of {wanted} that can be written")
+        return array if self.outside == array.dtype else np.empty(self.shape, self.outside)
 
     def rows(self, addresses: Sequence[int]) -> Array:
         """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in at each run.

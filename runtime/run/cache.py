@@ -63,7 +63,7 @@ def keep(path: Path, content: bytes) -> bool:
     """Write a file behind its checksum, atomically, and the folder if it is missing; False where that fails, with nothing left behind."""
     temporary = None
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(content).digest() + content)
@@ -87,8 +87,14 @@ def kept(path: Path) -> bytes | None:
 
 
 def find(places: list[Path], name: str) -> bytes | None:
-    """The first file of this name that is whole."""
-    return next((content for place in places if (content := kept(place / name)) is not None), None)
+    """The first file of this name that is whole; its folder counts as used now."""
+    for place in places:
+        content = kept(place / name)
+        if content is not None:
+            with contextlib.suppress(OSError):
+                os.utime(place)
+            return content
+    return None
 
 
 def store(places: list[Path], name: str, content: bytes) -> Path | None:
@@ -114,7 +120,7 @@ def alone(places: list[Path]) -> Iterator[None]:
 
 def _lock_file(place: Path) -> int | None:
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
         return os.open(place / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     except OSError:
         return None

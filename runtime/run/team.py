@@ -107,7 +107,11 @@ class Team:
         self._attend, self._state, self._count = attend, _State(helpers), helpers
         self.threads: list[threading.Thread] = []
         self._free = threading.Lock()
-        weakref.finalize(self, _dismiss, self._state, self.threads)
+        self._end = weakref.finalize(self, _dismiss, self._state, self.threads)
+
+    def close(self) -> None:
+        """End the helpers now."""
+        self._end()
 
     def run(self, shared: Shared) -> int:
         """What ``shared.run()`` returns, with helpers where that is faster, alone when the team is busy."""

@@ -15,13 +15,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..instructions.instruction import SCALE_NUMBERS
-from .llvm import loop, splat
+from .llvm import I8, I16, I32, I64, loop, splat
 from .requantize import limited, octets, shuffled, words
 from .sum_tiles import LANES, PAIR_256, PAIR_512, PAIR_ANY, pair_step
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 _FLAVOUR = max((PAIR_512, PAIR_256, PAIR_ANY), key=lambda flavour: (flavour.isa.supported, flavour.bits))
-_SUMS = ir.VectorType(_I32, LANES)
+_SUMS = ir.VectorType(I32, LANES)
 
 MOST_BYTES, LEAST_BYTES = _FLAVOUR.bits // 8, 16
 """Bytes that are added at a time, and at the end of a line."""
@@ -41,7 +40,7 @@ def _mixed(builder: Any, a: Any, b: Any, side: int) -> Any:
 def _quarters(builder: Any, a: Any, b: Any) -> list[Any]:
     """Vectors of bytes as four vectors of pairs of int16, one of each, in the order of `channel_lines.quarters`."""
     size = a.type.count
-    zeros, pairs = ir.Constant(a.type, [0] * size), ir.VectorType(_I16, size // 2)
+    zeros, pairs = ir.Constant(a.type, [0] * size), ir.VectorType(I16, size // 2)
     halves = [_mixed(builder, a, b, side) for side in (0, 1)]
     return [builder.bitcast(_mixed(builder, half, zeros, side), pairs) for half in halves for side in (0, 1)]
 
@@ -71,9 +70,9 @@ def _make_add(size: int) -> AddBytes:
 
 
 def _emit_add(builder: Any, size: int, y: Any, a: Any, b: Any, blocks: Any, *numbers: Any) -> None:
-    high, low, c_high, c_low, shift = (splat(builder, builder.trunc(number, _I32), size // 4) for number in numbers[:5])
-    lo, hi = (splat(builder, builder.trunc(number, _I8), size) for number in numbers[5:])
-    codes, pairs = ir.VectorType(_I8, size), ir.VectorType(_I16, size // 2)
+    high, low, c_high, c_low, shift = (splat(builder, builder.trunc(number, I32), size // 4) for number in numbers[:5])
+    lo, hi = (splat(builder, builder.trunc(number, I8), size) for number in numbers[5:])
+    codes, pairs = ir.VectorType(I8, size), ir.VectorType(I16, size // 2)
     high, low = builder.bitcast(high, pairs), builder.bitcast(low, pairs)
     sources, target = [builder.inttoptr(base, codes.as_pointer()) for base in (a, b)], builder.inttoptr(y, codes.as_pointer())
 
@@ -98,10 +97,10 @@ def _make_scale(size: int) -> ScaleBytes:
 
 
 def _emit_scale(builder: Any, size: int, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any) -> None:
-    codes, sums, pairs = ir.VectorType(_I8, size), ir.VectorType(_I32, size // 4), ir.VectorType(_I16, size // 2)
-    lo, hi = (splat(builder, builder.trunc(number, _I8), size) for number in (lo, hi))
+    codes, sums, pairs = ir.VectorType(I8, size), ir.VectorType(I32, size // 4), ir.VectorType(I16, size // 2)
+    lo, hi = (splat(builder, builder.trunc(number, I8), size) for number in (lo, hi))
     base = builder.inttoptr(numbers, sums.as_pointer())
-    loaded = [[builder.load(builder.gep(base, [ir.Constant(_I64, 4 * which + q)]), align=4) for which in range(SCALE_NUMBERS)] for q in range(4)]
+    loaded = [[builder.load(builder.gep(base, [ir.Constant(I64, 4 * which + q)]), align=4) for which in range(SCALE_NUMBERS)] for q in range(4)]
     lines = [(builder.bitcast(high, pairs), builder.bitcast(low, pairs), *others) for high, low, *others in loaded]
 
     def step(_: Any, places: list[Any]) -> list[Any]:
@@ -127,17 +126,17 @@ def _make_wide_add(a_kind: Any, b_kind: Any, y_kind: Any) -> AddCodes:
 
 def _emit_wide_add(builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b: Any, blocks: Any, a_m: Any, b_m: Any, *numbers: Any) -> None:
     """Everything in 64 bits; the factors are known to have 32, so that the products of 32 bits serve."""
-    factors = [splat(builder, builder.sext(builder.trunc(factor, _I32), _I64), LANES) for factor in (a_m, b_m)]
+    factors = [splat(builder, builder.sext(builder.trunc(factor, I32), I64), LANES) for factor in (a_m, b_m)]
     c, n, lo, hi = (splat(builder, number, LANES) for number in numbers)
     vectors = [ir.VectorType(kind, LANES) for kind in kinds]
     places = [builder.inttoptr(base, vector.as_pointer()) for base, vector in zip((a, b, y), vectors, strict=True)]
-    wide = ir.VectorType(_I64, LANES)
+    wide = ir.VectorType(I64, LANES)
 
     def step(index: Any, _: list[Any]) -> list[Any]:
         total = c
         for place, kind, factor in zip(places[:2], kinds[:2], factors, strict=True):
             codes = builder.load(builder.gep(place, [index]), align=1)
-            total = builder.add(total, builder.mul((builder.sext if kind is _I16 else builder.zext)(codes, wide), factor))
+            total = builder.add(total, builder.mul((builder.sext if kind is I16 else builder.zext)(codes, wide), factor))
         values = builder.ashr(total, n)
         values = builder.select(builder.icmp_signed(">", values, lo), values, lo)
         values = builder.select(builder.icmp_signed("<", values, hi), values, hi)
@@ -161,9 +160,9 @@ def _make_product() -> MultiplyCodes:
 
 
 def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, b_zp: Any, *numbers: Any) -> None:
-    zeros = [splat(builder, builder.trunc(zero, _I32), LANES) for zero in (a_zp, b_zp)]
+    zeros = [splat(builder, builder.trunc(zero, I32), LANES) for zero in (a_zp, b_zp)]
     m, c, n, lo, hi = (splat(builder, number, LANES) for number in numbers)
-    kind, wide = ir.VectorType(_I16, LANES), ir.VectorType(_I64, LANES)
+    kind, wide = ir.VectorType(I16, LANES), ir.VectorType(I64, LANES)
     sources, target = [builder.inttoptr(base, kind.as_pointer()) for base in (a, b)], builder.inttoptr(y, kind.as_pointer())
 
     def step(index: Any, _: list[Any]) -> list[Any]:
@@ -196,8 +195,8 @@ chunk.
 
 scale_64, scale_32, scale_16 = SCALES[64], SCALES[32], SCALES[16]
 
-add_wide_wide, add_wide_byte, add_byte_byte = (_make_wide_add(*kinds, _I16) for kinds in ((_I16, _I16), (_I16, _I8), (_I8, _I8)))
-narrow_wide_wide, narrow_wide_byte = (_make_wide_add(*kinds, _I8) for kinds in ((_I16, _I16), (_I16, _I8)))
+add_wide_wide, add_wide_byte, add_byte_byte = (_make_wide_add(*kinds, I16) for kinds in ((I16, I16), (I16, I8), (I8, I8)))
+narrow_wide_wide, narrow_wide_byte = (_make_wide_add(*kinds, I8) for kinds in ((I16, I16), (I16, I8)))
 
 WIDE_ADDS = {
     add_wide_wide: (True, True, True), add_wide_byte: (True, False, True), add_byte_byte: (False, False, True),

@@ -8,11 +8,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_I64 = ir.IntType(64)
+from .llvm import I32, I64
 
 
 def _pointer(builder: Any, address: Any) -> Any:
-    return builder.inttoptr(address, _I64.as_pointer())
+    return builder.inttoptr(address, I64.as_pointer())
 
 
 @intrinsic
@@ -53,7 +53,7 @@ def exchange_if(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address, expected, value = arguments
         pair = builder.cmpxchg(_pointer(builder, address), expected, value, "acq_rel", "acquire")
-        return builder.zext(builder.extract_value(pair, 1), _I64)
+        return builder.zext(builder.extract_value(pair, 1), I64)
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 
@@ -76,7 +76,7 @@ def call(typingctx: Any, function: Any) -> Any:
     """Call a C function without parameters at an address; its int32 result."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [])
-        return builder.sext(builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), []), _I64)
+        kind = ir.FunctionType(I32, [])
+        return builder.sext(builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), []), I64)
 
     return types.int64(types.int64), codegen

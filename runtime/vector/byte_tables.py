@@ -13,14 +13,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..cpu.features import cpu_features
-from .llvm import loop
+from .llvm import I8, I64, loop
 
 HAS_BYTE_LOOKUP = {"avx512f", "avx512bw", "avx512vbmi"} <= cpu_features()
 """Whether 64 bytes can be looked up in a table of 256 at once."""
 
 LOOKUP_BYTES = 64
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 Lookup = Callable[[int, int, int, int], None]
 
 
@@ -42,9 +41,9 @@ def _make_lookup() -> Lookup:
 
 def _emit_lookup(builder: Any, arguments: Any) -> None:
     y, x, table, blocks = arguments
-    kind = ir.VectorType(_I8, LOOKUP_BYTES)
+    kind = ir.VectorType(I8, LOOKUP_BYTES)
     permute = builder.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(kind, [kind] * 3))
-    parts = [builder.load(builder.gep(_pointer(builder, table, kind), [ir.Constant(_I64, i)]), align=1) for i in range(4)]
+    parts = [builder.load(builder.gep(_pointer(builder, table, kind), [ir.Constant(I64, i)]), align=1) for i in range(4)]
     sources, targets = _pointer(builder, x, kind), _pointer(builder, y, kind)
 
     def step(index: Any, _: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .byte_tables import HAS_BYTE_LOOKUP
-from .llvm import loop
+from .llvm import I8, I32, I64, loop
 
 SQUARE = 16
 """Rows and columns of bytes that are transposed at a time."""
@@ -21,8 +21,7 @@ SHORTEST = 16
 PIXELS = 64 if HAS_BYTE_LOOKUP else 16
 """Pixels that are put together of three planes at a time."""
 
-_I8, _I32, _I64 = (ir.IntType(width) for width in (8, 32, 64))
-_LINE = ir.VectorType(_I8, SQUARE)
+_LINE = ir.VectorType(I8, SQUARE)
 _WIDE = 64
 
 
@@ -31,7 +30,7 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
 
 
 def _copy(builder: Any, target: Any, source: Any, width: int) -> None:
-    kind = ir.VectorType(_I8, width)
+    kind = ir.VectorType(I8, width)
     builder.store(builder.load(_at(builder, source, kind), align=1), _at(builder, target, kind), align=1)
 
 
@@ -50,17 +49,17 @@ def _emit_copy(builder: Any, target: Any, source: Any, count: Any) -> None:
     """Vectors of 64 bytes, then of 16, the last of which overlaps its neighbour."""
     def steps(width: int, first: Any, number: Any) -> None:
         def step(index: Any, _: list[Any]) -> list[Any]:
-            offset = builder.add(first, builder.mul(index, ir.Constant(_I64, width)))
+            offset = builder.add(first, builder.mul(index, ir.Constant(I64, width)))
             _copy(builder, builder.add(target, offset), builder.add(source, offset), width)
             return []
 
         loop(builder, number, [], step)
 
-    wide = builder.ashr(count, ir.Constant(_I64, 6))
-    done = builder.shl(wide, ir.Constant(_I64, 6))
-    steps(_WIDE, ir.Constant(_I64, 0), wide)
-    steps(SHORTEST, done, builder.ashr(builder.sub(count, done), ir.Constant(_I64, 4)))
-    last = builder.sub(count, ir.Constant(_I64, SHORTEST))
+    wide = builder.ashr(count, ir.Constant(I64, 6))
+    done = builder.shl(wide, ir.Constant(I64, 6))
+    steps(_WIDE, ir.Constant(I64, 0), wide)
+    steps(SHORTEST, done, builder.ashr(builder.sub(count, done), ir.Constant(I64, 4)))
+    last = builder.sub(count, ir.Constant(I64, SHORTEST))
     _copy(builder, builder.add(target, last), builder.add(source, last), SHORTEST)
 
 
@@ -78,7 +77,7 @@ def _make_transpose() -> Callable[[int, int, int, int], None]:
 def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, source_stride: Any) -> None:
     """Four rounds that interleave line i with line i + 8."""
     def line(base: Any, stride: Any, index: int) -> Any:
-        return _at(builder, builder.add(base, builder.mul(stride, ir.Constant(_I64, index))), _LINE)
+        return _at(builder, builder.add(base, builder.mul(stride, ir.Constant(I64, index))), _LINE)
 
     lines = [builder.load(line(source, source_stride, i), align=1) for i in range(SQUARE)]
     for _ in range(4):
@@ -86,7 +85,7 @@ def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, 
         for i in range(SQUARE // 2):
             for first in (0, SQUARE // 2):
                 order = [place for j in range(first, first + SQUARE // 2) for place in (j, SQUARE + j)]
-                mixed.append(builder.shuffle_vector(lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(_I32, SQUARE), order)))
+                mixed.append(builder.shuffle_vector(lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(I32, SQUARE), order)))
         lines = mixed
     for i, value in enumerate(lines):
         builder.store(value, line(target, target_stride, i), align=1)
@@ -105,8 +104,8 @@ def _make_interleave() -> Callable[[int, int, int, int], None]:
 
 def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks: Any) -> None:
     """Three vectors, one of each plane, become three vectors of pixels, each by two shuffles."""
-    kind, order = ir.VectorType(_I8, PIXELS), ir.VectorType(_I32, PIXELS)
-    planes = [_at(builder, builder.add(source, builder.mul(plane, ir.Constant(_I64, c))), kind) for c in range(3)]
+    kind, order = ir.VectorType(I8, PIXELS), ir.VectorType(I32, PIXELS)
+    planes = [_at(builder, builder.add(source, builder.mul(plane, ir.Constant(I64, c))), kind) for c in range(3)]
     pixels = _at(builder, target, kind)
 
     def step(index: Any, _: list[Any]) -> list[Any]:
@@ -115,7 +114,7 @@ def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks:
             places = [divmod(part * PIXELS + i, 3) for i in range(PIXELS)]
             two = builder.shuffle_vector(first, second, ir.Constant(order, [pixel + PIXELS * (c == 1) for pixel, c in places]))
             mixed = ir.Constant(order, [PIXELS + pixel if c == 2 else i for i, (pixel, c) in enumerate(places)])
-            number = builder.add(builder.mul(index, ir.Constant(_I64, 3)), ir.Constant(_I64, part))
+            number = builder.add(builder.mul(index, ir.Constant(I64, 3)), ir.Constant(I64, part))
             builder.store(builder.shuffle_vector(two, third, mixed), builder.gep(pixels, [number]), align=1)
         return []
 

@@ -18,11 +18,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .llvm import loop, splat
+from .llvm import I8, I16, I32, I64, loop, splat
 from .requantize import Scale, limits, octets, raised, shuffled, words
 from .sum_tiles import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 Interleave = Callable[[int, int, int, int], None]
 PixelCopy = Callable[[int, int, int, int, int], None]
 ChannelTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
@@ -34,7 +33,7 @@ def taps_in_group(layout: str) -> int:
 
 
 def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
+    return ir.Constant(I64, value)
 
 
 def _at(builder: Any, base: Any, kind: Any, offset: Any = 0) -> Any:
@@ -63,10 +62,10 @@ def make_interleave(layout: str, chunk_bytes: int, widening: bool = False) -> In
 
 def _emit_interleave(builder: Any, layout: str, chunk_bytes: int, widening: bool, lines: Any, target: Any, vector_bytes: Any, pixels: Any) -> None:
     group = taps_in_group(layout)
-    codes = ir.VectorType(_I8, chunk_bytes) if layout == "quad" else ir.VectorType(_I16, chunk_bytes // 2)
-    stored = ir.VectorType(_I8, codes.count) if widening else codes
-    starts = [builder.load(_at(builder, lines, _I64, 16 * i), align=8) for i in range(group)]
-    steps = [builder.load(_at(builder, lines, _I64, 16 * i + 8), align=8) for i in range(group)]
+    codes = ir.VectorType(I8, chunk_bytes) if layout == "quad" else ir.VectorType(I16, chunk_bytes // 2)
+    stored = ir.VectorType(I8, codes.count) if widening else codes
+    starts = [builder.load(_at(builder, lines, I64, 16 * i), align=8) for i in range(group)]
+    steps = [builder.load(_at(builder, lines, I64, 16 * i + 8), align=8) for i in range(group)]
 
     def step(index: Any, places: list[Any]) -> list[Any]:
         loaded = [builder.load(_at(builder, place, stored), align=1) for place in places]
@@ -84,7 +83,7 @@ def _interleaved(builder: Any, taps: list[Any]) -> list[Any]:
     """Vectors of whole groups: each lane of 128 bits gives its channels by fours."""
     if len(taps) == 2:
         return [_unpacked(builder, taps[0], taps[1], high) for high in (False, True)]
-    pairs = ir.VectorType(_I16, taps[0].type.count // 2)
+    pairs = ir.VectorType(I16, taps[0].type.count // 2)
     halves = [[builder.bitcast(_unpacked(builder, taps[i], taps[i + 1], high), pairs) for high in (False, True)] for i in (0, 2)]
     return [_unpacked(builder, halves[0][side], halves[1][side], high) for side in (0, 1) for high in (False, True)]
 
@@ -129,8 +128,8 @@ class _ChannelWriter:
         (self.blocks, self.q, self.vector_bytes, self.offsets, self.taps, self.w, self.tap_bytes, self.heads, self.y, self.y_step, self.y_row,
          self.y_zp, self.lo, self.hi) = arguments
         self.group, self.size = taps_in_group(flavour.layout), flavour.bits // 8
-        self.sums = ir.VectorType(_I32, self.size // 4)
-        self.codes = ir.VectorType(_I8, self.size) if flavour.layout == "quad" else ir.VectorType(_I16, self.size // 2)
+        self.sums = ir.VectorType(I32, self.size // 4)
+        self.codes = ir.VectorType(I8, self.size) if flavour.layout == "quad" else ir.VectorType(I16, self.size // 2)
         self.step = quad_step if flavour.layout == "quad" else pair_step
 
     def emit(self) -> None:
@@ -166,7 +165,7 @@ class _ChannelWriter:
 
     def _tap(self, index: Any, sums: list[Any]) -> list[Any]:
         builder = self.builder
-        place = builder.add(self.q, builder.load(_at(builder, self.offsets, _I64, builder.mul(index, _number(8))), align=8))
+        place = builder.add(self.q, builder.load(_at(builder, self.offsets, I64, builder.mul(index, _number(8))), align=8))
         weights = builder.add(self.w, builder.mul(index, self.tap_bytes))
         result = list(sums)
         for v in range(self.group):
@@ -182,7 +181,7 @@ class _ChannelWriter:
     def _store(self, pixel: int, row: int, values: list[Any]) -> None:
         builder = self.builder
         place = builder.add(builder.mul(self.y_step, _number(pixel)), builder.mul(self.y_row, _number(row)))
-        zero = splat(builder, builder.trunc(self.y_zp, _I32), self.sums.count)
+        zero = splat(builder, builder.trunc(self.y_zp, I32), self.sums.count)
         for index, codes in enumerate(self._narrowed([builder.add(value, zero) for value in values])):
             builder.store(codes, _at(builder, self.y, codes.type, builder.add(place, _number(index * self.size))), align=1)
 
@@ -194,7 +193,7 @@ class _ChannelWriter:
         if not self.wide and self.group == 4:
             return [limits(builder, octets(builder, *halves), self.lo, self.hi)]
         if not self.wide:
-            return [builder.trunc(limits(builder, halves[0], self.lo, self.hi), ir.VectorType(_I8, count))]
+            return [builder.trunc(limits(builder, halves[0], self.lo, self.hi), ir.VectorType(I8, count))]
         if self.group == 2:
             return [limits(builder, halves[0], self.lo, self.hi)]
         order = [8 * lane + side + i for lane in range(count // 8) for side in (0, count) for i in range(8)]
@@ -207,7 +206,7 @@ def make_pixel_copy(width: int) -> PixelCopy:
     def copy(typingctx: Any, target: Any, target_step: Any, source: Any, source_step: Any, pixels: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             to, to_step, start, start_step, count = arguments
-            kind = ir.VectorType(_I8, width)
+            kind = ir.VectorType(I8, width)
 
             def step(_: Any, places: list[Any]) -> list[Any]:
                 builder.store(builder.load(_at(builder, places[1], kind), align=1), _at(builder, places[0], kind), align=1)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .llvm import loop, splat
+from .llvm import I8, I16, I32, I64, loop, splat
 from .sum_tiles import PAIR_512, Isa, pair_step
 
 LINE_CODES = 32
@@ -18,8 +18,7 @@ LINE_CODES = 32
 HAS_LINES = Isa.AVX512_VNNI.supported
 """Whether 64 lines can be looked up by one instruction."""
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-_CODES, _BYTES, _SUMS = ir.VectorType(_I16, LINE_CODES), ir.VectorType(_I8, LINE_CODES), ir.VectorType(_I32, LINE_CODES // 2)
+_CODES, _BYTES, _SUMS = ir.VectorType(I16, LINE_CODES), ir.VectorType(I8, LINE_CODES), ir.VectorType(I32, LINE_CODES // 2)
 _LOW = [place for lane in range(0, LINE_CODES, 8) for j in range(lane, lane + 4) for place in (j, LINE_CODES + j)]
 _HIGH = [place + 4 for place in _LOW]
 _REGISTERS = 64
@@ -47,11 +46,11 @@ def make_lines(segments: int, wide: bool) -> Lines:
 
 def _emit_lines(builder: Any, segments: int, wide: bool, y: Any, x: Any, base: Any, slope: Any, blocks: Any, *numbers: Any) -> None:
     first, last, bits, shift, lo, hi = numbers
-    first, last, bits, lo, hi = (splat(builder, builder.trunc(number, _I16), LINE_CODES) for number in (first, last, bits, lo, hi))
+    first, last, bits, lo, hi = (splat(builder, builder.trunc(number, I16), LINE_CODES) for number in (first, last, bits, lo, hi))
     one = ir.Constant(_CODES, [1] * LINE_CODES)
     width = builder.shl(one, bits)
     inside = builder.sub(width, one)
-    shifts = splat(builder, builder.trunc(shift, _I32), LINE_CODES // 2)
+    shifts = splat(builder, builder.trunc(shift, I32), LINE_CODES // 2)
     half = builder.lshr(builder.shl(ir.Constant(_SUMS, [1] * _SUMS.count), shifts), ir.Constant(_SUMS, [1] * _SUMS.count))
     tables = [_parts(builder, address, segments) for address in (base, slope)]
     source = builder.inttoptr(x, _CODES.as_pointer())
@@ -76,7 +75,7 @@ def _emit_lines(builder: Any, segments: int, wide: bool, y: Any, x: Any, base: A
 
 def _parts(builder: Any, address: Any, segments: int) -> list[Any]:
     pointer = builder.inttoptr(address, _CODES.as_pointer())
-    return [builder.load(builder.gep(pointer, [ir.Constant(_I64, i)]), align=2) for i in range(segments // LINE_CODES)]
+    return [builder.load(builder.gep(pointer, [ir.Constant(I64, i)]), align=2) for i in range(segments // LINE_CODES)]
 
 
 def _limited(builder: Any, values: Any, low: Any, high: Any) -> Any:
@@ -85,7 +84,7 @@ def _limited(builder: Any, values: Any, low: Any, high: Any) -> Any:
 
 
 def _mixed(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, LINE_CODES), order))
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, LINE_CODES), order))
 
 
 def _look_up(builder: Any, parts: list[Any], index: Any) -> Any:

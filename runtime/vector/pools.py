@@ -9,9 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .llvm import loop
+from .llvm import I8, I16, I32, I64, loop
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 PoolTile = Callable[[int, int, int, int], None]
 
 
@@ -24,7 +23,7 @@ def make_pool_tile(summing: bool, wide: bool, width: int) -> PoolTile:
 
     def tile(typingctx: Any, y: Any, pointers: Any, count: Any, offset: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit(builder, summing, ir.VectorType(_I16 if wide else _I8, width), arguments)
+            _emit(builder, summing, ir.VectorType(I16 if wide else I8, width), arguments)
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 4)), codegen
@@ -34,9 +33,9 @@ def make_pool_tile(summing: bool, wide: bool, width: int) -> PoolTile:
 
 def _emit(builder: Any, summing: bool, codes: Any, arguments: Any) -> None:
     y, pointers, count, offset = arguments
-    table = builder.inttoptr(pointers, _I64.as_pointer())
+    table = builder.inttoptr(pointers, I64.as_pointer())
     signed = codes.element.width == 16
-    result = ir.VectorType(_I32, codes.count) if summing else codes
+    result = ir.VectorType(I32, codes.count) if summing else codes
 
     def step(index: Any, totals: list[Any]) -> list[Any]:
         address = builder.add(builder.load(builder.gep(table, [index]), align=8), offset)

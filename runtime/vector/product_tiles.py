@@ -15,14 +15,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..cpu.isa import LANES, Isa
-from .llvm import loop, prefetch, splat
+from .llvm import I8, I16, I32, I64, loop, prefetch, splat
 from .requantize import Scale, limits, octets, raised, shuffled, words
 from .sum_tiles import Flavour, TileBuilder
 
 HAS_MASKS = Isa.AVX512_VNNI.supported
 """Whether the last columns of a row can be stored by one masked instruction."""
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 ProductTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
 
 PRODUCT_TILES: dict[ProductTile, tuple[Flavour, int, int]] = {}
@@ -57,7 +56,7 @@ def product_tile(flavour: Flavour, rows: int, panels: int) -> ProductTile:
 
 
 def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
+    return ir.Constant(I64, value)
 
 
 class _ProductWriter(TileBuilder):
@@ -88,16 +87,16 @@ class _ProductWriter(TileBuilder):
         with builder.if_then(builder.icmp_signed("!=", self.shared, _number(0))):
             self._fetch_results()
         sums = raised(builder, [self._scale(part) for part in range(self.parts)], self.sums())
-        zero = splat(builder, builder.trunc(self.y_zp, _I32), self.lanes)
+        zero = splat(builder, builder.trunc(self.y_zp, I32), self.lanes)
         for part in range(self.parts):  # the constants of one vector of columns at a time fit the registers
             scale = self._scale(part)
             for at in range(part, len(sums), self.parts):
                 sums[at] = builder.add(scale.apply(sums[at]), zero)
         with builder.if_else(builder.icmp_signed("!=", self.wide, _number(0))) as (wide, narrow):
             with wide:
-                self._store_rows(sums, _I16)
+                self._store_rows(sums, I16)
             with narrow:
-                self._store_rows(sums, _I8)
+                self._store_rows(sums, I8)
 
     def _fetch_results(self) -> None:
         """Ask for the first and the last cache line of the codes of each row."""
@@ -138,13 +137,13 @@ class _ProductWriter(TileBuilder):
         if len(values) == 1:
             return builder.trunc(limits(builder, values[0], self.lo, self.hi), ir.VectorType(code, lanes))
         halves = [words(builder, values[i], values[min(i + 1, len(values) - 1)]) for i in range(0, len(values), 2)]
-        if len(values) > 2 and code is _I8:
+        if len(values) > 2 and code is I8:
             order = [16 * (c // 4) + 4 * v + c % 4 for v in range(len(values)) for c in range(lanes)]
             codes = limits(builder, octets(builder, *halves), self.lo, self.hi)
             return shuffled(builder, codes, codes, order)
         order = [8 * (c // 4) + 4 * v + c % 4 for v in range(2) for c in range(lanes)]
         parts = [limits(builder, half, self.lo, self.hi) for half in halves]
-        if code is _I8:
+        if code is I8:
             parts = [builder.trunc(part, ir.VectorType(code, 2 * lanes)) for part in parts]
         if len(parts) == 1:
             return shuffled(builder, parts[0], parts[0], order)
@@ -160,10 +159,10 @@ class _ProductWriter(TileBuilder):
             places = ir.Constant(ir.VectorType(codes.type.element, width), list(range(width)))
             mask = builder.icmp_unsigned("<", places, splat(builder, builder.trunc(self.count, codes.type.element), width))
             pointer = builder.inttoptr(target, codes.type.as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [codes.type, pointer.type, _I32, mask.type])
+            kind = ir.FunctionType(ir.VoidType(), [codes.type, pointer.type, I32, mask.type])
             name = f"llvm.masked.store.v{width}i{8 * size}.p0"
             masked = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-            builder.call(masked, [codes, pointer, ir.Constant(_I32, size), mask])
+            builder.call(masked, [codes, pointer, ir.Constant(I32, size), mask])
             return
         spare = cgutils.alloca_once(builder, codes.type)
         builder.store(codes, spare, align=size)

@@ -14,9 +14,8 @@ from typing import Any
 from llvmlite import ir
 
 from ..cpu.features import cpu_features
-from .llvm import splat
+from .llvm import I8, I16, I32, I64, splat
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 _PACKS = {512: ("avx512bw", "avx512", ".512"), 256: ("avx2", "avx2", ""), 128: ("sse2", "sse2", ".128")}
 """By vector bits: the feature that has saturating packs, and how LLVM names them."""
 
@@ -27,7 +26,7 @@ def _lanes(kind: Any, value: int) -> Any:
 
 def shuffled(builder: Any, a: Any, b: Any, order: Sequence[int]) -> Any:
     """The elements of a and b that ``order`` names, b's counted behind a's."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), list(order)))
 
 
 def limits(builder: Any, codes: Any, lo: Any, hi: Any) -> Any:
@@ -51,13 +50,13 @@ class Scale:
 
     def _low(self, vector: Any) -> Any:
         """The int32 of the even columns as int64."""
-        builder, kind = self.builder, ir.VectorType(_I64, vector.type.count // 2)
+        builder, kind = self.builder, ir.VectorType(I64, vector.type.count // 2)
         half = _lanes(kind, 32)
         return builder.ashr(builder.shl(builder.bitcast(vector, kind), half), half)
 
     def _high(self, vector: Any) -> Any:
         """The int32 of the odd columns as int64."""
-        kind = ir.VectorType(_I64, vector.type.count // 2)
+        kind = ir.VectorType(I64, vector.type.count // 2)
         return self.builder.ashr(self.builder.bitcast(vector, kind), _lanes(kind, 32))
 
     def is_raised(self) -> Any:
@@ -100,7 +99,7 @@ def raised(builder: Any, scales: Sequence[Scale], sums: Sequence[Any]) -> list[A
 def _pack(builder: Any, a: Any, b: Any, to_bytes: bool) -> Any:
     """Saturated to half the width; every 128 bits hold those of a, then those of b."""
     source = a.type.element
-    target = ir.VectorType(_I8 if to_bytes else _I16, 2 * a.type.count)
+    target = ir.VectorType(I8 if to_bytes else I16, 2 * a.type.count)
     feature, name, suffix = _PACKS[a.type.count * source.width]
     if feature in cpu_features():
         kind = ir.FunctionType(target, [a.type, b.type])

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .llvm import loop, splat
+from .llvm import I8, I16, I32, I64, loop, splat
 from .sum_tiles import LANES, Isa
 
 COARSE, MIDDLE, FINE = 32, 32, 64
@@ -25,8 +25,7 @@ COARSE_SHIFT, MIDDLE_SHIFT = 11, 6
 HAS_EXPONENTIALS = Isa.AVX512_VNNI.supported
 """Whether 32 entries can be looked up by one instruction."""
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-_TERMS, _HALF = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES // 2)
+_TERMS, _HALF = ir.VectorType(I32, LANES), ir.VectorType(I64, LANES // 2)
 _Q = 30
 Exponentials = Callable[[int, int, int, int, int, int, int], int]
 
@@ -39,7 +38,7 @@ def make_exponentials(wide: bool) -> Exponentials:
 
     def exponentials(typingctx: Any, terms: Any, x: Any, peak: Any, coarse: Any, middle: Any, fine: Any, blocks: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return _emit(builder, _I16 if wide else _I8, *arguments) if HAS_EXPONENTIALS else ir.Constant(_I64, 0)
+            return _emit(builder, I16 if wide else I8, *arguments) if HAS_EXPONENTIALS else ir.Constant(I64, 0)
 
         return types.int64(*([types.int64] * 7)), codegen
 
@@ -50,11 +49,11 @@ def _emit(builder: Any, code: Any, terms: Any, x: Any, peak: Any, coarse: Any, m
     kind = ir.VectorType(code, LANES)
     source, target = builder.inttoptr(x, kind.as_pointer()), builder.inttoptr(terms, _TERMS.as_pointer())
     tables = [_registers(builder, address, size) for address, size in ((coarse, COARSE), (middle, MIDDLE), (fine, FINE))]
-    largest = splat(builder, builder.trunc(peak, _I32), LANES)
+    largest = splat(builder, builder.trunc(peak, I32), LANES)
 
     def step(index: Any, sums: list[Any]) -> list[Any]:
         codes = builder.load(builder.gep(source, [index]), align=1)
-        distance = builder.sub(largest, (builder.sext if code is _I16 else builder.zext)(codes, _TERMS))
+        distance = builder.sub(largest, (builder.sext if code is I16 else builder.zext)(codes, _TERMS))
         places = [builder.lshr(distance, _lanes(_TERMS, shift)) for shift in (COARSE_SHIFT, MIDDLE_SHIFT)]
         factors = [_look_up(builder, table, place) for table, place in zip(tables, [*places, distance], strict=True)]
         even, odd = (_product(builder, [side(builder, factor) for factor in factors]) for side in (_even, _odd))
@@ -63,7 +62,7 @@ def _emit(builder: Any, code: Any, terms: Any, x: Any, peak: Any, coarse: Any, m
         return [builder.add(sums[0], builder.add(even, odd))]
 
     (total,) = loop(builder, blocks, [_lanes(_HALF, 0)], step)
-    parts = [builder.extract_element(total, ir.Constant(_I32, i)) for i in range(_HALF.count)]
+    parts = [builder.extract_element(total, ir.Constant(I32, i)) for i in range(_HALF.count)]
     result = parts[0]
     for part in parts[1:]:
         result = builder.add(result, part)
@@ -91,7 +90,7 @@ def _product(builder: Any, factors: list[Any]) -> Any:
 
 def _registers(builder: Any, address: Any, size: int) -> list[Any]:
     pointer = builder.inttoptr(address, _TERMS.as_pointer())
-    return [builder.load(builder.gep(pointer, [ir.Constant(_I64, i)]), align=4) for i in range(size // LANES)]
+    return [builder.load(builder.gep(pointer, [ir.Constant(I64, i)]), align=4) for i in range(size // LANES)]
 
 
 def _look_up(builder: Any, registers: list[Any], place: Any) -> Any:

@@ -30,7 +30,7 @@ from ..cpu.isa import LANES as LANES
 from ..cpu.isa import TABLE_BYTES as TABLE_BYTES
 from ..cpu.isa import Isa as Isa
 from ..cpu.isa import best_isa as best_isa
-from .llvm import loop, prefetch, splat
+from .llvm import I8, I16, I32, I64, loop, prefetch, splat
 
 TILE_ROWS = 6
 STEP_BYTES = 4
@@ -39,7 +39,6 @@ CACHE_LINE = 64
 _AHEAD = 8192
 """Bytes after which codes that are asked for are read: decoding leaves too few loads under way."""
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 
 
 class Flavour(NamedTuple):
@@ -79,7 +78,7 @@ def _dot(builder: Any, name: str, acc: Any, a: Any, b: Any) -> Any:
 
 def quad_step(builder: Any, flavour: Flavour, acc: Any, a: Any, b: Any) -> Any:
     """``acc`` plus the products of uint8 and int8 by fours."""
-    bytes_type = _vector(_I8, 4 * acc.type.count)
+    bytes_type = _vector(I8, 4 * acc.type.count)
     name = f"llvm.x86.avx512.vpdpbusd.{32 * acc.type.count}"
     return _dot(builder, name, acc, builder.bitcast(a, bytes_type), b)
 
@@ -91,10 +90,10 @@ def pair_step(builder: Any, flavour: Flavour, acc: Any, a: Any, b: Any) -> Any:
         return _dot(builder, f"llvm.x86.avx512.vpdpwssd.{bits}", acc, a, b)
     if flavour.isa is Isa.AVX2 and bits == flavour.bits:
         return builder.add(acc, _call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, [a, b]))
-    wide = _vector(_I32, b.type.count)
+    wide = _vector(I32, b.type.count)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     halves = [
-        builder.shuffle_vector(products, products, ir.Constant(_vector(_I32, acc.type.count), [2 * i + odd for i in range(acc.type.count)]))
+        builder.shuffle_vector(products, products, ir.Constant(_vector(I32, acc.type.count), [2 * i + odd for i in range(acc.type.count)]))
         for odd in (0, 1)
     ]
     return builder.add(acc, builder.add(*halves))
@@ -123,7 +122,7 @@ class TileBuilder:
         self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.fetch, self.bias, self.acc = arguments
         self.lanes = flavour.bits // 32
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
-        self.acc_type = _vector(_I32, self.lanes)
+        self.acc_type = _vector(I32, self.lanes)
         self.step_bytes = LANES * (2 if flavour.layout == "pair" else 4)
         self.together = 8 // flavour.weight_bits  # steps whose weights share bytes
 
@@ -136,51 +135,51 @@ class TileBuilder:
         return loop(self.builder, self.segments, self._start() * self.rows, self._segment)
 
     def _pointer(self, address: Any) -> Any:
-        return self.builder.inttoptr(address, _I8.as_pointer())
+        return self.builder.inttoptr(address, I8.as_pointer())
 
     def _number(self, address: Any, index: Any) -> Any:
-        base = self.builder.inttoptr(address, _I64.as_pointer())
+        base = self.builder.inttoptr(address, I64.as_pointer())
         return self.builder.load(self.builder.gep(base, [index]), align=8)
 
     def _start(self) -> list[Any]:
         base = self._pointer(self.bias)
-        return [_load(self.builder, self.acc_type, base, ir.Constant(_I64, 4 * self.lanes * i), 4) for i in range(self.parts)]
+        return [_load(self.builder, self.acc_type, base, ir.Constant(I64, 4 * self.lanes * i), 4) for i in range(self.parts)]
 
     def _segment(self, segment: Any, sums: list[Any]) -> list[Any]:
         """All steps of one segment: ``steps`` steps from the same offset in every row."""
         builder = self.builder
         offset = self._number(self.offsets, segment)
-        sources = [self._pointer(builder.add(self._number(self.pointers, ir.Constant(_I64, r)), offset)) for r in range(self.rows)]
-        first = builder.add(self.b, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, self.step_bytes))))
-        panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(_I64, p)))) for p in range(self.panels)]
+        sources = [self._pointer(builder.add(self._number(self.pointers, ir.Constant(I64, r)), offset)) for r in range(self.rows)]
+        first = builder.add(self.b, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, self.step_bytes))))
+        panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(I64, p)))) for p in range(self.panels)]
         if self.together > 1:
             return self._coded_segment(sources, panels, sums)
-        soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(_I64, CACHE_LINE))))
+        soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, CACHE_LINE))))
 
         def step(index: Any, values: list[Any]) -> list[Any]:
             if self.fetches_soon:
-                prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(_I64, CACHE_LINE))), write=False, level=2)
+                prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(I64, CACHE_LINE))), write=False, level=2)
             return self._step(index, sources, self._all_weights(panels, index), values)
 
         return loop(builder, self.steps, sums, step)
 
     def _coded_segment(self, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
         """The same with codes; there is one segment."""
-        builder, together = self.builder, ir.Constant(_I64, self.together)
-        kind = _vector(_I8, self.step_bytes * self.lanes // LANES)
-        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(_I64, TABLE_BYTES)])
-        ahead = builder.add(self.b, ir.Constant(_I64, TABLE_BYTES + _AHEAD))
+        builder, together = self.builder, ir.Constant(I64, self.together)
+        kind = _vector(I8, self.step_bytes * self.lanes // LANES)
+        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
+        ahead = builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD))
         chains = 2 if self.rows <= 2 else 1  # sums of every other step, so that one instruction need not wait for the last
 
         def steps(block: Any, values: list[Any]) -> list[Any]:
-            start, first = builder.mul(block, ir.Constant(_I64, self.panels * self.step_bytes)), builder.mul(block, together)
+            start, first = builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes)), builder.mul(block, together)
             for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
-                prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(_I64, line))), write=False, level=1)
-            raw = [_load(builder, kind, codes, builder.add(start, ir.Constant(_I64, part * kind.count))) for part in range(self.parts)]
+                prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(I64, line))), write=False, level=1)
+            raw = [_load(builder, kind, codes, builder.add(start, ir.Constant(I64, part * kind.count))) for part in range(self.parts)]
             for place in range(self.together):
                 weights = [self._decoded(table, vector, place) for vector in raw]
                 chain = values[: len(sums)]
-                values = values[len(sums) :] + self._step(builder.add(first, ir.Constant(_I64, place)), sources, weights, chain)
+                values = values[len(sums) :] + self._step(builder.add(first, ir.Constant(I64, place)), sources, weights, chain)
             return values
 
         zeros = [ir.Constant(value.type, [0] * value.type.count) for value in sums] * (chains - 1)
@@ -194,29 +193,29 @@ class TileBuilder:
         if shift < 4:  # tables repeat: of the upper bits only the last must be 0
             index = builder.and_(index, ir.Constant(raw.type, [15] * raw.type.count))
         levels = look_up(builder, table, index)
-        return levels if self.flavour.layout == "quad" else builder.sext(levels, _vector(_I16, raw.type.count))
+        return levels if self.flavour.layout == "quad" else builder.sext(levels, _vector(I16, raw.type.count))
 
     def _weights(self, panel: Any, step: Any, part: int) -> Any:
         """The weights of one vector of columns for one step."""
         builder, layout = self.builder, self.flavour.layout
         part_bytes = self.step_bytes * self.lanes // LANES
-        offset = builder.add(builder.mul(step, ir.Constant(_I64, self.step_bytes)), ir.Constant(_I64, part * part_bytes))
+        offset = builder.add(builder.mul(step, ir.Constant(I64, self.step_bytes)), ir.Constant(I64, part * part_bytes))
         if layout == "quad":
-            return _load(builder, _vector(_I8, 4 * self.lanes), panel, offset)
+            return _load(builder, _vector(I8, 4 * self.lanes), panel, offset)
         if layout == "wide":
-            return _load(builder, _vector(_I16, 2 * self.lanes), panel, offset)
-        return builder.sext(_load(builder, _vector(_I8, 2 * self.lanes), panel, offset), _vector(_I16, 2 * self.lanes))
+            return _load(builder, _vector(I16, 2 * self.lanes), panel, offset)
+        return builder.sext(_load(builder, _vector(I8, 2 * self.lanes), panel, offset), _vector(I16, 2 * self.lanes))
 
     def _all_weights(self, panels: list[Any], step: Any) -> list[Any]:
         return [self._weights(panel, step, part) for panel in panels for part in range(LANES // self.lanes)]
 
     def _step(self, step: Any, sources: list[Any], weights: list[Any], sums: list[Any]) -> list[Any]:
         builder = self.builder
-        offset = builder.mul(step, ir.Constant(_I64, STEP_BYTES))
+        offset = builder.mul(step, ir.Constant(I64, STEP_BYTES))
         combine = quad_step if self.flavour.layout == "quad" else pair_step
         result = []
         for r, source in enumerate(sources):
-            a = splat(builder, _load(builder, _I32, source, offset), self.lanes)
+            a = splat(builder, _load(builder, I32, source, offset), self.lanes)
             row = sums[r * self.parts : (r + 1) * self.parts]
             result += [combine(builder, self.flavour, acc, a, b) for acc, b in zip(row, weights, strict=True)]
         return result
@@ -224,7 +223,7 @@ class TileBuilder:
     def _store(self, sums: list[Any]) -> None:
         base = self._pointer(self.acc)
         for index, value in enumerate(sums):
-            target = self.builder.gep(base, [ir.Constant(_I64, 4 * index * self.lanes)])
+            target = self.builder.gep(base, [ir.Constant(I64, 4 * index * self.lanes)])
             self.builder.store(value, self.builder.bitcast(target, self.acc_type.as_pointer()), align=4)
 
 

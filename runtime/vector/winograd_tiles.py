@@ -19,17 +19,16 @@ from numba.extending import intrinsic
 from ..cpu.isa import LANES
 from ..instructions.instruction import SCALE_VECTORS
 from ..instructions.winograd import INPUT, OUTPUT, TAPS
-from .llvm import loop, splat
+from .llvm import I8, I16, I32, I64, loop, splat
 from .requantize import Scale, limits, raised
 
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 INVERSE_OF_9, SHIFT_OF_64 = pow(9, -1, 1 << 32), 6
 InputTransform = Callable[[int, int, int, int, int, int], None]
 OutputTransform = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
 
 
 def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
+    return ir.Constant(I64, value)
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:
@@ -63,7 +62,7 @@ def make_input_transform(width: int) -> InputTransform:
 
     def transform(typingctx: Any, x: Any, line_bytes: Any, pixel_bytes: Any, target: Any, plane_bytes: Any, blocks: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_input(builder, ir.VectorType(_I16, width), *arguments)
+            _emit_input(builder, ir.VectorType(I16, width), *arguments)
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 6)), codegen
@@ -113,7 +112,7 @@ class _OutputWriter:
     """Writes the LLVM code of the output transform."""
 
     def __init__(self, builder: Any, arguments: Any) -> None:
-        self.builder, self.kind = builder, ir.VectorType(_I32, LANES)
+        self.builder, self.kind = builder, ir.VectorType(I32, LANES)
         (self.sums, self.plane_bytes, self.panels, self.heads, self.head_bytes, self.y, self.y_pixel, self.y_line, self.rows, self.columns,
          self.spare, self.wide, self.y_zp, self.lo, self.hi) = arguments
 
@@ -134,7 +133,7 @@ class _OutputWriter:
         base, heads = builder.add(self.sums, offset), builder.add(self.heads, offset)
         planes = [self._load(builder.add(base, builder.mul(self.plane_bytes, _number(i)))) for i in range(TAPS * TAPS)]
         scaled = _both_ways(builder, OUTPUT, [planes[i : i + TAPS] for i in range(0, len(planes), TAPS)])
-        bias, zero = self._load(heads), splat(builder, builder.trunc(self.y_zp, _I32), LANES)
+        bias, zero = self._load(heads), splat(builder, builder.trunc(self.y_zp, I32), LANES)
         inverse, shift = (ir.Constant(self.kind, [value] * LANES) for value in (INVERSE_OF_9, SHIFT_OF_64))
         middle = self._load(builder.add(heads, builder.mul(self.head_bytes, _number(1 + SCALE_VECTORS))))
         distances = [builder.sub(builder.mul(value, inverse), middle) for line in scaled for value in line]
@@ -143,9 +142,9 @@ class _OutputWriter:
         codes = [builder.add(scale.apply(value), zero) for value in raised(builder, [scale], values)]
         with builder.if_else(builder.icmp_signed("!=", self.wide, _number(0))) as (wide, narrow):
             with wide:
-                self._store(index, codes, _I16)
+                self._store(index, codes, I16)
             with narrow:
-                self._store(index, codes, _I8)
+                self._store(index, codes, I8)
         return []
 
     def _store(self, index: Any, values: list[Any], code: Any) -> None:

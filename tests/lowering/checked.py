@@ -87,12 +87,12 @@ def check(graph: Graph, feed: Feed, *, within: float = 0.999, steps: int = 1, in
     for name, apart in layers:
         assert np.mean(np.abs(apart) <= steps) >= within, f"{name}: {np.abs(apart).max()} steps apart"
     if integer_onnx:
-        differing(integer, feed, trace, outputs)
+        assert_same_in_onnxruntime(integer, feed, trace, outputs)
     exact = min((float(np.mean(apart == 0)) for _, apart in layers), default=1.0)
     return Result(integer, outputs, Runner(graph, fusions=False).run(feed), exact)
 
 
-def differing(integer: Graph, feed: Feed, trace: Feed, outputs: Feed) -> None:
+def assert_same_in_onnxruntime(integer: Graph, feed: Feed, trace: Feed, outputs: Feed) -> None:
     """Every tensor of the integer graph is the same in onnxruntime and in the machine."""
     standard = to_integer_onnx(integer)
     assert {node.domain for node in standard.nodes} <= {None, ""}

@@ -6,9 +6,9 @@ from scipy import stats
 
 from qcompiler.errors import DataError
 from qcompiler.graph.ir import copy_of
+from qcompiler.replacement.chains import find_chains
 from qcompiler.replacement.observe import Judgement, Observed
-from qcompiler.replacement.regions import find_chains
-from tests.replacement.test_regions import gemm
+from tests.replacement.test_chains import gemm
 
 
 def feeds(count, rows=40):

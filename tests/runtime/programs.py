@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qcompiler.runtime.program.builder import ProgramBuilder
+from qcompiler.runtime.program.expressions import Expression, contiguous
 from qcompiler.runtime.program.model import Program
 
 HIDDEN = 24
@@ -27,3 +30,13 @@ def two_layers(batch: str | int = "batch", features: int = 40) -> Program:
     b.output("y", y, np.float32, (n, 10), scale=0.25, zero_point=100)
     b.output("t", t, np.uint8, (n, HIDDEN))
     return b.program()
+
+
+def broadcast_strides(shape: Sequence[Expression], result: Sequence[Expression]) -> list[Expression]:
+    """Element strides with which a dense array of ``shape`` is read when it is broadcast to the shape ``result``.
+
+    A dimension that is 1 in ``shape`` and not in ``result`` gets stride 0; missing leading dimensions too.
+    """
+    strides = contiguous(shape)
+    lead: list[Expression] = [0] * (len(result) - len(shape))
+    return lead + [0 if size == 1 else stride for size, stride in zip(shape, strides, strict=True)]

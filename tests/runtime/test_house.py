@@ -17,7 +17,8 @@ from numba.core.dispatcher import Dispatcher
 
 import qcompiler.runtime
 from qcompiler.runtime.cpu.jit import linked
-from qcompiler.runtime.machine import shared_run
+from qcompiler.runtime.instructions.opcodes import OPCODES
+from qcompiler.runtime.machine.interpreter import shared_run
 from qcompiler.runtime.run.machine_code import COMPILED, load
 from tests.runtime.programs import two_layers
 
@@ -95,7 +96,7 @@ def test_a_copy_under_another_name_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: p.name)
 def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
-    allowed = set(sys.stdlib_module_names) | {"numpy", "numba", "llvmlite", "safetensors"}
+    allowed = set(sys.stdlib_module_names) | {"numpy", "numba", "llvmlite"}
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -110,3 +111,15 @@ def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
     loaded = {tuple(name.split(".")[2:]) for name in python(code, ROOT.parent).split()}
     assert {("machine", "interpreter"), ("vector", "memory"), ("instructions", "opcodes"), ("kernels", "tiles")} <= loaded
     assert {folder for folder, *_ in loaded} == {*COMPILED, "errors"}
+
+
+def test_the_interpreter_knows_every_opcode() -> None:
+    """Each opcode leads to a kernel: an unknown one would be skipped without a word."""
+    tree = ast.parse((ROOT / "machine" / "interpreter.py").read_text())
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    compared = {
+        item.id for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in node.comparators for item in ast.walk(side)
+        if isinstance(item, ast.Name) and item.id.startswith("_")
+    }
+    assert {opcode.name for opcode in OPCODES} <= named
+    assert {f"_{opcode.name.upper()}" for opcode in OPCODES} - {"_RESIZE_LINEAR"} <= compared

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from qcompiler.runtime.binding.bind import bind
-from qcompiler.runtime.errors import FeedError, ProgramError
+from qcompiler.runtime.errors import FeedError, MachineError, ProgramError
 from qcompiler.runtime.program.builder import ProgramBuilder
 from qcompiler.runtime.session import Session
 from tests.runtime.programs import HIDDEN, two_layers
@@ -79,7 +80,7 @@ def test_dimensions_must_agree() -> None:
 
 def test_binding_refuses_dimensions() -> None:
     program = two_layers()
-    for dims, message in (({}, "has no value"), ({"batch": 0}, "must be between 1"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
+    for dims, message in (({}, "has no value"), ({"batch": -1}, "must be between 0"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
         with pytest.raises(ProgramError, match=message):
             bind(program, **dims)
     assert bind(program, batch=2) is bind(program, batch=2)
@@ -144,3 +145,74 @@ def test_results_stay_when_the_session_runs_again() -> None:
     session.run({"x": -X})
     for name, value in kept.items():
         np.testing.assert_array_equal(first[name], value)
+
+
+def test_a_program_that_is_truncated_while_it_is_in_use_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "net.qprog"
+    two_layers().save(path)
+    fresh, used = Session(path), Session(path)
+    feeds = {"x": np.zeros((2, 40), np.float32)}
+    used.run(feeds)
+    with path.open("r+b") as file:
+        file.truncate(100)
+    for session in (fresh, used):
+        with pytest.raises(ProgramError, match="truncated since it was loaded"):
+            session.run(feeds)
+
+
+def test_a_program_from_bytes_gives_what_its_file_gives(tmp_path: Path) -> None:
+    path = tmp_path / "net.qprog"
+    two_layers().save(path)
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)}
+    np.testing.assert_array_equal(Session(path.read_bytes()).run(feeds)["y"], Session(path).run(feeds)["y"])
+    with pytest.raises(ProgramError, match="truncated"):
+        Session(path.read_bytes()[:-1])
+
+
+def test_outputs_can_be_written_into_arrays_that_are_given() -> None:
+    session = Session(two_layers())
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)}
+    expected, given = session.run(feeds)["y"], np.empty((3, 10), np.float32)
+    assert session.run(feeds, out={"y": given})["y"] is given
+    np.testing.assert_array_equal(given, expected)
+    frozen = np.empty((3, 10), np.float32)
+    frozen.flags.writeable = False
+    for wrong in (np.empty((3, 11), np.float32), np.empty((3, 10)), np.empty((10, 3), np.float32).T, frozen, [0.0]):
+        with pytest.raises(FeedError, match="the array for output 'y' must be a contiguous one of float32"):
+            session.run(feeds, out={"y": wrong})  # type: ignore[dict-item]
+    with pytest.raises(FeedError, match="unknown output 'z'"):
+        session.run(feeds, out={"z": given})
+
+
+def test_a_closed_session_ends_its_threads_and_runs_no_more() -> None:
+    before = threading.active_count()
+    with Session(two_layers(), num_threads=2) as session:
+        session.run({"x": np.zeros((2, 40), np.float32)})
+    assert threading.active_count() <= before
+    with pytest.raises(MachineError, match="closed"):
+        session.run({"x": np.zeros((2, 40), np.float32)})
+
+
+def test_instruction_sets_have_names() -> None:
+    assert Session(two_layers(), isa="portable").isa.name == "PORTABLE"
+    with pytest.raises(MachineError, match="there is no instruction set 'neon'; choose plain, portable, avx2"):
+        Session(two_layers(), isa="neon")
+
+
+def test_a_session_knows_its_inputs_and_outputs() -> None:
+    session = Session(two_layers())
+    ports = [(port.name, port.dtype, port.shape) for port in (*session.inputs, *session.outputs)]
+    assert ports == [("x", "float32", ("batch", 40)), ("y", "float32", ("batch", 10)), ("t", "uint8", ("batch", HIDDEN))]
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        (None, "the inputs must be a dictionary of arrays by name, not NoneType"),
+        (np.zeros(3), "the inputs must be a dictionary of arrays by name, not ndarray"),
+        ({"x": [[1.0], [1.0, 2.0]]}, "input 'x' is no array: its rows have different lengths"),
+    ],
+)
+def test_what_is_no_array_is_one_clear_line(feeds: Any, message: str) -> None:
+    with pytest.raises(FeedError, match=message):
+        Session(two_layers()).run(feeds)

@@ -13,45 +13,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.errors import OptionError
-from qcompiler.weights.allocation import UNLIMITED, Menu, allocate, exchange, pareto_front, perturbed, smallest
+from qcompiler.weights.allocation import UNLIMITED, OptionTable, allocate, exchange, pareto_front, perturbed, smallest
 
 
-def random_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> Menu:
+def random_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> OptionTable:
     """Costs over six decades that fall as sizes grow, as those of bit widths do."""
     rng = np.random.default_rng(seed)
     weights = rng.integers(5, 1000, layers)
     size = weights[:, None] * np.arange(2, 2 + options)
     cost = 10.0 ** rng.uniform(-6, -1, (layers, 1)) * 0.25 ** np.arange(options) * rng.uniform(0.5, 1.5, (layers, options))
     if not pairs:
-        return Menu(cost, size)
+        return OptionTable(cost, size)
     vectors = rng.standard_normal((layers, options, 4))
     vectors *= np.sqrt(cost)[:, :, None] / np.linalg.norm(vectors, axis=2, keepdims=True)
-    return Menu(cost, size, 2 * np.einsum("iax,jbx->iajb", vectors, vectors))
+    return OptionTable(cost, size, 2 * np.einsum("iax,jbx->iajb", vectors, vectors))
 
 
-def timed_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> Menu:
+def timed_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> OptionTable:
     """The same where some layers are faster with few bits, as much as it happens, and others take the same time whatever they have."""
     menu, rng = random_menu(seed, layers, options, pairs=pairs), np.random.default_rng(seed + 1000)
     faster = np.where(rng.random((layers, 1)) < 0.7, rng.uniform(0.4, 1, (layers, options)), 1)
     return replace(menu, time=np.rint(rng.uniform(1e3, 1e6, (layers, 1)) * faster).astype(np.int64))
 
 
-def every_choice(menu: Menu) -> Iterator[np.ndarray]:
+def every_choice(menu: OptionTable) -> Iterator[np.ndarray]:
     layers, options = menu.cost.shape
     return (np.array(choice) for choice in itertools.product(range(options), repeat=layers))
 
 
-def brute_force(menu: Menu, budget: int, time_budget: int = UNLIMITED) -> tuple[float, tuple[int, ...]]:
+def brute_force(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> tuple[float, tuple[int, ...]]:
     return min((menu.cost_of(choice), tuple(choice.tolist())) for choice in every_choice(menu) if menu.fits(choice, budget, time_budget))
 
 
-def time_budgets(menu: Menu, budget: int) -> list[int]:
+def time_budgets(menu: OptionTable, budget: int) -> list[int]:
     """Between the fastest choice of a size and the slowest one."""
     times = [menu.time_of(choice) for choice in every_choice(menu) if menu.size_of(choice) <= budget]
     return [int(min(times) + share * (max(times) - min(times))) for share in (0, 0.1, 0.4)]
 
 
-def budgets(menu: Menu) -> list[int]:
+def budgets(menu: OptionTable) -> list[int]:
     least, most = menu.size.min(axis=1).sum(), menu.size.max(axis=1).sum()
     return [int(least + share * (most - least)) for share in (0, 0.2, 0.5, 0.9, 1)]
 
@@ -135,7 +135,7 @@ def test_interactions_count_as_brute_force_counts_them(seed):
 def test_interactions_within_blocks_alone_are_a_sparse_program():
     menu = random_menu(0, 6, 3, pairs=True)
     block = np.arange(6) // 3
-    menu = Menu(menu.cost, menu.size, menu.pairs * (block[:, None, None, None] == block[None, None, :, None]))
+    menu = OptionTable(menu.cost, menu.size, menu.pairs * (block[:, None, None, None] == block[None, None, :, None]))
     budget = budgets(menu)[2]
     assert menu.cost_of(allocate(menu, budget)) == pytest.approx(brute_force(menu, budget)[0], rel=1e-5)
 
@@ -200,7 +200,7 @@ def test_an_option_of_infinite_cost_is_never_taken():
 def test_exchanges_lower_the_cost_with_interactions_until_no_two_layers_can(seed):
     menu = random_menu(seed, 5, 3, pairs=True)
     budget = budgets(menu)[2]
-    start = allocate(Menu(menu.cost, menu.size), budget)
+    start = allocate(OptionTable(menu.cost, menu.size), budget)
     choice = exchange(menu, start, budget)
     assert menu.size_of(choice) <= budget
     assert menu.cost_of(choice) <= menu.cost_of(start)
@@ -213,8 +213,8 @@ def test_exchanges_lower_the_cost_with_interactions_until_no_two_layers_can(seed
 
 NOISY = """if True:
     import ctypes
-    from qcompiler.weights import allocation
-    with allocation._silent():
+    from qcompiler.quiet import quiet
+    with quiet():
         ctypes.CDLL(None).puts(b"what HiGHS prints when it mends a solution")
     print("{}")"""
 
@@ -254,8 +254,8 @@ def test_perturbed_costs_and_interactions_are_those_of_longer_or_shorter_errors(
 
 def test_shapes_and_costs_are_checked():
     with pytest.raises(ValueError, match="both be"):
-        Menu(np.zeros((2, 3)), np.zeros((3, 2), np.int64))
+        OptionTable(np.zeros((2, 3)), np.zeros((3, 2), np.int64))
     with pytest.raises(ValueError, match="time must be"):
-        Menu(np.zeros((2, 3)), np.zeros((2, 3), np.int64), time=np.zeros((3, 2), np.int64))
+        OptionTable(np.zeros((2, 3)), np.zeros((2, 3), np.int64), time=np.zeros((3, 2), np.int64))
     with pytest.raises(ValueError, match="finite cost"):
-        Menu(np.full((1, 2), np.inf), np.zeros((1, 2), np.int64))
+        OptionTable(np.full((1, 2), np.inf), np.zeros((1, 2), np.int64))

@@ -8,13 +8,13 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
-from qcompiler.lowering.code_grid import Coded, Grid, Target, common_factors
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target, common_factors
 from qcompiler.lowering.constants import Array
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import wide_fixed_point
-from qcompiler.lowering.rules.layers import bounds_of, emit_layer
 from qcompiler.lowering.rules.linear import with_bias
 from qcompiler.lowering.rules.operands import operand
+from qcompiler.lowering.rules.products import bounds_of, emit_layer
 
 
 def lower_binary(lw: Lowering, node: Node, target: Target) -> Coded:
@@ -81,7 +81,7 @@ def _div(lw: Lowering, node: Node, target: Target) -> Coded:
 
 
 def _fine_constant(lw: Lowering, node: Node, values: Array) -> Coded:
-    grid = Grid.covering(float(values.min()), float(values.max()))
+    grid = CodeGrid.covering(float(values.min()), float(values.max()))
     return lw.constant(values, Target.whole(grid, f"{node.name or node.outputs[0].name}_constant"))
 
 
@@ -114,7 +114,7 @@ def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
         attrs = {"x_zp": zero, "m": 1 << 30, "n": 30}
         halves.append(lw.emit("Requantize", [x.tensor], attrs, Target(x.grid, lo, hi, f"{target.name}_{name}"), shape))
     largest = float(np.abs(slope).max(initial=0.0)) * max(abs(v) for v in x.bounds)
-    grid = Grid.covering(-largest, largest)
+    grid = CodeGrid.covering(-largest, largest)
     steep = multiply(lw, ((halves[1], 1.0), (_fine_constant(lw, node, slope), 1.0)), node, Target.whole(grid, f"{target.name}_slope"))
     step = target.grid.scale
     (a_m, b_m), n = common_factors([x.grid.scale / step, grid.scale / step])

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Node, Tensor, Variable, is_float, producer
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Border, Lowering
-from qcompiler.lowering.factors import emit_requantize
+from qcompiler.lowering.factors import requantized
 
 Array = NDArray[Any]
 
@@ -70,7 +70,7 @@ def quantize_scaled(lw: Lowering, tensor: Tensor, target: Target) -> Coded | Non
     grid = target.grid
     if (target.lo, target.hi) != (grid.qmin, grid.qmax):
         plain = quantize_scaled(lw, tensor, Target.whole(grid, f"{tensor.name}_codes"))
-        return None if plain is None else emit_requantize(lw.out, plain, target, 1.0, tensor.shape)
+        return None if plain is None else requantized(lw.out, plain, target, 1.0, tensor.shape)
     axis = _column_axis(found, tensor.shape)
     zeros = grid.zero_point + np.rint(found.offset / grid.scale)
     if axis is None or np.any(found.factor <= 0) or np.any(np.abs(zeros) > MAX_ZERO_POINT):
@@ -119,7 +119,7 @@ def _sixteen_bits(lw: Lowering, codes: Coded, part: Tensor) -> Coded:
     if codes.grid.dtype == "int16":
         return codes
     low, high = (codes.grid.scale * (end - codes.grid.zero_point) for end in (codes.grid.qmin, codes.grid.qmax))
-    return emit_requantize(lw.out, codes, Target.whole(Grid.covering(low, high), f"{part.name}_wide"), 1.0, part.shape)
+    return requantized(lw.out, codes, Target.whole(CodeGrid.covering(low, high), f"{part.name}_wide"), 1.0, part.shape)
 
 
 COLUMNS = Border(quantize_scaled, joined_output)

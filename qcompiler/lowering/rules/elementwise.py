@@ -14,23 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.graph.ir import Node, Tensor, is_float, producer
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.graph.ir import STANDARD_DOMAINS, Node, Tensor, is_float, producer
+from qcompiler.graph.operators import lowered_by
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Array, evaluate
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.rules.binary import binary_bounds, lower_binary
 from qcompiler.lowering.rules.operands import has_codes, integer_grid, scalar_factor
 
-UNARY = frozenset({
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor",
-    "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu",
-    "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
-})
-JOINT = frozenset({
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub",
-    "Sum", "Where", "Xor",
-})
-ELEMENTWISE = UNARY | JOINT
+UNARY = lowered_by("unary")
+ELEMENTWISE = lowered_by("unary", "joint")
 
 _SAMPLES = 4097
 """Points at which a chain over an interval is looked at to find its range."""
@@ -65,10 +58,17 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
 
 
 def _pointwise(lw: Lowering, node: Node) -> bool:
-    if node.op not in ELEMENTWISE or node.domain not in (None, "", "ai.onnx"):
+    if node.op not in ELEMENTWISE or node.domain not in STANDARD_DOMAINS or _is_narrowing(node):
         return False
     values = [lw.constants.value(tensor) for tensor in node.inputs]
     return all(value is None or value.size == 1 for value in values)
+
+
+def _is_narrowing(node: Node) -> bool:
+    """True for a Cast that may drop high bits of integers."""
+    if node.op != "Cast" or is_float(node.inputs[0]) or is_float(node.outputs[0]):
+        return False
+    return np.dtype(node.outputs[0].dtype).itemsize < np.dtype(node.inputs[0].dtype).itemsize and np.dtype(node.outputs[0].dtype) != np.dtype(bool)
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:
@@ -181,10 +181,10 @@ def _points(lw: Lowering, leaf: Tensor) -> Iterator[float]:
     return iter([*np.linspace(low, high, _SAMPLES), *([0.0] if low < 0.0 < high else [])])
 
 
-def elementwise_grid(lw: Lowering, node: Node) -> Grid:
+def elementwise_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The natural grid: a Cast of integers keeps them exact."""
     if node.op == "Cast" and not is_float(node.inputs[0]):
         return integer_grid(node.inputs[0])
     if node.op in ("Identity", "Dropout"):
         return lw.natural_grid(node.inputs[0])
-    return Grid.covering(*elementwise_bounds(lw, node))
+    return CodeGrid.covering(*elementwise_bounds(lw, node))

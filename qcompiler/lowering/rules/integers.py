@@ -8,10 +8,11 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, is_float, producer
+from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.code_grid import common_factors
 from qcompiler.lowering.engine import IntegerRule, Lowering
 from qcompiler.lowering.ranks import rank_of
-from qcompiler.lowering.rules.movers import MOVERS, mover_operands
+from qcompiler.lowering.rules.movers import mover_operands
 from qcompiler.lowering.rules.operands import operand
 
 _COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}
@@ -100,5 +101,5 @@ def _quantize(lw: Lowering, node: Node) -> None:
 INTEGER_RULES: dict[str, IntegerRule] = {
     "Shape": _shape, "Cast": _cast, "Identity": _identity, "Concat": _concat, "ArgMax": _argmax, "QuantizeLinear": _quantize,
     **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
-    **{op: _mover for op in MOVERS if op != "MaxPool"}, **dict.fromkeys(_PLAIN, _plain),
+    **dict.fromkeys(lowered_by("mover") - {"MaxPool"}, _mover), **dict.fromkeys(_PLAIN, _plain),
 }

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, producer
+from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.constants import Weight, read_weight
 from qcompiler.lowering.engine import Lowering
 from qcompiler.lowering.ranks import rank_of
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
-
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """A linear layer as mathematics: ``y[o] = gain * sum(w[o] * x) + bias[o]``.
 
     Attributes:
@@ -60,7 +59,7 @@ class Layer:
         return int(self.rows.shape[0])
 
 
-def read_layer(lw: Lowering, node: Node) -> Layer | None:
+def read_layer(lw: Lowering, node: Node) -> LinearLayer | None:
     """The layer a node computes; None when its weight is not constant or has a batch dimension.
 
     Raises:
@@ -93,16 +92,16 @@ def _bias(lw: Lowering, node: Node, index: int, outputs: int) -> NDArray[np.floa
     return np.broadcast_to(value.reshape(-1).astype(np.float64), (outputs,)).copy()
 
 
-def _read_conv(lw: Lowering, node: Node) -> Layer | None:
+def _read_conv(lw: Lowering, node: Node) -> LinearLayer | None:
     weight = read_weight(lw.constants, node.inputs[1], 0)
     if weight is None:
         raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant")
     outputs = weight.codes.shape[0]
     rows = weight.codes.reshape(outputs, -1)
-    return Layer("Conv", node.name, node.attrs, node.inputs[0], _per_output(weight, 0, outputs), rows, _bias(lw, node, 2, outputs))
+    return LinearLayer("Conv", node.name, node.attrs, node.inputs[0], _per_output(weight, 0, outputs), rows, _bias(lw, node, 2, outputs))
 
 
-def _read_conv_transpose(lw: Lowering, node: Node) -> Layer | None:
+def _read_conv_transpose(lw: Lowering, node: Node) -> LinearLayer | None:
     weight = read_weight(lw.constants, node.inputs[1], 1)
     if weight is None:
         raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant")
@@ -110,10 +109,10 @@ def _read_conv_transpose(lw: Lowering, node: Node) -> Layer | None:
     outputs = part * groups
     rows = weight.codes.reshape(groups, inputs // groups, part, -1).transpose(0, 2, 1, 3).reshape(outputs, -1)
     scaled = _per_output(weight, 1, outputs, groups)
-    return Layer("ConvTranspose", node.name, node.attrs, node.inputs[0], scaled, rows, _bias(lw, node, 2, outputs))
+    return LinearLayer("ConvTranspose", node.name, node.attrs, node.inputs[0], scaled, rows, _bias(lw, node, 2, outputs))
 
 
-def _read_gemm(lw: Lowering, node: Node) -> Layer | None:
+def _read_gemm(lw: Lowering, node: Node) -> LinearLayer | None:
     across = int(node.attrs.get("transB", 0))
     weight = read_weight(lw.constants, node.inputs[1], 0 if across else 1)
     if weight is None:
@@ -122,20 +121,20 @@ def _read_gemm(lw: Lowering, node: Node) -> Layer | None:
     outputs = weight.codes.shape[1]
     bias = _bias(lw, node, 2, outputs) * float(node.attrs.get("beta", 1.0))
     gain, turned = float(node.attrs.get("alpha", 1.0)), bool(node.attrs.get("transA", 0))
-    return Layer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, bias, gain, turned)
+    return LinearLayer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, bias, gain, turned)
 
 
-def _read_matmul(lw: Lowering, node: Node) -> Layer | None:
+def _read_matmul(lw: Lowering, node: Node) -> LinearLayer | None:
     if not lw.constants.is_constant(node.inputs[1]) or rank_of(node.inputs[1]) != 2 or lw.constants.is_constant(node.inputs[0]):
         return None
     weight = read_weight(lw.constants, node.inputs[1], 1)
     if weight is None or weight.axis == 0:
         return None
     outputs = weight.codes.shape[1]
-    return Layer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, np.zeros(outputs))
+    return LinearLayer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, np.zeros(outputs))
 
 
-def _read_batchnorm(lw: Lowering, node: Node) -> Layer:
+def _read_batchnorm(lw: Lowering, node: Node) -> LinearLayer:
     """BatchNormalization: part of the layer before it where no grid lies between, else a depthwise 1x1 convolution.
 
     The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``, so that its bias is that much finer than
@@ -151,10 +150,10 @@ def _read_batchnorm(lw: Lowering, node: Node) -> Layer:
         raise UnsupportedError("it normalizes a tensor of rank 2; fold it into the layer before it (pass 'normalize')")
     codes = (127 * np.sign(slope)).astype(np.int8)
     weight = Weight(codes.reshape(-1, 1, *([1] * spatial)), np.where(slope == 0, 1.0, np.abs(slope) / 127), 0)
-    return Layer("Conv", node.name, {"group": len(slope)}, node.inputs[0], weight, codes.reshape(-1, 1), beta - mean * slope)
+    return LinearLayer("Conv", node.name, {"group": len(slope)}, node.inputs[0], weight, codes.reshape(-1, 1), beta - mean * slope)
 
 
-def _layer_behind(lw: Lowering, tensor: Tensor) -> Layer | None:
+def _layer_behind(lw: Lowering, tensor: Tensor) -> LinearLayer | None:
     """The layer whose result ``tensor`` is."""
     node = producer(tensor)
     if node is None or lw.constants.is_constant(tensor):
@@ -162,7 +161,7 @@ def _layer_behind(lw: Lowering, tensor: Tensor) -> Layer | None:
     return with_bias(lw, node) if node.op == "Add" else read_layer(lw, node)
 
 
-def _rescaled(layer: Layer, slope: NDArray[np.float64], shift: NDArray[np.float64]) -> Layer:
+def _rescaled(layer: LinearLayer, slope: NDArray[np.float64], shift: NDArray[np.float64]) -> LinearLayer:
     """``slope * layer + shift``, one slope per output channel."""
     sign = np.sign(slope).astype(np.int16)
     rows = layer.rows * sign[:, None]
@@ -179,11 +178,11 @@ def _parameter(lw: Lowering, tensor: Tensor) -> NDArray[np.float64]:
     return value.reshape(-1).astype(np.float64)
 
 
-def with_bias(lw: Lowering, node: Node) -> Layer | None:
+def with_bias(lw: Lowering, node: Node) -> LinearLayer | None:
     """The layer of ``Add(layer, constant)`` with one constant per output channel; None when ``node`` is something else."""
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
-        if constant is None or inner is None or inner.op not in LAYERS or lw.constants.is_constant(node.inputs[index]):
+        if constant is None or inner is None or inner.op not in lowered_by("layer") or lw.constants.is_constant(node.inputs[index]):
             continue
         layer = read_layer(lw, inner)
         if layer is not None and _along_channels(layer, constant.shape):
@@ -192,7 +191,7 @@ def with_bias(lw: Lowering, node: Node) -> Layer | None:
     return None
 
 
-def _along_channels(layer: Layer, shape: tuple[int, ...]) -> bool:
+def _along_channels(layer: LinearLayer, shape: tuple[int, ...]) -> bool:
     channel = -1 if layer.kind == "Gemm" else 1 - rank_of(layer.x)
     sizes = [1] * max(len(shape), -channel)
     sizes[len(sizes) - len(shape):] = shape

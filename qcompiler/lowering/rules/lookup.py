@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcompiler.graph.ir import Node, producer, read_spec
-from qcompiler.lowering.code_grid import Coded, Grid
+from qcompiler.lowering.code_grid import Coded, CodeGrid
 from qcompiler.lowering.engine import Lowering
 
 
@@ -22,4 +22,4 @@ def looked_up(lw: Lowering, node: Node) -> Coded | None:
     source, name = lw.stored_codes(quantize.outputs[0]), node.inputs[0].name
     codes = lw.out.op("Table", name, [source.tensor, lw.out.constant(f"{name}_table", entries)], {"dtype": "uint8"}, "uint8", node.inputs[0].shape)
     reached = entries[source.lo : source.hi + 1]
-    return Coded(codes, Grid.from_spec(spec), int(reached.min()), int(reached.max()))
+    return Coded(codes, CodeGrid.from_spec(spec), int(reached.min()), int(reached.max()))

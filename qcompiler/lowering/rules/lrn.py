@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import fixed_points, prove_accumulator
 from qcompiler.lowering.ranks import rank_of, size_along
@@ -30,9 +30,9 @@ def lower_lrn(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     return multiply(lw, ((x, 1.0), (factor, 1.0)), node, target)
 
 
-def _unsigned(high: float) -> Grid:
+def _unsigned(high: float) -> CodeGrid:
     """An int16 grid over [0, high]."""
-    return Grid(float(np.float32(max(high, 1e-30) / 65535)), -32768, "int16")
+    return CodeGrid(float(np.float32(max(high, 1e-30) / 65535)), -32768, "int16")
 
 
 def _band(channels: int, size: int) -> NDArray[np.int8]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.ranks import rank_of, size_along
-from qcompiler.lowering.rules.layers import padding
+from qcompiler.lowering.rules.products import padding
 
 Operands = tuple[str, list[Tensor], dict[str, Any]]
 """What a mover needs beside its data: the integer operator's name, its other inputs, its attributes."""
@@ -168,18 +168,17 @@ _OPERANDS: dict[str, Callable[[Lowering, Node, int], Operands]] = {
     "Split": _split, "Gather": _gather, "Expand": _expand, "Tile": _tile, "DepthToSpace": _depth_to_space, "SpaceToDepth": _depth_to_space,
     "MaxPool": _max_pool,
 }
-MOVERS = (*_OPERANDS, "Pad")
 
 
-def mover_grid(lw: Lowering, node: Node) -> Grid:
+def mover_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The natural grid of a mover is the one of its data."""
     return lw.natural_grid(node.inputs[0])
 
 
-def concat_grid(lw: Lowering, node: Node) -> Grid:
+def concat_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The grid all inputs share, else one that holds them all."""
     grids = {lw.natural_grid(tensor) for tensor in node.inputs}
-    return grids.pop() if len(grids) == 1 else Grid.covering(*hull(lw, node))
+    return grids.pop() if len(grids) == 1 else CodeGrid.covering(*hull(lw, node))
 
 
 def hull(lw: Lowering, node: Node) -> Bounds:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, producer
-from qcompiler.lowering.code_grid import Coded, Grid
+from qcompiler.lowering.code_grid import Coded, CodeGrid
 from qcompiler.lowering.engine import Lowering
 
 
@@ -17,9 +17,9 @@ def has_codes(tensor: Tensor) -> bool:
     return node is not None and node.op == "DequantizeLinear"
 
 
-def integer_grid(tensor: Tensor) -> Grid:
+def integer_grid(tensor: Tensor) -> CodeGrid:
     """The grid on which integers stand for themselves: u8 for bool, int16 (saturating) for the rest."""
-    return Grid(1.0, 0, "uint8" if np.dtype(tensor.dtype) in (np.dtype(bool), np.dtype(np.uint8)) else "int16")
+    return CodeGrid(1.0, 0, "uint8" if np.dtype(tensor.dtype) in (np.dtype(bool), np.dtype(np.uint8)) else "int16")
 
 
 def scalar_factor(lw: Lowering, node: Node) -> tuple[Tensor | None, float]:

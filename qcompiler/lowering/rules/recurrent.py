@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, consumers, read_spec
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Weight, read_weight
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import emit_requantize, fixed_point, fixed_points, prove_accumulator
+from qcompiler.lowering.factors import fixed_point, fixed_points, prove_accumulator, requantized
 
-RECURRENT = ("LSTM", "GRU")
 _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15
 """Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32 accumulator."""
@@ -47,7 +46,7 @@ def lower_recurrent(lw: Lowering, node: Node, index: int, target: Target) -> Cod
     output = node.outputs[index]
     if index == 2:
         return _cell_codes(lw, source.tensor, target, output)
-    return emit_requantize(lw.out, source, target, 1.0, output.shape)
+    return requantized(lw.out, source, target, 1.0, output.shape)
 
 
 def recurrent_bounds(_lw: Lowering, _node: Node) -> Bounds:
@@ -55,17 +54,17 @@ def recurrent_bounds(_lw: Lowering, _node: Node) -> Bounds:
     return -1.0, 1.0
 
 
-def recurrent_grid(lw: Lowering, node: Node) -> Grid:
+def recurrent_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The grid of the hidden state."""
     weight = read_weight(lw.constants, node.inputs[2], 1)
     if weight is None or np.abs(weight.codes.astype(np.int64)).sum(axis=2).max(initial=0) < _WIDE_LIMIT:
-        return Grid.covering(-1.0, 1.0)
+        return CodeGrid.covering(-1.0, 1.0)
     for output in node.outputs[:2]:
         for reader in consumers(output) if output.name else []:
             spec = read_spec(reader) if reader.op == "QuantizeLinear" else None
             if spec is not None:
-                return Grid.from_spec(spec)
-    return Grid.covering(-1.0, 1.0)
+                return CodeGrid.from_spec(spec)
+    return CodeGrid.covering(-1.0, 1.0)
 
 
 def _lower_node(lw: Lowering, node: Node) -> list[Coded]:
@@ -103,7 +102,7 @@ def _unsqueezed(lw: Lowering, tensor: Tensor, axis: int, name: str) -> Tensor:
     return lw.out.op("Unsqueeze", name, [tensor, lw.out.int64("axes", [axis])], {}, tensor.dtype, shape)
 
 
-def _lower_direction(lw: Lowering, node: Node, direction: int, x: Coded, grid: Grid, *, reverse: bool) -> list[Tensor]:
+def _lower_direction(lw: Lowering, node: Node, direction: int, x: Coded, grid: CodeGrid, *, reverse: bool) -> list[Tensor]:
     """One LSTM or GRU node of the integer graph: y [T, B, H], h [B, H] and, for LSTM, c [B, H]."""
     hidden = int(node.attrs["hidden_size"])
     state = Coded(node.outputs[0], grid, grid.qmin, grid.qmax)
@@ -192,7 +191,7 @@ def _given(lw: Lowering, node: Node, slot: int) -> bool:
     return known is None or bool(np.any(known))
 
 
-def _initial_state(lw: Lowering, node: Node, direction: int, grid: Grid) -> Tensor:
+def _initial_state(lw: Lowering, node: Node, direction: int, grid: CodeGrid) -> Tensor:
     """Codes of h before the first step: [B, H]; one code [1, 1] where it is 0."""
     if not _given(lw, node, 5):
         return lw.out.constant(f"{node.name}_zero", np.full((1, 1), grid.zero_point, grid.dtype))

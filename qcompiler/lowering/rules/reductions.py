@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
-from qcompiler.lowering.code_grid import Coded, Grid, Target
+from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT, fixed_point, fixed_points, wide_fixed_point
 from qcompiler.lowering.ranks import count_along, rank_of
@@ -20,7 +20,6 @@ from qcompiler.lowering.rules.movers import window
 _KINDS = {
     "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "GlobalAveragePool": "mean", "GlobalMaxPool": "max",
 }
-REDUCTIONS = tuple(_KINDS)
 
 
 def reduced_axes(lw: Lowering, node: Node) -> list[int]:
@@ -82,11 +81,11 @@ def reduction_bounds(lw: Lowering, node: Node) -> Bounds:
     return low * count, high * count
 
 
-def reduction_grid(lw: Lowering, node: Node) -> Grid:
+def reduction_grid(lw: Lowering, node: Node) -> CodeGrid:
     """Largest and smallest codes keep their grid."""
     if _KINDS[node.op] in ("max", "min"):
         return lw.natural_grid(node.inputs[0])
-    return Grid.covering(*reduction_bounds(lw, node))
+    return CodeGrid.covering(*reduction_bounds(lw, node))
 
 
 def lower_average_pool(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:

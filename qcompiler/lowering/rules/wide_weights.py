@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from qcompiler.errors import UnsupportedError
 from qcompiler.lowering.code_grid import Coded
 from qcompiler.lowering.engine import Lowering
-from qcompiler.lowering.rules.linear import Layer
+from qcompiler.lowering.rules.linear import LinearLayer
 
 _LARGEST = 127
 _MOST_PIECES = 4
 
 
-def narrowed(lw: Lowering, layer: Layer, x: Coded) -> tuple[Layer, Coded]:
+def narrowed(lw: Lowering, layer: LinearLayer, x: Coded) -> tuple[LinearLayer, Coded]:
     """The layer with int8 weights, and its input with the channels those need.
 
     Raises:

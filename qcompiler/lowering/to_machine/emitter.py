@@ -234,7 +234,7 @@ class Emitter:
     def require_at_most(self, size: Dim, limit: int, node: str) -> None:
         """Let binding refuse a symbolic ``size`` beyond ``limit``, up to which the sums of ``node`` are proven."""
         if not isinstance(size, int):
-            self._require_zero(floor_div(as_dim(size - 1), limit), f"{node}: the size {size} must be at most {limit}")
+            self._require_zero(floor_div(size, limit + 1), f"{node}: the size {size} must be at most {limit}")
 
     def _require_zero(self, excess: Dim, rule: str) -> None:
         """Let binding refuse sizes for which ``excess``, a number >= 0, is not 0.

@@ -9,6 +9,7 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Constant, Node
+from qcompiler.lowering.factors import DYNAMIC_LIMIT
 from qcompiler.lowering.to_machine.emitter import Emitter
 from qcompiler.lowering.to_machine.views import View, is_one
 from qcompiler.shapes.dims import Dim, as_dim, maximum, minimum, same, to_nested
@@ -192,6 +193,28 @@ def _pad_axis(emitter: Emitter, node: Node, x: View, axis: int, pads: tuple[int,
             strip = x.sliced(axis, start, count, -1 if reflect else 0)
             emitter.move(strip, y.sliced(axis, place, count, 1), node.name, y.order)
     return y
+
+
+def emit_range(emitter: Emitter, node: Node) -> None:
+    """A part of the numbers from 0 on, which the program holds as int16: symbolic sizes say which part."""
+    start, _, delta = (emitter.ints(tensor)[0] for tensor in node.inputs)
+    if not isinstance(delta, int) or delta < 1:
+        raise UnsupportedError(f"its step is {delta}; the machine counts upwards by a constant")
+    size = emitter.shape(node.outputs[0])[0]
+    emitter.require_at_most(as_dim(start + size * delta), DYNAMIC_LIMIT, node.name)
+    numbers = View.dense(emitter.program.constant(np.arange(DYNAMIC_LIMIT, dtype=np.int16)), (DYNAMIC_LIMIT,))
+    part = emitter.copied(numbers.sliced(0, start, size, delta), node.name)
+    y = emitter.new(node.outputs[0])
+    emitter.program.emit("cast", node=node.name, x=part.handle, y=y.handle, count=to_nested(y.count))
+
+
+def emit_filled(emitter: Emitter, node: Node) -> None:
+    """ConstantOfShape: one number, stride 0."""
+    given = node.attrs.get("value")
+    number = np.asarray(0 if given is None else getattr(given, "values", given), node.outputs[0].dtype).reshape(-1)
+    shape = emitter.shape(node.outputs[0])
+    one = View.dense(emitter.program.constant(number), (1,) * len(shape)) if shape else View.dense(emitter.program.constant(number.reshape(())), ())
+    emitter.bind(node.outputs[0], emitter.broadcast(one, shape, node.name))
 
 
 def emit_shape(_emitter: Emitter, _node: Node) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from qcompiler.graph.ir import Node
 from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
-from qcompiler.lowering.to_machine.layers import geometry
+from qcompiler.lowering.to_machine.products import geometry
 from qcompiler.lowering.to_machine.views import Order, View, channels_last, is_one, product
 from qcompiler.runtime.instructions.opcodes import Reduction
 

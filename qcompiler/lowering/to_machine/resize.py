@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompiler.graph.ir import Node
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
-from qcompiler.lowering.to_machine.layers import image
+from qcompiler.lowering.to_machine.products import image
 from qcompiler.lowering.to_machine.views import View, channels_last
 from qcompiler.shapes.dims import as_dim, to_nested
 

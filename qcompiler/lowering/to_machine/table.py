@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qcompiler.lowering.to_machine import elementwise, layers, movers, reductions, resize
+from qcompiler.lowering.to_machine import elementwise, movers, products, reductions, resize
 from qcompiler.lowering.to_machine.emitter import Emit
 from qcompiler.lowering.to_machine.recurrent import emit_recurrent
 
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize, "Dequantize": elementwise.emit_dequantize, "Identity": elementwise.emit_identity,
-    "Conv": layers.emit_conv, "ConvTranspose": layers.emit_conv_transpose, "Gemm": layers.emit_gemm, "MatMul": layers.emit_matmul,
+    "Conv": products.emit_conv, "ConvTranspose": products.emit_conv_transpose, "Gemm": products.emit_gemm, "MatMul": products.emit_matmul,
     "Table": elementwise.emit_table, "PiecewiseLinear": elementwise.emit_piecewise,
     "Cast": elementwise.emit_cast, "Compare": elementwise.emit_compare,
     **dict.fromkeys(("Requantize", "QuantizeInteger"), elementwise.emit_requantize),
@@ -25,5 +25,6 @@ EMIT_RULES: dict[str, Emit] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), movers.emit_depth_to_space),
     **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
     "Repeat": resize.emit_repeat, "ResizeLinear": resize.emit_resize_linear,
-    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod", "IntegerRange", "IntegerConstantOfShape"), movers.emit_shape),
+    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod"), movers.emit_shape),
+    "IntegerRange": movers.emit_range, "IntegerConstantOfShape": movers.emit_filled,
 }

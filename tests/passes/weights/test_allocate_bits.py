@@ -22,7 +22,7 @@ from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.records import LayerTime
 from qcompiler.solvers import SOLVERS
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem
 from qcompiler.weights.option_times import measured_times, reported_times
 from tests.graphs import graph_of

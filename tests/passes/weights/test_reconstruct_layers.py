@@ -18,7 +18,7 @@ from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.solvers import SOLVERS, Nearest, Solver
 from qcompiler.solvers.base import rounded
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import Solution
 from qcompiler.weights import solve_alone
 from tests.graphs import graph_of

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.runtime import requant as spec
-from qcompiler.runtime.program.expressions import broadcast_strides
 from tests.runtime.checked import run_one
+from tests.runtime.programs import broadcast_strides
 
 FEW = settings(max_examples=12, deadline=None)
 codes = st.sampled_from([np.uint8, np.int16])

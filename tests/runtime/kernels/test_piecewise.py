@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qcompiler.runtime import requant as spec
 from qcompiler.runtime.errors import ProgramError
-from qcompiler.runtime.instructions.piecewise import Piecewise
+from qcompiler.runtime.instructions.piecewise_linear import Piecewise
 from tests.runtime.checked import run_one
 
 FEW = settings(max_examples=4, deadline=None)

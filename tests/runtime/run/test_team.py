@@ -232,7 +232,7 @@ def test_helpers_end_with_their_session() -> None:
 
 def test_a_process_ends_while_helpers_sleep() -> None:
     code = (
-        "from tests.runtime.test_threads import *; p = layers(32, 48, 6); s = Session(p, num_threads=2); s.run(feed(p, 0)); "
+        "from tests.runtime.run.test_team import *; p = layers(32, 48, 6); s = Session(p, num_threads=2); s.run(feed(p, 0)); "
         "t = threading.Thread(target=lambda: [s.run(feed(p, 0)) for _ in range(50)], daemon=True); t.start(); s.run(feed(p, 0)); print('end')"
     )
     for _ in range(3):
@@ -243,7 +243,7 @@ def test_a_process_ends_while_helpers_sleep() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_runs_without_the_helpers_it_has_lost() -> None:
     code = (
-        "from tests.runtime.test_threads import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a = s.raw(feed(p, 0))\n"
+        "from tests.runtime.run.test_team import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a = s.raw(feed(p, 0))\n"
         "child = os.fork()\n"
         "same = all(np.array_equal(s.raw(feed(p, 0))['y'], a['y']) for _ in range(20))\n"
         "if child: print('end', same, os.waitpid(child, 0)[1])\n"

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.arguments import task_of
+from benchmarks.tools.arguments import task_of
 from models.task import Feed
 from qcompiler.calibration.network_loss import NetworkLoss
 from qcompiler.feeds.sources import open_source

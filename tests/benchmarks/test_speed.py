@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.cases import MACHINE, Case, folded_by_onnxruntime, light_model
 from benchmarks.speed import measure
-from benchmarks.speed_report import Row, Timing, as_json, geometric_mean, plot, show
+from benchmarks.tools.cases import MACHINE, Case, folded_by_onnxruntime, light_model
+from benchmarks.tools.speed_report import Row, Timing, as_json, geometric_mean, plot, show
 from models.small import SMALL_TASKS
 from tests.runtime.programs import two_layers
 

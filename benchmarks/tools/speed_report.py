@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import ENGINES, MACHINE
+from benchmarks.tools.cases import ENGINES, MACHINE
 
 
 @dataclass(frozen=True)

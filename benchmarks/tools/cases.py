@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 import qcompiler
-from benchmarks.arguments import task_of
+from benchmarks.tools.arguments import task_of
 
 LIGHT = {
     "resnet50": "light_resnet50", "densenet121": "light_densenet121", "inception_v1": "light_inception_v1", "inception_v2": "light_inception_v2",

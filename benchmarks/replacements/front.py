@@ -17,7 +17,7 @@ import onnx
 
 import qcompiler
 from benchmarks.accuracy import answers_of, score_text
-from benchmarks.arguments import task_of
+from benchmarks.tools.arguments import task_of
 from models.task import Task, sqnr_db
 from models.zoo.minilm import news
 from qcompiler.api import Compiled, Options
@@ -28,7 +28,7 @@ from qcompiler.manager import Manager
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import NORMALIZE
-from qcompiler.replacement.regions import find_chains
+from qcompiler.replacement.chains import find_chains
 
 THREADS = 2
 NEWS = 40
@@ -87,7 +87,7 @@ def pipelines(task: Task) -> Iterator[tuple[str, float, str]]:
     graph, plain = load_graph(task.model), f"{QUANTIZE},correct-bias"
     Manager(NORMALIZE).run(graph, Context())
     layers = ",".join(layer.node.name for chain in find_chains(graph) for layer in chain.layers)
-    few = "benchmarks.replacement_front:GridOfBlocks(grid='{}')"
+    few = "benchmarks.replacements.front:GridOfBlocks(grid='{}')"
     yield "8 bits", 1.0, plain
     for share in SHARES:
         for form, kind in KINDS.items():

@@ -5,8 +5,8 @@ import pytest
 
 from qcompiler.graph.ir import copy_of
 from qcompiler.graph.runner import Runner
+from qcompiler.replacement.chains import find_chains, parts, rows_of
 from qcompiler.replacement.features import InputScale, draw_map
-from qcompiler.replacement.regions import find_chains, parts, rows_of
 from qcompiler.replacement.rewrite import write_bundle
 from tests.graphs import graph_of, ops
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Graph
+from qcompiler.replacement.chains import Region, matrix_of
 from qcompiler.replacement.cost import Cost, bundle_cost, most_features
 from qcompiler.replacement.features import FeatureMap, InputScale, draw_map
 from qcompiler.replacement.fit import Fit, NormalEquations, best_ridge
 from qcompiler.replacement.neurons import ORDERS, neuron_order
 from qcompiler.replacement.observe import Batch, Observed
-from qcompiler.replacement.regions import Region, matrix_of
 from qcompiler.replacement.rewrite import write_bundle
 
 __all__ = ["KINDS", "Menu", "Replacement", "Survey", "survey"]

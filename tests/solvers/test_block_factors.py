@@ -10,7 +10,7 @@ import pytest
 from qcompiler.grids import block_levels, grid_named, uniform
 from qcompiler.solvers import SOLVERS
 from qcompiler.solvers.base import nearest_solution, rounded
-from qcompiler.solvers.blocks import on_tables
+from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem, Solution, loss_by_row
 from tests.solvers.problems import problem_of
 

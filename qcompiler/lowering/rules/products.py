@@ -18,7 +18,7 @@ from qcompiler.lowering.code_grid import Coded, Target
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT, fixed_point, fixed_points, prove_accumulator, signed_sums, wide_fixed_point
 from qcompiler.lowering.ranks import rank_of, size_along, static_shape
-from qcompiler.lowering.rules.linear import Layer, read_layer
+from qcompiler.lowering.rules.linear import LinearLayer, read_layer
 from qcompiler.lowering.rules.wide_weights import narrowed
 
 _BIAS_LIMIT = 2**30
@@ -32,7 +32,7 @@ def lower_layer_node(lw: Lowering, node: Node, _index: int, target: Target) -> C
     return _lower_product(lw, node, target)
 
 
-def emit_layer(lw: Lowering, layer: Layer, output: Tensor, target: Target) -> Coded:
+def emit_layer(lw: Lowering, layer: LinearLayer, output: Tensor, target: Target) -> Coded:
     """Conv, ConvTranspose or Gemm of the integer graph."""
     x = lw.natural(layer.x)
     if layer.across:
@@ -53,7 +53,7 @@ def emit_layer(lw: Lowering, layer: Layer, output: Tensor, target: Target) -> Co
     return lw.emit(layer.kind, operands, attrs, target, output.shape)
 
 
-def _integer_bias(layer: Layer, x: Coded) -> tuple[Layer, NDArray[np.int64]]:
+def _integer_bias(layer: LinearLayer, x: Coded) -> tuple[LinearLayer, NDArray[np.int64]]:
     """The bias in units of ``s_x * s_w``. A channel whose bias exceeds 2^30 gets coarser weights: its products do not count beside it."""
     real = layer.bias / (x.grid.scale * layer.gain * layer.weight.scale)
     ratio = np.maximum(1.0, np.abs(real) / _BIAS_LIMIT)
@@ -64,7 +64,7 @@ def _integer_bias(layer: Layer, x: Coded) -> tuple[Layer, NDArray[np.int64]]:
     return layer, np.rint(real / ratio).astype(np.int64)
 
 
-def _geometry(layer: Layer) -> dict[str, object]:
+def _geometry(layer: LinearLayer) -> dict[str, object]:
     """Strides, padding, dilations and groups of a convolution, complete and explicit."""
     given, spatial = layer.attrs, layer.weight.codes.ndim - 2
     if spatial not in (1, 2):
@@ -93,7 +93,7 @@ def padding(given: Mapping[str, Any], x: Tensor, kernel: list[int], strides: lis
     return before + [total - first for total, first in zip(totals, before, strict=True)]
 
 
-def _transpose_padding(layer: Layer, kernel: list[int], strides: list[int], dilations: list[int]) -> dict[str, object]:
+def _transpose_padding(layer: LinearLayer, kernel: list[int], strides: list[int], dilations: list[int]) -> dict[str, object]:
     given, spatial = layer.attrs, len(kernel)
     extra = list(given.get("output_padding", [0] * spatial))
     mode, wanted = given.get("auto_pad", "NOTSET"), given.get("output_shape")
@@ -148,7 +148,7 @@ def layer_bounds(lw: Lowering, node: Node) -> Bounds:
     return _product_bounds(lw, node) if layer is None else bounds_of(lw, layer)
 
 
-def bounds_of(lw: Lowering, layer: Layer) -> Bounds:
+def bounds_of(lw: Lowering, layer: LinearLayer) -> Bounds:
     """Range of ``layer``'s output."""
     low, high = lw.bounds(layer.x)
     low, high = min(low, 0.0), max(high, 0.0)

@@ -20,8 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import replacement_front, replacement_gate, replacement_own
-from benchmarks.arguments import add_models
+from benchmarks.replacements import front
+from benchmarks.replacements import gate as replacement_gate
+from benchmarks.replacements import own as replacement_own
+from benchmarks.tools.arguments import add_models
 from qcompiler.errors import QCompilerError
 
 Row = dict[str, Any]
@@ -42,7 +44,7 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
     chosen = parser.parse_args()
     measure: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-        "own": replacement_own.rows, "front": replacement_front.rows, "gate": replacement_gate.rows, "zoo": replacement_gate.zoo_rows,
+        "own": replacement_own.rows, "front": front.rows, "gate": replacement_gate.rows, "zoo": replacement_gate.zoo_rows,
     }  # fmt: skip
     found: list[Row] = []
     try:

@@ -21,7 +21,7 @@ from tests.passes.rewriting import random, tensors_of
 
 Feed = dict[str, NDArray[Any]]
 GRAPHS = 60
-"""Random networks of each kind. ``pytest tests/equivalence/test_equivalence.py -k random --graphs 1000`` tries 1,000: no difference found."""
+"""Random networks of each kind. ``pytest tests/equivalence/test_regions.py -k random --graphs 1000`` tries 1,000: no difference found."""
 
 
 def transform_all(graph: Graph, rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qcompiler.calibration.patches import as_matrix
 from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, constant_of, consumers
 from qcompiler.graph.layers import Layer, find_layers
-from qcompiler.graph.placement import UNARIES
+from qcompiler.graph.operators import UNARIES
 from qcompiler.replacement.cost import Cost
 
 __all__ = ["Link", "Region", "bias_of", "find_chains", "is_dense", "linear_output", "parts", "rows_of", "shape_of"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.mlp import Shape, forward, gradients, to_onnx, train
-from benchmarks.replacement_gate import as_bytes, random_case, relative_error
+from benchmarks.replacements.gate import as_bytes, random_case, relative_error
 from models.data import Split
 from qcompiler.feeds.sources import open_source
 from qcompiler.graph.ir import copy_of

@@ -1,0 +1,93 @@
+"""Masks, positions, fills and counts that calibration did not show: compiled, a model answers as the float one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import qcompiler
+from qcompiler.api import Options
+from qcompiler.errors import DataError
+from qcompiler.graph.runner import Runner
+from qcompiler.runtime.errors import FeedError, ProgramError
+from tests.exact_members import KINDS, Feed, Member, model_of
+
+WAYS = [(name, how) for name, (_, ways) in KINDS.items() for how in ways]
+
+
+def checked(member: Member, run: Callable[[Feed], Mapping[str, Any]]) -> dict[str, float]:
+    """By output, the SQNR in dB on the trial's feeds, or the share of equal integers."""
+    reference = Runner(member.model)
+    answers = [(reference.run(feed), run(feed)) for feed in member.trial]
+    return {name: agreement([(wanted[name], got[name]) for wanted, got in answers]) for name in member.wanted}
+
+
+def agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    wanted, got = (np.concatenate([np.asarray(pair[index]).ravel() for pair in pairs]) for index in (0, 1))
+    if wanted.dtype.kind not in "f":
+        return float(np.mean(wanted == got))
+    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
+    fills = np.abs(wanted) > 30
+    assert np.allclose(wanted[fills], got[fills], rtol=1e-3), "a fill is not where it should be"
+    return float(10 * np.log10((wanted[~fills] ** 2).sum() / max(((wanted - got)[~fills] ** 2).sum(), 1e-30)))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(metafunc.config.getoption("--graphs") or 1))
+
+
+@pytest.mark.parametrize(("name", "how"), WAYS)
+def test_what_calibration_did_not_show_is_right_in_onnx(name: str, how: str, seed: int) -> None:
+    member = KINDS[name][0](np.random.default_rng([seed, *map(ord, name + how)]), how)
+    compiled = qcompiler.compile(member.model, data=member.calibration, options=Options(level=1))
+    got = checked(member, Runner(compiled.graph).run)
+    assert all(got[output] >= least for output, least in member.wanted.items()), got
+
+
+MACHINE = [
+    ("attention", "mul"), ("attention", "blend"), ("attention", "added"), ("attention", "less"), ("rotary", "mul"), ("rotary", "outer"),
+    ("sinusoid", "range"), ("sinusoid", "step"), ("pooling", "tokens"), ("pooling", "picture"), ("mean", "clip"), ("mean", "other"),
+]
+"""What the machine has a form for."""
+
+
+@pytest.mark.parametrize(("name", "how"), MACHINE)
+def test_what_calibration_did_not_show_is_right_on_the_machine(name: str, how: str, seed: int) -> None:
+    member = KINDS[name][0](np.random.default_rng([seed, *map(ord, name + how)]), how)
+    got = checked(member, qcompiler.compile(member.model, data=member.calibration, options=Options(level=1), for_onnx=False).session().run)
+    assert all(got[output] >= least for output, least in member.wanted.items()), got
+
+
+def cache_model(last: str) -> onnx.ModelProto:
+    text = f"""g (float[B, P, 8] past, float[B, T, 8] x) => (float[] y, float[B, S, 8] present) {{
+        h = MatMul(x, w)  present = Concat <axis = 1> (past, h)  {last} }}"""
+    return model_of(text, {"w": np.eye(8, dtype=np.float32) / 2})
+
+
+def cached(past: int, length: int) -> Feed:
+    rng = np.random.default_rng(past)
+    return {"past": rng.uniform(-1, 1, (1, past, 8)).astype(np.float32), "x": rng.uniform(-2, 2, (1, length, 8)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("for_onnx", [True, False])
+def test_a_cache_may_be_empty(for_onnx: bool) -> None:
+    model = cache_model("p = Softmax(present)  y = MatMul(p, w)")
+    compiled = qcompiler.compile(model, data=[cached(0, 5), cached(4, 1), cached(9, 2)], options=Options(level=0), for_onnx=for_onnx)
+    run = Runner(compiled.graph).run if for_onnx else compiled.session().run
+    got = checked(Member(model, [], [cached(0, 3), cached(5, 1)], {"y": 25.0, "present": 30.0}), run)
+    assert min(got.values()) > 25, got
+
+
+def test_a_feed_without_any_element_and_a_reduction_of_nothing_are_told() -> None:
+    compiled = qcompiler.compile(cache_model("y = ReduceMean <axes = [1]> (past)"), data=[cached(4, 1)], options=Options(level=0), for_onnx=False)
+    with pytest.raises(ProgramError, match="is empty"):
+        compiled.session().run(cached(0, 3))
+    with pytest.raises(FeedError, match="is empty"):
+        compiled.session().run(cached(0, 0))
+    with pytest.raises(DataError, match="holds no element"):
+        qcompiler.compile(cache_model("y = Relu(present)"), data=[cached(0, 0)])
