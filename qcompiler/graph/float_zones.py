@@ -15,7 +15,7 @@ import numpy as np
 
 from qcompiler.graph.intervals import Intervals
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
-from qcompiler.graph.layers import LAYERS
+from qcompiler.graph.operators import LAYERS
 
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
 
