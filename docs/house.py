@@ -42,7 +42,7 @@ ALLOWED: Mapping[str, str] = {
     "solvers": "grids linear_algebra",
     # the graph
     "graph": "errors",
-    "shapes": "graph",
+    "shapes": "errors graph",
     "rewriting": "graph",
     "pass_base": "graph grids records",
     "onnx_io": "errors graph grids shapes version runtime/program",
@@ -77,7 +77,7 @@ ALLOWED: Mapping[str, str] = {
     ),
     "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
     "report": "activations calibration errors feeds graph records",
-    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime",
+    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
     "cli": "api commands errors report runtime/errors",
     "qcompiler": "api pass_base pipeline version",

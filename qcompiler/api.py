@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,11 @@ from typing import Any, Literal
 import onnx
 
 from qcompiler import lowering
-from qcompiler.errors import OptionError, UnsupportedError
+from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
 from qcompiler.feeds.selection import feeds_to_judge, spread_feeds
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
-from qcompiler.graph.runner import Runner
+from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
@@ -32,6 +32,8 @@ from qcompiler.report.cures import find_cures
 from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
+from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
+from qcompiler.shapes.observed import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
@@ -40,6 +42,10 @@ NO_CURE = "wider ranges alone do not bring it back"
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
+
+
+MOSTLY_FLOAT = 0.5
+"""A result with a smaller share of integer multiply-accumulates is reported with a warning, before anything else."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Options:
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
         latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
+        dims: sizes of the model's symbolic dimensions: ``batch=1`` fixes one, ``length=1..512`` bounds it.
         block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
     """
 
@@ -82,6 +89,7 @@ class Options:
     block: int = 0
     latency_budget: float | None = None
     latency_costs: str | None = None
+    dims: tuple[str, ...] = ()
 
     def pipeline(self, *, for_onnx: bool) -> Pipeline:
         """The passes to run."""
@@ -212,10 +220,14 @@ def compile(
     start = time.perf_counter()
     graph = load_graph(model)
     few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
-    ctx = Context(seed=options.seed, on_step=on_step)
+    refuse_unknown_operators(graph)
+    sizes = parse_sizes(options.dims)
+    fix_sizes(graph, sizes)
+    ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    judge = _set_apart(graph, on_data(source), ctx)
+    judge = _set_apart(graph, on_data(source), sizes, ctx)
+    complete_types(graph, judge.held[0][0])
     proof = judge.held[0][0] if options.verify else None
     stage = Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
@@ -231,17 +243,31 @@ def compile(
     return result
 
 
-def _set_apart(graph: Graph, source: Source, ctx: Context) -> Judge:
+def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judge:
     """Hold some feeds out of ``ctx.data`` for the report, with the float model's answers to them and to some of the others."""
     places, most = feeds_to_judge(source, ctx.seed)
     fitted = without(source, places)
     held = spread_feeds(source, len(places), places) if places else spread_feeds(source, 1)
+    for feed in held:
+        check_sizes(graph, feed, sizes)
     reference = Runner(graph)
-    answered = [(feed, reference.run(feed)) for feed in held]
+    answered = _answered(graph, reference, held, source)
     few = sum(min((value.size for value in values.values()), default=0) for _, values in answered) < FEW_NUMBERS
     others = [(feed, reference.run(feed)) for feed in spread_feeds(fitted, most if few else 0)]
     ctx.data, ctx.held = fitted, held if places else ()
     return Judge(answered, others, bounded_columns(graph), seen=not places)
+
+
+def _answered(graph: Graph, reference: Runner, feeds: Sequence[Feed], source: Source) -> list[tuple[Feed, measure.Values]]:
+    """Feeds with the float model's outputs."""
+    try:
+        return [(feed, reference.run(feed)) for feed in feeds]
+    except ModelError as error:
+        if not source.made_up:
+            raise
+        symbols = dict.fromkeys(size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str))
+        hint = f", or sizes with --dim NAME=SIZE ({', '.join(symbols)})" if symbols else ""
+        raise DataError(f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}") from error
 
 
 def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
@@ -265,11 +291,20 @@ def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
 
 def _measure(result: Compiled) -> None:
     report, feeds = result.report, result.feeds
-    total, integer = measure.macs(result.graph, feeds[0])
+    total, integer, others = measure.macs(result.graph, feeds[0], {node.node for node in report.left_float})
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None
+    report.left_float = [replace(node, share=others.get(node.node, 0) / total) for node in report.left_float] if total else report.left_float
+    if total and integer < MOSTLY_FLOAT * total:
+        report.warnings.insert(0, _mostly_float(report, integer / total))
     report.figures["out_bytes"] = measure.weight_bytes(result.graph)
     report.figures["peak_memory_bytes"] = measure.peak_memory_bytes()
+
+
+def _mostly_float(report: Report, share: float) -> str:
+    worst = max(report.left_float, key=lambda node: node.share or 0.0, default=None)
+    why = f"; most of the rest is in '{worst.node}' ({worst.op}): {worst.reason}" if worst is not None and worst.share else ""
+    return f"only {100 * share:.0f} % of all multiply-accumulates are integer in the result{why}"
 
 
 def describe_program(result: Compiled) -> None:

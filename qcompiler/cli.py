@@ -45,8 +45,10 @@ def application(command: Callable[..., None]) -> typer.Typer:
 
 
 def qcompile() -> None:
-    """Entry point of the command `qcompile`."""
-    application(compile_command)()
+    """Entry point of the command `qcompile`; this module as a script is the process that does it."""
+    from qcompiler.commands.apart import run_apart
+
+    raise SystemExit(run_apart("qcompiler.cli", "qcompile", sys.argv[1:]))
 
 
 def qrun() -> None:
@@ -79,6 +81,7 @@ def compile_command(
     bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
     avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
+    dim: Annotated[list[str] | None, typer.Option("--dim", help="Size of a symbolic dimension: batch=1; or its range: length=1..512.")] = None,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
@@ -97,7 +100,7 @@ def compile_command(
         options = Options(
             level=level, passes=passes, form=_form(form), weights=weights, block=block, activations=activations, widen=_widen(widen),
             avoid_saturation=avoid_saturation, size_budget=by_size, latency_budget=by_time, latency_costs=costs, max_loss=max_loss,
-            bundle=bundle, bundle_error=bundle_error, seed=seed, verify=verify,
+            bundle=bundle, bundle_error=bundle_error, seed=seed, verify=verify, dims=tuple(dim or ()),
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
         compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
@@ -175,3 +178,7 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
     from qcompiler.report.terminal import show_mapping
 
     show_mapping(result, Console())
+
+
+if __name__ == "__main__":
+    application(compile_command)(prog_name="qcompile")

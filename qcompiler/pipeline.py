@@ -37,6 +37,8 @@ from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
+from qcompiler.passes.normalize.expand_operators import ExpandOperators
+from qcompiler.passes.normalize.flatten_volumes import FlattenVolumes
 from qcompiler.passes.normalize.fold_batchnorm import FoldBatchNorm
 from qcompiler.passes.normalize.fold_constants import FoldConstants
 from qcompiler.passes.normalize.fold_scale import FoldScale
@@ -72,6 +74,7 @@ ENTRY_POINTS = "qcompiler.passes"
 
 BUILT_IN: tuple[type[Pass], ...] = (
     AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
+    ExpandOperators, FlattenVolumes,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
     QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, SettleRanges,
@@ -80,9 +83,10 @@ BUILT_IN: tuple[type[Pass], ...] = (
 )
 
 NORMALIZE: tuple[Pass, ...] = (
-    FoldConstants(), RemoveIdentity(), FuseSoftmax(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
+    FoldConstants(), RemoveIdentity(), FuseSoftmax(), ExpandOperators(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
     FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
+    FusePad(), FoldBatchNorm(), FlattenVolumes(),
+    FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())

@@ -18,11 +18,12 @@ class Declined:
 
 @dataclass(frozen=True)
 class FloatNode:
-    """A node that stays float in the compiled model."""
+    """A node that stays float in the compiled model; ``share``: its part of all multiply-accumulates, None where that was not measured."""
 
     node: str
     op: str
     reason: str
+    share: float | None = None
 
 
 @dataclass(frozen=True)

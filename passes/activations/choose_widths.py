@@ -27,7 +27,8 @@ from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spe
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
-from ...graph.layers import Layer, find_layers, layer_macs, weight_slots
+from ...graph.layers import Layer, find_layers, weight_slots
+from ...graph.macs import layer_macs
 from ...pass_base import Context, Pass
 from ...records import WidthChoice
 

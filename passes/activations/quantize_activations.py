@@ -148,14 +148,12 @@ def _within(extent: Range, known: Range, seen: Range | None) -> Range:
 
 
 def _look(
-    graph: Graph, placement: Placement, kinds: Mapping[str, Value], data: Iterable[Feed], held: Sequence[Feed], observer: ObserverName, ctx: Context
-) -> list[Seen]:
+    graph: Graph, placement: Placement, fitted: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed], held: Sequence[Feed],
+    observer: ObserverName, ctx: Context,
+) -> list[Seen]:  # fmt: skip
     """What the feeds that everything is fitted to showed, and what all feeds did."""
-    variables: Sequence[Tensor] = [t for group in placement.groups for t in group.tensors if not isinstance(t, Constant)]
-    asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+    names, axes = list(fitted.ranges), softmax_axes(graph.nodes)
     left_float = {id(node) for node, _ in placement.left_float}
-    names, axes = list(dict.fromkeys([*(tensor.name for tensor in variables), *asked])), softmax_axes(graph.nodes)
-    fitted = collect_ranges(graph, names, data, axes)
     sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
     if held:
         sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
@@ -186,6 +184,23 @@ def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
     """What the values of tensors are, inputs that calibration shows to be masks included."""
     candidates = mask_candidates(graph)
     return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else {})
+
+
+def _placed(
+    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool, zones: Zones
+) -> tuple[Placement, Statistics | None]:
+    """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
+    empty: list[str] = []
+    while True:
+        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, zones=zones)
+        names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
+        if not placement.groups:
+            return placement, None
+        asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+        statistics = collect_ranges(graph, list(dict.fromkeys([*names, *asked])), data, softmax_axes(graph.nodes))
+        if set(statistics.empty) <= set(empty):
+            return placement, statistics
+        empty += statistics.empty
 
 
 def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
@@ -227,15 +242,16 @@ class QuantizeActivations(Pass):
             return False
         data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
-        placement = place(graph, kinds, leave_exact=self.leave_exact, zones=self.zones)
+        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact, zones=self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
-        if not placement.groups:
+        if statistics is None:
             return False
+        kinds |= dict.fromkeys(statistics.empty, DATA)  # what has no element reaches no further than was seen
         if not self.leave_exact:
             _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken, seen, intervals = names_in(graph), _look(graph, placement, kinds, data, ctx.held, self.observer, ctx), Intervals(graph)
+        taken, seen, intervals = names_in(graph), _look(graph, placement, statistics, kinds, data, ctx.held, self.observer, ctx), Intervals(graph)
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)

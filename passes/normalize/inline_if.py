@@ -13,7 +13,8 @@ import numpy as np
 
 from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, names_in, producer, replace_uses, unique_name
 from ...pass_base import Context, Pass
-from ...rewriting.match import insert_before, is_output, standard
+from ...rewriting.match import insert_before, is_output, new_constant, standard
+from ...shapes.infer import annotate, infer
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,30 @@ class InlineIf(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when an If was replaced."""
         changed = False
-        while _inline_once(graph):  # again for those that were inside a branch
+        while _inline_once(graph) or _decide(graph):  # again for those that were inside a branch, or whose condition is now known
             changed = True
         for node in standard(graph, "If"):
             reason = "an output of the graph would become a constant or a tensor of another name" if constant_of(node.inputs[0]) is not None else None
             ctx.declined(node, reason or "its condition is only known when it runs")
         return changed
+
+
+def _decide(graph: Graph) -> bool:
+    """Give every If a constant condition whose condition follows from sizes, those of branches that were inlined among them."""
+    waiting = [node for node in standard(graph, "If") if constant_of(node.inputs[0]) is None]
+    if not waiting:
+        return False
+    graph.toposort()
+    annotate(graph)
+    values = infer(graph).values
+    decided = False
+    for node in waiting:
+        value = values.get(node.inputs[0].name)
+        if value is not None and value.is_known:
+            condition = np.array([bool(item) for item in value.ints()]).reshape(value.items.shape)
+            node.inputs[0] = new_constant(graph, f"{node.name}_condition", condition)
+            decided = True
+    return decided
 
 
 def _inline_once(graph: Graph) -> bool:

@@ -17,20 +17,20 @@ those of convolutions tap by tap; a row of no more products than a block is one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.gram import layer_inputs
+from ...calibration.gram import LayerInputs, layer_inputs
 from ...calibration.paired import paired_inputs
 from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
 from ...errors import OptionError
 from ...feeds.sources import feeds_of
 from ...graph.ir import Feed, Graph, copy_of, names_in, spec_of
-from ...graph.layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, weight_pair
+from ...graph.layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, share_weight, weight_pair
 from ...grids import GridFamily, grid_named
 from ...pass_base import Context, Pass
 from ...solvers import SOLVERS
@@ -90,10 +90,10 @@ class ReconstructLayers(Pass):
             raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
         return family
 
-    def _family(self, layer: Layer, ctx: Context) -> GridFamily:
-        """The grid of a layer."""
-        family = self._checked(ctx.grids.get(layer.node.name, grid_named(self.grid)))
-        return family.within(pair_limit(layer) // 2) if self.exact_pairs else family
+    def _family(self, layers: Sequence[Layer], ctx: Context) -> GridFamily:
+        """The grid of layers that share a weight."""
+        family = self._checked(ctx.grids.get(layers[0].node.name, grid_named(self.grid)))
+        return family.within(min(pair_limit(layer) for layer in layers) // 2) if self.exact_pairs else family
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
@@ -106,18 +106,26 @@ class ReconstructLayers(Pass):
         taken = names_in(graph)
         if self.exact_pairs:
             ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())
-        for done, solved in enumerate(self._solved(source, graph, exact, layers, data, ctx), 1):
-            _apply(layers[solved.record.node], solved, taken)
+        shared = SharedWeights.among(layer for name, layer in layers.items() if name in exact)
+        for done, solved in enumerate(self._solved(source, graph, exact, layers, shared, data, ctx), 1):
+            name = solved.record.node
+            _apply([layers[other] for other in shared.readers(name)], solved, shared.means, taken)
             ctx.report.reconstructions.append(solved.record)
             ctx.on_step(done, len(exact))
         return True
 
-    def _solved(self, source: Graph, graph: Graph, exact: Layers, layers: Layers, data: Iterable[Feed], ctx: Context) -> Iterator[Solved]:
-        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for."""
-        families = {name: self._family(layer, ctx) for name, layer in layers.items()}
-        behind = {name for name, layer in layers.items() if self.inputs == "quantized" or (self.inputs == "mixed" and layer.node.op == "Conv")}
+    def _solved(
+        self, source: Graph, graph: Graph, exact: Layers, layers: Layers, shared: SharedWeights, data: Iterable[Feed], ctx: Context
+    ) -> Iterator[Solved]:
+        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for.
+
+        A weight that several layers share is one problem, with the inputs of all of them, and comes under the name of the first.
+        """
+        families = {name: self._family([layers[other] for other in shared.readers(name)], ctx) for name in layers}
+        by_itself = {name for name in layers if len(shared.readers(name)) == 1}
+        behind = {name for name in by_itself if self.inputs == "quantized" or (self.inputs == "mixed" and layers[name].node.op == "Conv")}
         alone = [layer for name, layer in exact.items() if name not in behind]
-        moments = layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20)
+        moments = shared.merged(layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20))
         tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed) for item in moments)
         with open_executor(self.executor) as executor:
             yield from executor.map(solve, tasks)
@@ -138,6 +146,51 @@ def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
         yield layer
 
 
+class SharedWeights:
+    """Which layers read one and the same float weight.
+
+    Attributes:
+        means: mean input of each layer that shares its weight, by name.
+    """
+
+    def __init__(self, groups: Iterable[list[str]]) -> None:
+        self._readers = {name: group for group in groups for name in group}
+        self.means: dict[str, Array] = {}
+
+    @staticmethod
+    def among(layers: Iterable[Layer]) -> SharedWeights:
+        """Layers of the same operator, attributes and weight, in graph order."""
+        groups: dict[tuple[object, ...], list[str]] = {}
+        for layer in layers:
+            pair = weight_pair(layer)
+            weight = layer.node.name if pair is None else id(pair[0].inputs[0])
+            groups.setdefault((weight, layer.node.op, repr(sorted(layer.node.attrs.items()))), []).append(layer.node.name)
+        return SharedWeights(groups.values())
+
+    def readers(self, name: str) -> list[str]:
+        """The layers that read the weight of the layer ``name``, which is one of them."""
+        return self._readers.get(name, [name])
+
+    def merged(self, moments: Iterable[LayerInputs]) -> Iterator[LayerInputs]:
+        """The inputs of each weight, as soon as those of all its readers are known; under the name of the first."""
+        waiting: dict[str, list[LayerInputs]] = {}
+        for item in moments:
+            group = self._readers[item.layer.node.name]
+            if len(group) == 1:
+                yield item
+                continue
+            self.means[item.layer.node.name] = item.fit.with_those(item.held).mean
+            known = waiting.setdefault(group[0], [])
+            known[:] = [item] if not known else [_joined(known[0], item, first=group[0])]
+            if all(name in self.means for name in group):
+                yield waiting.pop(group[0])[0]
+
+
+def _joined(one: LayerInputs, other: LayerInputs, first: str) -> LayerInputs:
+    layer = other.layer if other.layer.node.name == first else one.layer
+    return LayerInputs(layer, one.fit.with_those(other.fit), one.held.with_those(other.held))
+
+
 def _raised(solved: Solved, floor: Array) -> Solution:
     """The solution with scales of at least ``floor`` [C]; the rows that this concerns are rounded to nearest."""
     solution = solved.solution
@@ -149,14 +202,27 @@ def _raised(solved: Solved, floor: Array) -> Solution:
     return Solution(np.where(low, rounded(solved.problem, scale).levels, solution.levels), scale)
 
 
-def _apply(layer: Layer, solved: Solved, taken: set[str]) -> None:
-    """Write a solution into the graph."""
-    bias, input_spec, solution = bias_constant(layer), spec_of(layer.node.inputs[0]), solved.solution
-    if bias is not None and input_spec is not None:
-        solution = _raised(solved, bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels))
+def _apply(layers: Sequence[Layer], solved: Solved, means: Mapping[str, Array], taken: set[str]) -> None:
+    """Write a solution into the graph, for all layers that share the weight; each bias takes back the mean error with its own inputs."""
+    first, solution = layers[0], solved.solution
+    floors = [floor for layer in layers if (floor := _floor(layer)) is not None]
+    if floors:
+        solution = _raised(solved, np.max(floors, axis=0))
     weight = solution.weight()
     if solved.problem.tables is not None:
-        weight = weight[:, :, np.argsort(taps_first(layer))]
-    set_weight(layer, from_matrix(layer, weight), solution.scale, taken, solved.problem.grid.name)
-    if has_bias(layer):
-        add_to_bias(layer, solved.shift, taken)
+        weight = weight[:, :, np.argsort(taps_first(first))]
+    error = np.asarray(as_matrix(first, first.values), np.float64) - weight
+    set_weight(first, from_matrix(first, weight), solution.scale, taken, solved.problem.grid.name)
+    for layer in layers:
+        if layer is not first:
+            share_weight(layer, first)
+        if has_bias(layer):
+            own = means.get(layer.node.name)
+            add_to_bias(layer, solved.shift if own is None else np.einsum("grk,gk->gr", error, own).reshape(-1), taken)
+
+
+def _floor(layer: Layer) -> Array | None:
+    bias, input_spec = bias_constant(layer), spec_of(layer.node.inputs[0])
+    if bias is None or input_spec is None:
+        return None
+    return bias_floor(np.asarray(bias.values), float(input_spec.scale), layer.channels)

@@ -45,6 +45,7 @@ class Statistics:
         nan: names of tensors that held NaN.
         lows, highs: by tensor name, smallest and largest value of each block: of an index of the first axis, or of several neighbouring ones.
         numbers: by tensor name, how many values were seen.
+        empty: names of tensors that had no element on some feed.
     """
 
     ranges: dict[str, Range]
@@ -54,6 +55,7 @@ class Statistics:
     lows: dict[str, NDArray[Any]] = field(default_factory=dict)
     highs: dict[str, NDArray[Any]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
 
     def join(self, other: Statistics) -> Statistics:
         """What was seen here and there, of the same tensors."""
@@ -66,6 +68,7 @@ class Statistics:
             {name: np.concatenate([self.lows[name], other.lows[name]]) for name in every},
             {name: np.concatenate([self.highs[name], other.highs[name]]) for name in every},
             {name: self.numbers[name] + other.numbers[name] for name in every},
+            sorted({*self.empty, *other.empty}),
         )
 
     def unseen(self, name: str, floor: float = -np.inf) -> tuple[float, float]:
@@ -89,6 +92,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     sizes: dict[str, list[int]] = {name: [0] for name in names}
     rows = dict.fromkeys(axes, (np.inf, np.inf))
     nan: set[str] = set()
+    without_elements: set[str] = set()
     empty = True
     for feed in data:
         empty = False
@@ -99,6 +103,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
             lows[name].append(_blocks(np.where(undefined, -np.inf, low), np.minimum))
             highs[name].append(_blocks(np.where(undefined, np.inf, high), np.maximum))
             sizes[name].append(int(size))
+            without_elements |= {name} if int(size) == 0 else set()
         for name, maxima in zip(axes, values[3 * count:], strict=True):
             rows[name] = _smallest(rows[name], maxima)
     if empty:
@@ -107,7 +112,7 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     low_blocks, high_blocks = ({name: np.concatenate(found[name]) for name in names} for found in (lows, highs))
     ranges = {name: _range(low_blocks[name], high_blocks[name]) for name in names}
     elements, numbers = {name: max(sizes[name]) for name in names}, {name: sum(sizes[name]) for name in names}
-    return Statistics(ranges, row_maxima, elements, sorted(nan), low_blocks, high_blocks, numbers)
+    return Statistics(ranges, row_maxima, elements, sorted(nan), low_blocks, high_blocks, numbers, sorted(without_elements))
 
 
 def _range(lows: NDArray[Any], highs: NDArray[Any]) -> Range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
+from qcompiler.commands.apart import temporary_prefix
 from qcompiler.errors import OptionError
 from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Pass
@@ -44,7 +46,7 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
     if any(target.resolve() == request.model.resolve() for target in targets):
         raise OptionError(f"-o {request.model}: is the model itself; choose another path")
     with ExitStack() as stack:  # each result waits beside its target, in a folder of its own: external data may come with it
-        folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=".qcompile-")) for target in targets]
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=temporary_prefix(os.getpid()))) for target in targets]
         places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
         report = _compile_all(request, places, errors)
         for place, target in zip(places, targets, strict=True):

@@ -90,6 +90,8 @@ def _check_array(feed: Mapping[str, Any], spec: InputSpec, where: str) -> NDArra
         raise DataError(f"{where}: input '{spec.name}' is missing; expected {spec}")
     array = np.asarray(feed[spec.name])
     array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if spec.dtype == np.object_ and array.dtype.kind in "US":
+        array = np.asarray(array.astype(str), object)  # strings: onnxruntime takes them as objects
     if array.dtype != spec.dtype:
         raise DataError(f"{where}: input '{spec.name}' is {array.dtype}; expected {spec}")
     if not spec.admits(array.shape):

@@ -20,6 +20,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 __all__ = [
     "INTEGER_DOMAIN",
+    "ORIGIN",
     "STANDARD_DOMAINS",
     "Constant",
     "Feed",
@@ -48,6 +49,9 @@ __all__ = [
 
 G_LOGGER.severity = G_LOGGER.ERROR
 """graphsurgeon's warnings are about files; `importer.py` says what a user needs to know of those."""
+
+ORIGIN = "origin"
+"""Name under which a graph carries what its file said besides (`qcompiler.origin`); copies keep it."""
 
 INTEGER_DOMAIN = "qcompiler.integer"
 """Domain of the operators of stage INTEGER; docs/integer-operators.md defines each one exactly."""
@@ -164,11 +168,13 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def copy_of(graph: Graph) -> Graph:
-    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences."""
+    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences, and what the file said besides."""
     kinds = {tensor.name: tensor.type for tensor in _variables(graph)}
     copy = graph.copy()
     for tensor in _variables(copy):
         tensor.type = kinds[tensor.name]
+    if ORIGIN in graph.__dict__:
+        copy.__dict__[ORIGIN] = graph.__dict__[ORIGIN]
     return copy
 
 
@@ -275,8 +281,7 @@ def insert_qdq(
         inner = unique_name(taken, f"{tensor.name}_float")
         result.name, tensor.name = tensor.name, inner
     for op, source, target in (("QuantizeLinear", tensor, codes), ("DequantizeLinear", codes, result)):
-        name = unique_name(taken, f"{result.name}_{op}")
-        graph.nodes.append(Node(op, name, dict(attrs), [source, *parameters], [target]))
+        graph.nodes.append(Node(op, target.name, dict(attrs), [source, *parameters], [target]))
     return result
 
 
@@ -285,8 +290,7 @@ def dequantize_constant(graph: Graph, name: str, codes: Array, spec: QuantSpec, 
     stored = Constant(unique_name(taken, f"{name}_codes"), codes.astype(spec.dtype, order="C"))
     result = Variable(unique_name(taken, f"{name}_dq"), dtype=np.float32, shape=list(codes.shape))
     attrs = {} if spec.axis is None else {"axis": spec.axis}
-    node_name = unique_name(taken, f"{name}_DequantizeLinear")
-    graph.nodes.append(Node("DequantizeLinear", node_name, attrs, [stored, *_parameters(name, spec, taken)], [result]))
+    graph.nodes.append(Node("DequantizeLinear", result.name, attrs, [stored, *_parameters(name, spec, taken)], [result]))
     return result
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import (
-    STANDARD_DOMAINS,
     Constant,
-    Feed,
     Graph,
     Node,
     Tensor,
     constant_of,
     consumers,
     producer,
-    quantized_source,
     unique_name,
 )
 from qcompiler.graph.operators import LAYERS, RECURRENT
-from qcompiler.graph.runner import Runner
 
 __all__ = [
     "BIAS_LIMIT", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
-    "is_depthwise", "layer_macs", "output_shift",
-    "set_weight", "set_weight_scale", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
+    "is_depthwise", "output_shift",
+    "set_weight", "set_weight_scale", "share_weight", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
 ]
 
 ACTIVATABLE = (*LAYERS, "Add")
@@ -204,6 +199,15 @@ def set_weight(layer: Layer, values: NDArray[np.float32], scale: NDArray[np.floa
     set_weight_scale(layer, scale.reshape(shape), taken)
 
 
+def share_weight(layer: Layer, other: Layer) -> None:
+    """Let a layer read the float weight and the scales of another one that reads the same weight."""
+    mine, theirs = weight_pair(layer), weight_pair(other)
+    for node, source in zip(mine or (), theirs or (), strict=True):
+        node.inputs[1] = source.inputs[1]
+    if mine is not None and theirs is not None:
+        mine[0].inputs[0] = theirs[0].inputs[0]
+
+
 def set_weight_scale(layer: Layer, scale: NDArray[np.float32], taken: set[str]) -> None:
     """Give the Q/DQ pair of a layer's weight other scales, of the shape it has."""
     dequantize = producer(layer.weight)
@@ -263,27 +267,3 @@ def bias_floor(bias: NDArray[Any] | None, input_scale: float, channels: int) -> 
     values = np.abs(np.asarray(bias, np.float64)).reshape(-1)
     by_scale = values.reshape(-1, channels).max(axis=0) if values.size > 1 else np.broadcast_to(values, (channels,))
     return np.asarray(by_scale / (input_scale * BIAS_LIMIT))
-
-
-def layer_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
-    """The layers of ``graph``, products of activations among them, with their multiply-accumulates in one run on ``feed``."""
-    layers = [node for node in graph.nodes if node.op in LAYERS and node.domain in STANDARD_DOMAINS]
-    names = list(dict.fromkeys(t.name for node in layers for t in (*node.inputs[:1], *node.outputs) if constant_of(t) is None))
-    graph_inputs = {tensor.name for tensor in graph.inputs}
-    wanted = [name for name in names if name not in graph_inputs]
-    shapes = {name: array.shape for name, array in feed.items()}
-    if wanted:
-        shapes |= {name: array.shape for name, array in Runner(graph, wanted).run(feed).items()}
-    return [(node, _macs(node, shapes)) for node in layers]
-
-
-def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    weight = node.inputs[1]
-    stored = constant_of(quantized_source(weight) or weight)
-    output = math.prod(shapes[node.outputs[0].name])
-    if node.op == "Conv" and stored is not None:
-        return output * math.prod(stored.shape[1:])
-    if node.op == "ConvTranspose" and stored is not None:
-        return math.prod(shapes[node.inputs[0].name]) * math.prod(stored.shape[1:])
-    source = shapes.get(node.inputs[0].name, (1,))
-    return output * (source[0] if node.attrs.get("transA") else source[-1])

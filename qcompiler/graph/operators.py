@@ -77,6 +77,7 @@ OPERATORS: Mapping[str, Operator] = {
     **_of("AveragePool", Operator("average pool")),
     **_of("ArgMax", Operator("integers")),
     **_of("LRN", Operator("lrn")),
+    **_of("ConstantOfShape", Operator("filled", ())),
     **_of("Softmax", Operator("softmax", may_be_infinite=True)),
     **_of("InstanceNormalization LayerNormalization", Operator("norm")),
 }

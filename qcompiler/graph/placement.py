@@ -11,7 +11,7 @@ A tensor inside a fused chain (layer, bias, Relu or Clip) has no grid: the integ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +31,7 @@ TURN = np.float32(2 * np.pi / 2**32)
 
 _PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
 """Operators that onnxruntime computes on integers only between pairs."""
+_JOINT = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
@@ -103,13 +104,16 @@ class UnionFind:
         self._parent[self.find(second)] = self.find(first)
 
 
-def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, zones: Zones = "none") -> Placement:
+def place(
+    graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, empty: Collection[str] = (), zones: Zones = "none"
+) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
     Args:
         graph: in topological order.
         kinds: what the values of its tensors are, where that is known.
         leave_exact: whatever computes with positions or puts fills stays float.
+        empty: names of tensors that may have no element: onnxruntime's integer kernels of two operands crash on those.
         zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output, or to nodes on the way
             there, has no grid, but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
             border what `float_zones.border_zones` names.
@@ -126,6 +130,8 @@ def place(graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact
             reason = exact.get(id(node), "") or floats.get(id(node), "")
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
+        if reason == "" and node.op in _JOINT and any(tensor.name in empty for tensor in (*node.inputs, *node.outputs)):
+            reason = "it has no element on some calibration feed, and onnxruntime's integer kernel crashes there"
         if reason == "":
             candidates.append(node)
         elif reason is not None:
@@ -155,6 +161,8 @@ def _refusal(node: Node) -> str | None:
     floats = [tensor for tensor in (*node.inputs, *node.outputs) if is_float(tensor) and tensor.name]
     if not floats or node.op in _NEITHER:
         return None
+    if node.op == "Cast" and is_float(node.inputs[0]) and is_float(node.outputs[0]):
+        return None  # at the border of a model whose inputs or outputs are of another float type
     if node.domain not in STANDARD_DOMAINS:
         return f"domain '{node.domain}' is unknown"
     if _codes(node.op) is None:

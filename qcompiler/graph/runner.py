@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from qcompiler.errors import ModelError, one_line
-from qcompiler.graph.ir import Constant, Graph
+from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Variable
+from qcompiler.graph.origin import restore_sequences
 from qcompiler.graph.steady_kernels import FUSIONS_BY_CPU, make_steady
 
 ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -30,6 +32,23 @@ _SHARED_FROM = 1 << 16
 """Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
 
 PROVIDERS = ["CPUExecutionProvider"]
+
+@cache
+def _known_operators() -> frozenset[tuple[str, str]]:
+    return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())
+
+
+def refuse_unknown_operators(graph: Graph) -> None:
+    """ModelError, naming the node, where an operator of another domain is unknown to onnxruntime: then the model cannot be run at all."""
+    for body in (graph, *graph.subgraphs(recursive=True)):
+        for node in body.nodes:
+            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op) not in _known_operators():
+                inputs = ", ".join(f"'{tensor.name}'" for tensor in node.inputs if isinstance(tensor, Variable) and tensor.name)
+                raise ModelError(
+                    f"node '{node.name}' ({node.domain}.{node.op}): onnxruntime has no such operator, so the model cannot be run here; "
+                    f"cut the model in front of it (at {inputs}) and run that node outside"
+                )
+
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -80,6 +99,11 @@ class Runner:
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
 
+    @property
+    def types(self) -> dict[str, str]:
+        """The types of the wanted tensors as onnxruntime names them: ``tensor(float)``, ``seq(map(int64,tensor(float)))``."""
+        return {output.name: output.type for output in self._session.get_outputs()}
+
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
 
@@ -92,7 +116,17 @@ class Runner:
             values = self._session.run(wanted, dict(feed), how)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
-        return dict(zip(wanted, (np.asarray(value) for value in values), strict=True))
+        return dict(zip(wanted, (_as_array(value) for value in values), strict=True))
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """A tensor as it is; a sequence as an array of objects."""
+    if isinstance(value, np.ndarray):
+        return value
+    items = value if isinstance(value, list) else [value]
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
 
 
 def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
@@ -104,7 +138,9 @@ def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]
             if isinstance(tensor, Constant) and not stored and tensor.values.nbytes >= _SHARED_FROM:
                 large[tensor.name] = tensor
     with _stubs(list(large.values())) as arrays:
-        return gs.export_onnx(graph, do_type_check=False), arrays
+        model = gs.export_onnx(graph, do_type_check=False)
+        restore_sequences(model.graph, graph)
+        return model, arrays
 
 
 @contextmanager

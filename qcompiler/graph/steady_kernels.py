@@ -54,10 +54,13 @@ def make_steady(model: onnx.ModelProto) -> None:
 class _Rewriter:
     opset: int
     used: set[str] = field(default_factory=set)
+    ranks: dict[str, int] = field(default_factory=dict)
     count: int = 0
 
     def rewrite(self, graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> None:
         """Rewrite a graph; ``outer``: shapes of constants that it sees from outside."""
+        typed = (value for value in (*graph.input, *graph.value_info) if value.type.tensor_type.HasField("shape"))
+        self.ranks.update((value.name, len(value.type.tensor_type.shape.dim)) for value in typed)
         shapes = {**outer, **_constant_shapes(graph)}
         channels_meet = any(node.op_type == "Concat" and _attribute(node, "axis", 0) in (1, -3) for node in graph.node)
         nodes = [new for node in graph.node for new in self._replaced(node, shapes, channels_meet)]
@@ -80,11 +83,18 @@ class _Rewriter:
         return [node]
 
     def _pool(self, node: onnx.NodeProto) -> Nodes:
+        if self._rank(node) != 4:
+            return [node]  # only pictures enter that layout
         self.used.add(_SAME_SHAPE)
         hidden = f"{self._prefix()}x"
         reshape = helper.make_node("Reshape", [node.input[0], _SAME_SHAPE], [hidden])
         node.input[0] = hidden
         return [reshape, node]
+
+    def _rank(self, node: onnx.NodeProto) -> int | None:
+        """Number of dimensions of what a pool reads, None where it is unknown."""
+        kernel = next((attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"), None)
+        return self.ranks.get(node.input[0]) if kernel is None else len(kernel) + 2
 
     def _plain_layout(self, node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> Nodes:
         shape = shapes.get(node.input[1], ())

@@ -157,8 +157,10 @@ class Lowering:
         joined = self._border.leave(self, tensor)
         if joined is not None:
             return joined
-        codes = self.natural(tensor)
-        result = Variable(tensor.name, dtype=np.float32, shape=tensor.shape)
+        node = producer(tensor)
+        widened = node is not None and node.op == "Cast" and is_float(node.inputs[0])
+        codes = self.natural(node.inputs[0] if widened and node is not None else tensor)
+        result = Variable(tensor.name, dtype=tensor.dtype, shape=tensor.shape)
         attrs = {"scale": codes.grid.scale, "zp": codes.grid.zero_point}
         self.out.append("Dequantize", [codes.tensor], attrs, [result])
         return result
@@ -311,8 +313,6 @@ class Lowering:
             finite = known[np.isfinite(known)]
             return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         node = producer(tensor)
-        if node is None and tensor.dtype is not None and tensor.dtype != np.float32:
-            raise UnsupportedError(f"the input '{tensor.name}' is {tensor.dtype}; the machine takes float32: convert the model's inputs to it")
         if node is None:
             raise UnsupportedError(f"it needs the range of '{tensor.name}'; put a QuantizeLinear/DequantizeLinear pair behind that tensor")
         if node.op == "DequantizeLinear":

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from qcompiler.graph.ir import Constant, Graph, Node, copy_of
+from qcompiler.graph.ir import Constant, Graph, Node, copy_of, is_float, replace_uses
 from qcompiler.lowering.constants import Constants
 from qcompiler.shapes import infer
 
@@ -20,10 +20,22 @@ def prepared(graph: Graph) -> Graph:
     for node in result.nodes:
         if node.op == "CastLike":
             _plain_cast(node)
+    _take_casts_off(result)
     result.toposort()
     _fold_parameters(result)
     infer.annotate(result)
     return result
+
+
+def _take_casts_off(graph: Graph) -> None:
+    """An input of another float type is quantized as it comes: its Cast to float32 has no work of its own."""
+    inputs = {id(tensor) for tensor in graph.inputs if is_float(tensor)}
+    for node in list(graph.nodes):
+        if node.op == "Cast" and id(node.inputs[0]) in inputs and is_float(node.outputs[0]) and node.outputs[0].dtype == np.float32:
+            replace_uses(graph, node.outputs[0], node.inputs[0])
+            node.inputs.clear()
+            node.outputs.clear()
+            graph.nodes.remove(node)
 
 
 def _plain_cast(node: Node) -> None:

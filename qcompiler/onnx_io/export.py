@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import ExportError, OptionError, one_line
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Variable, copy_of
+from qcompiler.graph.origin import restore
 from qcompiler.graph.runner import ORT_ERRORS, light_model
 from qcompiler.onnx_io import opset, packed_constants, schema
 from qcompiler.onnx_io.gelu_parts import without_gelu
 from qcompiler.onnx_io.model_file import check, detach
+from qcompiler.onnx_io.sharing import hoist_initializers, share_constants
 from qcompiler.shapes import infer
 from qcompiler.version import __version__
 
@@ -90,15 +92,24 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
     for body in (copy, *copy.subgraphs(recursive=True)):
         schema.drop_defaults(body, version)
     infer.annotate(copy)
+    share_constants(copy)
     domains = _domains(copy, version)
     model, weights = light_model(copy)
+    hoist_initializers(model.graph)
+    _drop_implied_types(model.graph)
     del model.opset_import[:]
     model.opset_import.extend(domains)
     model.ir_version = onnx.helper.find_min_ir_version_for(domains, ignore_unknown=True)
-    model.producer_name, model.producer_version = "qcompiler", __version__
-    metadata: dict[str, str] = graph.__dict__.get("metadata_props", {})
-    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    restore(model, graph, ("qcompiler", __version__))
     return model, weights
+
+
+def _drop_implied_types(graph: onnx.GraphProto) -> None:
+    """Forget the types of what Q/DQ nodes write: those of what they read tell them."""
+    implied = {name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.output}
+    kept = [value for value in graph.value_info if value.name not in implied]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _domains(graph: Graph, version: int) -> list[onnx.OperatorSetIdProto]:

@@ -1,7 +1,7 @@
 """File to graph: the only door into the compiler.
 
 What comes in: any ONNX model of opset 7 and up. What comes out: a graph of opset 21 in topological order, in which weights
-are constants, every node and every dimension has a name, and float tensors are float32 (or float64, as they came).
+are constants, every node and every dimension has a name, and float tensors are float32.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from qcompiler.errors import ModelError, one_line
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
+from qcompiler.graph.ir import ORIGIN, STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, unique_name
+from qcompiler.graph.origin import Origin
 from qcompiler.graph.runner import ORT_ERRORS
-from qcompiler.onnx_io import half, opset, schema
+from qcompiler.onnx_io import opset, schema, single
+from qcompiler.onnx_io.dequantize import undo_quantization
 from qcompiler.onnx_io.model_file import Detached, check, detach, is_plain, read_proto
 from qcompiler.onnx_io.packed_constants import StoredConstant, unpack
 from qcompiler.shapes import infer
@@ -58,15 +60,17 @@ def load_graph(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Graph:
     folder = None if isinstance(source, onnx.ModelProto) else Path(source).parent
     detached = detach(source if isinstance(source, onnx.ModelProto) else read_proto(Path(source)), folder)
+    origin = Origin.of(detached.model)
     light = _prepared(detached.model)
     graph = _to_graph(light, detached)
-    graph.__dict__["metadata_props"] = {entry.key: entry.value for entry in detached.model.metadata_props}
+    graph.__dict__[ORIGIN] = origin
     unpack(graph)
     _name_everything(graph)
     _sort(graph)
     _check_weights(graph)
-    half.widen(graph)
+    single.to_single(graph)
     _to_internal_opset(graph)
+    undo_quantization(graph)
     _name_dims(graph)
     infer.annotate(graph)
     return graph
@@ -293,7 +297,7 @@ def _check_weights(graph: Graph) -> None:
 
 
 def _check_weight(tensor: Constant, node: Node, learned: bool) -> None:
-    if not (isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)) and not half.is_half(tensor.dtype):
+    if not (isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)) and not single.is_other_float(tensor.dtype):
         return
     flat = np.asarray(tensor.values).reshape(-1)
     for start in range(0, flat.size, _CHUNK):

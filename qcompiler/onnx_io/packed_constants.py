@@ -181,7 +181,6 @@ def packed(graph: Graph) -> Graph:
     if saved <= LEAST_SAVED * total:
         return graph
     copy = copy_of(graph)
-    copy.__dict__["metadata_props"] = graph.__dict__.get("metadata_props", {})
     pairs = any(code.bits == 2 for code in chosen.values()) and _reach(copy, PAIR_OPSET)
     if not pairs and not _reach(copy, NIBBLE_OPSET):
         return graph

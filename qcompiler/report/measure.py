@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Feed, Graph, Node, constant_of, consumers, quantized_source
-from qcompiler.graph.layers import layer_macs
+from qcompiler.graph.macs import all_macs
 from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.runner import Runner
 from qcompiler.records import LayerError
@@ -38,7 +38,7 @@ class Sqnr:
     def add(self, reference: Values, got: Values) -> None:
         """Account for one feed: tensors that both sides have in the same shape."""
         for name, real in reference.items():
-            if name not in got or got[name].shape != real.shape or real.dtype == np.bool_:
+            if name not in got or got[name].shape != real.shape or real.dtype.kind not in "fiu":
                 continue
             exact = np.asarray(real, np.float64)
             finite = np.isfinite(exact)
@@ -61,16 +61,16 @@ def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], fee
 
 
 def shared_tensors(first: Graph, second: Graph) -> dict[str, Node]:
-    """Outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
+    """First named outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
 
     What feeds a Softmax is left out: a masked score of -10000 may become -50 without harm, and Softmax's own output shows any harm.
     """
-    there = {tensor.name for node in second.nodes for tensor in node.outputs}
+    there = {tensor.name for node in second.nodes for tensor in node.outputs if tensor.name}
+    outputs = ((node, next(tensor for tensor in node.outputs if tensor.name)) for node in first.nodes if node.op in COMPARED)
     return {
-        node.outputs[0].name: node
-        for node in first.nodes
-        if node.op in COMPARED and node.outputs[0].name in there and all(reader.op != "Softmax" for reader in consumers(node.outputs[0]))
-    }
+        output.name: node for node, output in outputs
+        if output.name in there and all(reader.op != "Softmax" for reader in consumers(output))
+    }  # fmt: skip
 
 
 def layer_errors(first: Graph, second: Graph, feed: Feed) -> list[LayerError]:
@@ -107,11 +107,16 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
     return 4 * math.prod(dim if isinstance(dim, int) and dim > 0 else max(batch, 64) for dim in shape)
 
 
-def macs(graph: Graph, feed: Feed) -> tuple[int, int]:
-    """Multiply-accumulates of one run on ``feed``: (in all layers, in those whose operands are codes)."""
-    counted = layer_macs(graph, feed)
-    coded = [count for node, count in counted if all(quantized_source(tensor) is not None for tensor in node.inputs[:2])]
-    return sum(count for _, count in counted), sum(coded)
+def macs(graph: Graph, feed: Feed, left_float: Collection[str] = ()) -> tuple[int, int, dict[str, int]]:
+    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other node by its name.
+
+    The nodes ``left_float`` count as others even where what they read are codes.
+    """
+    counted = all_macs(graph, feed)
+    coded = {id(node) for node, _ in counted if all(quantized_source(tensor) is not None for tensor in node.inputs[:2])}
+    others = {node.name: count for node, count in counted if id(node) not in coded or node.name in left_float}
+    total = sum(count for _, count in counted)
+    return total, total - sum(others.values()), others
 
 
 def weight_bytes(graph: Graph) -> int:

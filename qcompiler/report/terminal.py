@@ -167,10 +167,12 @@ def _left_float(report: Report) -> Iterator[Row]:
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for node in report.left_float:
         groups[node.op, node.reason].append(node.node)
-    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    shares = {key: sum(node.share or 0.0 for node in report.left_float if (node.op, node.reason) == key) for key in groups}
+    largest = sorted(groups.items(), key=lambda group: (-shares[group[0]], -len(group[1]), group[0]))
     for index, ((op, reason), names) in enumerate(largest[:FLOAT_LINES]):
         which = names[0] if len(names) == 1 else f"{len(names)} nodes, {names[0]} first"
-        yield "left float" if index == 0 else "", f"{op} ({which}): {reason}"
+        cost = f", {_percent(shares[op, reason])} of all multiply-accumulates" if shares[op, reason] else ""
+        yield "left float" if index == 0 else "", f"{op} ({which}): {reason}{cost}"
     if len(largest) > FLOAT_LINES:
         yield "", f"and {sum(len(names) for _, names in largest[FLOAT_LINES:])} nodes more; --report lists all"
 

@@ -201,6 +201,12 @@ def _truncated(item: Any) -> Any:
     return as_dim(scaled(expr, sympy.Integer(1))) if expr.is_nonnegative else None
 
 
+def _truth(item: Any) -> bool | None:
+    """Whether a number is not 0, where that is so for every size."""
+    zero = sympy.sympify(item).is_zero
+    return None if zero is None else not zero
+
+
 def _cast(site: Site) -> Answer:
     value, target = site.values[0], site.node.attrs.get("to")
     if value is None or target is None:
@@ -209,7 +215,9 @@ def _cast(site: Site) -> Answer:
     kind = "i" if kind == "u" else kind
     if value.kind == kind:
         return [value]
-    convert = {"fi": _truncated, "if": sympy.sympify, "bi": int, "bf": lambda b: sympy.Integer(int(b))}.get(value.kind + kind)
+    convert = {
+        "ib": _truth, "fb": _truth, "fi": _truncated, "if": sympy.sympify, "bi": int, "bf": lambda b: sympy.Integer(int(b)),
+    }.get(value.kind + kind)
     if convert is None:
         return None
     return _each(lambda _, item: convert(item), kind)(site)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import hashlib
 import logging
 import os
@@ -188,7 +189,14 @@ def compiled() -> bytes:
 
     numbers = {"run": RUN, "attend": ATTEND, "execute": EXECUTE, "convert": CONVERT}
     entries = {name: (numbers[name], count) for name, count in _PARAMETERS.items()}
-    return object_code(enter, entries, FAULT, lambda done: _LOG.warning("compiling the integer machine: %s", done))
+    code_key()  # of the sources as they are now: they may change while this takes its minute
+    collects = gc.isenabled()
+    gc.disable()  # Numba's representations are large and live until the end: to search them for garbage takes a sixth of the time
+    try:
+        return object_code(enter, entries, FAULT, lambda done: _LOG.warning("compiling the integer machine: %s", done))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def image_of(code: bytes) -> bytes | None:

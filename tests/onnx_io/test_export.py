@@ -10,7 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from qcompiler.errors import ExportError, OptionError
-from qcompiler.graph.ir import Constant, Graph
+from qcompiler.graph.ir import ORIGIN, Constant, Graph
+from qcompiler.graph.origin import Origin
 from qcompiler.graph.runner import Runner
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
@@ -83,10 +84,13 @@ def test_ir_version_matches(opset, ir):
 def test_only_used_domains_and_metadata_are_written():
     graph = graph_of("g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }")
     graph.import_domains = [*graph.import_domains, onnx.helper.make_opsetid("com.unused", 3)]
-    graph.__dict__["metadata_props"] = {"b": "2", "a": "1"}
+    source = onnx.helper.make_model(onnx.GraphProto(), producer_name="torch", producer_version="2.9", doc_string="what", model_version=7)
+    onnx.helper.set_model_props(source, {"b": "2", "a": "1"})
+    graph.__dict__[ORIGIN] = Origin.of(source)
     model = export.to_model(graph)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
     assert [(entry.key, entry.value) for entry in model.metadata_props] == [("a", "1"), ("b", "2")]
+    assert (model.producer_name, model.producer_version, model.doc_string, model.model_version) == ("torch", "2.9", "what", 7)
 
 
 def test_foreign_operators_keep_their_domain_and_version():

@@ -45,7 +45,7 @@ def test_an_output_that_is_no_number_is_the_worst(broken: float) -> None:
 def test_macs_match_a_hand_count() -> None:
     graph = graph_of(CONV, **WEIGHTS)
     by_hand = 6 * 4 * 4 * 2 * 3 * 3 + 6 * 5
-    assert measure.macs(graph, FEED) == (by_hand, 0)
+    assert measure.macs(graph, FEED) [:2] == (by_hand, 0)
 
 
 def test_layer_errors_are_sorted_worst_first_and_zero_for_the_same_graph() -> None:

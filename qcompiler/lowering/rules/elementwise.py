@@ -68,7 +68,8 @@ def _is_narrowing(node: Node) -> bool:
     """True for a Cast that may drop high bits of integers."""
     if node.op != "Cast" or is_float(node.inputs[0]) or is_float(node.outputs[0]):
         return False
-    return np.dtype(node.outputs[0].dtype).itemsize < np.dtype(node.inputs[0].dtype).itemsize and np.dtype(node.outputs[0].dtype) != np.dtype(bool)
+    wide, narrow = np.dtype(node.inputs[0].dtype), np.dtype(node.outputs[0].dtype)
+    return narrow.itemsize < wide.itemsize and narrow.kind != "b"
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, is_float, producer
 from qcompiler.graph.operators import lowered_by
-from qcompiler.lowering.code_grid import common_factors
+from qcompiler.lowering.code_grid import CodeGrid, Target, common_factors
 from qcompiler.lowering.engine import IntegerRule, Lowering
 from qcompiler.lowering.ranks import rank_of
 from qcompiler.lowering.rules.movers import mover_operands
 from qcompiler.lowering.rules.operands import operand
+from qcompiler.lowering.rules.reductions import reduced_axes
 
 _COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}
 _PLAIN = (
-    "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceSum", "ReduceMax", "ReduceMin",
-    "ReduceProd",
+    "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceProd",
 )
 
 
@@ -37,6 +38,16 @@ def _shape(lw: Lowering, node: Node) -> None:
 def _plain(lw: Lowering, node: Node) -> None:
     """Arithmetic of integers, under the name ``Integer<Op>``."""
     _write(lw, node, f"Integer{node.op}", [lw.integer(tensor) for tensor in node.inputs if tensor.name], dict(node.attrs))
+
+
+def _reduce(lw: Lowering, node: Node) -> None:
+    """ReduceSum, ReduceMax and ReduceMin of integers, as codes that stand for themselves; beyond 16 bits they saturate."""
+    source, output = node.inputs[0], node.outputs[0]
+    codes = lw.integer_codes(source, Target.whole(CodeGrid(1.0, 0, "int16"), f"{source.name}_codes"))
+    kind, axes = node.op.removeprefix("Reduce").lower(), reduced_axes(lw, node)
+    attrs = {"kind": kind, "axes": axes, "keepdims": int(node.attrs.get("keepdims", 1)), "x_zp": 0, "m": 1, "n": 0, "divide": 0}
+    narrow = lw.emit("Reduce", [codes.tensor], attrs, Target.whole(codes.grid, f"{output.name}_codes"), output.shape)
+    _write(lw, node, "Cast", [narrow.tensor], {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(output.dtype)))})
 
 
 def _cast(lw: Lowering, node: Node) -> None:
@@ -101,5 +112,6 @@ def _quantize(lw: Lowering, node: Node) -> None:
 INTEGER_RULES: dict[str, IntegerRule] = {
     "Shape": _shape, "Cast": _cast, "Identity": _identity, "Concat": _concat, "ArgMax": _argmax, "QuantizeLinear": _quantize,
     **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
+    **dict.fromkeys(("ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
     **dict.fromkeys(lowered_by("mover") - {"MaxPool"}, _mover), **dict.fromkeys(_PLAIN, _plain),
 }

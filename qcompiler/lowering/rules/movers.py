@@ -104,7 +104,7 @@ def _split(lw: Lowering, node: Node, index: int) -> Operands:
     if sizes is None:
         size, parts = size_along(node.inputs[0], axis), len(node.outputs)
         if size is None:
-            raise UnsupportedError("it splits a symbolic dimension; give it constant sizes")
+            raise UnsupportedError("it splits a symbolic dimension; give it constant sizes, or fix that dimension: --dim NAME=SIZE")
         step = -(-size // parts)
         sizes = np.array([min(step, size - i * step) for i in range(parts)])
     start = int(sizes[:index].sum())

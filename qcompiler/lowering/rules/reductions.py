@@ -139,7 +139,7 @@ def lower_norm(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
         raise UnsupportedError("its scale does not cover the normalized axes; write it as Mul behind the normalization")
     if gamma.size == 1 and node.op == "LayerNormalization":
         if count is None:
-            raise UnsupportedError("it normalizes a symbolic number of elements; fix that dimension in the model")
+            raise UnsupportedError("it normalizes a symbolic number of elements; fix it: --dim NAME=SIZE")
         gamma, beta = np.broadcast_to(gamma, (count,)), np.broadcast_to(beta, (count,))
     step = target.grid.scale
     n = _norm_shift(gamma / step, beta / step, count or NORM_LIMIT)

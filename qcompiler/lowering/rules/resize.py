@@ -109,7 +109,7 @@ def _gather_axes(lw: Lowering, node: Node, moved: Coded, target: Target) -> Code
     for axis in axes:
         size, result = before[axis], after[axis]
         if not isinstance(size, int) or not isinstance(result, int):
-            raise UnsupportedError("it resizes a symbolic size by a factor that is not whole; fix that dimension in the model")
+            raise UnsupportedError("it resizes a symbolic size by a factor that is not whole; fix it: --dim NAME=SIZE")
         indices = _indices(node, size, scales[axis] if given else None, None if given else result)
         shape[axis] = result
         name = target.name if axis == axes[-1] else f"{target.name}_axis{axis}"
@@ -125,7 +125,7 @@ def _lower_linear(lw: Lowering, node: Node, target: Target) -> Coded:
     if any(not dims.same(before[axis], after[axis]) for axis in (0, 1)):
         raise UnsupportedError("linear resizing of the batch or the channels has no integer form")
     if not all(isinstance(size, int) for size in (*before[2:], *after[2:])):
-        raise UnsupportedError("linear resizing of a symbolic size has no integer form; fix that dimension in the model")
+        raise UnsupportedError("linear resizing of a symbolic size has no integer form; fix it: --dim NAME=SIZE")
     tables = [table for axis in (2, 3) for table in _linear_tables(before[axis], after[axis], scales[axis], transform)]
     x = lw.natural(node.inputs[0])
     m, n = wide_fixed_point(x.grid.scale / target.grid.scale * 2.0 ** (-2 * _WEIGHT_BITS), x.magnitude << (2 * _WEIGHT_BITS))

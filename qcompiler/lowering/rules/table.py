@@ -5,6 +5,7 @@ from __future__ import annotations
 from qcompiler.graph.operators import OPERATORS
 from qcompiler.lowering.engine import Rule
 from qcompiler.lowering.rules.elementwise import elementwise_bounds, elementwise_grid, lower_elementwise
+from qcompiler.lowering.rules.generated import filled_bounds, lower_filled
 from qcompiler.lowering.rules.lrn import lower_lrn, lrn_bounds
 from qcompiler.lowering.rules.movers import concat_grid, hull, lower_concat, lower_mover, mover_grid
 from qcompiler.lowering.rules.products import layer_bounds, lower_layer_node
@@ -33,6 +34,7 @@ _RULES: dict[str, Rule] = {
     "recurrent": Rule(lower_recurrent, recurrent_bounds, recurrent_grid),
     "concat": Rule(lower_concat, hull, concat_grid),
     "average pool": Rule(lower_average_pool, average_bounds),
+    "filled": Rule(lower_filled, filled_bounds),
     "lrn": Rule(lower_lrn, lrn_bounds),
     "resize": Rule(lower_resize, average_bounds, mover_grid),
     "softmax": Rule(lower_softmax, softmax_bounds),

@@ -24,7 +24,7 @@ def emit_quantize(emitter: Emitter, node: Node) -> None:
     """A float input, quantized at the border."""
     view = emitter.new(node.outputs[0])
     scale, zero, axis = _border_grid(node)
-    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), np.float32, emitter.nested(view.shape), scale, zero, axis)
+    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), node.inputs[0].dtype, emitter.nested(view.shape), scale, zero, axis)
 
 
 def _border_grid(node: Node) -> tuple[Any, Any, int | None]:
@@ -36,7 +36,7 @@ def _border_grid(node: Node) -> tuple[Any, Any, int | None]:
 
 def emit_dequantize(emitter: Emitter, node: Node) -> None:
     """A float output, dequantized at the border."""
-    _emit_output(emitter, node, np.float32, *_border_grid(node))
+    _emit_output(emitter, node, node.outputs[0].dtype, *_border_grid(node))
 
 
 def emit_identity(emitter: Emitter, node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,15 @@ from qcompiler.shapes import infer
 from qcompiler.shapes.dims import Dim, as_dim, floor_div, maximum, minimum, to_nested
 
 Emit = Callable[["Emitter", Node], None]
+
+
+def in_order(program: Program, graph: Graph) -> Program:
+    """The program with its inputs and outputs in the order in which the graph has them."""
+    inputs, outputs = ({tensor.name: index for index, tensor in enumerate(side)} for side in (graph.inputs, graph.outputs))
+    return replace(
+        program, inputs=tuple(sorted(program.inputs, key=lambda port: inputs[port.name])),
+        outputs=tuple(sorted(program.outputs, key=lambda port: outputs[port.name])),
+    )  # fmt: skip
 
 
 class Emitter:
@@ -50,7 +60,7 @@ class Emitter:
         self._plain_inputs()
         for node in self.graph.nodes:
             self._emit(node)
-        return self.program.program()
+        return in_order(self.program.program(), self.graph)
 
     def _declare_dims(self) -> None:
         for tensor in self.graph.inputs:
@@ -126,7 +136,7 @@ class Emitter:
         else:
             value = self.known.values.get(tensor.name)
             if value is None or not value.is_known:
-                raise UnsupportedError(f"'{tensor.name}' is computed from symbolic sizes and read as data; fix the dimensions in the model")
+                raise UnsupportedError(f"'{tensor.name}' is computed from symbolic sizes and read as data; fix them: --dim NAME=SIZE")
             values = np.array([int(item) for item in value.ints()], tensor.dtype or np.int64).reshape(value.items.shape)
         return View.dense(self.program.constant(values), values.shape)
 

@@ -219,4 +219,4 @@ def emit_filled(emitter: Emitter, node: Node) -> None:
 
 def emit_shape(_emitter: Emitter, _node: Node) -> None:
     """Shape arithmetic that is needed as data has no instruction."""
-    raise UnsupportedError("its value depends on symbolic sizes and is read as data; fix the dimensions in the model")
+    raise UnsupportedError("its value depends on symbolic sizes and is read as data; fix them: --dim NAME=SIZE")

@@ -19,7 +19,8 @@ _WIDENED = ("Pad", "Expand", "Tile")
 def write_quantize(writer: OnnxWriter, node: Node) -> None:
     """The border: QuantizeLinear; with columns' own grids, a zero point is added behind it in 64 bits, for it may be no code."""
     dtype = np.dtype(str(node.attrs["dtype"]))
-    source = writer.tensor(node.inputs[0])
+    given = writer.tensor(node.inputs[0])
+    source = given if given.dtype == np.float32 else writer.cast(given, np.float32)
     if "axis" not in node.attrs:
         zero = np.asarray(int(node.attrs["zp"]), dtype)
         inputs = [source, np.float32(node.attrs["scale"]).reshape(()), zero]
@@ -40,7 +41,8 @@ def write_dequantize(writer: OnnxWriter, node: Node) -> None:
         writer.finish(node.outputs[0], writer.emit("DequantizeLinear", [codes, scale, zero], np.float32, axis=int(node.attrs["axis"])))
         return
     inputs = [codes, np.float32(node.attrs["scale"]).reshape(()), np.asarray(int(node.attrs["zp"]), codes.dtype)]
-    writer.finish(node.outputs[0], writer.emit("DequantizeLinear", inputs, np.float32))
+    real, dtype = writer.emit("DequantizeLinear", inputs, np.float32), node.outputs[0].dtype
+    writer.finish(node.outputs[0], real if dtype == np.float32 else writer.cast(real, dtype))
 
 
 def _columns(node: Node, name: str, dtype: Any) -> Any:

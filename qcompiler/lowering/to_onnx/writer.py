@@ -16,7 +16,8 @@ from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, names_in
 Array = NDArray[Any]
 
 _ONNX_TYPE = {
-    name: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32")
+    name: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name))
+    for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
 
 

@@ -57,3 +57,17 @@ def test_declines_a_condition_of_the_run():
     ctx = rewrite(graph, InlineIf(), x=random(2, 4), c=np.array(True))
     assert ops(graph) == ["Exp", "If"]
     assert "only known when it runs" in reasons(ctx)[0]
+
+
+def test_a_condition_that_follows_from_an_inlined_branch() -> None:
+    """The size that the second If asks for is known only when the first is gone."""
+    text = """g (float[2, 4] x, float[4, 3] w) => (float[?, ?] y) {
+        s = Shape(x) n = Gather(s, i) c = Cast<to = 9>(n)
+        a = If (c) <then_branch = t1 () => (float[2, 3] p) { p = MatMul(x, w) }, else_branch = e1 () => (float[2, 4] q) { q = Relu(x) }>
+        r = Shape(a) m = Gather(r, j) d = Equal(m, three)
+        y = If (d) <then_branch = t2 () => (float[2, 3] u) { u = Neg(a) }, else_branch = e2 () => (float[2, 3] v) { v = Abs(a) }>
+    }"""
+    graph = graph_of(text, i=np.int64(0), j=np.int64(1), three=np.int64(3))
+    rewrite(graph, FoldShapes(), x=random(2, 4), w=random(4, 3))
+    rewrite(graph, InlineIf(), x=random(2, 4), w=random(4, 3))
+    assert sorted(op for op in ops(graph) if op in ("If", "MatMul", "Neg", "Abs", "Relu")) == ["MatMul", "Neg"]

@@ -1,6 +1,6 @@
-"""Half-precision models compute in float32 from here on: float16 and bfloat16 become float32 everywhere.
+"""Everything computes in float32 from here on: float16, bfloat16 and float64 become float32 everywhere.
 
-The graph's inputs and outputs keep their types, with a Cast at the border.
+The graph's inputs and outputs keep their types, with a Cast at the border. What float64 holds beyond float32's range saturates.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
 from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, replace_uses, unique_name
 
-_NUMPY = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-_ONNX = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_NUMPY = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64))
+_ONNX = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+_POLYMORPHIC = (*STANDARD_DOMAINS, "com.microsoft", "ai.onnx.ml")
+"""Domains whose operators have the same meaning for every float type."""
 
 
-def is_half(dtype: Any) -> bool:
-    """True for float16 and bfloat16, as a numpy type or as an ONNX number."""
+def is_other_float(dtype: Any) -> bool:
+    """True for float16, bfloat16 and float64, as a numpy type or as an ONNX number."""
     if dtype is None:
         return False
     return dtype in _ONNX if isinstance(dtype, int) else np.dtype(dtype) in _NUMPY
@@ -35,20 +38,27 @@ def _tensors(graph: Graph) -> list[Tensor]:
     return list(found.values())
 
 
-def _widen_tensor(tensor: Tensor) -> None:
-    if not is_half(tensor.dtype):
+def _as_single(values: NDArray[Any]) -> NDArray[np.float32]:
+    if values.dtype != np.float64:
+        return values.astype(np.float32)
+    limit = np.finfo(np.float32).max
+    return np.where(np.isfinite(values), np.clip(values, -limit, limit), values).astype(np.float32)
+
+
+def _convert_tensor(tensor: Tensor) -> None:
+    if not is_other_float(tensor.dtype):
         return
     if isinstance(tensor, Constant):
-        tensor.values = np.asarray(tensor.values).astype(np.float32)
+        tensor.values = _as_single(np.asarray(tensor.values))
         return
     tensor.dtype = np.dtype(np.float32)
 
 
-def _widen_attributes(node: Node) -> None:
+def _convert_attributes(node: Node) -> None:
     for name, value in node.attrs.items():
         if isinstance(value, Constant):
-            _widen_tensor(value)
-        elif name in ("to", "dtype", "output_dtype") and is_half(value):
+            _convert_tensor(value)
+        elif name in ("to", "dtype", "output_dtype") and is_other_float(value):
             node.attrs[name] = int(onnx.TensorProto.FLOAT)
 
 
@@ -58,45 +68,46 @@ def _cast(graph: Graph, source: Tensor, target: Tensor, to: int, taken: set[str]
 
 
 def _keep_border(graph: Graph) -> None:
-    """Casts between the half-precision inputs and outputs and the float32 inside."""
+    """Casts between the inputs and outputs of other float types and the float32 inside."""
     taken = names_in(graph)
     for tensor in graph.inputs:
-        if is_half(tensor.dtype):
+        if is_other_float(tensor.dtype):
             inner = Variable(unique_name(taken, f"{tensor.name}_float32"), dtype=np.float32, shape=tensor.shape)
             replace_uses(graph, tensor, inner)
             _cast(graph, tensor, inner, int(onnx.TensorProto.FLOAT), taken, first=True)
     for index, tensor in enumerate(graph.outputs):
-        if isinstance(tensor, Variable) and is_half(tensor.dtype):
+        if isinstance(tensor, Variable) and is_other_float(tensor.dtype):
             border = Variable(tensor.name, dtype=tensor.dtype, shape=tensor.shape)
             tensor.name = unique_name(taken, f"{tensor.name}_float32")
             _cast(graph, tensor, border, _onnx_type(border.dtype), taken, first=False)
             graph.outputs[index] = border
 
 
-def widen(graph: Graph) -> bool:
-    """Let ``graph`` compute in float32; True when it was a half-precision model.
+def to_single(graph: Graph) -> bool:
+    """Let ``graph`` compute in float32; True when it computed in another float type.
 
     Raises:
-        ModelError: an operator of another domain reads or writes half precision, which this module cannot retype.
+        ModelError: an operator of an unknown domain reads or writes another float type, which this module cannot retype.
     """
     bodies = [graph, *graph.subgraphs(recursive=True)]
-    if not any(is_half(tensor.dtype) for body in bodies for tensor in _tensors(body)):
+    if not any(is_other_float(tensor.dtype) for body in bodies for tensor in _tensors(body)):
         return False
     for body in bodies:
         for node in body.nodes:
-            foreign = node.domain not in STANDARD_DOMAINS
-            if foreign and any(is_half(tensor.dtype) for tensor in (*node.inputs, *node.outputs)):
+            foreign = node.domain not in _POLYMORPHIC
+            if foreign and any(is_other_float(tensor.dtype) for tensor in (*node.inputs, *node.outputs)):
                 raise ModelError(
-                    f"node '{node.name}' ({node.domain}.{node.op}) computes in half precision, which cannot be widened; export a float32 model"
+                    f"node '{node.name}' ({node.domain}.{node.op}) computes in another type than float32, which cannot be changed; "
+                    "export a float32 model"
                 )
     _keep_border(graph)
-    border = {id(t) for t in graph.inputs if is_half(t.dtype)} | {id(t) for t in graph.outputs if is_half(t.dtype)}
+    border = {id(t) for t in (*graph.inputs, *graph.outputs) if is_other_float(t.dtype)}
     casts = {id(node) for node in graph.nodes if node.op == "Cast" and any(id(tensor) in border for tensor in node.outputs)}
     for body in bodies:
         for node in body.nodes:
             if id(node) not in casts:
-                _widen_attributes(node)
+                _convert_attributes(node)
         for tensor in _tensors(body):
             if id(tensor) not in border:
-                _widen_tensor(tensor)
+                _convert_tensor(tensor)
     return True

@@ -1,0 +1,65 @@
+"""Types that shape inference cannot tell (operators of other domains, and all that lies behind them), as one run on a feed shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import helper
+
+from qcompiler.errors import ModelError
+from qcompiler.graph.ir import Graph, Variable
+from qcompiler.graph.origin import origin_of
+from qcompiler.graph.runner import Runner, light_model
+from qcompiler.shapes.infer import annotate
+
+__all__ = ["complete_types"]
+
+_ELEMENT_TYPES: dict[str, Any] = {
+    "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
+    **{name: np.dtype(name).type for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+}  # fmt: skip
+"""numpy types by the name that onnxruntime gives them."""
+
+
+def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
+    """Give every tensor of ``graph`` without an element type the one that it has in a run on ``feed``, and its rank; True when there was one.
+
+    Sizes stay unknown, except those that inference finds now: another feed may have others.
+    """
+    unknown = [t for node in graph.nodes for t in node.outputs if t.name and isinstance(t, Variable) and t.dtype is None]
+    if not unknown:
+        return False
+    by_name = {tensor.name: tensor for tensor in unknown}
+    for tensor in graph.outputs:
+        declared = origin_of(graph).values.get(tensor.name)
+        if tensor.dtype is None and declared is not None and declared.type.WhichOneof("value") != "tensor_type":
+            by_name.pop(tensor.name, None)
+    types = Runner(graph, list(by_name), fusions=False).types
+    plain = [name for name in by_name if types[name].startswith("tensor(") and types[name][7:-1] in _ELEMENT_TYPES]
+    ranks = _ranks(graph, plain, feed)
+    for name, tensor in by_name.items():
+        if types[name].startswith(("seq(", "optional(")):
+            tensor.type = "sequence_type"
+    for name in plain:
+        tensor = by_name[name]
+        tensor.dtype = np.dtype(_ELEMENT_TYPES[types[name][7:-1]])
+        if tensor.shape is None and name in ranks:
+            tensor.shape = [None] * ranks[name]
+    annotate(graph)
+    return True
+
+
+def _ranks(graph: Graph, names: list[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Number of dimensions of each tensor; empty where the graph does not run on the feed."""
+    proto, weights = light_model(graph)
+    proto.graph.node.extend(helper.make_node("Shape", [name], [f"{name}//shape"]) for name in names)
+    try:
+        found = Runner(proto, [f"{name}//shape" for name in names], weights=weights, fusions=False).run(feed)
+    except ModelError:
+        return {}
+    return {name: int(found[f"{name}//shape"].size) for name in names}
+
+
