@@ -69,7 +69,7 @@ def _is_narrowing(node: Node) -> bool:
     if node.op != "Cast" or is_float(node.inputs[0]) or is_float(node.outputs[0]):
         return False
     wide, narrow = np.dtype(node.inputs[0].dtype), np.dtype(node.outputs[0].dtype)
-    return narrow.itemsize < wide.itemsize and narrow.kind != "b"
+    return bool(narrow.itemsize < wide.itemsize and narrow.kind != "b")
 
 
 def _run_chain(lw: Lowering, chain: Chain, result: Tensor, values: Array) -> Array:
