@@ -78,8 +78,8 @@ ALLOWED: Mapping[str, str] = {
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
         "passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "errors pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
-    "report": "graph records",
+    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
+    "report": "activations calibration errors feeds graph records",
     "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
     "cli": "api commands errors report runtime/errors",

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,8 @@ import onnx
 
 from qcompiler import lowering
 from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
-from qcompiler.feeds.sources import Source, open_source, synthetic_source
+from qcompiler.feeds.selection import feeds_to_judge, spread_feeds
+from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
 from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
@@ -27,14 +27,18 @@ from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.records import Report
 from qcompiler.report import measure
+from qcompiler.report.columns import bounded_columns
+from qcompiler.report.cures import find_cures
+from qcompiler.report.honest import FEW_NUMBERS, Judge
+from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
 from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
 from qcompiler.shapes.seen_types import complete_types
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 Form = Literal["qdq", "integer"]
-CHECK_FEEDS = 8
-"""Feeds on which the result is compared with the float model."""
+NO_CURE = "wider ranges alone do not bring it back"
+"""Said of an unseen input where the cure that was tried does not help."""
 
 COLLAPSED_DB = 10.0
 """An output whose error is not at least so far below it is reported with a warning."""
@@ -207,7 +211,7 @@ def compile(
         QCompilerError: one of its kinds, with one line that names the culprit.
     """
     options = options or Options()
-    pipeline = options.pipeline(for_onnx=for_onnx)
+    exact, inexact, last = options.pipeline(for_onnx=for_onnx).parts()
     start = time.perf_counter()
     graph = load_graph(model)
     few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
@@ -217,31 +221,42 @@ def compile(
     ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    feeds, expected = _references(graph, source, sizes)
-    complete_types(graph, feeds[0])
-    ctx.data = on_data(source)
-    exact = list(takewhile(lambda step: step.exact, pipeline.passes))
-    proof = feeds[0] if options.verify else None
-    Manager(exact, proof, on_pass).run(graph, ctx)
+    judge = _set_apart(graph, on_data(source), sizes, ctx)
+    complete_types(graph, judge.held[0][0])
+    proof = judge.held[0][0] if options.verify else None
+    stage = Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
     normalized = copy_of(graph)  # tensors are copied, weights are shared
     ctx.reference = normalized
-    stage = Manager(pipeline.passes[len(exact) :], proof, on_pass).run(graph, ctx)
+    stage = Manager(inexact, proof, on_pass).run(graph, ctx, stage)
+    _state(graph, judge, ctx)
+    stage = Manager(last, proof, on_pass).run(graph, ctx, stage)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, feeds, normalized, few_levels)
+    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels)
     if stage != Stage.INTEGER:
-        _measure(result, expected)
+        _measure(result)
     return result
 
 
-def _references(graph: Graph, source: Source, sizes: Sizes) -> tuple[list[Feed], list[measure.Values]]:
-    """The feeds on which results are compared, and the float model's outputs on them."""
-    feeds = list(islice(source, CHECK_FEEDS))
-    for feed in feeds:
+def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judge:
+    """Hold some feeds out of ``ctx.data`` for the report, with the float model's answers to them and to some of the others."""
+    places, most = feeds_to_judge(source, ctx.seed)
+    fitted = without(source, places)
+    held = spread_feeds(source, len(places), places) if places else spread_feeds(source, 1)
+    for feed in held:
         check_sizes(graph, feed, sizes)
     reference = Runner(graph)
+    answered = _answered(graph, reference, held, source)
+    few = sum(min((value.size for value in values.values()), default=0) for _, values in answered) < FEW_NUMBERS
+    others = [(feed, reference.run(feed)) for feed in spread_feeds(fitted, most if few else 0)]
+    ctx.data, ctx.held = fitted, held if places else ()
+    return Judge(answered, others, bounded_columns(graph), seen=not places)
+
+
+def _answered(graph: Graph, reference: Runner, feeds: Sequence[Feed], source: Source) -> list[tuple[Feed, measure.Values]]:
+    """Feeds with the float model's outputs."""
     try:
-        return feeds, [reference.run(feed) for feed in feeds]
+        return [(feed, reference.run(feed)) for feed in feeds]
     except ModelError as error:
         if not source.made_up:
             raise
@@ -250,15 +265,27 @@ def _references(graph: Graph, source: Source, sizes: Sizes) -> tuple[list[Feed],
         raise DataError(f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}") from error
 
 
-def _measure(result: Compiled, expected: Sequence[measure.Values]) -> None:
+def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
+    """What the report says of the outputs: how far they are from the float model's on feeds that nothing was fitted to."""
+    report = ctx.report
+    report.outputs = judge.figures(Runner(graph).run)
+    report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
+    report.trials = try_unseen(ctx.reference or graph, graph, [feed for feed, _ in judge.held], report.output_sqnr_db)
+    for trial in (trial for trial in report.trials if is_lost(trial)):
+        then = f"{trial.what}: output {trial.output} is {trial.sqnr_db:.1f} dB then, {trial.stated_db:.1f} dB on feeds held out"
+        ctx.warn(f"{then}; {trial.cure or NO_CURE}")
+    if judge.seen and not getattr(ctx.data, "made_up", False):
+        ctx.warn("there is one calibration feed, so the figures are of the feed that the ranges come from; give several to hold some out")
+    collapsed = [each for each in report.outputs if each.sqnr_db < COLLAPSED_DB]
+    cures = find_cures(graph, judge) if collapsed else {}
+    for each in collapsed:
+        cure = cures.get((each.output, each.columns), "no wider grid that was tried brings it back: see the worst layers")
+        what = f"output '{each.output}{each.columns}' is only {each.sqnr_db:.1f} dB above its quantization error"
+        ctx.warn(f"{what}, so its accuracy has probably collapsed: {cure}")
+
+
+def _measure(result: Compiled) -> None:
     report, feeds = result.report, result.feeds
-    report.output_sqnr_db = measure.output_sqnr(expected, Runner(result.graph).run, feeds)
-    for name, value in report.output_sqnr_db.items():
-        if value < COLLAPSED_DB:
-            report.warnings.append(
-                f"output '{name}' is only {value:.1f} dB above its quantization error, so its accuracy has probably collapsed: see the worst layers; "
-                "calibrate with real feeds (--calib), let more tensors have 16 bits (--widen), or compile for the machine (.qprog)"
-            )
     total, integer, others = measure.macs(result.graph, feeds[0], {node.node for node in report.left_float})
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None

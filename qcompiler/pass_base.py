@@ -19,14 +19,14 @@ graph against the stage the pass promises, after every pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.graph.ir import Feed, Graph, Node, Stage
+from qcompiler.graph.ir import Feed, Graph, Node, QuantSpec, Stage
 from qcompiler.grids import GridFamily
 from qcompiler.records import Declined, FloatNode, Report
 
@@ -48,13 +48,15 @@ class Context:
 
     Attributes:
         seed: source of every random choice.
-        data: calibration feeds; may be iterated many times, never holds more than one feed in memory. None: none given.
+        data: calibration feeds that everything is fitted to; may be iterated many times, never holds more than one feed in memory. None: none given.
         report: what happened, for people.
         batchnorm: statistics of folded BatchNorm, by the name of the tensor they describe.
         dims: sizes of symbolic dimensions to use where feeds are made up.
         reference: the float graph as the last exact pass left it; a rewritten one is compared with it. None: not known (a pass run by itself).
         on_step: called with (done, total) by passes that take long.
         grids: grid of a layer's weights by the name of its node, where a pass has chosen one.
+        held: feeds that nothing is fitted to before the result has been measured on them; then ranges take them in.
+        final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from all feeds.
     """
 
     seed: int = 0
@@ -65,6 +67,8 @@ class Context:
     reference: Graph | None = None
     on_step: Callable[[int, int], None] = field(default=lambda _done, _total: None, repr=False)
     grids: dict[str, GridFamily] = field(default_factory=dict)
+    held: Sequence[Feed] = ()
+    final_grids: dict[str, tuple[QuantSpec, QuantSpec]] = field(default_factory=dict, repr=False)
     running: str = ""
 
     def declined(self, node: Node, reason: str) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import takewhile
 from typing import Any, get_args, get_type_hints
 
 from qcompiler.errors import OptionError
@@ -17,6 +18,7 @@ from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.settle_ranges import SettleRanges
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
@@ -75,8 +77,9 @@ BUILT_IN: tuple[type[Pass], ...] = (
     ExpandOperators, FlattenVolumes,
     FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
     FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
-    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, ShiftChannels,
-    SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, TurnPositions, WidenActivations,
+    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, SettleRanges,
+    ShiftChannels, SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, TurnPositions,
+    WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
@@ -111,6 +114,17 @@ class Pipeline:
 
     def __str__(self) -> str:
         return ",".join(_text(step) for step in self.passes)
+
+    def parts(self) -> tuple[list[Pass], list[Pass], list[Pass]]:
+        """The exact passes in front, those behind them, and the last ones, before which the graph is measured.
+
+        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`) and write the codes that follow from them.
+        """
+        exact = list(takewhile(lambda step: step.exact, self.passes))
+        others = list(self.passes[len(exact):])
+        end = next((index for index, step in enumerate(others) if step.ensures != Stage.FLOAT), len(others))
+        settled = any(isinstance(step, SettleRanges) for step in others)
+        return exact, others[:end], [*(() if settled else (SettleRanges(),)), *others[end:]]
 
     @property
     def reaches(self) -> Stage:

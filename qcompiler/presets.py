@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qcompiler.errors import OptionError
+from qcompiler.graph.placement import Zones
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
@@ -131,7 +132,9 @@ class Preset:
     def _grids_of_activations(self) -> Passes:
         """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for both."""
         machine = () if self.for_onnx else (SplitFills(), TurnPositions())
-        return (*machine, QuantizeActivations(leave_exact=self.for_onnx))
+        wide = not self.for_onnx and self.level > 0 and self.widen != "off"
+        zones: Zones = "float" if self.for_onnx else "border"
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))
 
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)

@@ -246,6 +246,45 @@ class LayerError:
     sqnr_db: float
 
 
+@dataclass(frozen=True)
+class OutputFigure:
+    """How far an output, or columns of it, is from the float model's on feeds that nothing was fitted to, in dB.
+
+    Attributes:
+        output: its name.
+        columns: which of its columns, as NumPy writes them; empty: all.
+        sqnr_db: over all feeds together.
+        lowest_db, highest_db: of a single feed.
+        feeds: how many feeds it was measured on.
+    """
+
+    output: str
+    columns: str
+    sqnr_db: float
+    lowest_db: float
+    highest_db: float
+    feeds: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of an input unlike those of the calibration, beside the float model.
+
+    Attributes:
+        what: how the input differs.
+        output: the output that suffered most, with its columns.
+        sqnr_db: of that.
+        stated_db: of the same on held-out feeds.
+        cure: what was tried and brought it back; empty where nothing is needed, or nothing did.
+    """
+
+    what: str
+    output: str
+    sqnr_db: float
+    stated_db: float
+    cure: str = ""
+
+
 @dataclass
 class Report:
     """Everything one compilation wants to tell. All figures are measured, None where they were not."""
@@ -263,6 +302,8 @@ class Report:
     allocation: Allocation | None = None
     grids: list[GridChoice] = field(default_factory=list)
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
+    outputs: list[OutputFigure] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     figures: dict[str, float | int | str | None] = field(default_factory=dict)
     file_bytes: dict[str, int] = field(default_factory=dict)
 

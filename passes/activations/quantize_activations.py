@@ -1,28 +1,37 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
-Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`; what a grid covers is measured on the
-calibration feeds. An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
-length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
-since clipped logits tie.
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
+room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`graph.intervals`), and with what an
+output of known range asks for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
+the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
+
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose length only the feeds know takes
+int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up, since clipped logits tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 
+from ...activations.int16 import GEMMS
 from ...activations.reach import reached
 from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
-from ...calibration.observers import ObserverName, Range, affine_grid
+from ...calibration.needed import holds_wide_input, needed_ranges
+from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, Range, affine_grid
 from ...calibration.softmax_floor import softmax_floors
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
-from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, insert_qdq, names_in
-from ...graph.placement import Group, Placement, place
+from ...graph.intervals import BOUNDED, Intervals, bounded_source
+from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
+from ...graph.layers import Layer, find_layers
+from ...graph.placement import Group, Placement, Zones, place
+from ...graph.ranges import Range
 from ...graph.value_kinds import DATA, Value, mask_candidates, mask_inputs, value_kinds
 from ...pass_base import Context, Pass
 
@@ -40,7 +49,7 @@ MEAN_HEADROOM = 2.0
 
 
 def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
-    """uint8 over the range, or int16 with headroom."""
+    """uint8 over the range, or int16 with headroom (1: none)."""
     if headroom:
         largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
         return QuantSpec.per_tensor(headroom * largest / 32767, 0, np.int16)
@@ -60,13 +69,115 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     return Range(float(shown.min()), float(shown.max()))
 
 
-def _group_range(group: Group, seen: Mapping[str, Range], floors: Mapping[str, float]) -> Range:
-    ranges = [_constant_range(t, floors) if isinstance(t, Constant) else seen[t.name] for t in group.tensors]
-    return reduce(Range.join, ranges)
+def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an output, or of a part of one."""
+    leaves = any(tensor is output for tensor in group.tensors for output in graph.outputs)
+    return leaves or any(id(node) in border for tensor in group.tensors for node in consumers(tensor))
 
 
-def _has_output(group: Group, graph: Graph) -> bool:
-    return any(tensor is output for tensor in group.tensors for output in graph.outputs)
+@dataclass(frozen=True)
+class Seen:
+    """What some feeds showed of the tensors of a float graph.
+
+    Attributes:
+        ranges: what the observer chose, by tensor name.
+        statistics: the same tensors' blocks.
+        floors: by tensor name, below which nothing matters.
+        needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        exact: names of tensors whose values are known (masks, positions, fills): nothing else is to come.
+        room: leave room for values not yet seen; not where the observer leaves values out.
+    """
+
+    ranges: Mapping[str, Range]
+    statistics: Statistics
+    floors: Mapping[str, float]
+    needed: Mapping[str, Range]
+    exact: frozenset[str]
+    room: bool
+
+    def of(self, tensor: Tensor) -> Range:
+        """The range of a tensor, with room for values not yet seen where few were."""
+        if isinstance(tensor, Constant):
+            return _constant_range(tensor, self.floors)
+        extent = self.ranges[tensor.name]
+        if not self.room or tensor.name in self.exact:
+            return extent
+        below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
+        return Range(extent.lo - below, extent.hi + above)
+
+
+def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
+    """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
+
+    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing it
+    is to detect must still be able to say so.
+    """
+    if group.unit_range:
+        return Range(0.0, 1.0)
+    sources = [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
+    if sources and all(node is not None and node.op in BOUNDED for node in sources):
+        return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
+    ranges = [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors]
+    return reduce(Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)])
+
+
+def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
+    """True where no reader of a grid multiplies it, but for layers that take 16 bits."""
+    readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
+    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op not in GEMMS for node in readers)
+
+
+def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
+    """True where a grid is that of an input, as it is or scaled at the border."""
+    scaled = any(id(node) in border for tensor in group.tensors if (node := producer(tensor)) is not None)
+    return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
+
+
+def _few_seen(group: Group, seen: Seen) -> bool:
+    return not group.unit_range and all(seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors)
+
+
+def _doubled(extent: Range) -> Range:
+    return Range(2 * extent.lo, 2 * extent.hi)
+
+
+def _within(extent: Range, known: Range, seen: Range | None) -> Range:
+    """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
+    inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
+    return extent if inside.lo > inside.hi else inside if seen is None else inside.join(seen)
+
+
+def _look(
+    graph: Graph, placement: Placement, fitted: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed], held: Sequence[Feed],
+    observer: ObserverName, ctx: Context,
+) -> list[Seen]:  # fmt: skip
+    """What the feeds that everything is fitted to showed, and what all feeds did."""
+    names, axes = list(fitted.ranges), softmax_axes(graph.nodes)
+    left_float = {id(node) for node, _ in placement.left_float}
+    sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
+    if held:
+        sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
+    if sets[-1][0].nan:
+        ctx.warn(f"the calibration feeds make the tensor '{sets[-1][0].nan[0]}' NaN; its grid covers the other values")
+    found = []
+    for statistics, feeds in sets:
+        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, left_float)
+        ranges, floors = reached(graph, kinds, observe(graph, statistics, feeds, observer, floors), floors, left_float)
+        needed = needed_ranges(graph, lambda tensor, known=ranges: known.get(tensor.name))  # type: ignore[misc]
+        exact = frozenset(name for name, value in kinds.items() if value.exact) | filled(graph, kinds)
+        found.append(Seen(ranges, statistics, floors, needed, exact, observer == "minmax"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Chained:
+    """Feeds, and others behind them."""
+
+    first: Iterable[Feed]
+    second: Iterable[Feed]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return chain(self.first, self.second)
 
 
 def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
@@ -75,31 +186,21 @@ def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
     return value_kinds(graph, mask_inputs(graph, input_values(data, candidates)) if candidates else {})
 
 
-def _placed(graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool) -> tuple[Placement, Statistics | None]:
+def _placed(
+    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool, zones: Zones
+) -> tuple[Placement, Statistics | None]:
     """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
     empty: list[str] = []
     while True:
-        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty)
+        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, zones=zones)
         names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
         if not placement.groups:
             return placement, None
-        statistics = collect_ranges(graph, names, data, softmax_axes(graph.nodes))
+        asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+        statistics = collect_ranges(graph, list(dict.fromkeys([*names, *asked])), data, softmax_axes(graph.nodes))
         if set(statistics.empty) <= set(empty):
             return placement, statistics
         empty += statistics.empty
-
-
-def _ranges(
-    graph: Graph, placement: Placement, statistics: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed], observer: ObserverName,
-    ctx: Context,
-) -> list[Range]:
-    """What each group's grid should cover."""
-    if statistics.nan:
-        ctx.warn(f"the calibration feeds make the tensor '{statistics.nan[0]}' NaN; its grid covers the other values")
-    left_float = {id(node) for node, _ in placement.left_float}
-    floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, left_float)
-    seen, floors = reached(graph, kinds, observe(graph, statistics, data, observer, floors), floors, left_float)
-    return [Range(0.0, 1.0) if group.unit_range else _group_range(group, seen, floors) for group in placement.groups]
 
 
 def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
@@ -119,6 +220,9 @@ class QuantizeActivations(Pass):
     Declines on a model that is quantized already. Nodes without an integer form are reported and stay float.
 
     Attributes:
+        zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
+        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen, where layers take them; for the
+            machine, which they cost next to nothing.
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
             squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the machine.
@@ -126,6 +230,8 @@ class QuantizeActivations(Pass):
 
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
+    zones: Zones = "none"
+    wide_borders: bool = False
     leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -136,7 +242,7 @@ class QuantizeActivations(Pass):
             return False
         data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
-        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact)
+        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact, zones=self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if statistics is None:
@@ -145,12 +251,22 @@ class QuantizeActivations(Pass):
         if not self.leave_exact:
             _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken = names_in(graph)
-        for group, extent in zip(placement.groups, _ranges(graph, placement, statistics, kinds, data, self.observer, ctx), strict=True):
-            open_ended = group.open_ended or (made_up and not group.unit_range and _has_output(group, graph))
-            measured = grid_for(extent, HEADROOM if open_ended else MEAN_HEADROOM if group.wide else 0.0)
-            spec = QuantSpec.per_tensor(group.step, 0, np.int16) if group.step else measured
+        taken, seen, intervals = names_in(graph), _look(graph, placement, statistics, kinds, data, ctx.held, self.observer, ctx), Intervals(graph)
+        layers = {id(layer.node): layer for layer in find_layers(graph)}
+        for group in placement.groups:
+            at_output = _has_output(group, graph, placement.border)
+            open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
+            border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
+            asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
+            wide = (border or asked) and _takes_wide(group, layers, placement.border)
+            headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
+            ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
+            ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
+            fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
+            if group.step:
+                fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)
             for tensor in group.tensors:
-                insert_qdq(graph, tensor, spec, taken, placement.readers[id(tensor)])
+                insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
+                ctx.final_grids[tensor.name] = (fitted, final)
         graph.toposort()
         return True

@@ -5,7 +5,8 @@
     (a x + c) W + b    = (x + c / a) (a W) + b          with padding, too
 
 a and c are scalars, or one number per input channel of the layer. Everybody who reads the product must be such a layer.
-Mean and standard deviation of an image, and the learned affine blocks between convolutions, end here.
+Mean and standard deviation of an image, and the learned affine blocks between convolutions, end here. A scaler of an input whose columns differ in
+size stays: in front of it they would need a grid each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float
+from ...graph.float_zones import is_unequal
+from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
 from ...graph.operators import LAYERS
 from ...pass_base import Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
@@ -109,14 +111,13 @@ class FoldScaleForward(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when a node was folded."""
-        del ctx
         shapes = infer_shapes(graph)
         last_first = reversed(list(standard(graph, "Mul", "Div", "Add", "Sub")))
-        changes = [_fold(graph, node, shapes) for node in last_first if node.outputs]
+        changes = [_fold(graph, node, shapes, ctx) for node in last_first if node.outputs]
         return any(changes)
 
 
-def _fold(graph: Graph, node: Node, shapes: dict[str, Shape]) -> bool:
+def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> bool:
     found = constant_operand(node)
     layers = _layers_behind(graph, node.outputs[0])
     if found is None or not layers or not is_float(found[0]):
@@ -126,11 +127,22 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape]) -> bool:
         return False
     if node.op in ("Mul", "Div"):
         factor = _factor(node, found[0], vector)
+        if is_unequal(node) and _is_scaled_input(graph, found[0]):
+            ctx.declined(node, "it brings columns of an input to one size, which is quantized behind it")
+            return False
         if factor is None or not bypass(graph, node, found[0]):
             return False
         _scale_weights(graph, layers, factor)
         return True
     return _fold_offset(graph, node, found[0], vector, layers) or _swap(graph, node, found[0], found[1], layers, shapes)
+
+
+def _is_scaled_input(graph: Graph, tensor: Tensor) -> bool:
+    """True for a graph input, as it is or behind sums and products with constants."""
+    node = producer(tensor)
+    while node is not None and node.op in ("Add", "Sub", "Mul", "Div") and (found := constant_operand(node)) is not None:
+        tensor, node = found[0], producer(found[0])
+    return any(tensor is given for given in graph.inputs)
 
 
 def _fold_offset(graph: Graph, node: Node, x: Tensor, vector: Array, layers: list[Node]) -> bool:
@@ -151,6 +163,8 @@ def _swap(graph: Graph, node: Node, x: Tensor, offset: Array, layers: list[Node]
     product = made_by(x, "Mul", "Div")
     found = constant_operand(product) if product is not None else None
     if product is None or found is None or sole_user(graph, x) is None or (node.op == "Sub" and node.inputs[0] is not x):
+        return False
+    if is_unequal(product) and _is_scaled_input(graph, found[0]):
         return False
     factor = _factor(product, found[0], _per_channel(found[1], shapes.get(x.name), layers))
     if factor is None or found[1].ndim > len(shapes.get(found[0].name) or ()) or not np.all(factor):

@@ -1,6 +1,7 @@
-"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two.
+"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two; these in place of a Clip with computed bounds.
 
     Sum(a, b, c) = Add(Add(a, b), c)
+    Clip(x, low, high) = Min(Max(x, low), high)
 
 The quantized Add has two operands with one grid each. The order is the one in which onnxruntime adds.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...graph.ir import Graph, Node
+from ...graph.ir import Graph, Node, constant_of
 from ...pass_base import Context, Pass
 from ...rewriting.match import insert_before, new_variable, standard, take_over
 
@@ -30,7 +31,23 @@ class SplitSum(Pass):
         wide = [node for node in standard(graph, *_BINARY) if len(node.inputs) > (1 if node.op == "Sum" else 2)]
         for node in wide:
             _split(graph, node)
-        return bool(wide)
+        computed = [node for node in standard(graph, "Clip") if any(bound.name and constant_of(bound) is None for bound in node.inputs[1:])]
+        for node in computed:
+            _unclip(graph, node)
+        return bool(wide or computed)
+
+
+def _unclip(graph: Graph, node: Node) -> None:
+    """Max and Min in place of a Clip."""
+    value, output = node.inputs[0], node.outputs[0]
+    bounds = [(op, bound) for op, bound in zip(("Max", "Min"), node.inputs[1:], strict=False) if bound.name]
+    for index, (op, bound) in enumerate(bounds[:-1]):
+        partial = new_variable(graph, f"{output.name}_part{index}", output)
+        insert_before(graph, node, Node(op, f"{node.name}_{op}", {}, [value, bound], [partial]))
+        value = partial
+    op, bound = bounds[-1]
+    take_over(graph, node, Node(op, node.name, {}, [value, bound]), output)
+    node.inputs.clear()
 
 
 def _split(graph: Graph, node: Node) -> None:

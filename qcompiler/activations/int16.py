@@ -26,10 +26,9 @@ CODE_LIMIT = 2.0**15
 
 def wide_spec(spec: QuantSpec, source: Node | None) -> QuantSpec:
     """The int16 grid over the range of a uint8 one."""
-    scale, zero_point = float(spec.scale), int(spec.zero_point)
     if source is not None and source.op == "Softmax" and spec.same_as(QuantSpec.per_tensor(1 / 255, 0, np.uint8)):
         return QuantSpec.per_tensor(2.0**-15, 0, np.int16)
-    return QuantSpec.per_tensor(scale * max(zero_point, 255 - zero_point) / 32767, 0, np.int16)
+    return spec.widened()
 
 
 def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:

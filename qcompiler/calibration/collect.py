@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, Range
+from qcompiler.calibration.observers import OBSERVERS, Histogram, ObserverName, Range, beyond
 from qcompiler.errors import DataError
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.graph.runner import Runner, light_model
@@ -26,6 +26,9 @@ CHUNK_BYTES = 256_000_000
 
 HUGE = 1e30
 """Magnitude from which a value stands for infinity."""
+
+BLOCKS = 256
+"""Blocks of one feed whose extremes are kept."""
 
 MASKED = -130.0
 """A Softmax row whose largest logit is below this is a masked one, unless all are; the pass `clamp-attention-mask` leaves masks of -168."""
@@ -40,6 +43,8 @@ class Statistics:
         row_maxima: by name of a Softmax input, its smallest row maximum (rows that are masked altogether left out).
         elements: by tensor name, its largest number of elements.
         nan: names of tensors that held NaN.
+        lows, highs: by tensor name, smallest and largest value of each block: of an index of the first axis, or of several neighbouring ones.
+        numbers: by tensor name, how many values were seen.
         empty: names of tensors that had no element on some feed.
     """
 
@@ -47,7 +52,31 @@ class Statistics:
     row_maxima: dict[str, float]
     elements: dict[str, int]
     nan: list[str] = field(default_factory=list)
+    lows: dict[str, NDArray[Any]] = field(default_factory=dict)
+    highs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+
+    def join(self, other: Statistics) -> Statistics:
+        """What was seen here and there, of the same tensors."""
+        every = list(self.ranges)
+        return Statistics(
+            {name: self.ranges[name].join(other.ranges[name]) for name in every},
+            {name: min(value, other.row_maxima[name]) for name, value in self.row_maxima.items()},
+            {name: max(self.elements[name], other.elements[name]) for name in every},
+            sorted({*self.nan, *other.nan}),
+            {name: np.concatenate([self.lows[name], other.lows[name]]) for name in every},
+            {name: np.concatenate([self.highs[name], other.highs[name]]) for name in every},
+            {name: self.numbers[name] + other.numbers[name] for name in every},
+            sorted({*self.empty, *other.empty}),
+        )
+
+    def unseen(self, name: str, floor: float = -np.inf) -> tuple[float, float]:
+        """How far below and above what was seen of a tensor its range should reach, for values not yet seen (`observers.beyond`)."""
+        lows, highs = (np.maximum(values, floor) for values in (self.lows[name], self.highs[name]))
+        if max(np.abs(lows).max(initial=0.0), np.abs(highs).max(initial=0.0)) >= HUGE:
+            return 0.0, 0.0
+        return beyond(-lows, self.numbers[name]), beyond(highs, self.numbers[name])
 
 
 def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None) -> Statistics:
@@ -57,8 +86,10 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
         DataError: no feed at all.
     """
     axes = dict(softmax_axes or {})
-    runner = _with_reductions(graph, names, axes)
-    lows, highs, sizes = np.full(len(names), np.inf), np.full(len(names), -np.inf), np.zeros(len(names), np.int64)
+    runner, count = _with_reductions(graph, names, axes), len(names)
+    lows: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    highs: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    sizes: dict[str, list[int]] = {name: [0] for name in names}
     rows = dict.fromkeys(axes, (np.inf, np.inf))
     nan: set[str] = set()
     without_elements: set[str] = set()
@@ -66,36 +97,66 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     for feed in data:
         empty = False
         values = list(runner.run(feed).values())
-        low, high, size = (np.array(values[k * len(names):(k + 1) * len(names)], np.float64).reshape(-1) for k in range(3))
-        undefined = np.isnan(low) | np.isnan(high)
-        nan.update(name for name, bad in zip(names, undefined, strict=True) if bad)
-        without_elements.update(name for name, count in zip(names, size, strict=True) if count == 0)
-        lows = np.minimum(lows, np.where(undefined, -np.inf, low))
-        highs, sizes = np.maximum(highs, np.where(undefined, np.inf, high)), np.maximum(sizes, size.astype(np.int64))
-        for name, maxima in zip(axes, values[3 * len(names):], strict=True):
+        for name, low, high, size in zip(names, values[:count], values[count:2 * count], values[2 * count:3 * count], strict=True):
+            undefined = np.isnan(low) | np.isnan(high)
+            nan |= {name} if undefined.any() else set()
+            lows[name].append(_blocks(np.where(undefined, -np.inf, low), np.minimum))
+            highs[name].append(_blocks(np.where(undefined, np.inf, high), np.maximum))
+            sizes[name].append(int(size))
+            without_elements |= {name} if int(size) == 0 else set()
+        for name, maxima in zip(axes, values[3 * count:], strict=True):
             rows[name] = _smallest(rows[name], maxima)
     if empty:
         raise DataError("the calibration set is empty; give at least one feed")
-    ranges = {name: Range(float(a), float(b)) if a <= b else Range(0.0, 0.0) for name, a, b in zip(names, lows, highs, strict=True)}
     row_maxima = {name: live if np.isfinite(live) else every for name, (live, every) in rows.items()}
-    return Statistics(ranges, row_maxima, dict(zip(names, sizes.tolist(), strict=True)), sorted(nan), sorted(without_elements))
+    low_blocks, high_blocks = ({name: np.concatenate(found[name]) for name in names} for found in (lows, highs))
+    ranges = {name: _range(low_blocks[name], high_blocks[name]) for name in names}
+    elements, numbers = {name: max(sizes[name]) for name in names}, {name: sum(sizes[name]) for name in names}
+    return Statistics(ranges, row_maxima, elements, sorted(nan), low_blocks, high_blocks, numbers, sorted(without_elements))
+
+
+def _range(lows: NDArray[Any], highs: NDArray[Any]) -> Range:
+    lo, hi = float(lows.min(initial=np.inf)), float(highs.max(initial=-np.inf))
+    return Range(lo, hi) if lo <= hi else Range(0.0, 0.0)
+
+
+def _blocks(extremes: NDArray[Any], reduce: np.ufunc) -> NDArray[Any]:
+    """Extremes of at most `BLOCKS` runs of neighbours, float64."""
+    flat = np.asarray(extremes, np.float64).reshape(-1)
+    if flat.size <= BLOCKS:
+        return flat
+    return np.asarray(reduce.reduceat(flat, np.arange(0, flat.size, -(-flat.size // BLOCKS))))
 
 
 def _with_reductions(graph: Graph, names: Sequence[str], axes: Mapping[str, int]) -> Runner:
-    """Runs the model with min, max and size of each tensor, and the row maxima of Softmax inputs, as further tensors."""
+    """Runs the model with min, max and size of each tensor, and the row maxima of Softmax inputs, as further tensors.
+
+    Min and max are those of each index of the first axis, where there are several axes.
+    """
     proto, weights = light_model(graph)
+    ranks = {tensor.name: None if tensor.shape is None else len(tensor.shape) for tensor in graph.tensors().values()}
     wanted: list[str] = []
     for op in ("ReduceMin", "ReduceMax", "Size"):
         for name in names:
             wanted.append(f"{name}//{op}")
-            node = helper.make_node(op, [name], [wanted[-1]]) if op == "Size" else helper.make_node(op, [name], [wanted[-1]], keepdims=0)
+            rank = ranks.get(name) or 0
+            inner = [_axes(proto, list(range(1, rank)))] if rank > 1 and op != "Size" else []
+            node = helper.make_node(op, [name, *inner], [wanted[-1]])
+            if op != "Size":
+                node.attribute.append(helper.make_attribute("keepdims", 0))
             proto.graph.node.append(node)
     for name, axis in axes.items():
         wanted.append(f"{name}//rows")
-        constant = onnx.numpy_helper.from_array(np.array([axis], np.int64), f"{name}//axis")
-        proto.graph.initializer.append(constant)
-        proto.graph.node.append(helper.make_node("ReduceMax", [name, constant.name], [wanted[-1]], keepdims=0))
+        proto.graph.node.append(helper.make_node("ReduceMax", [name, _axes(proto, [axis])], [wanted[-1]], keepdims=0))
     return Runner(proto, wanted, weights=weights)
+
+
+def _axes(proto: onnx.ModelProto, axes: Sequence[int]) -> str:
+    """Name of an initializer that holds ``axes``."""
+    name = "axes//" + ",".join(map(str, axes))
+    if all(known.name != name for known in proto.graph.initializer):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), name))
+    return name
 
 
 def _smallest(known: tuple[float, float], maxima: NDArray[Any]) -> tuple[float, float]:

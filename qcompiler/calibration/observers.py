@@ -6,6 +6,7 @@ samples are split into batches changes its answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,30 +14,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "OBSERVERS", "Histogram", "ObserverName", "Range", "affine_grid", "mse_range", "percentile_range"]
+from qcompiler.graph.ranges import Range
+
+__all__ = ["BINS", "OBSERVERS", "Histogram", "ObserverName", "Range", "affine_grid", "beyond", "mse_range", "percentile_range"]
 
 BINS = 2048
+
+UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 8.0
+"""A range leaves room for so many values not yet seen, and for at most so many times as many as were seen."""
+
+FEW_BLOCKS = 4
 ObserverName = Literal["minmax", "percentile", "mse"]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Smallest and largest finite value."""
-
-    lo: float
-    hi: float
-
-    def join(self, other: Range) -> Range:
-        """The smallest range that holds both."""
-        return Range(min(self.lo, other.lo), max(self.hi, other.hi))
-
-    def clamp(self, floor: float) -> Range:
-        """The part above ``floor``."""
-        return Range(max(self.lo, floor), max(self.hi, floor))
-
-    def with_zero(self) -> Range:
-        """The smallest range that holds this one and 0."""
-        return Range(min(self.lo, 0.0), max(self.hi, 0.0))
 
 
 @dataclass
@@ -74,6 +62,28 @@ def affine_grid(extent: Range, levels: int = 256) -> tuple[float, int]:
     wide = extent.with_zero()
     scale = max((wide.hi - wide.lo) / (levels - 1), 2.0**-100) if wide.hi > wide.lo else 1.0
     return scale, int(np.clip(np.rint(-wide.lo / scale), 0, levels - 1))
+
+
+def beyond(maxima: NDArray[Any], numbers: int) -> float:
+    """How far above the largest value that was seen a range should reach, for values not yet seen.
+
+    Above a high threshold the excess of most distributions is about exponential (Pickands 1975; Balkema and de Haan 1974, with shape 0). With its
+    mean ``b``, the largest of ``m`` further values exceeds the largest of ``n`` by about ``b ln(1 + m / n)``. Maxima of blocks (rows of a batch)
+    have the same tail and are independent where values of one row are not, so ``b`` is their mean excess over their largest eighth.
+
+    Args:
+        maxima: largest value of each block, [blocks]; from fewer than `FEW_BLOCKS` nothing follows.
+        numbers: values seen, ``n``; ``m`` is `UNSEEN_NUMBERS`, at most `UNSEEN_SHARE` times ``n``. Many values leave nothing to add.
+
+    Returns:
+        what to add, at least 0.
+    """
+    finite = np.sort(maxima[np.isfinite(maxima)])[::-1].astype(np.float64)
+    if finite.size < FEW_BLOCKS or numbers < 1:
+        return 0.0
+    top = max(1, finite.size // 8)
+    excess = float(finite[:top].mean() - finite[top])
+    return excess * math.log1p(min(UNSEEN_NUMBERS / numbers, UNSEEN_SHARE))
 
 
 def minmax_range(histogram: Histogram) -> Range:

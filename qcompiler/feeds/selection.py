@@ -12,10 +12,13 @@ import numpy as np
 
 from qcompiler.graph.ir import Feed
 
-__all__ = ["HELD_SHARE", "count_feeds", "held_feeds", "held_out", "split_feeds", "spread_feeds"]
+__all__ = ["HELD_SHARE", "count_feeds", "feeds_to_judge", "held_feeds", "held_out", "split_feeds", "spread_feeds"]
 
 HELD_SHARE = 5
 """One feed in so many is held out."""
+
+JUDGES, MORE_JUDGES, JUDGES_BYTES = 8, 64, 16 << 20
+"""Feeds held out from everything for the report: at most so many, or so many small ones that take no more bytes together."""
 
 
 def count_feeds(data: Iterable[Feed]) -> int:
@@ -54,3 +57,15 @@ def split_feeds(data: Iterable[Feed], count: int, seed: int) -> tuple[list[Feed]
         few = spread_feeds(data, count)
         return few, few
     return spread_feeds(data, count, frozenset(range(feeds)) - held), held_feeds(data, max(count // 4, 1), seed)
+
+
+def feeds_to_judge(data: Iterable[Feed], seed: int) -> tuple[frozenset[int], int]:
+    """Indices of the feeds that the report is measured on and nothing is fitted to, and how many there are at most.
+
+    The last one of two to four feeds; of a single one none.
+    """
+    feeds = count_feeds(data)
+    size = sum(array.nbytes for array in next(iter(data)).values())
+    most = int(np.clip(JUDGES_BYTES // max(size, 1), JUDGES, MORE_JUDGES))
+    held = sorted(held_out(feeds, seed)) or list(range(max(feeds - 1, 1), feeds))
+    return frozenset(held[:most]), most

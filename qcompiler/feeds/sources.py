@@ -14,7 +14,7 @@ import traceback
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from qcompiler.feeds.synthetic import SyntheticFeeds
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.pass_base import Context
 
-__all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "synthetic_source"]
+__all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "synthetic_source", "without"]
 
 SYNTHETIC_FEEDS = 16
 SYNTHETIC_WARNING = (
@@ -127,6 +127,17 @@ class Source:
             yield check_feed(feed, self.specs, where)
         if empty:
             raise DataError(f"{self.name}: the calibration set is empty; give at least one feed")
+
+
+def without(source: Source, left_out: frozenset[int]) -> Source:
+    """The feeds of a source but for those of some indices."""
+    if not left_out:
+        return source
+
+    def read() -> Iterator[tuple[str, Any]]:
+        return (item for index, item in enumerate(source.read()) if index not in left_out)
+
+    return replace(source, read=read, length=None if source.length is None else source.length - len(left_out))
 
 
 def open_source(data: str | os.PathLike[str] | Iterable[Feed], graph: Graph) -> Source:

@@ -1,6 +1,7 @@
 """Feeds made up from what the graph says about its inputs.
 
-- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. Where BatchNorm statistics of the first layers behind
+- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. One of 8-bit integers of three axes and more is a picture
+  too, of some brightness and contrast, unless it picks rows of a table. Where BatchNorm statistics of the first layers behind
   it are known, its spread is then set so that these layers' outputs have the mean variance that was seen in training.
 - An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any other.
@@ -51,16 +52,45 @@ class SyntheticFeeds:
 def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:
     dtype, shape = np.dtype(tensor.dtype), _shape(tensor, ctx)
     if np.issubdtype(dtype, np.floating):
-        values = _image(shape, rng) if len(shape) == 4 and min(shape[2:]) >= 2 * SMALLEST else rng.standard_normal(shape)
+        values = _image(shape, rng) if len(shape) == 4 and min(_sides(shape)) >= 2 * SMALLEST else rng.standard_normal(shape)
         return (spread * values).astype(dtype)
+    high = _table_rows(tensor)
+    if _holds_bytes(tensor) and not high:
+        return _picture(shape, dtype, rng)
     if dtype == np.bool_ or _is_mask(tensor):
         return np.ones(shape, dtype)
-    high = _table_rows(tensor)
     return rng.integers(0, high, shape).astype(dtype) if high else np.zeros(shape, dtype)
+
+
+def _holds_bytes(tensor: Tensor) -> bool:
+    """True for 8-bit integers of three axes and more that are not called a mask."""
+    dtype = np.dtype(tensor.dtype)
+    return dtype.kind in "iu" and dtype.itemsize == 1 and len(tensor.shape or ()) >= 3 and "mask" not in tensor.name.lower()
+
+
+def _picture(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """8-bit values around a grey between a quarter and three quarters of full brightness."""
+    large = len(shape) == 4 and min(_sides(shape)) >= 2 * SMALLEST
+    values = _image(shape, rng) if large else rng.standard_normal(shape)
+    limits = np.iinfo(dtype)
+    grey, contrast = limits.min + 255 * rng.uniform(0.25, 0.75), 255 * rng.uniform(0.1, 0.3)
+    return np.clip(np.rint(grey + contrast * values), limits.min, limits.max).astype(dtype)
+
+
+def _channels_last(shape: tuple[Any, ...]) -> bool:
+    """True where the last of four axes holds one, three or four channels, and the second one more."""
+    return len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width."""
+    return shape[1:3] if _channels_last(shape) else shape[2:]
 
 
 def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large things."""
+    if _channels_last(shape):
+        return np.ascontiguousarray(np.moveaxis(_image((shape[0], shape[3], *shape[1:3]), rng), 1, 3))
     height, width = shape[2:]
     total, size = rng.standard_normal(shape), SMALLEST
     while size < min(height, width):
@@ -72,8 +102,9 @@ def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float
 
 def _shape(tensor: Tensor, ctx: Context) -> tuple[int, ...]:
     shape = tensor.shape if tensor.shape is not None else ()
-    image = len(shape) == 4 and np.issubdtype(np.dtype(tensor.dtype), np.floating)
-    return tuple(_size(dim, axis, image, ctx) for axis, dim in enumerate(shape))
+    image = len(shape) == 4 and (np.issubdtype(np.dtype(tensor.dtype), np.floating) or _holds_bytes(tensor))
+    last = image and _channels_last(tuple(shape))
+    return tuple(_size(dim, axis + 1 if last and axis else axis, image, ctx) for axis, dim in enumerate(shape))
 
 
 def _size(dim: Any, axis: int, image: bool, ctx: Context) -> int:

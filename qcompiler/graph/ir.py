@@ -128,6 +128,12 @@ class QuantSpec:
         result *= scale.astype(np.float32)
         return result
 
+    def widened(self) -> QuantSpec:
+        """The int16 grid with zero point 0 over the range of an 8-bit one."""
+        zero_point = int(self.zero_point)
+        steps = max(zero_point - self.qmin, self.qmax - zero_point)
+        return QuantSpec.per_tensor(float(self.scale) * steps / 32767, 0, np.int16)
+
     def same_as(self, other: QuantSpec) -> bool:
         """True when both grids have the same codes, bit for bit."""
         return (

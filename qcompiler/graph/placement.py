@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from qcompiler.graph.exactness import exact_nodes, is_share
+from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
 from qcompiler.graph.operators import MAY_BE_INFINITE, MOVERS, OPERATORS
@@ -27,12 +29,17 @@ __all__ = ["TURN", "Group", "Placement", "UnionFind", "operand_slots", "place"]
 TURN = np.float32(2 * np.pi / 2**32)
 """Radians of a step of an integer phase: its 32 bits are one turn."""
 
+_PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
+"""Operators that onnxruntime computes on integers only between pairs."""
 _JOINT = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
 """Operators that do not look at their input's values."""
 
 _COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
+
+
+Zones = Literal["none", "float", "border"]
 
 
 @dataclass
@@ -68,12 +75,14 @@ class Placement:
         readers: by id of a tensor, the nodes that read it through its pair; None: everything does.
         quantized: nodes that are integer, in graph order.
         left_float: nodes that stay float, with the reason.
+        border: nodes that the machine's border does by itself, by id.
     """
 
     groups: list[Group] = field(default_factory=list)
     readers: dict[int, list[Node] | None] = field(default_factory=dict)
     quantized: list[Node] = field(default_factory=list)
     left_float: list[tuple[Node, str]] = field(default_factory=list)
+    border: set[int] = field(default_factory=set)
 
 
 class UnionFind:
@@ -96,7 +105,7 @@ class UnionFind:
 
 
 def place(
-    graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, empty: Collection[str] = ()
+    graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, empty: Collection[str] = (), zones: Zones = "none"
 ) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
@@ -105,15 +114,20 @@ def place(
         kinds: what the values of its tensors are, where that is known.
         leave_exact: whatever computes with positions or puts fills stays float.
         empty: names of tensors that may have no element: onnxruntime's integer kernels of two operands crash on those.
+        zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output, or to nodes on the way
+            there, has no grid, but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
+            border what `float_zones.border_zones` names.
     """
     result = Placement()
     candidates = []
     kinds = kinds or {}
     examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
-    for node in graph.nodes:
+    floats = float_zones(graph) if zones == "float" else {}
+    result.border = border_zones(graph) if zones == "border" else set()
+    for node in (node for node in graph.nodes if id(node) not in result.border):
         reason = _refusal(node)
         if reason == "":
-            reason = exact.get(id(node), "")
+            reason = exact.get(id(node), "") or floats.get(id(node), "")
         if reason == "" and id(node) in examined:
             reason = "the model looks for infinity or NaN in what it computes, and codes hold neither"
         if reason == "" and node.op in _JOINT and any(tensor.name in empty for tensor in (*node.inputs, *node.outputs)):
@@ -125,7 +139,7 @@ def place(
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
     result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, kinds, exact)
+    _group(graph, result, kinds, exact, floats if zones == "float" else None)
     return result
 
 
@@ -217,8 +231,18 @@ def _idle_movers(graph: Graph, candidates: Iterable[Node], floats: Iterable[Node
     return {id(node) for node in movers if joined.find(id(node.outputs[0])) in touched - busy}
 
 
-def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str]) -> None:
-    """Fill ``groups`` and ``readers``."""
+def _leaves(node: Node, tensor: Tensor, floats: Mapping[int, str]) -> bool:
+    """True for what an integer operator hands on in float: to the outputs, or to what reads decades."""
+    reasons = [floats.get(id(reader)) for reader in consumers(tensor)]
+    if reasons and all(reason == AT_DECADES for reason in reasons):
+        return True
+    return node.op not in _PAIRED and all(reason in (AT_OUTPUT, AT_DECADES) for reason in reasons)
+
+
+def _group(
+    graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str], floats: Mapping[int, str] | None
+) -> None:
+    """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid."""
     quantized = {id(node) for node in result.quantized}
     inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
     biases = {id(add) for node in result.quantized if (add := fused_bias(graph, node))}
@@ -230,7 +254,8 @@ def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: M
                 tensors[id(tensor)] = tensor
                 operands.setdefault(id(tensor), []).append(node)
         for tensor in node.outputs:
-            if id(tensor) not in inner and is_float(tensor) and tensor.name:
+            leaves = floats is not None and _leaves(node, tensor, floats)
+            if id(tensor) not in inner and is_float(tensor) and tensor.name and not leaves:
                 tensors[id(tensor)] = tensor
     sharing = _share(graph, result.quantized, tensors)
     raw = {key for key, tensor in tensors.items() if _is_read_exactly(graph, tensor, exact)}
@@ -240,7 +265,8 @@ def _group(graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: M
             continue
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
-        result.readers[key] = None if source is not None and id(source) in quantized else operands.get(key, [])
+        shared = any((floats or {}).get(id(reader)) == AT_DECADES for reader in consumers(tensor))
+        result.readers[key] = None if source is not None and id(source) in quantized and not shared else operands.get(key, [])
     for group in groups.values():
         sources = [node for tensor in group.tensors if (node := producer(tensor)) is not None and node.op not in MOVERS]
         whole = all(producer(tensor) is not None for tensor in group.tensors)

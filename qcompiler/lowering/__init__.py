@@ -20,13 +20,14 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.engine import Lowering
     from qcompiler.lowering.interpolate import interpolate_tables
     from qcompiler.lowering.prepare import prepared
+    from qcompiler.lowering.rules.columns import COLUMNS
     from qcompiler.lowering.rules.integers import INTEGER_RULES
     from qcompiler.lowering.rules.lookup import looked_up
     from qcompiler.lowering.rules.table import RULES
     from qcompiler.lowering.simplify import simplify
 
     quantized = prepared(graph)
-    integer = Lowering(quantized, RULES, INTEGER_RULES, looked_up).run()
+    integer = Lowering(quantized, RULES, INTEGER_RULES, looked_up, COLUMNS).run()
     return interpolate_tables(simplify(integer))
 
 

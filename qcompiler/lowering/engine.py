@@ -48,6 +48,19 @@ class Rule:
 IntegerRule = Callable[["Lowering", Node], None]
 """Writes the integer or bool outputs of a node: ``lowering.integers[id(output)] = tensor`` for each."""
 
+@dataclass(frozen=True)
+class Border:
+    """What the border does besides one grid of a tensor; each answers None where it has nothing to do.
+
+    Attributes:
+        enter: (lowering, tensor, target) -> codes of what is made of a float graph input.
+        leave: (lowering, output) -> the output.
+    """
+
+    enter: Callable[[Lowering, Tensor, Target], Coded | None]
+    leave: Callable[[Lowering, Tensor], Tensor | None]
+
+
 LookUp = Callable[["Lowering", Node], Coded | None]
 """The codes in front of a DequantizeLinear where a table gives them for other codes."""
 
@@ -74,14 +87,14 @@ class Lowering:
         shared: codes of all outputs of a node that writes them at once, by a key of its rule.
     """
 
-    def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule], look_up: LookUp) -> None:
+    def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule], look_up: LookUp, border: Border) -> None:
         self.source = source
         self.constants = Constants(source)
         self._shapes = infer.infer_shapes(source)
         self.out = IntegerBuilder(source)
         self.integers: dict[int, Tensor] = {}
         self.shared: dict[str, list[Coded]] = {}
-        self._rules, self._integer_rules, self._look_up = rules, integer_rules, look_up
+        self._rules, self._integer_rules, self._look_up, self._border = rules, integer_rules, look_up, border
         self._memo: dict[tuple[int, CodeGrid, int, int], Coded] = {}
         self._stored: dict[int, Coded | None] = {}
         self._bounds: dict[int, Bounds] = {}
@@ -141,6 +154,9 @@ class Lowering:
     def _output(self, tensor: Tensor) -> Tensor:
         if not is_float(tensor):
             return self._integer_output(tensor)
+        joined = self._border.leave(self, tensor)
+        if joined is not None:
+            return joined
         node = producer(tensor)
         widened = node is not None and node.op == "Cast" and is_float(node.inputs[0])
         codes = self.natural(node.inputs[0] if widened and node is not None else tensor)
@@ -187,6 +203,9 @@ class Lowering:
             return self._quantized_input(tensor, target)
         if node.op == "DequantizeLinear":
             return requantized(self.out, self.codes_behind(node), target, 1.0, tensor.shape)
+        scaled = self._border.enter(self, tensor, target)
+        if scaled is not None:
+            return scaled
         rule = self._rule(node)
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         try:

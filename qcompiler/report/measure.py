@@ -17,12 +17,13 @@ from qcompiler.graph.macs import all_macs
 from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.runner import Runner
 from qcompiler.records import LayerError
+from qcompiler.report.decibels import SAME_DB, decibels
+
+__all__ = ["SAME_DB", "Sqnr", "decibels", "layer_errors", "macs", "output_sqnr", "peak_memory_bytes", "shared_tensors", "weight_bytes"]
 
 Values = Mapping[str, NDArray[Any]]
 COMPARED = frozenset({*LAYERS, *RECURRENT, "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
 """Operators whose outputs `layer_errors` compares."""
-SAME_DB = 200.0
-"""SQNR that stands for "no difference at all"."""
 _TRACE_BYTES = 256 << 20
 """How much of one feed's activations `layer_errors` holds at a time."""
 
@@ -49,17 +50,6 @@ class Sqnr:
     def db(self) -> dict[str, float]:
         """Decibels by tensor; `SAME_DB` where both agree."""
         return {name: decibels(signal, self.noise[name]) for name, signal in self.signal.items()}
-
-
-def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise), within ±`SAME_DB`; noise that is no finite number (a NaN in an output) is the worst there is."""
-    if not math.isfinite(noise):
-        return -SAME_DB
-    if noise <= 0.0:
-        return SAME_DB
-    if signal <= 0.0:
-        return -SAME_DB
-    return max(-SAME_DB, min(SAME_DB, 10.0 * math.log10(signal / noise)))
 
 
 def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], feeds: Iterable[Feed]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qcompiler.records import Replaced, Report
+from qcompiler.records import OutputFigure, Replaced, Report
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
 
@@ -90,9 +90,22 @@ def _percent(share: float) -> str:
 def _accuracy(report: Report) -> Iterator[Row]:
     worst_first = sorted(report.output_sqnr_db.items(), key=lambda item: item[1])
     for name, value in worst_first[:OUTPUT_LINES]:
-        yield "output", f"{name}: {decibels(value)} against float"
+        figures = {each.columns: each for each in report.outputs if each.output == name}
+        yield "output", f"{name}: {decibels(value)} against float{_spread(figures.pop('', None))}"
+        for columns, each in figures.items():
+            yield "", f"{name}{columns}: {decibels(each.sqnr_db)} against float{_spread(each)}"
     if len(worst_first) > OUTPUT_LINES:
         yield "", f"and {len(worst_first) - OUTPUT_LINES} better ones"
+    for trial in report.trials:
+        cure = f"; {trial.cure}" if trial.cure else ""
+        yield "tried", f"{trial.what}: {trial.output} {decibels(trial.sqnr_db)} beside the float model{cure}"
+
+
+def _spread(figure: OutputFigure | None) -> str:
+    """What single feeds gave."""
+    if figure is None or figure.feeds < 2 or figure.lowest_db >= SAME_DB:
+        return ""
+    return f" ({decibels(figure.lowest_db)} to {decibels(figure.highest_db)} on {figure.feeds} feeds held out)"
 
 
 def _replacements(report: Report) -> Iterator[Row]:

@@ -23,6 +23,10 @@ _ALIGNMENT = 64
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
 
 
+Scales = float | Sequence[float] | None
+ZeroPoints = int | Sequence[int]
+
+
 @dataclass(frozen=True)
 class Buffer:
     """Handle of a tensor in the arena."""
@@ -112,18 +116,23 @@ class ProgramBuilder:
         return self._known[key]
 
     def input(
-        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: float | None = None, zero_point: int = 0
-    ) -> None:
-        """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer."""
+        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None, zero_point: ZeroPoints = 0,
+        axis: int | None = None,
+    ) -> None:  # fmt: skip
+        """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer.
+
+        With ``axis`` there are as many scales and zero points as it is long.
+        """
         self._check_shape(name, shape)
-        self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point))
+        self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
 
     def output(
-        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: float | None = None, zero_point: int = 0
-    ) -> None:
+        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None, zero_point: ZeroPoints = 0,
+        axis: int | None = None,
+    ) -> None:  # fmt: skip
         """Declare an output that is read from ``buffer`` after the last instruction."""
         self._check_shape(name, shape)
-        self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point))
+        self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
 
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.
@@ -226,8 +235,11 @@ def _element(dtype: Any) -> Element:
     return _OF_DTYPE[name]
 
 
-def _port(name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: float | None, zero_point: int) -> Port:
-    return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, None if scale is None else float(scale), int(zero_point))
+def _port(name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales, zero_point: ZeroPoints, axis: int | None) -> Port:
+    if axis is None:
+        return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, None if scale is None else float(scale), int(zero_point))  # type: ignore[arg-type]
+    scales, zero_points = tuple(map(float, scale)), tuple(map(int, zero_point))  # type: ignore[arg-type]
+    return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, scales, zero_points, axis)
 
 
 def _spread(opcode: Opcode, node: str, fields: Mapping[str, Any]) -> dict[str, Any]:

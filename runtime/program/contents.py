@@ -65,14 +65,16 @@ class Port:
         shape: ONNX shape: integers, symbols, expressions.
         buffer: index of the buffer that holds it, dense, in ONNX order.
         scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
+        axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
     """
 
     name: str
     dtype: str
     shape: tuple[Expression, ...]
     buffer: int
-    scale: float | None = None
-    zero_point: int = 0
+    scale: float | tuple[float, ...] | None = None
+    zero_point: int | tuple[int, ...] = 0
+    axis: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,9 @@ FORMAT = "qprog"
 VERSION = 4
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
+MAX_ZERO_POINT = 1 << 24
+"""float32, in which the border adds it, holds every integer up to that."""
+
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
 _PORT_DTYPES = frozenset({"float16", "float32", "float64", *ELEMENT_DTYPE.values()})
 _SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
@@ -107,7 +110,10 @@ def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
 
 
 def _describe_port(port: Port) -> list[Any]:
-    return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+    if port.axis is None:
+        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+    columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
+    return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
 
 
 def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
@@ -263,10 +269,25 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 
 
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
-    if not isinstance(item, list) or len(item) != 6 or not isinstance(item[0], str) or item[1] not in _PORT_DTYPES:
+    if not isinstance(item, list) or len(item) not in (6, 7) or not isinstance(item[0], str) or item[1] not in _PORT_DTYPES:
         raise ProgramError("damaged: an input or output is described wrongly")
-    name, dtype, shape, buffer, scale, zero_point = item
-    good_scale = scale is None or (isinstance(scale, float) and np.isfinite(scale) and scale > 0)
-    if not _whole_numbers([buffer]) or buffer >= buffers or not good_scale or not isinstance(zero_point, int) or abs(zero_point) > 1 << 16:
+    name, dtype, shape, buffer, scale, zero_point = item[:6]
+    sizes = _expressions(shape, dims)
+    good = _good_columns(scale, zero_point, item[6], sizes) if len(item) == 7 else scale is None or _good_grid(scale, zero_point, 1 << 16)
+    if not _whole_numbers([buffer]) or buffer >= buffers or not good or (scale is None and not isinstance(zero_point, int)):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
-    return Port(name, dtype, _expressions(shape, dims), buffer, scale, zero_point)
+    if len(item) == 7:
+        return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
+    return Port(name, dtype, sizes, buffer, scale, zero_point)
+
+
+def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:
+    good_scale = isinstance(scale, float) and np.isfinite(scale) and scale > 0
+    return bool(good_scale) and isinstance(zero_point, int) and not isinstance(zero_point, bool) and abs(zero_point) <= most
+
+
+def _good_columns(scales: Any, zero_points: Any, axis: Any, shape: tuple[Any, ...]) -> bool:
+    """As many grids as the axis is long."""
+    if not isinstance(scales, list) or not isinstance(zero_points, list) or not _whole_numbers([axis]) or axis >= len(shape):
+        return False
+    return shape[axis] == len(scales) == len(zero_points) and all(map(_good_grid, scales, zero_points))

@@ -15,9 +15,15 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, Opcode, Source
 from ..instructions.opcodes import BY_NUMBER
 from .coded_constants import CodedConstant, restored
-from .contents import Contents
+from .contents import Contents, Port
 from .expressions import Expression, evaluate
 from .file import read_contents, write_contents
+
+
+def _grid_text(port: Port) -> str:
+    if isinstance(port.scale, tuple):
+        return f"{len(port.scale)} scales along axis {port.axis}"
+    return f"scale {port.scale:.8g} zero point {port.zero_point}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,7 @@ class Program(Contents):
         lines = [f"dims {', '.join(self.dims) or '(none)'}"]
         for word, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
-                grid = "plain" if port.scale is None else f"scale {port.scale:.8g} zero point {port.zero_point}"
+                grid = "plain" if port.scale is None else _grid_text(port)
                 lines.append(f"{word} {port.name}: {port.dtype}{list(port.shape)} in b{port.buffer}, {grid}")
         for index, info in enumerate(self.buffers):
             lines.append(f"b{index}: {ELEMENT_DTYPE[info.element]}{list(info.shape)} {info.name}".rstrip())

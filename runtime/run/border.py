@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ctypes import addressof
+from itertools import groupby
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from ..instructions.instruction import (
     BORDER_SINGLE_OUT,
     BORDER_WIDTH,
     ELEMENT_DTYPE,
+    ELEMENT_SIZE,
 )
 from ..program.contents import Port
 from ..program.model import Program
@@ -95,30 +97,39 @@ class Border:
     def __init__(self, program: Program, bound: Bound, addresses: Sequence[int]) -> None:
         self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in program.inputs]
         self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in program.outputs]
-        crossings = [*self._inputs, *self._outputs]
-        table = np.zeros((len(crossings), BORDER_WIDTH), np.int64)
-        for row, crossing in zip(table, crossings, strict=True):
-            row[:7] = crossing.row(addresses)
+        parts = [crossing.rows(addresses) for crossing in (*self._inputs, *self._outputs)]
+        table = np.concatenate([np.zeros((0, BORDER_WIDTH), np.int64), *parts])
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        self._places = [_Place(start, part[:, 1].copy()) for start, part in zip(starts, parts, strict=False)]
         self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
         self._output_names = frozenset(crossing.port.name for crossing in self._outputs)
-        self._table = table.reshape(-1).data
-        self.inputs = address_of(table), len(self._inputs)
-        self.outputs = self.inputs[0] + len(self._inputs) * table.strides[0], len(self._outputs)
+        self._rows, self._table = table, table.reshape(-1).data
+        entering = starts[len(self._inputs)]
+        self.inputs = address_of(table), entering
+        self.outputs = self.inputs[0] + entering * table.strides[0], len(table) - entering
+
+    def _point(self, index: int, address: int) -> None:
+        """Say where the array of a crossing is."""
+        start, offsets = self._places[index]
+        if len(offsets) == 1:
+            self._table[start * BORDER_WIDTH + 1] = address
+        else:
+            self._rows[start : start + len(offsets), 1] = offsets + address
 
     def place(self, arrays: Sequence[Array]) -> list[Array]:
         """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been converted."""
-        position, placed = 1, []
-        for crossing, array in zip(self._inputs, arrays):  # noqa: B905 as many as there are; this is the shortest way
+        placed = []
+        for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
             flags = array.flags
             if array.dtype != crossing.outside or not (flags.c_contiguous and flags.aligned):
                 array = np.require(array, crossing.outside, ("C", "A"))
             placed.append(array)
-            self._table[position] = address_of(array)
-            position += BORDER_WIDTH
+            self._point(index, address_of(array))
         return placed
 
-    def input_name(self, index: int) -> str:
-        """The name of an input."""
+    def input_name(self, row: int) -> str:
+        """The name of the input that a row of the table belongs to."""
+        index = sum(place.start <= row for place in self._places[: len(self._inputs)]) - 1
         return self._inputs[index].port.name
 
     def results(self, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -130,12 +141,11 @@ class Border:
         for name in out or ():
             if name not in self._output_names:
                 raise FeedError(f"unknown output '{name}'; the program has {sorted(self._output_names)}")
-        position, results = len(self._inputs) * BORDER_WIDTH + 1, {}
-        for crossing in self._outputs:
+        results = {}
+        for index, crossing in enumerate(self._outputs, len(self._inputs)):
             array = crossing.taken(out) if out else np.empty(crossing.shape, crossing.outside)
             results[crossing.port.name] = array
-            self._table[position] = address_of(array)
-            position += BORDER_WIDTH
+            self._point(index, address_of(array))
         return results
 
     def finish(self, results: dict[str, Array], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -178,8 +188,44 @@ class _Crossing:
             raise FeedError(f"the array for output '{self.port.name}' must be a contiguous one of {wanted} that can be written")
         return array if self.outside == array.dtype else np.empty(self.shape, self.outside)
 
-    def row(self, addresses: Sequence[int]) -> list[int]:
-        """A row of the table; the address outside is filled in at each run."""
+    def rows(self, addresses: Sequence[int]) -> Array:
+        """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in at each run.
+
+        One row, or where columns have grids of their own one for each run of columns of one grid.
+        """
         count = prod(self.shape) * (self.outside.itemsize if self.port.scale is None else 1)
-        scale = int(np.float32(self.port.scale or 0).view(np.int32))
-        return [self._kind, 0, addresses[self.port.buffer], count, int(self._element), scale, self.port.zero_point]
+        if self.port.axis is None:
+            scale, zero = float(self.port.scale or 0), int(self.port.zero_point)  # type: ignore[arg-type]
+            row = np.zeros((1, BORDER_WIDTH), np.int64)
+            row[0, :7] = self._kind, 0, addresses[self.port.buffer], count, int(self._element), _bits(scale), zero
+            return row
+        inner, columns = prod(self.shape[self.port.axis + 1 :]), self.shape[self.port.axis]
+        runs = np.array(list(_runs(self.port)), np.int64)  # [runs, 4]: first column, columns, bits of the scale, zero point
+        outer = np.arange(prod(self.shape[: self.port.axis]), dtype=np.int64)[:, None] * (columns * inner)
+        first = (outer + runs[:, 0] * inner).reshape(-1)
+        rows = np.zeros((len(first), BORDER_WIDTH), np.int64)
+        rows[:, 0], rows[:, 1] = self._kind, first * self.outside.itemsize
+        rows[:, 2], rows[:, 4] = addresses[self.port.buffer] + first * ELEMENT_SIZE[self._element], int(self._element)
+        rows[:, 3], rows[:, 5], rows[:, 6] = (np.tile(column, len(outer)) for column in (runs[:, 1] * inner, runs[:, 2], runs[:, 3]))
+        return rows
+
+
+class _Place(NamedTuple):
+    """Where a crossing's rows begin, and what they add to the address of its array."""
+
+    start: int
+    offsets: Array
+
+
+def _bits(scale: float) -> int:
+    return int(np.float32(scale).view(np.int32))
+
+
+def _runs(port: Port) -> Iterator[tuple[int, int, int, int]]:
+    """Neighbouring columns on one grid: first column, their number, bits of the scale, zero point."""
+    start = 0
+    grids = zip(port.scale, port.zero_point, strict=True)  # type: ignore[arg-type]
+    for (scale, zero), group in groupby(grids):
+        length = len(list(group))
+        yield start, length, _bits(scale), zero
+        start += length

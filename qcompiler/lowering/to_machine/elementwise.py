@@ -23,26 +23,32 @@ _INTEGER_BINARY = {
 def emit_quantize(emitter: Emitter, node: Node) -> None:
     """A float input, quantized at the border."""
     view = emitter.new(node.outputs[0])
-    scale, zero = float(node.attrs["scale"]), int(node.attrs["zp"])
-    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), node.inputs[0].dtype, emitter.nested(view.shape), scale, zero)
+    scale, zero, axis = _border_grid(node)
+    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), node.inputs[0].dtype, emitter.nested(view.shape), scale, zero, axis)
+
+
+def _border_grid(node: Node) -> tuple[Any, Any, int | None]:
+    """Scale, zero point and None, or those of the columns along an axis."""
+    if "axis" not in node.attrs:
+        return float(node.attrs["scale"]), int(node.attrs["zp"]), None
+    return list(node.attrs["scale"]), list(node.attrs["zp"]), int(node.attrs["axis"])
 
 
 def emit_dequantize(emitter: Emitter, node: Node) -> None:
     """A float output, dequantized at the border."""
-    scale, zero = float(node.attrs["scale"]), int(node.attrs["zp"])
-    _emit_output(emitter, node, node.outputs[0].dtype, scale, zero)
+    _emit_output(emitter, node, node.outputs[0].dtype, *_border_grid(node))
 
 
 def emit_identity(emitter: Emitter, node: Node) -> None:
     """An integer output."""
-    _emit_output(emitter, node, node.outputs[0].dtype, None, 0)
+    _emit_output(emitter, node, node.outputs[0].dtype, None, 0, None)
 
 
-def _emit_output(emitter: Emitter, node: Node, dtype: Any, scale: float | None, zero: int) -> None:
+def _emit_output(emitter: Emitter, node: Node, dtype: Any, scale: Any, zero: Any, axis: int | None) -> None:
     source = emitter.view(node.inputs[0])
     view = source if emitter.is_buffer(source) else emitter.copied(source, node.name)
     view = emitter.in_order(view, None, node.name)
-    emitter.program.output(node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero)
+    emitter.program.output(node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero, axis)
     emitter.bind(node.outputs[0], view)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.to_onnx.products import finish_codes
@@ -16,20 +17,38 @@ _WIDENED = ("Pad", "Expand", "Tile")
 
 
 def write_quantize(writer: OnnxWriter, node: Node) -> None:
-    """The border: QuantizeLinear."""
-    zero = np.asarray(int(node.attrs["zp"]), str(node.attrs["dtype"]))
-    source = writer.tensor(node.inputs[0])
-    real = source if source.dtype == np.float32 else writer.cast(source, np.float32)
-    inputs = [real, np.float32(node.attrs["scale"]).reshape(()), zero]
-    writer.finish(node.outputs[0], writer.emit("QuantizeLinear", inputs, zero.dtype))
+    """The border: QuantizeLinear; with columns' own grids, a zero point is added behind it in 64 bits, for it may be no code."""
+    dtype = np.dtype(str(node.attrs["dtype"]))
+    given = writer.tensor(node.inputs[0])
+    source = given if given.dtype == np.float32 else writer.cast(given, np.float32)
+    if "axis" not in node.attrs:
+        zero = np.asarray(int(node.attrs["zp"]), dtype)
+        inputs = [source, np.float32(node.attrs["scale"]).reshape(()), zero]
+        writer.finish(node.outputs[0], writer.emit("QuantizeLinear", inputs, dtype))
+        return
+    steps = writer.emit("Round", [writer.emit("Div", [source, _columns(node, "scale", np.float32)], np.float32)], np.float32)
+    moved = writer.emit("Add", [steps, _columns(node, "zp", np.float32)], np.float32)
+    limits = np.iinfo(dtype)
+    inside = writer.emit("Clip", [moved, np.float32(limits.min), np.float32(limits.max)], np.float32)
+    writer.finish(node.outputs[0], writer.emit("Cast", [inside], dtype, to=int(helper.np_dtype_to_tensor_dtype(dtype))))
 
 
 def write_dequantize(writer: OnnxWriter, node: Node) -> None:
     """The border: DequantizeLinear."""
     codes = writer.tensor(node.inputs[0])
+    if "axis" in node.attrs:
+        scale, zero = np.asarray(node.attrs["scale"], np.float32), np.asarray(node.attrs["zp"], codes.dtype)
+        writer.finish(node.outputs[0], writer.emit("DequantizeLinear", [codes, scale, zero], np.float32, axis=int(node.attrs["axis"])))
+        return
     inputs = [codes, np.float32(node.attrs["scale"]).reshape(()), np.asarray(int(node.attrs["zp"]), codes.dtype)]
     real, dtype = writer.emit("DequantizeLinear", inputs, np.float32), node.outputs[0].dtype
     writer.finish(node.outputs[0], real if dtype == np.float32 else writer.cast(real, dtype))
+
+
+def _columns(node: Node, name: str, dtype: Any) -> Any:
+    """One number per column, of a shape that fits the tensor's."""
+    behind = len(node.inputs[0].shape) - 1 - int(node.attrs["axis"])
+    return np.asarray(node.attrs[name], dtype).reshape(-1, *[1] * behind)
 
 
 def write_quantize_integer(writer: OnnxWriter, node: Node) -> None:

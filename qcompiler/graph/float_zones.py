@@ -1,0 +1,201 @@
+"""What an ``.onnx`` file leaves in float because a grid would lose what matters there: its runtime has float kernels beside the integer ones.
+
+- *front*: what scales or normalizes an input before the first layer, where columns or samples of it differ in size: quantized behind.
+- *decades*: what a logarithm, a high root or a reciprocal power reads. These need a relative precision of their input (the error of log x is that
+  of x over x), which a uniform grid gives to its largest values alone; so their operands stay float back to the layer that computes them, and with
+  the whole chain where it is a front end of few layers (a spectrum, then mel bands).
+- *tail*: what only moves, joins or rescales values on their way to an output: parts of an output that differ in size keep grids of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from qcompiler.graph.intervals import Intervals
+from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from qcompiler.graph.operators import LAYERS
+
+__all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
+
+AT_INPUT = "scales or normalizes an input whose parts differ in size; quantized behind it"
+AT_DECADES = "what a logarithm or a root reads spans decades, which codes of even steps do not hold"
+AT_OUTPUT = "on the way to an output, behind the last integer operator"
+
+UNEQUAL = 8.0
+"""Ratio of the scales of two columns from which on they get no common grid."""
+
+RESOLVED = 64.0
+"""Ratio of the largest to the smallest value that 8-bit codes still resolve for a logarithm."""
+
+FRONT_LAYERS = 3
+"""A front end has at most so many layers from the input to where decades are read."""
+
+ROOT = 0.5
+"""Powers below it (cube roots of spectra, reciprocals) stretch small values so much that they ask for decades."""
+
+_AFFINE = ("Add", "Sub", "Mul", "Div")
+_MOVING = frozenset({
+    "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+})
+_STATISTICS = frozenset({
+    "InstanceNormalization", "LayerNormalization", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare",
+})
+_ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
+_FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
+_CARRYING = (_FRONT | {"Exp", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
+_LEAVING = _MOVING - {"Cast", "Expand", "Gather", "Pad"}
+
+
+def float_zones(graph: Graph) -> dict[int, str]:
+    """Nodes to leave float, by id, with the reason. The graph is in topological order."""
+    front = _front(graph)
+    decades = _decades(graph)
+    found = {**dict.fromkeys(decades, AT_DECADES), **dict.fromkeys(front, AT_INPUT)}
+    return {**dict.fromkeys(_tail(graph, found), AT_OUTPUT), **found}
+
+
+def border_zones(graph: Graph) -> set[int]:
+    """What the border of the machine does by itself, as a grid for each column, by id.
+
+    It scales float inputs whose columns differ in size, and joins the parts of an output.
+    """
+    known = {id(tensor): False for tensor in graph.inputs if is_float(tensor)}
+    found: set[int] = set()
+    for node in graph.nodes:
+        operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
+        if node.op in _AFFINE and len(operands) == 1 and id(operands[0]) in known and not _divides(node) and len(consumers(operands[0])) == 1:
+            known[id(node.outputs[0])] = is_unequal(node) or known[id(operands[0])]
+            found.add(id(node))
+    chains = [node for node in graph.nodes if id(node) in found]
+    unequal = _ends_unequal(chains, known)
+    outputs = {id(tensor) for tensor in graph.outputs}
+    joins = [node for node in graph.nodes if node.op == "Concat" and is_float(node.outputs[0]) and id(node.outputs[0]) in outputs]
+    return unequal | {id(node) for node in joins if not consumers(node.outputs[0])}
+
+
+def _divides(node: Node) -> bool:
+    """True for a constant minus or divided by the input."""
+    return node.op in ("Sub", "Div") and constant_of(node.inputs[0]) is not None
+
+
+def _ends_unequal(chains: list[Node], known: dict[int, bool]) -> set[int]:
+    """The nodes of the chains in the end of which columns have been scaled apart."""
+    found: set[int] = set()
+    for node in reversed(chains):
+        later = [reader for reader in consumers(node.outputs[0]) if any(reader is other for other in chains)]
+        if any(id(reader) in found for reader in later) or (not later and known[id(node.outputs[0])]):
+            found.add(id(node))
+    return found
+
+
+def _front(graph: Graph) -> set[int]:
+    """What stands between the float inputs and the first layers, where an input's columns or samples differ in size."""
+    known = {id(tensor) for tensor in graph.inputs if is_float(tensor)}
+    found: dict[int, Node] = {}
+    for node in graph.nodes:
+        operands = [tensor for tensor in node.inputs if tensor.name and constant_of(tensor) is None]
+        if operands and node.op in _FRONT and all(id(tensor) in known for tensor in operands):
+            found[id(node)] = node
+            known |= {id(tensor) for tensor in node.outputs}
+    if any(is_unequal(node) for node in found.values()) or any(_normalizes(node) for node in found.values()):
+        return set(found)
+    return set()
+
+
+def is_unequal(node: Node) -> bool:
+    """True for a factor whose columns differ in size."""
+    if node.op not in ("Mul", "Div"):
+        return False
+    values = [np.abs(value[value != 0]) for tensor in node.inputs if (value := constant_of(tensor)) is not None and value.size > 1]
+    return any(value.size > 1 and float(value.max()) >= UNEQUAL * float(value.min()) for value in values)
+
+
+def _normalizes(node: Node) -> bool:
+    """True for what takes each sample's own mean or size off it."""
+    if node.op in ("InstanceNormalization", "LayerNormalization"):
+        return True
+    return node.op == "Div" and all(constant_of(tensor) is None for tensor in node.inputs) and _is_statistic(node.inputs[1])
+
+
+def _is_statistic(tensor: Tensor, depth: int = 6) -> bool:
+    node = producer(tensor)
+    if node is None or depth == 0:
+        return False
+    return node.op in _STATISTICS or (node.op in _FRONT and any(_is_statistic(each, depth - 1) for each in node.inputs if constant_of(each) is None))
+
+
+def _decades(graph: Graph) -> set[int]:
+    """What logarithms and roots read, back to the layers that compute it, and these operators themselves; by id."""
+    intervals = Intervals(graph)
+    found: set[int] = set()
+    for node in graph.nodes:
+        operand = _relative_operand(node)
+        if operand is None or constant_of(operand) is not None or not is_float(operand):
+            continue
+        extent = intervals.of(operand)
+        if extent.lo > 0 and extent.hi <= RESOLVED * extent.lo:
+            continue
+        chain, layers, whole = _behind(operand)
+        if node.op == "Log" or (whole and 0 < len(layers) <= FRONT_LAYERS):
+            found |= chain | {id(node)}
+            found |= layers if whole and len(layers) <= FRONT_LAYERS else set()
+    return found
+
+
+def _relative_operand(node: Node) -> Tensor | None:
+    """The input whose relative precision matters to a node."""
+    if node.op == "Log":
+        return node.inputs[0]
+    exponent = constant_of(node.inputs[1]) if node.op == "Pow" else None
+    return node.inputs[0] if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) < ROOT else None
+
+
+def _behind(tensor: Tensor) -> tuple[set[int], set[int], bool]:
+    """What computes a tensor: operators of an element, of movement and of sums; layers; and whether these are all there is up to the inputs.
+
+    Behind more than `FRONT_LAYERS` layers only what stands behind the last ones is told.
+    """
+    near = _walk(tensor, through_layers=False)
+    far = _walk(tensor, through_layers=True)
+    return far if far[2] and len(far[1]) <= FRONT_LAYERS else near
+
+
+def _walk(tensor: Tensor, *, through_layers: bool) -> tuple[set[int], set[int], bool]:
+    chain: set[int] = set()
+    layers: set[int] = set()
+    pending, whole = [tensor], True
+    while pending:
+        node = producer(pending.pop())
+        if node is None or id(node) in chain or id(node) in layers:
+            continue
+        if node.op in LAYERS and through_layers and len(layers) <= FRONT_LAYERS:
+            layers.add(id(node))
+        elif node.op in _CARRYING or (through_layers and node.op == "Log"):
+            chain.add(id(node))
+        else:
+            whole = False
+            continue
+        pending += [each for each in node.inputs if constant_of(each) is None and is_float(each)]
+    return chain, layers, whole
+
+
+def _tail(graph: Graph, floats: Collection[int]) -> set[int]:
+    """What only moves, joins or rescales values on their way to the outputs."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        leaves = all(id(tensor) in outputs or consumers(tensor) for tensor in node.outputs)
+        inside = all(id(reader) in found for tensor in node.outputs for reader in consumers(tensor))
+        if leaves and inside and (node.op in _LEAVING or _rescales(node, floats)):
+            found.add(id(node))
+    return found
+
+
+def _rescales(node: Node, floats: Collection[int]) -> bool:
+    """True for a sum or product with a constant, or with what stays float anyway (the scale that was taken off an input)."""
+    if node.op not in _AFFINE:
+        return False
+    known = [constant_of(tensor) is not None or ((source := producer(tensor)) is not None and id(source) in floats) for tensor in node.inputs]
+    return known.count(False) == 1
