@@ -37,7 +37,7 @@ class Judge:
     Attributes:
         held: feeds held out, with the answers; those that ranges were taken from where there is only one feed.
         fitted: some of the others.
-        bounded: see `columns.bounded_columns`.
+        bounded: see `column_grids.bounded_columns`.
         seen: ``held`` was fitted to, for there are no others.
     """
 
