@@ -99,7 +99,8 @@ PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
 OLD_NAMES = {"ir", "runner"}
 """Modules of the root that only lead to where their content is now."""
 OF_SEVERAL = {
-    "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
+    "": {"compiled_models", "documents", "exact_values", "honest_report", "layers", "packaging", "small_layers"},
+    "calibration": {"beyond"},
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
