@@ -105,7 +105,7 @@ OF_SEVERAL = {
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
     "passes/equalize": {"equivalence_passes"},
-    "passes/normalize": {"normalize", "normalize_random"},
+    "passes": {"normalize", "normalize_random"},
     "runtime": {"house"},
 }
 """Tests of several modules of a folder at once."""
