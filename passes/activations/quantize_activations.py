@@ -23,7 +23,7 @@ from ...activations.int16 import GEMMS
 from ...activations.reach import reached
 from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
 from ...calibration.needed import holds_wide_input, needed_ranges
-from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, Range, affine_grid
+from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
 from ...calibration.softmax_floor import softmax_floors
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
