@@ -65,6 +65,7 @@ ALLOWED: Mapping[str, str] = {
     ),
     # passes
     "passes/expand": "graph pass_base rewriting shapes",
+    "passes/fuse": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records rewriting",
@@ -76,7 +77,7 @@ ALLOWED: Mapping[str, str] = {
     "manager": "errors graph pass_base records",
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
-        "passes/lower passes/normalize passes/replace passes/weights"
+        "passes/fuse passes/lower passes/normalize passes/replace passes/weights"
     ),
     "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
     "report": "activations calibration errors feeds graph records",

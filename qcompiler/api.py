@@ -27,7 +27,7 @@ from qcompiler.pipeline import Pipeline
 from qcompiler.presets import BUNDLE_ERROR, Preset
 from qcompiler.records import Report
 from qcompiler.report import measure
-from qcompiler.report.columns import bounded_columns
+from qcompiler.report.column_groups import bounded_columns
 from qcompiler.report.cures import find_cures
 from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen

@@ -37,6 +37,12 @@ from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.expand.expand_operators import ExpandOperators
 from qcompiler.passes.expand.flatten_volumes import FlattenVolumes
+from qcompiler.passes.fuse.fuse_gelu import FuseGelu
+from qcompiler.passes.fuse.fuse_hard_swish import FuseHardSwish
+from qcompiler.passes.fuse.fuse_layer_norm import FuseLayerNorm
+from qcompiler.passes.fuse.fuse_matmul_bias import FuseMatMulBias
+from qcompiler.passes.fuse.fuse_pad import FusePad
+from qcompiler.passes.fuse.fuse_softmax import FuseSoftmax
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
 from qcompiler.passes.normalize.fold_batchnorm import FoldBatchNorm
@@ -44,12 +50,6 @@ from qcompiler.passes.normalize.fold_constants import FoldConstants
 from qcompiler.passes.normalize.fold_scale import FoldScale
 from qcompiler.passes.normalize.fold_scale_forward import FoldScaleForward
 from qcompiler.passes.normalize.fold_shapes import FoldShapes
-from qcompiler.passes.normalize.fuse_gelu import FuseGelu
-from qcompiler.passes.normalize.fuse_hard_swish import FuseHardSwish
-from qcompiler.passes.normalize.fuse_layer_norm import FuseLayerNorm
-from qcompiler.passes.normalize.fuse_matmul_bias import FuseMatMulBias
-from qcompiler.passes.normalize.fuse_pad import FusePad
-from qcompiler.passes.normalize.fuse_softmax import FuseSoftmax
 from qcompiler.passes.normalize.inline_if import InlineIf
 from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm

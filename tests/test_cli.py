@@ -79,7 +79,7 @@ def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, l
 
 
 def test_a_collapse_is_said_aloud(tmp_path: Path) -> None:
-    passes = "normalize,tests.harm:BadGrid,quantize"
+    passes = "normalize,tests.helpers.harm:BadGrid,quantize"
     result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--calib", CALIBRATION, "--passes", passes)
     assert result.exit_code == 0, result.output
     assert "output 'logits' is only" in result.stderr

@@ -39,12 +39,12 @@ def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     onnx.checker.check_model(onnx.load("out.onnx"), full_check=True)
 
 
-def test_the_readmes_options_exist(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_options_exist(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["qcompile", "--help"])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         qcompile()
-    offered = capsys.readouterr().out
+    offered = capfd.readouterr().out
     text = (ROOT / "README.md").read_text(encoding="utf8")
     used = {option for line in re.findall(r"qcompile .*", text) for option in re.findall(r"(?<![\w-])--?[a-z-]+", line)} | {"--no-avoid-saturation"}
     assert used >= {"-o", "--calib", "--verify", "--passes"}

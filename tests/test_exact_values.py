@@ -14,7 +14,7 @@ from qcompiler.api import Options
 from qcompiler.errors import DataError
 from qcompiler.graph.runner import Runner
 from qcompiler.runtime.errors import FeedError, ProgramError
-from tests.exact_members import KINDS, Feed, Member, model_of
+from tests.helpers.exact_members import KINDS, Feed, Member, model_of
 
 WAYS = [(name, how) for name, (_, ways) in KINDS.items() for how in ways]
 

@@ -10,7 +10,7 @@ from qcompiler.errors import DataError, OptionError, PassError
 from qcompiler.graph.ir import Constant, Graph, Node, Stage, Variable
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Pass
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 
 TEXT = "g (float[N, 4] x) => (float[N, 4] y) { h = Relu(x)  y = Add(h, h) }"
 FEED = {"x": np.linspace(-2, 2, 8, dtype=np.float32).reshape(2, 4)}

@@ -16,7 +16,7 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.presets import ACTIVATIONS, Preset
-from tests.layer_graphs import KINDS, RECURRENT, LayerGraph
+from tests.helpers.layer_graphs import KINDS, RECURRENT, LayerGraph
 
 WEIGHTS = ("int8", "int2", "int4", "int6", "nf4", "fp4", "power3", "post3", "split2", "kmeans3", "kmeans5", "int4/32", "nf4/64", "auto")
 SIZES = st.sampled_from([1, 1, 2, 40])

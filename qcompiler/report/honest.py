@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Feed
 from qcompiler.records import OutputFigure
-from qcompiler.report.columns import Columns, find_columns
+from qcompiler.report.column_groups import Columns, find_columns
 from qcompiler.report.decibels import decibels
 
 __all__ = ["FEW_NUMBERS", "Judge"]

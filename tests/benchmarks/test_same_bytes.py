@@ -15,7 +15,7 @@ from qcompiler.api import Options, compile
 from qcompiler.errors import OptionError
 from qcompiler.passes.weights.allocate_bits import AllocateBits
 from qcompiler.records import LayerTime
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NETWORK = (

@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.calibration.analytic_means import analytic_means, clipped_normal_mean
 from qcompiler.pass_base import BatchNormStatistics
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, np.inf), (0.0, 6.0), (-1.0, 0.5), (-np.inf, np.inf), (-np.inf, 0.3)])

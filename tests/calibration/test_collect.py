@@ -8,7 +8,7 @@ from qcompiler.calibration.collect import channel_means, collect_ranges, observe
 from qcompiler.calibration.observers import OBSERVERS, Range
 from qcompiler.errors import DataError
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 

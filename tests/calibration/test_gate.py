@@ -7,7 +7,7 @@ from qcompiler.calibration.gate import take_if_better
 from qcompiler.graph.ir import copy_of
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 FEED = {"x": random(3, 4)}

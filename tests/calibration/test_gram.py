@@ -9,7 +9,7 @@ from qcompiler.errors import DataError
 from qcompiler.feeds.selection import held_out
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 LAYERS = {

@@ -9,7 +9,7 @@ from qcompiler.feeds.selection import held_out
 from qcompiler.graph.ir import copy_of
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = "g (float[N, 6] x) => (float[N, 3] y) { a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = Relu(c) y = MatMul(d, w3) }"

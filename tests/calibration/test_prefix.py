@@ -6,7 +6,7 @@ import pytest
 from qcompiler.calibration.prefix import Prefix
 from qcompiler.graph.ir import Constant
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 4] x, float[N, 4] mask) => (float[N, 4] y) {

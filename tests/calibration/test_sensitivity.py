@@ -8,7 +8,7 @@ from qcompiler.calibration.sensitivity import activation_units, find_pairs, meas
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 

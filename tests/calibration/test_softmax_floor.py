@@ -6,7 +6,7 @@ import pytest
 from qcompiler.calibration.collect import collect_ranges
 from qcompiler.calibration.softmax_floor import MARGIN, softmax_floors
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 def floors_of(text: str, feed: dict[str, np.ndarray], **initializers: np.ndarray):

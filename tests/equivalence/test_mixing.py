@@ -14,8 +14,8 @@ from qcompiler.manager import Manager
 from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.equalize.affine import Affine
 from qcompiler.passes.equalize.rotate import Rotate, rotations
-from tests.equivalence_graphs import convolutional, transformer
-from tests.graphs import graph_of
+from tests.helpers.equivalence_graphs import convolutional, transformer
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
 

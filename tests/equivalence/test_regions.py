@@ -15,8 +15,8 @@ from qcompiler.equivalence.matrices import columns_of, rows_of, weight_of_rows, 
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.graph.ir import Graph
 from qcompiler.graph.runner import Runner
-from tests.equivalence_graphs import convolutional, transformer
-from tests.graphs import graph_of, ops
+from tests.helpers.equivalence_graphs import convolutional, transformer
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, tensors_of
 
 Feed = dict[str, NDArray[Any]]

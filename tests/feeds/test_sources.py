@@ -10,7 +10,7 @@ from qcompiler.errors import DataError
 from qcompiler.feeds.sources import SYNTHETIC_WARNING, open_source, synthetic_source
 from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Context
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 def two_inputs() -> Graph:

@@ -4,7 +4,7 @@ import numpy as np
 
 from qcompiler.feeds.synthetic import IMAGE, SEQUENCE, SyntheticFeeds
 from qcompiler.pass_base import BatchNormStatistics, Context
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 

@@ -10,7 +10,7 @@ import qcompiler
 from qcompiler.graph.float_zones import AT_DECADES, AT_INPUT, AT_OUTPUT, float_zones
 from qcompiler.graph.ir import Graph, copy_of
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 Feeds = list[dict[str, np.ndarray]]
 

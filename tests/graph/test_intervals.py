@@ -7,7 +7,7 @@ import pytest
 
 from qcompiler.graph.intervals import Intervals, bounded_source
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 CASES = {
     "y = Sigmoid(x)": (0, 1), "y = Relu(x)": (0, math.inf), "a = Tanh(x)  y = Mul(a, k)": (-3, 3), "a = Sigmoid(x)  y = Sub(k, a)": (2, 3),

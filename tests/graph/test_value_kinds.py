@@ -10,7 +10,7 @@ import pytest
 from qcompiler.graph.exactness import exact_nodes, filled
 from qcompiler.graph.runner import Runner
 from qcompiler.graph.value_kinds import Kind, mask_candidates, mask_inputs, value_kinds
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 NUMBERS = {"one": np.float32(1), "low": np.float32(-1e9), "zero": np.float32(0), "ax": np.array([1])}
 

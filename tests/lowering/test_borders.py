@@ -9,7 +9,7 @@ import pytest
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.lowering import lower_graph
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check
 
 GRIDS = "s = Constant<value_float=0.02>() t = Constant<value_float=0.05>() z = Constant<value=uint8 {128}>() k = Constant<value=int8 {3}>() "

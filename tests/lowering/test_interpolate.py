@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qcompiler.graph.ir import QuantSpec, insert_qdq, names_in
 from qcompiler.lowering.interpolate import interpolated
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check
 
 CODES = np.arange(-32768, 32768)

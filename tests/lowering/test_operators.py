@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcompiler.graph.ir import QuantSpec, dequantize_constant, insert_qdq, names_in, spec_of
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
 RNG = np.random.default_rng(7)

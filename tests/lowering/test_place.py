@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompiler.lowering import lower_graph, to_program
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
 RNG = np.random.default_rng(0)

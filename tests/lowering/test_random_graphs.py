@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
 FEW = settings(max_examples=12, deadline=None)

@@ -14,7 +14,7 @@ from qcompiler.lowering.rules.lookup import looked_up
 from qcompiler.lowering.rules.table import RULES
 from qcompiler.lowering.simplify import simplify
 from qcompiler.runtime import Session
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.lowering.checked import quantize
 
 CHAIN = "k = Constant<value_float=0.7>() a = Sigmoid(x) b = Mul(a, k) c = Tanh(b) {} y = Relu(c)"

@@ -15,7 +15,7 @@ from qcompiler.graph.origin import Origin
 from qcompiler.graph.runner import Runner
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 QDQ = "q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  "

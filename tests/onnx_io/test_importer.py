@@ -19,7 +19,7 @@ from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import NORMALIZE
-from tests.graphs import ops
+from tests.helpers.graphs import ops
 from tests.passes.rewriting import random
 
 

@@ -13,7 +13,7 @@ from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.lower import Lower
 from qcompiler.runtime import Session
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.lowering.checked import quantize
 
 FEED = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)}

@@ -19,7 +19,7 @@ from qcompiler.onnx_io.importer import load_graph
 from qcompiler.pass_base import Context
 from qcompiler.pipeline import NORMALIZE
 from qcompiler.shapes.infer import evaluate, infer_shapes
-from tests.graphs import ops
+from tests.helpers.graphs import ops
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
 RUN = [path for path in LIGHT if any(name in path.name for name in ("squeezenet", "shufflenet", "inception_v2"))]

@@ -8,7 +8,7 @@ from qcompiler.graph.runner import Runner
 from qcompiler.replacement.chains import find_chains, parts, rows_of
 from qcompiler.replacement.features import InputScale, draw_map
 from qcompiler.replacement.rewrite import write_bundle
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 
 RNG = np.random.default_rng(0)
 W1, B1, W2, B2 = (RNG.standard_normal(shape).astype(np.float32) for shape in ((6, 10), (10,), (10, 4), (4,)))

@@ -8,7 +8,7 @@ from qcompiler.graph.layers import find_layers
 from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.pass_base import Context
 from qcompiler.replacement.heal import heal, healable
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {

@@ -14,7 +14,7 @@ import qcompiler
 from qcompiler.api import Compiled
 from qcompiler.graph.ir import Graph, copy_of
 from qcompiler.graph.runner import Runner
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 Array = NDArray[Any]
 Feeds = list[dict[str, Array]]

@@ -5,7 +5,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from qcompiler.report.listing import listing
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 def test_one_line_a_node_with_types_shapes_and_small_constants():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompiler.report import measure
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 CONV = """g (float[1, 4, 8, 8] x) => (float[1, 5] y) {
     c = Conv <pads = [1, 1, 1, 1], strides = [2, 2], group = 2> (x, w)

@@ -9,7 +9,7 @@ import pytest
 import qcompiler
 from qcompiler.feeds.unseen import unseen_feeds
 from qcompiler.report.trials import is_lost
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 def test_inputs_are_changed_in_what_their_shapes_and_names_admit() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qcompiler.graph.runner import Runner
 from qcompiler.shapes.dims import ceil_div, floor_div, maximum, minimum, same
 from qcompiler.shapes.infer import annotate, evaluate, infer, infer_shapes, symbol, to_nested
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 N, H, W, L = (symbol(name) for name in "NHWL")
 SIZES = {"N": 2, "H": 9, "W": 12, "L": 5}

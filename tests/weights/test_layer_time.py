@@ -5,7 +5,7 @@ import numpy as np
 from qcompiler.graph.layers import find_layers
 from qcompiler.runtime.cpu.isa import best_isa
 from qcompiler.weights.layer_time import LayerShape, code_bits, layer_shape, nanoseconds
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 
 def product(rows: int, k: int = 512, cols: int = 512, activations: str = "uint8") -> LayerShape:

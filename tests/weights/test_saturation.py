@@ -17,10 +17,10 @@ from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 from qcompiler.weights.saturation import LARGEST_INT16, UNLIMITED, exact_scale, largest_pair, pair_limit
-from tests.graphs import graph_of
-from tests.layer_graphs import CONVOLUTIONS, DENSE, LayerGraph
+from tests.helpers.graphs import graph_of
+from tests.helpers.layer_graphs import CONVOLUTIONS, DENSE, LayerGraph
+from tests.helpers.vpmaddubsw import exact_in_any_order, saturating_product
 from tests.passes.rewriting import random
-from tests.vpmaddubsw import exact_in_any_order, saturating_product
 
 PAIR_LIMIT = 128
 UNIFORM = tuple(f"int{bits}" for bits in range(2, 9))

@@ -13,7 +13,7 @@ from qcompiler.lowering import lower_graph, to_program
 from qcompiler.runtime import Session
 from qcompiler.runtime.binding.bind import bind
 from qcompiler.runtime.errors import MachineError
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.lowering.checked import check, quantize
 
 RNG = np.random.default_rng(11)

@@ -13,7 +13,7 @@ from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 RESIDUAL = """g (float[8, 16] x) => (float[8, 4] y) {

@@ -24,7 +24,7 @@ from qcompiler.passes.activations.quantize_activations import QuantizeActivation
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.runtime import Session
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons
 
 TEXT = "a = MatMul(x, w1)  r = Relu(a)  b = MatMul(r, w2)  y = Add(b, bias)"

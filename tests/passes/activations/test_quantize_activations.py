@@ -9,7 +9,7 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import HEADROOM, QuantizeActivations
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons
 
 

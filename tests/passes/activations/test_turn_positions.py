@@ -7,7 +7,7 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.turn_positions import TurnPositions
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 
 FREQUENCIES = (1e4 ** (-np.arange(8) / 8)).astype(np.float32)
 

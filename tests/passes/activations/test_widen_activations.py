@@ -13,7 +13,7 @@ from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.runtime import Session
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 FEEDS = [{"x": random(6, 8, seed=seed)} for seed in range(3)]

@@ -10,7 +10,7 @@ from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
 CASES = {

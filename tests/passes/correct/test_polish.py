@@ -17,7 +17,7 @@ from qcompiler.passes.correct.tune_statistics import apply_tuning
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.store_codes import StoreCodes
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 6, 8, 8] x) => (float[N, 5] y) {

@@ -9,7 +9,7 @@ from qcompiler.manager import Manager
 from qcompiler.pass_base import BatchNormStatistics, Context
 from qcompiler.passes.equalize.absorb_biases import AbsorbBiases, absorbable
 from qcompiler.passes.equalize.equalize_channels import EqualizeChannels
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons
 
 STATISTICS = BatchNormStatistics(np.array([5.0, 0.5, 2.0, -1.0]), np.array([1.0, 1.0, 0.25, 0.01]))

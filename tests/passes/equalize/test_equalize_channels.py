@@ -7,8 +7,8 @@ from qcompiler.graph.ir import Graph, constant_of
 from qcompiler.manager import Manager
 from qcompiler.pass_base import BatchNormStatistics, Context
 from qcompiler.passes.equalize.equalize_channels import EqualizeChannels
-from tests.equivalence_graphs import convolutional, transformer
-from tests.graphs import graph_of, ops
+from tests.helpers.equivalence_graphs import convolutional, transformer
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 X = random(2, 4, 6, 6)

@@ -21,7 +21,7 @@ from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.scale_salient import ScaleSalient
 from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
-from tests.equivalence_graphs import convolutional, transformer
+from tests.helpers.equivalence_graphs import convolutional, transformer
 from tests.passes.rewriting import tensors_of
 
 Feed = dict[str, NDArray[Any]]

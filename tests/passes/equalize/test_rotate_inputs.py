@@ -14,7 +14,7 @@ from qcompiler.passes.activations.quantize_activations import QuantizeActivation
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs, Turn, best_divisors, total_loss
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 TEXT = "h = MatMul(x, w1)  n = LayerNormalization(h, gain)  a = MatMul(n, w2)  b = MatMul(n, w3)  s = Add(a, b)  y = Add(s, n)"

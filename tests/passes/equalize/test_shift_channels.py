@@ -8,8 +8,8 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.equalize.shift_channels import ShiftChannels, middles, narrowing
-from tests.equivalence_graphs import convolutional, transformer
-from tests.graphs import graph_of
+from tests.helpers.equivalence_graphs import convolutional, transformer
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
 

@@ -15,8 +15,8 @@ from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.equalize.preshift import Preshift, power_of_two
 from qcompiler.passes.equalize.scale_salient import ScaleSalient
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
-from tests.equivalence_graphs import convolutional, transformer
-from tests.graphs import graph_of
+from tests.helpers.equivalence_graphs import convolutional, transformer
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons, tensors_of
 
 GAIN = np.array([1, 1, 1, 40, 1, 1, 1, 1], np.float32)

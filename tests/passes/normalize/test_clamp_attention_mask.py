@@ -6,7 +6,7 @@ import pytest
 from qcompiler.graph.ir import Constant
 from qcompiler.graph.runner import Runner
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 LIMIT = -168.0

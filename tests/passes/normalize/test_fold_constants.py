@@ -4,7 +4,7 @@ import numpy as np
 
 from qcompiler.graph.ir import Constant
 from qcompiler.passes.normalize.fold_constants import FoldConstants
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.pass_base import BatchNormStatistics, Context
 from qcompiler.passes.normalize.fold_scale import FoldScale
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 CONV = "float[N, 4, 5, 5] x", "h = Conv <pads = [1, 1, 1, 1]> (x, w)", random(6, 4, 3, 3), random(2, 4, 5, 5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcompiler.passes.normalize.fold_scale_forward import FoldScaleForward
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
 IMAGE = "float[N, 4, 6, 6] x"

@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.passes.normalize.fold_shapes import FoldShapes, reshape_form
 from qcompiler.shapes.infer import symbol
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 N, L = symbol("N"), symbol("L")

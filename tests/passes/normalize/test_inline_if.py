@@ -6,7 +6,7 @@ import pytest
 from qcompiler.passes.normalize.fold_constants import FoldConstants
 from qcompiler.passes.normalize.fold_shapes import FoldShapes
 from qcompiler.passes.normalize.inline_if import InlineIf
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 BRANCHES = """<then_branch = t () => (float[] a) { r = Relu(h)  a = Mul(r, w) }, else_branch = e () => (float[] b) { r = Neg(h)  b = Add(r, r) }>"""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcompiler.passes.normalize.masked_mean import MaskedMean
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 MASK = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]], np.int64)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 

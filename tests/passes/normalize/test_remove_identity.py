@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 NOTHING = {

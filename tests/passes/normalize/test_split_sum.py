@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcompiler.passes.normalize.split_sum import SplitSum
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
 

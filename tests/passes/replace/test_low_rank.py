@@ -15,7 +15,7 @@ from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.pipeline import Pipeline
 from qcompiler.replacement.factor import fit_cores
 from qcompiler.replacement.factored import write_cores
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 
 D, OUT = 48, 40
 WINDOW = "pads = [1, 1, 1, 1], strides = [2, 2]"

@@ -16,7 +16,7 @@ from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.pipeline import Pipeline
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 
 D, HIDDEN, OUT, TRUE = 12, 64, 5, 10
 

@@ -25,7 +25,7 @@ from qcompiler.solvers import SOLVERS
 from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import LayerProblem
 from qcompiler.weights.option_times import measured_times, reported_times
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 6, 8, 8] x) => (float[N, 40] y) {

@@ -13,7 +13,7 @@ from qcompiler.passes.activations.quantize_activations import QuantizeActivation
 from qcompiler.passes.weights.avoid_saturation import AvoidSaturation
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.weights.saturation import largest_pair
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 PAIR_LIMIT = 128

@@ -17,7 +17,7 @@ from qcompiler.passes.weights.nupes import Nupes
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.round_weights import RoundWeights
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 8, 6, 6] x) => (float[N, 16] y) {

@@ -21,7 +21,7 @@ from qcompiler.solvers.base import rounded
 from qcompiler.solvers.block_factors import on_tables
 from qcompiler.solvers.problem import Solution
 from qcompiler.weights import solve_alone
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
 NET = """g (float[N, 6, 8, 8] x) => (float[N, 5] y) {

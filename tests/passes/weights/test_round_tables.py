@@ -13,7 +13,7 @@ from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.weights.round_tables import RoundTables
 from qcompiler.passes.weights.store_codes import StoreCodes
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import reasons
 
 FEED = {"x": np.array([[0, 7, 499], [3, 3, 12]])}

@@ -15,7 +15,7 @@ from qcompiler.passes.activations.quantize_activations import QuantizeActivation
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.round_weights import RoundWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 LSTM = "g (float[5, N, 24] x) => (float[5, 1, N, 16] y) { y, h, c = LSTM <hidden_size = 16> (x, w, r, b) }"

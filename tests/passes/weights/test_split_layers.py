@@ -15,7 +15,7 @@ from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.split_layers import SplitLayers
 from qcompiler.weights.split_matrices import clusters, disjoint, find_splits
-from tests.graphs import graph_of, ops
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 CONV = "g (float[N, 6, 8, 8] x) => (float[N, 5, 8, 8] y) { c = Conv <pads = [1, 1, 1, 1]> (x, w, b)  y = Relu(c) }"

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.passes.normalize.fuse_gelu import FuseGelu
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_gelu import FuseGelu
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 CONSTANTS = {

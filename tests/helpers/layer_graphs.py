@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Graph
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 DENSE = ("Gemm", "GemmT", "MatMul", "MatMulAdd")
 CONVOLUTIONS = ("Conv", "Pointwise", "Grouped", "Depthwise", "DepthwiseTwice", "ConvTranspose")

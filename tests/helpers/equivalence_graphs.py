@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Graph
-from tests.graphs import graph_of
+from tests.helpers.graphs import graph_of
 
 CHANNELS, SIZE = 4, 6
 WIDTH, HEADS, LENGTH = 8, 2, 5

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.passes.normalize.fuse_hard_swish import FuseHardSwish
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_hard_swish import FuseHardSwish
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
 CONSTANTS = {name: np.float32(value) for name, value in {"zero": 0, "sixth": 1 / 6, "half": 0.5, "one": 1, "three": 3, "six": 6}.items()}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.passes.normalize.fuse_softmax import FuseSoftmax
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_softmax import FuseSoftmax
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 

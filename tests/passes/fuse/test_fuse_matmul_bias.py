@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from qcompiler.pass_base import Context
-from qcompiler.passes.normalize.fuse_matmul_bias import FuseMatMulBias
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_matmul_bias import FuseMatMulBias
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.passes.normalize.fuse_layer_norm import FuseLayerNorm
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_layer_norm import FuseLayerNorm
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 CENTRED = "m = ReduceMean(x, ax)  d = Sub(x, m)  "

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.passes.normalize.fuse_pad import FusePad
-from tests.graphs import graph_of, ops
+from qcompiler.passes.fuse.fuse_pad import FusePad
+from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 PADS = np.array([0, 0, 1, 2, 0, 0, 0, 3])

@@ -1,0 +1,1 @@
+"""Subgraphs that stand for one operator become that operator. Exact."""
