@@ -55,6 +55,7 @@ NEEDS: dict[str, tuple[int, str, dict[str, Any]]] = {
 def run(model: onnx.ModelProto, **feed: np.ndarray) -> list[Any]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # its kernels for few-bit weights round activations
     return list(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed))
 
 

@@ -33,6 +33,7 @@ def model_of(text: str, opset: int = 21, ir: int = 10, domains: str = "", **init
 def reference(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # its kernels for few-bit weights round activations
     return list(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed))
 
 
