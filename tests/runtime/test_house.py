@@ -29,7 +29,7 @@ def test_no_float_type_occurs_in_the_machine_code() -> None:
     """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or double."""
     text = str(linked(shared_run.attend))
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
-    found = re.findall(r"^.*\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
+    found = re.findall(r"^.*(?<![%@])\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)  # %half is a variable of a kernel
     assert not found, found[:3]
 
 
