@@ -1,7 +1,7 @@
 # make quickstart   compile a small real network, run it on integers alone, compare with the float one
 # make test         the whole test suite
 # make wheels       distributions for others to install
-# make check        what continuous integration runs: lint, typecheck, test
+# make check        lint, typecheck, test: what continuous integration runs, with same-bytes
 # All of them work in .venv, which they create and fill themselves. Another interpreter: make PYTHON=python3.13 test
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ WHEEL = $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 MODEL := digits
 
-.PHONY: quickstart test lint typecheck check docs bundles wheels clean
+.PHONY: quickstart test same-bytes lint typecheck check docs bundles wheels clean
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
@@ -24,6 +24,10 @@ quickstart: $(VENV)/app
 test: $(VENV)/dev
 	@echo "Running the test suite: some ten minutes on two cores. The integer machine is compiled first, where it is not there yet."
 	$(BIN)/python -m pytest
+
+# A model compiled as it is here and as CPUs of other kinds would; the files must have the same bytes.
+same-bytes: $(VENV)/dev
+	$(BIN)/python -m benchmarks.same_bytes lines --weights int8
 
 lint: $(VENV)/dev
 	$(BIN)/python -m ruff check .

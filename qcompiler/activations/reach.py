@@ -169,6 +169,14 @@ class _Reach:
                 self.floors[operand.name] = min(lo, self.floors.get(operand.name, lo))
             elif node.op in ("Add", "Sub") and value is not None and value.kind == Kind.TRUTH:
                 self._raise_truth(operand, below if node.op == "Add" or operand is node.inputs[0] else None)
+            elif is_fill(operand, self._kinds) and all(user is node for user in consumers(operand)):
+                self._cut_off(operand, self.ranges[node.outputs[0].name])
+
+    def _cut_off(self, fill: Tensor, extent: Range) -> None:
+        """Let the grid of a computed fill end where that of the data beside it does."""
+        own = self.ranges.get(fill.name)
+        if own is not None:
+            self.ranges[fill.name] = Range(min(max(own.lo, extent.lo), extent.hi), min(max(own.hi, extent.lo), extent.hi))
 
     def _raise_truth(self, tensor: Tensor, lo: float | None) -> None:
         """Cut off a mask at ``lo``, and the constants that it is made of, where nobody else reads it."""

@@ -73,12 +73,14 @@ def is_fill(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
 
 
 def puts_fill(node: Node, kinds: Mapping[str, Value]) -> bool:
-    """True for a node whose result holds data, and a fill where a mask says."""
+    """True for a node whose result holds data, and a fill where a mask says or beside them."""
     if node.op == "Where":
         choices = node.inputs[1:]
         return constant_of(node.inputs[0]) is None and any(is_fill(choice, kinds) for choice in choices)
     if node.op == "Pad":
         return len(node.inputs) > 2 and is_float(node.inputs[2]) and is_fill(node.inputs[2], kinds)
+    if node.op == "Concat":
+        return any(is_fill(part, kinds) for part in node.inputs) and not all(is_fill(part, kinds) for part in node.inputs)
     if node.op not in ("Add", "Sub"):
         return False
     masks = [value for tensor in node.inputs if (value := _value(tensor, kinds)) is not None and value.kind == Kind.TRUTH]

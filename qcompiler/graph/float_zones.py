@@ -132,7 +132,7 @@ def _decades(graph: Graph) -> set[int]:
     found: set[int] = set()
     for node in graph.nodes:
         operand = _relative_operand(node)
-        if operand is None or constant_of(operand) is not None or not is_float(operand):
+        if operand is None or constant_of(operand) is not None or not is_float(operand) or _holds_a_one(operand):
             continue
         extent = intervals.of(operand)
         if extent.lo > 0 and extent.hi <= RESOLVED * extent.lo:
@@ -142,6 +142,17 @@ def _decades(graph: Graph) -> set[int]:
             found |= chain | {id(node)}
             found |= layers if whole and len(layers) <= FRONT_LAYERS else set()
     return found
+
+
+def _holds_a_one(tensor: Tensor) -> bool:
+    """True for ``sum(exp(x - max(x)))``, a part of LogSoftmax: one of its terms is 1, so its logarithm needs no small values."""
+    sums = producer(tensor)
+    powers = None if sums is None or sums.op != "ReduceSum" else producer(sums.inputs[0])
+    difference = None if powers is None or powers.op != "Exp" else producer(powers.inputs[0])
+    if difference is None or difference.op != "Sub":
+        return False
+    largest = producer(difference.inputs[1])
+    return largest is not None and largest.op == "ReduceMax" and largest.inputs[0] is difference.inputs[0]
 
 
 def _relative_operand(node: Node) -> Tensor | None:

@@ -38,7 +38,7 @@ def feeds_of(count: int) -> list[dict[str, np.ndarray]]:
 def quantized(grid: str = "int3", stretch: float = 1.0):
     """On few levels, its activations' scales ``stretch`` times too large."""
     graph = network()
-    ctx = Context(data=feeds_of(15), reference=copy_of(graph))
+    ctx = Context(data=feeds_of(60), reference=copy_of(graph))
     Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid=grid)]).run(graph, ctx)
     set_scales(graph, scales_of(scale_units(graph)) * np.float32(stretch))
     return graph, ctx
@@ -50,10 +50,10 @@ def test_held_feeds_lose_less_and_the_record_says_so(shifts, stretch):
     if shifts:
         last = list(find_layers(graph))[-1]
         add_to_bias(last, np.linspace(-2, 2, last.channels), names_in(graph))
-    _, held = split_feeds(ctx.data, 16, ctx.seed)
+    _, held = split_feeds(ctx.data, 64, ctx.seed)
     judge = NetworkLoss(ctx.reference, held)
     before = judge(graph)
-    assert Polish(steps=12, radius=0.2, shifts=shifts, ranges=not shifts).run(graph, ctx)
+    assert Polish(feeds=64, steps=12, radius=0.2, shifts=shifts, ranges=not shifts).run(graph, ctx)
     (record,) = ctx.report.tunings
     assert (record.before, record.after, record.kept) == (before, judge(graph), True)
     assert record.after < record.before
@@ -62,12 +62,12 @@ def test_held_feeds_lose_less_and_the_record_says_so(shifts, stretch):
 def test_by_default_gains_alone_are_tuned_and_ranges_stay():
     graph, ctx = quantized("int8")
     before = scales_of(scale_units(graph))
-    judge = NetworkLoss(ctx.reference, split_feeds(ctx.data, 16, ctx.seed)[1])
+    judge = NetworkLoss(ctx.reference, split_feeds(ctx.data, 64, ctx.seed)[1])
     least = judge(graph)
     for layer in find_layers(graph):
         apply_tuning(layer, np.full(layer.channels, 1.05, np.float32), np.zeros(layer.channels, np.float32), names_in(graph))
     spoilt = judge(graph)
-    assert Polish(steps=40, radius=1.0).run(graph, ctx)  # a gain 5 % off is one unit: smaller steps are lost between 8-bit codes
+    assert Polish(feeds=64, steps=100, radius=1.0).run(graph, ctx)  # a gain 5 % off is one unit: smaller steps are lost between 8-bit codes
     assert judge(graph) - least < 0.1 * (spoilt - least)
     np.testing.assert_array_equal(scales_of(scale_units(graph)), before)
 
@@ -75,7 +75,7 @@ def test_by_default_gains_alone_are_tuned_and_ranges_stay():
 def test_codes_stay_and_storage_gives_the_polished_graph_back():
     graph, ctx = quantized(stretch=4.0)
     codes = {layer.node.name: read_spec(layer.weight.inputs[0]).quantize(layer.values) for layer in find_layers(graph)}
-    assert Polish(steps=4, radius=0.2, shifts=True, ranges=True).run(graph, ctx)
+    assert Polish(feeds=64, steps=12, radius=0.2, shifts=True, ranges=True).run(graph, ctx)
     feed = ctx.data[0]
     polished = Runner(graph).run(feed)["y"]
     Manager([StoreCodes()]).run(graph, ctx)
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_graph():
     for _ in range(2):
         graph, ctx = quantized(stretch=4.0)
         ctx.on_step = lambda done, total: steps.append((done, total))
-        Polish(steps=3, radius=0.05, ranges=True).run(graph, ctx)
+        Polish(feeds=64, steps=3, radius=0.05, ranges=True).run(graph, ctx)
         answers.append(Runner(graph).run(ctx.data[0])["y"])
     np.testing.assert_array_equal(*answers)
     assert steps == [(0, 3), (1, 3), (2, 3)] * 2

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qcompiler.graph.float_zones import AT_OUTPUT
 from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.onnx_io.importer import load_graph
@@ -58,4 +59,4 @@ def test_a_network_runs_as_integers(form: str) -> None:
     decibels, report = compiled(model, feeds[:8], feeds[8:], form)
     assert decibels > 25
     assert report.figures["integer_mac_share"] == 1.0
-    assert not report.left_float
+    assert {node.reason for node in report.left_float} <= {AT_OUTPUT}
