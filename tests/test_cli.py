@@ -238,10 +238,14 @@ def test_a_float_model_does_not_run_on_the_machine() -> None:
 
 
 def test_an_output_that_was_lost_is_told(tmp_path: Path) -> None:
-    text = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, 4] x) => (float[N, 4] y) { e = Exp(x)  y = Log(e) }".replace("'", '"')
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "steep.onnx")
-    np.save(tmp_path / "x.npy", np.linspace(-40, 40, 40, dtype=np.float32).reshape(10, 4))
-    result = call(compile_command, tmp_path / "steep.onnx", "-o", tmp_path / "out.onnx", "--calib", tmp_path / "x.npy", "--widen", "off")
+    text = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, w) }".replace("'", '"')
+    model = onnx.parser.parse_model(text)
+    weight = np.diag([1, 0.1, 0.1, 0.1]).astype(np.float32) + 0.1  # whose smaller elements are nothing beside the largest one on 2 bits
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight[[1, 2, 3, 0]].T.copy(), "w"))
+    onnx.save(model, tmp_path / "coarse.onnx")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32))
+    options = ("--calib", tmp_path / "x.npy", "--weights", "int2", "-O", "0")
+    result = call(compile_command, tmp_path / "coarse.onnx", "-o", tmp_path / "out.onnx", *options)
     assert result.exit_code == 0, result.output
     assert result.stderr.count("output 'y' is only") == 1
 
@@ -252,7 +256,7 @@ def test_ranges_do_not_depend_on_the_order_of_feeds_or_the_size_of_batches(tmp_p
     np.savez(tmp_path / "reversed.npz", image=images[::-1, None])
     for name in ("batch", "reversed"):
         outputs = ("-o", tmp_path / f"{name}.onnx", "-o", tmp_path / f"{name}.qprog")
-        result = call(compile_command, MODEL, *outputs, "--calib", tmp_path / f"{name}.npz", "-O", "0")
+        result = call(compile_command, MODEL, *outputs, "--calib", tmp_path / f"{name}.npz", "-O", "0", "--widen", "off")
         assert result.exit_code == 0, result.output
     for suffix in (".onnx", ".qprog"):
         assert (tmp_path / f"batch{suffix}").read_bytes() == (tmp_path / f"reversed{suffix}").read_bytes()

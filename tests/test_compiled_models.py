@@ -40,7 +40,7 @@ def compiled_for(name: str, for_onnx: bool) -> Compiled:
 
 def check_answers(name: str, answers: Answers) -> None:
     lost = manifest()[name]["float_accuracy"] - task_of(name).score(answers)["accuracy"]
-    assert lost <= LOST_ACCURACY
+    assert lost < LOST_ACCURACY + 1e-6  # shares of 500 samples, as floats
     assert agreement(float_answers(name), answers) >= LEAST_AGREEMENT
     assert sqnr_db(float_answers(name), answers) >= LEAST_SQNR_DB
 

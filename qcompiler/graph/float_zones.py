@@ -72,7 +72,7 @@ def border_zones(graph: Graph) -> set[int]:
     unequal = _ends_unequal(chains, known)
     outputs = {id(tensor) for tensor in graph.outputs}
     joins = [node for node in graph.nodes if node.op == "Concat" and is_float(node.outputs[0]) and id(node.outputs[0]) in outputs]
-    return unequal | {id(node) for node in joins if not consumers(node.outputs[0])}
+    return unequal | {id(node) for node in joins if not consumers(node.outputs[0]) and all(part.inputs for part in node.inputs)}
 
 
 def _divides(node: Node) -> bool:

@@ -87,18 +87,18 @@ def to_single(graph: Graph) -> bool:
     """Let ``graph`` compute in float32; True when it computed in another float type.
 
     Raises:
-        ModelError: an operator of an unknown domain reads or writes another float type, which this module cannot retype.
+        ModelError: an operator of an unknown domain, or one that looks at bits, has tensors of another float type.
     """
     bodies = [graph, *graph.subgraphs(recursive=True)]
     if not any(is_other_float(tensor.dtype) for body in bodies for tensor in _tensors(body)):
         return False
     for body in bodies:
         for node in body.nodes:
-            foreign = node.domain not in _POLYMORPHIC
+            foreign = node.domain not in _POLYMORPHIC or node.op == "BitCast"  # whose meaning is that of the bits
             if foreign and any(is_other_float(tensor.dtype) for tensor in (*node.inputs, *node.outputs)):
+                operator = ".".join(filter(None, (node.domain, node.op)))
                 raise ModelError(
-                    f"node '{node.name}' ({node.domain}.{node.op}) computes in another type than float32, which cannot be changed; "
-                    "export a float32 model"
+                    f"node '{node.name}' ({operator}) computes in another type than float32, which cannot be changed; export a float32 model"
                 )
     _keep_border(graph)
     border = {id(t) for t in (*graph.inputs, *graph.outputs) if is_other_float(t.dtype)}

@@ -5,6 +5,7 @@ Nothing of Numba's global configuration is touched. `machine_code.py` keeps the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ from .codegen import Codegen, Function
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FUNCTION = "qcompiler_enter"
+
+RECURSION = 10_000
+"""Frames that typing the machine may take; it takes some hundreds."""
 
 FUNCTIONS, _TOLD_EVERY = 320, 80
 """Compiled functions of the machine, roughly, and after how many of them progress is told."""
@@ -48,7 +52,12 @@ def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: in
 def linked(function: Any) -> Any:
     """The LLVM module, not optimized, of a function that takes int64: it is called `_FUNCTION`; all else in it is private."""
     parameters = (types.int64,) * function.py_func.__code__.co_argcount
-    function.compile(parameters)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, RECURSION))  # Numba types callees inside their callers, and the caller of this may be deep in a stack, too
+    try:
+        function.compile(parameters)
+    finally:
+        sys.setrecursionlimit(limit)
     result = function.overloads[parameters]
     module = function.targetctx.codegen().link(result.library)
     for item in (*module.functions, *module.global_variables):

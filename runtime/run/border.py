@@ -48,7 +48,7 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
             raise FeedError(f"input '{port.name}' is missing; it is {port.dtype}{list(port.shape)}")
         _check_feed(feeds[port.name], port)
         _match_shape(feeds[port.name], port, dims)
-    if feeds and all(array.size == 0 for array in feeds.values()):  # a cache may be empty, a feed not
+    if 0 in dims.values() and all(array.size == 0 for array in feeds.values()):  # a cache may be empty, a feed not
         first = program.inputs[0]
         raise FeedError(f"input '{first.name}' is empty along axis {feeds[first.name].shape.index(0)}")
     for port in program.inputs:

@@ -52,8 +52,3 @@ def test_borders(case: str) -> None:
 def test_a_float_input_without_a_grid_is_refused(body: str) -> None:
     with pytest.raises(UnsupportedError, match="it needs the range of 'x'; put a QuantizeLinear/DequantizeLinear pair behind that tensor"):
         lower_graph(graph_of(f"g (float[2,3] x) => (float[] y) {{ {body} }}"))
-
-
-def test_an_input_of_another_float_type_is_named():
-    with pytest.raises(UnsupportedError, match="the input 'x' is float16; the machine takes float32"):
-        lower_graph(graph_of("g (float16[N, 4] x) => (float[N, 4] y) { f = Cast <to = 1> (x)  y = Relu(f) }"))
