@@ -250,13 +250,16 @@ def test_an_output_that_was_lost_is_told(tmp_path: Path) -> None:
     assert result.stderr.count("output 'y' is only") == 1
 
 
-def test_ranges_do_not_depend_on_the_order_of_feeds_or_the_size_of_batches(tmp_path: Path) -> None:
-    images = np.load(CALIBRATION)["image"].reshape(-1, 1, 28, 28)[:8]
-    np.savez(tmp_path / "batch.npz", image=images)
-    np.savez(tmp_path / "reversed.npz", image=images[::-1, None])
-    for name in ("batch", "reversed"):
-        outputs = ("-o", tmp_path / f"{name}.onnx", "-o", tmp_path / f"{name}.qprog")
-        result = call(compile_command, MODEL, *outputs, "--calib", tmp_path / f"{name}.npz", "-O", "0", "--widen", "off")
+def test_ranges_do_not_depend_on_the_order_of_feeds(tmp_path: Path) -> None:
+    images = np.load(CALIBRATION)["image"].reshape(-1, 1, 28, 28)[:8, None]
+    found = []
+    for name, feeds in (("as they come", images), ("reversed", images[::-1])):
+        np.savez(tmp_path / "feeds.npz", image=feeds)
+        target = tmp_path / f"{name}.onnx"
+        result = call(compile_command, MODEL, "-o", target, "--calib", tmp_path / "feeds.npz", "-O", "0", "--widen", "off")
         assert result.exit_code == 0, result.output
-    for suffix in (".onnx", ".qprog"):
-        assert (tmp_path / f"batch{suffix}").read_bytes() == (tmp_path / f"reversed{suffix}").read_bytes()
+        graph = onnx.load(target).graph
+        values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        found.append([float(values[node.input[1]]) for node in graph.node if node.op_type == "QuantizeLinear"])
+    assert len(found[0]) > 5
+    assert found[0] == found[1]
