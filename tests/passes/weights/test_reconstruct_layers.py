@@ -68,7 +68,8 @@ def test_every_weight_is_a_level_times_a_scale_and_survives_storage(solver):
 
 def test_a_better_solver_leaves_less_error_on_fresh_inputs():
     nearest, clip, gptq = (compiled(solver=solver, grid="int4")[2] for solver in ("nearest", "clip", "gptq"))
-    assert gptq < clip < nearest
+    assert gptq < min(nearest, clip)
+    assert compiled(solver="clip", grid="int3")[2] < compiled(solver="nearest", grid="int3")[2]  # a step is worth more than what is clipped
 
 
 def test_the_record_holds_both_losses_and_what_was_kept():
