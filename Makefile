@@ -27,7 +27,7 @@ test: $(VENV)/dev
 
 # A model compiled as it is here and as CPUs of other kinds would; the files must have the same bytes.
 same-bytes: $(VENV)/dev
-	$(BIN)/python -m benchmarks.same_bytes lines --weights int8
+	$(BIN)/python -m benchmarks.same_bytes lines digits
 
 lint: $(VENV)/dev
 	$(BIN)/python -m ruff check .
