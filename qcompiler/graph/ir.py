@@ -275,13 +275,14 @@ def insert_qdq(
     attrs = {} if spec.axis is None else {"axis": spec.axis}
     codes = Variable(unique_name(taken, f"{tensor.name}_codes"), dtype=spec.dtype, shape=tensor.shape)
     result = Variable(unique_name(taken, f"{tensor.name}_dq"), dtype=np.float32, shape=tensor.shape)
+    nodes = (codes.name, result.name)  # an output's name may be that of a node already
     takes_output = readers is None and any(tensor is out for out in graph.outputs)
     replace_uses(graph, tensor, result, readers)
     if takes_output:
         inner = unique_name(taken, f"{tensor.name}_float")
         result.name, tensor.name = tensor.name, inner
-    for op, source, target in (("QuantizeLinear", tensor, codes), ("DequantizeLinear", codes, result)):
-        graph.nodes.append(Node(op, target.name, dict(attrs), [source, *parameters], [target]))
+    for op, name, source, target in zip(("QuantizeLinear", "DequantizeLinear"), nodes, (tensor, codes), (codes, result), strict=True):
+        graph.nodes.append(Node(op, name, dict(attrs), [source, *parameters], [target]))
     return result
 
 

@@ -232,3 +232,12 @@ def test_what_is_examined_for_infinity_stays_float():
     ctx = quantize(graph, {"x": random(4, 6), "c": seen})
     assert {left.op for left in ctx.report.left_float} == {"Where", "ReduceMax", "Equal"}
     assert {"s", "p"} <= set(pairs(graph))
+
+
+def test_a_node_that_has_the_name_of_an_output_keeps_it_alone() -> None:
+    graph = graph_of("g (float[9, 8] x) => (float[9, 6] y) { y = MatMul(x, w) }", w=random(8, 6))
+    graph.nodes[0].name = "y"
+    Manager([QuantizeActivations()]).run(graph, Context(data=[{"x": random(9, 8)}]))
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names)
+    assert graph.outputs[0].name == "y"
