@@ -1,9 +1,11 @@
 """What each pass adds, alone and together: tasks x grids of the weights x pipelines.
 
-    python -m benchmarks.ablation --zoo FOLDER effnet minilm ocr_rec ocr_cls [--weights int8 int4] [--only gptq O2] [--json results.json]
+    python -m benchmarks.ablation --zoo FOLDER effnet minilm ocr_rec ocr_cls [--weights int8 int4] [--only gptq O2]
+    [--json results.json]
 
-Every pipeline ends in one graph, which onnxruntime runs on the task's labelled feeds; none of those was among the feeds it was calibrated on.
-With ``--json`` results are kept as they come, and a run that was broken off goes on where it stopped.
+Every pipeline ends in one graph, which onnxruntime runs on the task's labelled feeds; none of those was among the feeds
+it was calibrated on. With ``--json`` results are kept as they come, and a run that was broken off goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ PIPELINES = {
     "equalize + gptq": _line("gptq", before="equalize-channels"),
     "smooth + gptq": _line("gptq", before="smooth-activations"),
 }
-"""Pipelines by what is tried; ``{grid}`` stands for the grid of the weights; ``in turn``: layers are fitted behind quantized ones."""
+"""Pipelines by what is tried; ``{grid}`` stands for the grid of the weights; ``in turn``: layers are fitted behind
+quantized ones.
+"""
 
 PRESETS = {f"O{level}": level for level in range(4)}
 
@@ -78,11 +82,19 @@ class Result:
 def main() -> int:
     """Measure every combination asked for; those that fail are named, and the exit status is 1."""
     parser = models_parser("ablation", "Measure what each pass adds.")
-    parser.add_argument("--weights", nargs="+", default=["int8", "int4", "int3"], metavar="GRID", help="grids of the weights")
-    parser.add_argument("--only", nargs="+", choices=[*PIPELINES, *PRESETS], metavar="NAME", help=", ".join((*PIPELINES, *PRESETS)))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
+    parser.add_argument(
+        "--weights", nargs="+", default=["int8", "int4", "int3"], metavar="GRID", help="grids of the weights"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[*PIPELINES, *PRESETS], metavar="NAME", help=", ".join((*PIPELINES, *PRESETS))
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there"
+    )
     chosen = parse(parser)
-    results = [Result(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
+    results = (
+        [Result(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
+    )
     names, failed = chosen.only or [*PIPELINES, *PRESETS], False
     for model in chosen.models:
         task = task_of(model, chosen.zoo)
@@ -98,13 +110,19 @@ def main() -> int:
                 continue
             if chosen.json:
                 chosen.json.write_text(json.dumps([asdict(item) for item in results], indent=1) + "\n")
-    Console(width=None if sys.stdout.isatty() else 130).print(table([item for item in results if item.model in chosen.models]))
+    Console(width=None if sys.stdout.isatty() else 130).print(
+        table([item for item in results if item.model in chosen.models])
+    )
     return int(failed)
 
 
 def measure(task: Task, reference: Answers, grid: str, name: str) -> Result:
     """Compile a task's model by one pipeline and score it."""
-    options = Options(PRESETS[name], weights=grid) if name in PRESETS else Options(passes=PIPELINES[name].replace("{grid}", grid))
+    options = (
+        Options(PRESETS[name], weights=grid)
+        if name in PRESETS
+        else Options(passes=PIPELINES[name].replace("{grid}", grid))
+    )
     start = time.perf_counter()
     compiled = qcompiler.compile(task.model, data=task.calibration, options=options, for_onnx=False)
     seconds = time.perf_counter() - start
@@ -118,7 +136,9 @@ def table(results: Sequence[Result]) -> Table:
     shown = Table(*COLUMNS)
     for item in results:
         same = "" if item.same is None else f"{item.same:.3f}"
-        shown.add_row(item.model, item.weights, item.pipeline, item.score, same, f"{item.sqnr_db:.1f} dB", f"{item.seconds:.0f}")
+        shown.add_row(
+            item.model, item.weights, item.pipeline, item.score, same, f"{item.sqnr_db:.1f} dB", f"{item.seconds:.0f}"
+        )
     return shown
 
 

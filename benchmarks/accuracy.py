@@ -4,9 +4,10 @@
     python -m benchmarks.accuracy --zoo FOLDER effnet minilm ocr_rec ocr_cls
     python -m benchmarks.accuracy --zoo FOLDER effnet -O1 --bits W8A8 W4A8 W4A4 W3A8 W2A8 --json results.json
 
-Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored four times on its test
-feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fused integer kernels; the same file on the machine; and
-``out.qprog`` on the machine. With ``--json`` results are kept as they come, and a run that was broken off goes on where it stopped.
+Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored four times
+on its test feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fused integer kernels; the same
+file on the machine; and ``out.qprog`` on the machine. With ``--json`` results are kept as they come, and a run that was
+broken off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ from qcompiler.graph.runner import Runner
 COLUMNS = ("model", "preset", "ran by", "score", "same class", "SQNR", "ms", "bytes", "compiled in")
 THREADS = 2
 
-BITS = {"W8A8": ("int8", "uint8"), "W4A8": ("int4", "uint8"), "W4A4": ("int4", "uint4"), "W3A8": ("kmeans3", "uint8"), "W2A8": ("kmeans2", "uint8")}
+BITS = {
+    "W8A8": ("int8", "uint8"),
+    "W4A8": ("int4", "uint8"),
+    "W4A4": ("int4", "uint4"),
+    "W3A8": ("kmeans3", "uint8"),
+    "W2A8": ("kmeans2", "uint8"),
+}
 """Grid of the weights and type of the activations, by the bits of both."""
 
 FLOAT = "float"
@@ -65,18 +72,45 @@ def main() -> int:
     parser = models_parser("accuracy", "Measure compiled models on labelled data.")
     parser.add_argument("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
     parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
-    parser.add_argument("--block", type=int, default=0, metavar="N", help="weights of a channel that have a scale of their own: 32, 64, 128")
+    parser.add_argument(
+        "--block",
+        type=int,
+        default=0,
+        metavar="N",
+        help="weights of a channel that have a scale of their own: 32, 64, 128",
+    )
     parser.add_argument("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
-    parser.add_argument("--size-budget", type=float, metavar="SHARE", help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5")
-    parser.add_argument("--latency-budget", type=float, metavar="SHARE", help="with --weights auto: time of the layers as a share of 8 bits: 0.8")
-    parser.add_argument("--bits", nargs="+", choices=BITS, metavar="BITS", help=f"these one after the other, instead of the two: {', '.join(BITS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
+    parser.add_argument(
+        "--size-budget",
+        type=float,
+        metavar="SHARE",
+        help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5",
+    )
+    parser.add_argument(
+        "--latency-budget",
+        type=float,
+        metavar="SHARE",
+        help="with --weights auto: time of the layers as a share of 8 bits: 0.8",
+    )
+    parser.add_argument(
+        "--bits",
+        nargs="+",
+        choices=BITS,
+        metavar="BITS",
+        help=f"these one after the other, instead of the two: {', '.join(BITS)}",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there"
+    )
     chosen = parse(parser)
     options = Options(
-        level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations, size_budget=chosen.size_budget,
+        level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations,
+        size_budget=chosen.size_budget,
         latency_budget=chosen.latency_budget,
     )  # fmt: skip
-    wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()] or [options]
+    wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()] or [
+        options
+    ]
     rows = [Row(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
     status = 0
     for name in chosen.models:
@@ -87,7 +121,19 @@ def main() -> int:
         task = task_of(name, chosen.zoo)
         reference, median = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)
         if FLOAT not in known:
-            rows.append(Row(name, FLOAT, "onnxruntime", score_text(task, reference), None, None, median, task.model.stat().st_size, None))
+            rows.append(
+                Row(
+                    name,
+                    FLOAT,
+                    "onnxruntime",
+                    score_text(task, reference),
+                    None,
+                    None,
+                    median,
+                    task.model.stat().st_size,
+                    None,
+                )
+            )
         for options in left:
             try:
                 rows.extend(list(measure(task, reference, options)))
@@ -97,7 +143,9 @@ def main() -> int:
             if chosen.json:
                 chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     shown = {FLOAT, *map(preset_name, wanted)}
-    Console(width=None if sys.stdout.isatty() else 140).print(table([row for row in rows if row.preset in shown], chosen.models))
+    Console(width=None if sys.stdout.isatty() else 140).print(
+        table([row for row in rows if row.preset in shown], chosen.models)
+    )
     return status
 
 
@@ -126,7 +174,14 @@ def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
         ):
             answers, median = answers_of(run, task)
             same = agreement(reference, answers) if task.classifies else None
-            figures = (score_text(task, answers), same, sqnr_db(reference, answers), median, path.stat().st_size, seconds[path])
+            figures = (
+                score_text(task, answers),
+                same,
+                sqnr_db(reference, answers),
+                median,
+                path.stat().st_size,
+                seconds[path],
+            )
             yield Row(task.name, preset_name(options), label, *figures)
 
 
@@ -158,9 +213,22 @@ def table(rows: Sequence[Row], models: Sequence[str]) -> Table:
     shown = Table(*COLUMNS)
     for model in models:
         for row in (row for row in rows if row.model == model):
-            same, noise = "" if row.same is None else f"{row.same:.3f}", "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
+            same, noise = (
+                "" if row.same is None else f"{row.same:.3f}",
+                "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+            )
             seconds = "" if row.seconds is None else f"{row.seconds:.1f} s"
-            shown.add_row(model, row.preset, row.ran_by, row.score, same, noise, f"{row.milliseconds:.2f}", f"{row.bytes:,}", seconds)
+            shown.add_row(
+                model,
+                row.preset,
+                row.ran_by,
+                row.score,
+                same,
+                noise,
+                f"{row.milliseconds:.2f}",
+                f"{row.bytes:,}",
+                seconds,
+            )
         shown.add_section()
     return shown
 

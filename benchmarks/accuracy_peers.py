@@ -1,12 +1,14 @@
 r"""Other people's quantizers on the same model, the same calibration feeds and the same scoring.
 
-    python -m benchmarks.accuracy_peers effnet --zoo FOLDER --peer "onnxruntime 8=python benchmarks/peers/onnxruntime_static.py {io} 8" \
+    python -m benchmarks.accuracy_peers effnet --zoo FOLDER --peer "onnxruntime 8=python
+    benchmarks/peers/onnxruntime_static.py {io} 8" \
         --peer "AIMET AdaRound 4=/path/to/venv/bin/python benchmarks/peers/aimet.py {io} 4 250" [--json results.json]
 
-A peer is a program in an environment of its own. ``{io}`` becomes four paths: the model, the calibration feeds and the test feeds as ``.npz``
-(arrays named ``index|input``), and the ``.npz`` that it must write: its first output for each test feed by index, ``seconds``, the time that
-quantizing took, and, where it wrote a quantized model, the ``bytes`` of that. With ``--json`` results are kept as they come, failures among
-them, and a run that was broken off goes on where it stopped.
+A peer is a program in an environment of its own. ``{io}`` becomes four paths: the model, the calibration feeds and the
+test feeds as ``.npz`` (arrays named ``index|input``), and the ``.npz`` that it must write: its first output for each
+test feed by index, ``seconds``, the time that quantizing took, and, where it wrote a quantized model, the ``bytes`` of
+that. With ``--json`` results are kept as they come, failures among them, and a run that was broken off goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -60,14 +62,20 @@ class Result:
 def main() -> int:
     """Run every peer on every model; those that fail are shown with the last line they wrote."""
     parser = models_parser("accuracy_peers", "Measure other quantizers.")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="a name, and a command with {io} in it")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=COMMAND", help="a name, and a command with {io} in it"
+    )
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="for each peer and model")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there"
+    )
     chosen = parse(parser)
     results = read_results(chosen.json)
     for model in chosen.models:
         known = {item.peer for item in results if item.model == model}
-        wanted = [(name, command) for name, _, command in (peer.partition("=") for peer in chosen.peer) if name not in known]
+        wanted = [
+            (name, command) for name, _, command in (peer.partition("=") for peer in chosen.peer) if name not in known
+        ]
         if not wanted:
             continue
         task = task_of(model, chosen.zoo)
@@ -95,7 +103,13 @@ def measure(task: Task, reference: Answers, name: str, command: str, timeout: fl
         write_feeds(test, task.feeds)
         places = shlex.join(str(path) for path in (task.model, calibration, test, answers))
         try:
-            done = subprocess.run(shlex.split(command.replace("{io}", places)), capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                shlex.split(command.replace("{io}", places)),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return Result(task.name, name, f"took longer than {timeout:.0f} s")
         if done.returncode or not answers.exists():
@@ -104,7 +118,9 @@ def measure(task: Task, reference: Answers, name: str, command: str, timeout: fl
         got = [found[str(index)] for index in range(len(task.feeds))]
         same = agreement(reference, got) if task.classifies else None
         size = int(found["bytes"]) if "bytes" in found else None
-        return Result(task.name, name, score_text(task, got), same, sqnr_db(reference, got), size, float(found["seconds"]))
+        return Result(
+            task.name, name, score_text(task, got), same, sqnr_db(reference, got), size, float(found["seconds"])
+        )
 
 
 def last_line(text: str) -> str:
@@ -115,7 +131,9 @@ def last_line(text: str) -> str:
 
 def write_feeds(path: Path, feeds: Sequence[Feed]) -> None:
     """All arrays of all feeds in one file."""
-    arrays: dict[str, Any] = {f"{index}|{name}": array for index, feed in enumerate(feeds) for name, array in feed.items()}
+    arrays: dict[str, Any] = {
+        f"{index}|{name}": array for index, feed in enumerate(feeds) for name, array in feed.items()
+    }
     np.savez(path, **arrays)
 
 
@@ -127,7 +145,9 @@ def table(results: Sequence[Result], models: Sequence[str]) -> Table:
             same = "" if item.same is None else f"{item.same:.3f}"
             noise = "" if item.sqnr_db is None else f"{item.sqnr_db:.1f} dB"
             size = "" if item.bytes is None else f"{item.bytes:,}"
-            shown.add_row(model, item.peer, item.score, same, noise, size, "" if item.seconds is None else f"{item.seconds:.0f}")
+            shown.add_row(
+                model, item.peer, item.score, same, noise, size, "" if item.seconds is None else f"{item.seconds:.0f}"
+            )
         shown.add_section()
     return shown
 

@@ -2,9 +2,12 @@
 
     python -m benchmarks.affine [--bits 4] [--zoo FOLDER]
 
-Each row fits one family of matrices A to the inputs x of some layers W (``W x = (W A^-1)(A x)``) and measures, on rows that were not fitted to, what
-their outputs err by when ``A x`` and ``W A^-1`` lie on grids of so many bits. The block is a Transformer's of 768 channels with 12 heads: random
-weights, and activations of which a few channels are much larger than the others, as those of trained models are. With ``--zoo`` MiniLM's own layers
+Each row fits one family of matrices A to the inputs x of some layers W (``W x = (W A^-1)(A x)``) and measures,
+on rows that were not fitted to, what
+their outputs err by when ``A x``
+and ``W A^-1`` lie on grids of so many bits. The block is a Transformer's of 768 channels with 12 heads: random
+weights, and activations of which a few channels are much larger than the others,
+as those of trained models are. With ``--zoo`` MiniLM's own layers
 follow.
 """
 
@@ -50,7 +53,9 @@ MOST_SIGNS = 128
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Layers that read one tensor: rows of it [n, C] to fit on and held out, the layers' weights [O, C], and the size of A's blocks."""
+    """Layers that read one tensor: rows of it [n, C] to fit on and held out, the layers' weights [O, C],
+    and the size of A's blocks.
+    """
 
     name: str
     fit: Array
@@ -63,7 +68,9 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.affine", description="AffineQuant's ablation.")
     parser.add_argument("--bits", type=int, default=4, choices=range(2, 9), help="of weights and activations")
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where MiniLM is; python -m models.zoo FOLDER builds it")
+    parser.add_argument(
+        "--zoo", type=Path, metavar="FOLDER", help="where MiniLM is; python -m models.zoo FOLDER builds it"
+    )
     chosen = parser.parse_args()
     levels = Levels(2**chosen.bits - 1, 2 ** (chosen.bits - 1) - 1)
     table = Table("layers", "matrix", "predicted", "held out", "condition", "margin", "seconds", "peak MB")
@@ -148,16 +155,28 @@ def measure(case: Case, levels: Levels) -> Iterator[tuple[str, ...]]:
         cost = (f"{seconds:.1f}", f"{peak / 1e6:.0f}") if fit else ("", "")
         margin = f"{float(dominance(matrices).min()):.2f}" if "Hadamard" not in name else ""
         predicted = f"{problem.loss(matrices):.4f}" if len(matrices) == problem.blocks else ""
-        yield case.name, name, predicted, f"{error(case, matrices, levels):.4f}", f"{np.linalg.cond(matrices).max():.1f}", margin, *cost
+        yield (
+            case.name,
+            name,
+            predicted,
+            f"{error(case, matrices, levels):.4f}",
+            f"{np.linalg.cond(matrices).max():.1f}",
+            margin,
+            *cost,
+        )
 
 
 def error(case: Case, matrices: Array, levels: Levels) -> float:
-    """Error of the layers' outputs on the held rows, relative to their energy, inputs on a grid of least loss and weights rounded."""
+    """Error of the layers' outputs on the held rows, relative to their energy,
+    inputs on a grid of least loss and weights rounded.
+    """
     blocks, block = matrices.shape[:2]
     inverse = np.linalg.inv(matrices)
 
     def times(parts: Array, rows: Array) -> Array:
-        return np.asarray(np.einsum("bij,nbj->nbi", parts, rows.reshape(-1, blocks, block)).reshape(rows.shape), np.float32)
+        return np.asarray(
+            np.einsum("bij,nbj->nbi", parts, rows.reshape(-1, blocks, block)).reshape(rows.shape), np.float32
+        )
 
     weights = [times(inverse.transpose(0, 2, 1), weight) for weight in case.weights]
     fit = [_rows(times(matrices, case.fit), weight) for weight in weights]

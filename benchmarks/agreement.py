@@ -2,9 +2,10 @@
 
     python -m benchmarks.agreement OUT.onnx [--feeds DATA] [--count 4]
 
-The machine runs the file and every code tensor is kept. onnxruntime then computes each quantized tensor from *the machine's* codes before
-it, so that no difference is carried from one layer to the next, with its operators as written (no fusions). With ``--integer`` it also
-runs the same network as integer arithmetic and counts the output elements that differ from the machine's: none may.
+The machine runs the file and every code tensor is kept. onnxruntime then computes each quantized tensor from *the
+machine's* codes before it, so that no difference is carried from one layer to the next, with its operators as written
+(no fusions). With ``--integer`` it also runs the same network as integer arithmetic and counts the output elements that
+differ from the machine's: none may.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def code_tensors(graph: Graph) -> list[Tensor]:
 
 
 def forced(graph: Graph, names: Container[str]) -> tuple[Graph, dict[str, str]]:
-    """A graph in which every reader of a code tensor of ``names`` reads a new input instead, and the names of those inputs by tensor."""
+    """A graph in which every reader of a code tensor of ``names`` reads a new input instead, and the names of those
+    inputs by tensor.
+    """
     result = graph.copy()
     taken = {tensor.name for tensor in result.tensors().values()}
     inputs: dict[str, str] = {}
@@ -67,7 +70,8 @@ def compare(graph: Graph, feeds: list[Feed]) -> Comparison:
     session = Session(lowering.to_program(lowering.lower_graph(graph)))
     result = Comparison()
     for feed in feeds:
-        trace = session.trace(dict(feed))  # what the machine only views (a Reshape) is not there: onnxruntime moves it as well
+        # what the machine only views (a Reshape) is not there: onnxruntime moves it as well
+        trace = session.trace(dict(feed))
         teacher, inputs = forced(graph, trace)
         given = {inputs[name]: trace[name] for name in inputs}
         for name, codes in Runner(teacher, list(inputs), fusions=False).run(_used(teacher, {**feed, **given})).items():
@@ -103,14 +107,19 @@ def main() -> None:
     feeds = list(islice(feeds_for(graph, options.feeds), options.count))
     counts = compare(graph, feeds).counts
     table = Table("tensor", "made by", "off by one", "off by more")
-    for name, (size, one, more) in sorted(counts.items(), key=lambda item: (-item[1][2] / item[1][0], -item[1][1] / item[1][0]))[:12]:
+    for name, (size, one, more) in sorted(
+        counts.items(), key=lambda item: (-item[1][2] / item[1][0], -item[1][1] / item[1][0])
+    )[:12]:
         node = producer(graph.tensors()[name].inputs[0].inputs[0])
         table.add_row(name, node.op if node else "input", f"{one / size:.4%}", f"{more / size:.4%}")
     console = Console()
     console.print(table)
     total = np.sum(list(counts.values()), axis=0)
     worst = max(more / size for size, _, more in counts.values())
-    console.print(f"{len(counts)} tensors, {total[0]} elements: {total[1] / total[0]:.4%} off by one step, {total[2] / total[0]:.4%} by more")
+    console.print(
+        f"{len(counts)} tensors, {total[0]} elements: {total[1] / total[0]:.4%} off by one step, "
+        f"{total[2] / total[0]:.4%} by more"
+    )
     console.print(f"worst tensor: {worst:.4%} off by more than one step")
     if options.integer:
         console.print(f"integer ONNX form: {integer_differences(graph, feeds)} output elements differ from the machine")

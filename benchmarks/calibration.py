@@ -2,8 +2,10 @@
 
     python -m benchmarks.calibration --zoo FOLDER effnet
 
-Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``), written to a file. Theirs: ``quantize_static`` with
-``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in turns, each ``--repeat`` times; the fastest counts.
+Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``),
+written to a file. Theirs: ``quantize_static`` with
+``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in turns,
+each ``--repeat`` times; the fastest counts.
 """
 
 from __future__ import annotations
@@ -44,15 +46,23 @@ def ours(task: Task, folder: Path) -> None:
     """Import, normalize, quantize, write."""
     graph = load_graph(task.model)
     source = open_source(list(task.calibration), graph)
-    Manager(Preset(0, for_onnx=True, widen="off", avoid_saturation=False).pipeline().passes).run(graph, Context(data=source))
+    Manager(Preset(0, for_onnx=True, widen="off", avoid_saturation=False).pipeline().passes).run(
+        graph, Context(data=source)
+    )
     export.save(graph, folder / "ours.onnx", reference_feed=task.calibration[0], force=True)
 
 
 def theirs(task: Task, folder: Path) -> None:
     """onnxruntime's quantize_static."""
     quantize_static(
-        str(task.model), str(folder / "theirs.onnx"), _Reader(task.calibration), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+        str(task.model),
+        str(folder / "theirs.onnx"),
+        _Reader(task.calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
     )
 
 
@@ -73,7 +83,9 @@ def main() -> None:
     for name in chosen.models:
         task = task_of(name, chosen.zoo)
         with tempfile.TemporaryDirectory() as folder:
-            times = [(seconds(ours, task, Path(folder)), seconds(theirs, task, Path(folder))) for _ in range(chosen.repeat)]
+            times = [
+                (seconds(ours, task, Path(folder)), seconds(theirs, task, Path(folder))) for _ in range(chosen.repeat)
+            ]
         table.add_row(name, str(len(task.calibration)), *(f"{min(column):.2f}" for column in zip(*times, strict=True)))
     Console().print(table)
 

@@ -3,9 +3,9 @@
     python -m benchmarks.cold_start digits lines languages
     python -m benchmarks.cold_start --zoo FOLDER effnet minilm [--rounds 7]
 
-Each sample is a fresh Python process that imports the engine, loads the file and runs it once; the engines take turns, and medians are
-shown. The machine's code is in the user's cache folder by then (`python -m qcompiler.runtime.warm` puts it there). *floor* is a process
-that imports only NumPy, which every engine stands on.
+Each sample is a fresh Python process that imports the engine, loads the file and runs it once; the engines take turns,
+and medians are shown. The machine's code is in the user's cache folder by then (`python -m qcompiler.runtime.warm` puts
+it there). *floor* is a process that imports only NumPy, which every engine stands on.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ try:
 except OSError:
     lines = []
 peak = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
-print(json.dumps({"import": 1000 * (imported - start), "load": 1000 * (loaded - imported), "run": 1000 * (end - loaded), "peak": peak / 1000}))
+print(json.dumps({"import": 1000 * (imported - start), "load": 1000 * (loaded - imported), "run": 1000 * (end - loaded),
+"peak": peak / 1000}))
 """
 _FEED = 'with np.load(sys.argv[2]) as data: feed = dict(data)\n'
 _ONNXRUNTIME = (
     "import onnxruntime as ort\nimported = time.perf_counter()\noptions = ort.SessionOptions()\n"
     "options.intra_op_num_threads, options.log_severity_level = 1, 4\n"
-    'session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])\nloaded = time.perf_counter()\n'
+    'session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])\nloaded = '
+    "time.perf_counter()\n"
     f"{_FEED}session.run(None, feed)"
 )
 SCRIPTS = {
@@ -51,7 +53,8 @@ SCRIPTS = {
     "onnxruntime float": _ONNXRUNTIME,
     "onnxruntime out.onnx": _ONNXRUNTIME,
     "machine": (
-        "from qcompiler.runtime import Session\nimported = time.perf_counter()\nsession = Session(sys.argv[1], num_threads=1)\n"
+        "from qcompiler.runtime import Session\nimported = time.perf_counter()\nsession = Session(sys.argv[1], "
+        "num_threads=1)\n"
         "loaded = time.perf_counter()\n"
         f"{_FEED}session.run(feed)"
     ),
@@ -64,7 +67,9 @@ Sample = dict[str, float]
 def sample(engine: str, file: Path, feed: Path) -> Sample:
     """Milliseconds of import, load and first run, and the peak in MB, of one new process."""
     code = _PROLOGUE + SCRIPTS[engine] + _EPILOGUE
-    done = subprocess.run([sys.executable, "-c", code, str(file), str(feed)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file), str(feed)], capture_output=True, text=True, check=True
+    )
     return {key: float(value) for key, value in json.loads(done.stdout).items()}
 
 
@@ -74,7 +79,10 @@ def measure(case: Case, rounds: int) -> dict[str, Sample]:
     for _ in range(rounds):
         for engine, found in samples.items():
             found.append(sample(engine, case.files.get(engine, case.feed), case.feed))
-    return {engine: {key: statistics.median(one[key] for one in found) for key in found[0]} for engine, found in samples.items()}
+    return {
+        engine: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        for engine, found in samples.items()
+    }
 
 
 def show(name: str, results: dict[str, Sample], console: Console) -> None:

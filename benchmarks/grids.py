@@ -3,9 +3,10 @@
     python -m benchmarks.grids figures
     python -m benchmarks.grids models --zoo FOLDER effnet minilm --grids int4 nf4 kmeans4 auto4
 
-``figures`` puts Gaussian and Laplace weights on every grid: relative squared error under the best scales, one of 1024 weights or one a block.
-``models`` compiles each model with 8-bit activations (16 bits where `choose-widths` asks for them) and its weights on one grid after another,
-then runs the file on onnxruntime. ``auto4`` is `choose-grid` at 4 bits. ``--tables`` puts large embeddings on a grid, too.
+``figures`` puts Gaussian and Laplace weights on every grid: relative squared error under the best scales, one of 1024
+weights or one a block. ``models`` compiles each model with 8-bit activations (16 bits where `choose-widths` asks for
+them) and its weights on one grid after another, then runs the file on onnxruntime. ``auto4`` is `choose-grid` at 4
+bits. ``--tables`` puts large embeddings on a grid, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from qcompiler.pass_base import Context, Pass
 from qcompiler.pipeline import Pipeline
 
 FIGURES = (
-    "int2", "kmeans2", "int3", "power3", "post3", "kmeans3", "split1", "int4", "power4", "power4(0.5)", "post4", "nf4", "fp4_e2m1", "fp4_e3m0",
+    "int2", "kmeans2", "int3", "power3", "post3", "kmeans3", "split1", "int4", "power4", "power4(0.5)", "post4", "nf4",
+    "fp4_e2m1", "fp4_e3m0",
     "fp4_bnb", "kmeans4", "split2", "int5", "power5", "kmeans5", "int8",
 )  # fmt: skip
 WEIGHTS = (1, 64, 1024)
@@ -47,7 +49,13 @@ def main() -> int:
     kinds.add_parser("figures", help="Gaussian and Laplace weights")
     models = kinds.add_parser("models", help="compiled models")
     add_models(models)
-    models.add_argument("--grids", nargs="+", default=["int8", "int4", "nf4", "auto4"], metavar="GRID", help="names of grids, or auto2 … auto6")
+    models.add_argument(
+        "--grids",
+        nargs="+",
+        default=["int8", "int4", "nf4", "auto4"],
+        metavar="GRID",
+        help="names of grids, or auto2 … auto6",
+    )
     models.add_argument("--solver", default="gptq", help="what chooses the levels")
     models.add_argument("--tables", default="", metavar="GRID", help="grid of embedding tables")
     models.add_argument("--widen", default="auto", help="16-bit tensors: auto or off")
@@ -109,13 +117,16 @@ def steps_for(name: str, solver: str) -> tuple[Pass, ...]:
         return Pipeline.parse("correct-bias,store-codes").passes
     chooser, grid = (f"choose-grid(bits={int(name[4:])}),", f"int{name[4:]}") if name.startswith("auto") else ("", name)
     return Pipeline.parse(
-        f"{chooser}reconstruct-layers(grid={grid!r}, solver={solver!r}),round-weights(grid={grid!r}),correct-bias,store-codes"
+        f"{chooser}reconstruct-layers(grid={grid!r}, "
+        f"solver={solver!r}),round-weights(grid={grid!r}),correct-bias,store-codes"
     ).passes
 
 
 def scored(graph: Graph, task: Task, reference: Sequence[np.ndarray], size: int, ctx: Context) -> tuple[str, ...]:
     """The figures of one compiled graph."""
-    errors = [max(record.held_after if record.kept else record.held_before, 1e-12) for record in ctx.report.reconstructions]
+    errors = [
+        max(record.held_after if record.kept else record.held_before, 1e-12) for record in ctx.report.reconstructions
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.onnx"
         save(graph, path)
@@ -123,7 +134,14 @@ def scored(graph: Graph, task: Task, reference: Sequence[np.ndarray], size: int,
         stored = path.stat().st_size
     same = f"{agreement(reference, answers):.3f}" if task.classifies else ""
     mean = f"{np.exp(np.mean(np.log(errors))):.5f}" if errors else ""
-    return mean, f"{sqnr_db(reference, answers):.1f} dB", same, score_text(task, answers), f"{stored:,}", f"{stored / size:.3f}"
+    return (
+        mean,
+        f"{sqnr_db(reference, answers):.1f} dB",
+        same,
+        score_text(task, answers),
+        f"{stored:,}",
+        f"{stored / size:.3f}",
+    )
 
 
 if __name__ == "__main__":

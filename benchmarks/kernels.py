@@ -2,188 +2,55 @@
 
     python -m benchmarks.kernels [--repeat 20]
 
-Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque operand keeps the
-compiler from folding that loop, and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
+Products are compared with the *peak*: the same instruction on registers alone,
+as fast as the core issues it. An opaque operand keeps the
+compiler from folding that loop,
+and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
 a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed
-(`runtime/instructions/winograd.py`) need fewer multiplications than are counted, and may pass the peak. One thread; the fastest of many runs.
+(`runtime/instructions/winograd.py`) need fewer multiplications than are counted,
+and may pass the peak. One thread; the fastest of many runs.
 
-Products with weights of few bits are compared with the same product with int8 weights, and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
-it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out, in turns of `TURN` runs: so the
+Products with weights of few bits are compared with the same product with int8 weights,
+and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
+it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out,
+in turns of `TURN` runs: so the
 weights of each may stay in the last cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import onnx
 import onnxruntime as ort
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.core_limits import ImpossibleError, bandwidth, fastest, gigahertz, peak
 from qcompiler.runtime.cpu.features import cpu_name
-from qcompiler.runtime.cpu.isa import Isa, best_isa
+from qcompiler.runtime.cpu.isa import best_isa
 from qcompiler.runtime.program.builder import ProgramBuilder
 from qcompiler.runtime.session import Session
-from qcompiler.runtime.vector.llvm import loop, splat
-from qcompiler.runtime.vector.sum_tiles import PAIR_256, PAIR_512, PAIR_ANY, QUAD_256, QUAD_512, Flavour, pair_step, quad_step
+from qcompiler.runtime.vector.sum_tiles import (
+    PAIR_256,
+    PAIR_512,
+    PAIR_ANY,
+    QUAD_256,
+    QUAD_512,
+    Flavour,
+)
 
 Array = NDArray[Any]
-CHAINS = 12
-"""Independent sums: more than an instruction's latency times the units that execute it."""
-
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-STREAMED = 1 << 27
-"""Bytes that are read to measure the bandwidth."""
-
-PORTS = 2
-"""Vector multiplications that an x86 core issues in a cycle at most: of 256 bits on two ports (Haswell and later, Zen 2 and later), of 512
-bits on one or two. Source: uops.info, VPMADDWD and VPDPBUSD."""
-
-ADDITIONS = 64
-"""Dependent additions in a round of the loop that counts cycles; each takes one."""
-
-TOLERANCE = 1.05
-"""Cycles and peak are measured one after the other, on a clock that may change by some percent."""
 
 
-# --- limits of the core ------------------------------------------------------------------------------------------------------------
 
-
-class ImpossibleError(Exception):
-    """A measurement beyond what the core can do: the loop was not executed as written."""
-
-
-def opaque(builder: Any, value: Any) -> Any:
-    """``value`` through an empty piece of assembly: the optimizer knows nothing of the result, and it costs no instruction."""
-    arm = platform.machine() in ("aarch64", "arm64")
-    register = "r" if isinstance(value.type, ir.IntType) else "w" if arm else "v" if best_isa() is Isa.AVX512_VNNI else "x"
-    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _additions(typingctx: Any, rounds: Any) -> Any:
-    """So many rounds of `ADDITIONS` additions, each of which waits for the one before."""
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def step(_: Any, values: list[Any]) -> list[Any]:
-            value = values[0]
-            for _ in range(ADDITIONS):
-                value = opaque(builder, builder.add(value, ir.Constant(_I64, 1)))
-            return [value]
-
-        return loop(builder, arguments[0], [arguments[0]], step)[0]
-
-    return types.int64(types.int64), codegen
-
-
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-def _add(rounds: int) -> int:
-    return _additions(rounds)  # type: ignore[no-any-return]
-
-
-def gigahertz(repeat: int) -> float:
-    """Cycles a nanosecond."""
-    rounds = 100_000
-    return rounds * ADDITIONS / fastest(lambda: _add(rounds), repeat)
-
-
-def peak_loop(flavour: Flavour) -> Callable[[int, int, int], int]:
-    """A compiled function of (rounds, a, b): so many rounds of `CHAINS` dot products on registers alone."""
-    lanes, step = flavour.bits // 32, quad_step if flavour.layout == "quad" else pair_step
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def chains(typingctx: Any, rounds: Any, a: Any, b: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            element = ir.IntType(8) if flavour.layout == "quad" else ir.IntType(16)
-            codes = ir.VectorType(element, 32 * lanes // element.width)
-            x, w = (builder.bitcast(splat(builder, builder.trunc(value, _I32), lanes), codes) for value in arguments[1:])
-            start = [splat(builder, builder.trunc(builder.add(arguments[1], ir.Constant(_I64, i)), _I32), lanes) for i in range(CHAINS)]
-            sums = loop(builder, arguments[0], start, lambda _, values: [step(builder, flavour, value, opaque(builder, x), w) for value in values])
-            total = sums[0]
-            for value in sums[1:]:
-                total = builder.add(total, value)
-            return builder.sext(builder.extract_element(total, ir.Constant(_I32, 0)), _I64)
-
-        return types.int64(types.int64, types.int64, types.int64), codegen
-
-    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-    def run(rounds: int, a: int, b: int) -> int:
-        return chains(rounds, a, b)  # type: ignore[no-any-return]
-
-    return run  # type: ignore[no-any-return]
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _read(typingctx: Any, address: Any, blocks: Any) -> Any:
-    """Read four streams of ``blocks`` times 64 bytes, one behind the other."""
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(_I64, 8)
-        base = builder.inttoptr(arguments[0], vector.as_pointer())
-
-        def step(index: Any, sums: list[Any]) -> list[Any]:
-            places = [builder.gep(base, [builder.add(index, builder.mul(arguments[1], ir.Constant(_I64, i)))]) for i in range(4)]
-            return [builder.xor(total, builder.load(place, align=8)) for total, place in zip(sums, places, strict=True)]
-
-        sums = loop(builder, arguments[1], [ir.Constant(vector, [0] * 8)] * 4, step)
-        total = builder.xor(builder.xor(sums[0], sums[1]), builder.xor(sums[2], sums[3]))
-        return builder.extract_element(total, ir.Constant(_I32, 0))
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-def _stream(address: int, blocks: int) -> int:
-    return _read(address, blocks)  # type: ignore[no-any-return]
-
-
-def fastest(run: Callable[[], object], repeat: int) -> float:
-    """Nanoseconds of the fastest run."""
-    best = float("inf")
-    for _ in range(repeat + 1):
-        start = time.perf_counter_ns()
-        run()
-        best = min(best, time.perf_counter_ns() - start)
-    return best
-
-
-def peak(flavour: Flavour, clock: float, repeat: int) -> float:
-    """Multiply-accumulates a nanosecond of the instruction alone.
-
-    Raises:
-        ImpossibleError: more than `PORTS` instructions a cycle.
-    """
-    run, rounds = peak_loop(flavour), 200_000
-    each = flavour.bits // (8 if flavour.layout == "quad" else 16)
-    found = rounds * CHAINS * each / fastest(lambda: run(rounds, 3, 5), repeat)
-    return possible(found, PORTS * each * clock)
-
-
-def possible(found: float, limit: float) -> float:
-    """The rate that was found, unless it is above the limit by more than the measurement's own error: `ImpossibleError`."""
-    if found > TOLERANCE * limit:
-        raise ImpossibleError(f"{found:.0f} GMAC/s measured where cycles x ports allow {limit:.0f}: the loop was not executed as written")
-    return found
-
-
-def bandwidth(repeat: int) -> float:
-    """Bytes a nanosecond of a read through memory."""
-    data = np.ones(STREAMED, np.uint8)
-    return STREAMED / fastest(lambda: _stream(data.ctypes.data, STREAMED // 256), repeat)
-
-
-# --- kernels ---------------------------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -198,7 +65,9 @@ class Case:
     limit: str  # the type of x, or "memory"
 
 
-def one(name: str, opcode: str, x: Array, y: tuple[int, ...], k: int, outputs: int, macs: int, limit: str, /, **fields: Any) -> Case:
+def one(
+    name: str, opcode: str, x: Array, y: tuple[int, ...], k: int, outputs: int, macs: int, limit: str, /, **fields: Any
+) -> Case:
     """A program of one instruction with random int8 weights [k, outputs] and 8-bit codes out."""
     rng = np.random.default_rng(0)
     b = ProgramBuilder()
@@ -222,30 +91,53 @@ def codes(dtype: type, *shape: int) -> Array:
 def gemm(name: str, dtype: type, rows: int, k: int, cols: int, limit: str = "") -> Case:
     """A product with constant weights."""
     x = codes(dtype, rows, k)
-    return one(name, "gemm", x, (rows, cols), k, cols, rows * k * cols, limit or x.dtype.name, rows=rows, k=k, cols=cols)
+    return one(
+        name, "gemm", x, (rows, cols), k, cols, rows * k * cols, limit or x.dtype.name, rows=rows, k=k, cols=cols
+    )
 
 
 def conv(name: str, dtype: type, size: int, in_c: int, out_c: int, kernel: int, groups: int = 1) -> Case:
     """A convolution with padding and stride 1."""
     x, k = codes(dtype, 1, size, size, in_c), kernel * kernel * in_c // groups
     return one(
-        name, "conv", x, (1, size, size, out_c), k, out_c, size * size * k * out_c, x.dtype.name, batch=1, in_h=size, in_w=size, in_c=in_c,
-        out_h=size, out_w=size, out_c=out_c, kernel_h=kernel, kernel_w=kernel, pad_top=kernel // 2, pad_left=kernel // 2, groups=groups,
+        name,
+        "conv",
+        x,
+        (1, size, size, out_c),
+        k,
+        out_c,
+        size * size * k * out_c,
+        x.dtype.name,
+        batch=1,
+        in_h=size,
+        in_w=size,
+        in_c=in_c,
+        out_h=size,
+        out_w=size,
+        out_c=out_c,
+        kernel_h=kernel,
+        kernel_w=kernel,
+        pad_top=kernel // 2,
+        pad_left=kernel // 2,
+        groups=groups,
     )
 
 
 def cases() -> list[Case]:
     """What is measured."""
     return [
-        gemm("GEMM 512³, u8", np.uint8, 512, 512, 512), gemm("GEMM 512³, i16", np.int16, 512, 512, 512),
-        conv("3x3, 56² x 64, u8", np.uint8, 56, 64, 64, 3), conv("3x3, 14² x 256, u8", np.uint8, 14, 256, 256, 3),
+        gemm("GEMM 512³, u8", np.uint8, 512, 512, 512),
+        gemm("GEMM 512³, i16", np.int16, 512, 512, 512),
+        conv("3x3, 56² x 64, u8", np.uint8, 56, 64, 64, 3),
+        conv("3x3, 14² x 256, u8", np.uint8, 14, 256, 256, 3),
         conv("3x3, 28² x 128, i16", np.int16, 28, 128, 128, 3),
-        conv("depthwise 3x3, 56² x 144, u8", np.uint8, 56, 144, 144, 3, 144), conv("depthwise 5x5, 14² x 672, i16", np.int16, 14, 672, 672, 5, 672),
+        conv("depthwise 3x3, 56² x 144, u8", np.uint8, 56, 144, 144, 3, 144),
+        conv("depthwise 5x5, 14² x 672, i16", np.int16, 14, 672, 672, 5, 672),
         *(gemm(f"{rows} x 8192 x 16384, u8", np.uint8, rows, 8192, 16384, "memory") for rows in (1, 4)),
     ]
 
 
-# --- weights of few bits ---------------------------------------------------------------------------------------------------------------
+# --- weights of few bits ----------------------------------------------------------------------------------------------
 
 
 SIDE, TURN = 4096, 10
@@ -259,7 +151,10 @@ def few_values(rows: int, values: int) -> Callable[[], object]:
     b = ProgramBuilder()
     source, target = (b.buffer((rows, SIDE), np.uint8, name) for name in "xy")
     b.input("x", source, np.float32, x.shape, scale=0.03, zero_point=128)
-    w, bias, m, n = rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)), *(np.full(SIDE, v) for v in (0, 1 << 30, 44))
+    w, bias, m, n = (
+        rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)),
+        *(np.full(SIDE, v) for v in (0, 1 << 30, 44)),
+    )
     b.emit("gemm", x=source, y=target, w=w, bias=bias, m=m, n=n, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
     b.output("y", target, np.float32, x.shape, scale=0.1, zero_point=128)
     session = Session(b.program(), num_threads=1)
@@ -270,16 +165,23 @@ def matmul_nbits(rows: int, accuracy_level: int) -> Callable[[], object]:
     """A run of onnxruntime's product with a weight of 4 bits, a scale for every 32."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, SIDE)).astype(np.float32)
-    packed, scales = rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8), np.full((SIDE, SIDE // 32), 0.01, np.float32)
+    packed, scales = (
+        rng.integers(0, 256, (SIDE, SIDE // 32, 16)).astype(np.uint8),
+        np.full((SIDE, SIDE // 32), 0.01, np.float32),
+    )
     weights: dict[str, Array] = {"B": packed, "scales": scales}
     attributes: dict[str, Any] = {"K": SIDE, "N": SIDE, "bits": 4, "block_size": 32, "accuracy_level": accuracy_level}
     node = onnx.helper.make_node("MatMulNBits", ["x", *weights], ["y"], domain="com.microsoft", **attributes)
     ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, x.shape) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "product", ports[:1], ports[1:], [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()])
+    graph = onnx.helper.make_graph(
+        [node], "product", ports[:1], ports[1:], [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()]
+    )
     opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(), options)
+    session = ort.InferenceSession(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(), options
+    )
     return lambda: session.run(None, {"x": x})
 
 
@@ -294,14 +196,23 @@ def in_turns(runs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str,
 
 def few_bits(repeat: int) -> Table:
     """Products with weights of few bits beside int8 and MatMulNBits."""
-    table = Table("rows", "weights", "µs", "GB/s of stored weights", "speed, int8 = 1", title=f"{SIDE} x {SIDE} weights, one thread")
+    table = Table(
+        "rows",
+        "weights",
+        "µs",
+        "GB/s of stored weights",
+        "speed, int8 = 1",
+        title=f"{SIDE} x {SIDE} weights, one thread",
+    )
     for rows in (1, 2, 4, 64):
         runs = {"int8": few_values(rows, 255), "4 bits": few_values(rows, 16), "2 bits": few_values(rows, 4)}
         runs |= {f"MatMulNBits, accuracy level {level}": matmul_nbits(rows, level) for level in (0, 4)}
         times = in_turns(runs, repeat)
         for name, time_ in times.items():
             stored = SIDE * SIDE * {"int8": 1, "2 bits": 0.25}.get(name, 0.5)
-            table.add_row(str(rows), name, f"{time_ / 1e3:.0f}", f"{stored / time_:.0f}", f"{times['int8'] / time_:.2f}")
+            table.add_row(
+                str(rows), name, f"{time_ / 1e3:.0f}", f"{stored / time_:.0f}", f"{times['int8'] / time_:.2f}"
+            )
     return table
 
 
@@ -317,7 +228,9 @@ def flavours() -> dict[str, Flavour]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Compare kernels with the limits of this core.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels", description="Compare kernels with the limits of this core."
+    )
     parser.add_argument("--repeat", type=int, default=20)
     repeat = parser.parse_args().repeat
     clock = gigahertz(repeat)

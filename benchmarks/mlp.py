@@ -1,7 +1,7 @@
 """Networks of dense layers, trained here in seconds with numpy alone, and written as ONNX.
 
-Two shapes: ``blocks`` (an embedding, residual blocks of ``dense → ReLU → dense``, a head) and ``chain`` (dense layers with ReLU between, nothing
-else). Their hidden layers are wider than the task needs: that is what replacements live on.
+Two shapes: ``blocks`` (an embedding, residual blocks of ``dense → ReLU → dense``, a head) and ``chain`` (dense layers
+with ReLU between, nothing else). Their hidden layers are wider than the task needs: that is what replacements live on.
 """
 
 from __future__ import annotations
@@ -90,13 +90,17 @@ def gradients(shape: Shape, parameters: Parameters, seen: dict[str, Array], slop
     return found
 
 
-def train(shape: Shape, split: Split, *, epochs: int, rate: float = 2e-3, decay: float = 0.02, seed: int = 0) -> Parameters:
+def train(
+    shape: Shape, split: Split, *, epochs: int, rate: float = 2e-3, decay: float = 0.02, seed: int = 0
+) -> Parameters:
     """Parameters after AdamW with a linear schedule on the cross entropy."""
     rng = np.random.default_rng(seed)
     parameters: Parameters = {}
     for name, inputs, outputs in shape.layers:
         gain = 0.5 if name.endswith("_out") else 1.0
-        parameters[f"{name}_w"] = (gain * np.sqrt(2 / inputs) * rng.standard_normal((inputs, outputs))).astype(np.float32)
+        parameters[f"{name}_w"] = (gain * np.sqrt(2 / inputs) * rng.standard_normal((inputs, outputs))).astype(
+            np.float32
+        )
         parameters[f"{name}_b"] = np.zeros(outputs, np.float32)
     first, second = ({key: np.zeros_like(value) for key, value in parameters.items()} for _ in range(2))
     steps, step = epochs * (len(split.labels) // BATCH), 0
@@ -132,12 +136,19 @@ def to_onnx(shape: Shape, parameters: Parameters) -> onnx.ModelProto:
     value = stream = "x"
     for name, _, _ in shape.layers:
         if name.endswith("_out"):
-            nodes.append(helper.make_node("Add", [stream, dense(name, value, f"{name}_y")], [f"{name}_sum"], name=f"{name}_sum"))
+            nodes.append(
+                helper.make_node("Add", [stream, dense(name, value, f"{name}_y")], [f"{name}_sum"], name=f"{name}_sum")
+            )
             value = f"{name}_sum"
             continue
         stream = value
         value = dense(name, value, "logits" if name in ("head", "dense2") else f"{name}_y")
         value = relu(value) if name.endswith("_in") or name in ("dense0", "dense1") else value
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", shape.inputs), ("logits", shape.classes))]
-    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], [numpy_helper.from_array(value, key) for key, value in parameters.items()])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", shape.inputs), ("logits", shape.classes))
+    ]
+    graph = helper.make_graph(
+        nodes, "mlp", ends[:1], ends[1:], [numpy_helper.from_array(value, key) for key, value in parameters.items()]
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -2,12 +2,13 @@
 
     python benchmarks/onnx_cases.py [--frozen] [--match SUBSTRING] [--list wrong]
 
-A case counts as *compiled* when the compiled model's outputs are within the quantization error of the case's own expected
-outputs, *refused* when there was one clear error line, *float* when nothing in it was quantized. Anything else is a defect.
-The quantization error is a few steps of an 8-bit grid over each output, plus what the float model itself does when its inputs
-move by a step of their grids (a steep or discontinuous function makes a large error of a small one; a comparison of almost equal
-numbers turns over), or an error `CLEAN_DB` below the output (scores that mask themselves reach far beyond what is left of them).
-``--frozen`` turns every input but the first into an initializer, as weights are in real models.
+A case counts as *compiled* when the compiled model's outputs are within the quantization error of the case's own
+expected outputs, *refused* when there was one clear error line, *float* when nothing in it was quantized. Anything else
+is a defect. The quantization error is a few steps of an 8-bit grid over each output, plus what the float model itself
+does when its inputs move by a step of their grids (a steep or discontinuous function makes a large error of a small
+one; a comparison of almost equal numbers turns over), or an error `CLEAN_DB` below the output (scores that mask
+themselves reach far beyond what is left of them). ``--frozen`` turns every input but the first into an initializer, as
+weights are in real models.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from qcompiler.report.measure import decibels
 
 SECONDS = 60
 STEPS = 6
-"""Allowed error in steps of an 8-bit grid over the output's range; one layer rounds its input, its weights and its output."""
+"""Allowed error in steps of an 8-bit grid over the output's range; one layer rounds its input, its weights and its
+output.
+"""
 
 CLEAN_DB = 30
 """SQNR from which an output is right whatever its largest error."""
@@ -83,7 +86,9 @@ def perturbed(feed: Feed, draw: int) -> Feed:
 
 
 def sensitivity(runner: Runner, feed: Feed, outputs: Feed, draws: int = 16) -> Feed:
-    """Largest change of each output element over perturbed feeds; infinity for one of another type that changes at all."""
+    """Largest change of each output element over perturbed feeds; infinity for one of another type that changes at
+    all.
+    """
     largest = {name: np.zeros(value.shape) for name, value in outputs.items() if value.dtype.kind in "fiub"}
     for draw in range(draws):
         try:
@@ -104,7 +109,9 @@ def _change(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
 
 
 def within(expected: NDArray[Any], got: NDArray[Any], extra: NDArray[Any] | float = 0.0) -> bool:
-    """Equal, or at most `STEPS` steps of an 8-bit grid over the expected range plus ``extra`` apart, or `CLEAN_DB` of SQNR."""
+    """Equal, or at most `STEPS` steps of an 8-bit grid over the expected range plus ``extra`` apart, or `CLEAN_DB` of
+    SQNR.
+    """
     if expected.shape != got.shape:
         return False
     if expected.dtype != np.float32 or expected.size == 0:
@@ -115,7 +122,9 @@ def within(expected: NDArray[Any], got: NDArray[Any], extra: NDArray[Any] | floa
     low, high = min(float(expected[finite].min()), 0.0), max(float(expected[finite].max()), 0.0)
     allowed = STEPS * (high - low) / 255 + 1e-6 + np.broadcast_to(extra, expected.shape)[finite]
     error = np.abs(expected[finite] - got[finite])
-    return bool((error <= allowed).all() or decibels(float(np.sum(expected[finite] ** 2)), float(np.sum(error**2))) >= CLEAN_DB)
+    return bool(
+        (error <= allowed).all() or decibels(float(np.sum(expected[finite] ** 2)), float(np.sum(error**2))) >= CLEAN_DB
+    )
 
 
 def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.profile out.qprog [--repeat 50] [--top 30] [--by-opcode]
 
-One thread; the fastest of many runs of each instruction alone, with its operands as warm as the instruction before left them. *GMAC/s* are
-multiplications of a convolution or a matrix product a nanosecond; `benchmarks/kernels.py` says what this core could do. Float inputs are random.
+One thread; the fastest of many runs of each instruction alone, with its operands as warm as the instruction before left
+them. *GMAC/s* are multiplications of a convolution or a matrix product a nanosecond; `benchmarks/kernels.py` says what
+this core could do. Float inputs are random.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def sizes(opcode: str, f: dict[str, int]) -> str:
     if "kernel_h" in f:
         kernel, stride = f"{f['kernel_h']}x{f['kernel_w']}", f"/{f['stride_h']}" if f["stride_h"] > 1 else ""
         groups = f" in {f['groups']} groups" if f.get("groups", 1) > 1 else ""
-        return f"{kernel}{stride}, {f['in_h']}x{f['in_w']}x{f['in_c']} -> {f['out_h']}x{f['out_w']}x{f.get('out_c', f['in_c'])}{groups}"
+        return (
+            f"{kernel}{stride}, {f['in_h']}x{f['in_w']}x{f['in_c']} -> "
+            f"{f['out_h']}x{f['out_w']}x{f.get('out_c', f['in_c'])}{groups}"
+        )
     if opcode in ("gemm", "matmul"):
         return f"{prod(f.get(f'b{i}', 1) for i in range(4))} x [{f['rows']}, {f['k']}] [{f['k']}, {f['cols']}]"
     if "d0" in f:
@@ -60,7 +64,15 @@ def sizes(opcode: str, f: dict[str, int]) -> str:
 def multiplications(opcode: str, f: dict[str, int]) -> int:
     """Of a convolution or a matrix product; else 0."""
     if opcode == "conv":
-        return f["batch"] * f["out_h"] * f["out_w"] * f["out_c"] * f["kernel_h"] * f["kernel_w"] * (f["in_c"] // f["groups"])
+        return (
+            f["batch"]
+            * f["out_h"]
+            * f["out_w"]
+            * f["out_c"]
+            * f["kernel_h"]
+            * f["kernel_w"]
+            * (f["in_c"] // f["groups"])
+        )
     if opcode in ("gemm", "matmul"):
         return prod(f.get(f"b{i}", 1) for i in range(4)) * f["rows"] * f["k"] * f["cols"]
     return 0
@@ -86,17 +98,24 @@ def by_kind(timings: Iterable[Timing]) -> list[Timing]:
     sums: dict[str, list[Timing]] = {}
     for timing in timings:
         sums.setdefault(kind_of(timing), []).append(timing)
-    return [Timing(kind, f"{len(all_)} instructions", sum(t.macs for t in all_), sum(t.time for t in all_)) for kind, all_ in sums.items()]
+    return [
+        Timing(kind, f"{len(all_)} instructions", sum(t.macs for t in all_), sum(t.time for t in all_))
+        for kind, all_ in sums.items()
+    ]
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description="Time each instruction of a program.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile", description="Time each instruction of a program."
+    )
     parser.add_argument("program", type=Path)
     parser.add_argument("--repeat", type=int, default=50, help="runs of which the fastest counts")
     parser.add_argument("--top", type=int, default=30, help="lines to print")
     parser.add_argument("--by-opcode", action="store_true", help="sum the instructions of a kind")
-    parser.add_argument("--dims", nargs="*", default=[], metavar="NAME=SIZE", help="sizes of the symbolic dimensions; default: 1")
+    parser.add_argument(
+        "--dims", nargs="*", default=[], metavar="NAME=SIZE", help="sizes of the symbolic dimensions; default: 1"
+    )
     chosen = parser.parse_args()
     dims = {name: int(size) for name, _, size in (text.partition("=") for text in chosen.dims)}
     try:
@@ -105,9 +124,22 @@ def main() -> int:
     except (MachineError, ProgramError, OSError) as error:
         parser.error(str(error))
     total = sum(t.time for t in timings)
-    table = Table("opcode", "sizes", "µs", "share", "GMAC/s", title=f"{chosen.program.name}: {total / 1e6:.2f} ms, {len(timings)} instructions")
+    table = Table(
+        "opcode",
+        "sizes",
+        "µs",
+        "share",
+        "GMAC/s",
+        title=f"{chosen.program.name}: {total / 1e6:.2f} ms, {len(timings)} instructions",
+    )
     for t in sorted(by_kind(timings) if chosen.by_opcode else timings, key=lambda t: -t.time)[: chosen.top]:
-        table.add_row(t.opcode, t.what, f"{t.time / 1000:.1f}", f"{t.time / total:.1%}", f"{t.macs / t.time:.0f}" if t.macs else "")
+        table.add_row(
+            t.opcode,
+            t.what,
+            f"{t.time / 1000:.1f}",
+            f"{t.time / total:.1%}",
+            f"{t.macs / t.time:.0f}" if t.macs else "",
+        )
     Console(width=130).print(table)
     return 0
 

@@ -3,8 +3,9 @@
     python -m benchmarks.regions --light --zoo FOLDER effnet minilm ocr_rec ocr_cls
     python -m benchmarks.regions --each MODEL.onnx
 
-A region is counted once, by the most general transform that it admits: a matrix of blocks, a diagonal and a shift, or a diagonal. A region that no
-layer reads is counted as frozen. ``--light`` takes the nine architectures that come with ONNX; ``--each`` lists every region.
+A region is counted once, by the most general transform that it admits: a matrix of blocks, a diagonal and a shift, or a
+diagonal. A region that no layer reads is counted as frozen. ``--light`` takes the nine architectures that come with
+ONNX; ``--each`` lists every region.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def main() -> int:
     """Print the table; 2 when a model cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.regions", description="Equivalence regions of models.")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(TASKS)}, or the path of an ONNX model")
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
+    parser.add_argument(
+        "--zoo",
+        type=Path,
+        metavar="FOLDER",
+        help="where the larger models are; python -m models.zoo FOLDER builds them",
+    )
     parser.add_argument("--light", action="store_true", help="the nine architectures that come with ONNX, too")
     parser.add_argument("--each", action="store_true", help="list every region")
     chosen = parser.parse_args()
@@ -105,7 +111,9 @@ def detail(name: str, graph: Graph, regions: Sequence[Region]) -> Table:
     """A line for each region."""
     table = Table("tensor", "channels", "kind", "block", "written by", "read by", "frozen because", title=name)
     for region in regions:
-        sides = [", ".join(f"{end.node.op} {end.role}" for _, end in region.ends(writes=writes)) for writes in (True, False)]
+        sides = [
+            ", ".join(f"{end.node.op} {end.role}" for _, end in region.ends(writes=writes)) for writes in (True, False)
+        ]
         why = "; ".join(reason for _, reason in region.reasons)
         table.add_row(region.name, str(region.classes), kind_of(graph, region), str(region.block), *sides, why)
     return table

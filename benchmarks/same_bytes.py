@@ -5,14 +5,17 @@
     python -m benchmarks.same_bytes --zoo FOLDER effnet ocr_rec --weights int8 --as native other
     python -m benchmarks.same_bytes --as native > here.txt                   on two machines; then compare the two files
 
-Each sample is a fresh process that compiles a model and writes it; a line tells the model, the options, the sha256 of the file, the kind of CPU and
+Each sample is a fresh process that compiles a model and writes it; a line tells the model, the options,
+the sha256 of the file, the kind of CPU and
 how it was forced. Exit status 1 when two files of a model differ. How a CPU is forced:
 
 * ``native``: not at all.
-* ``other``: numpy without the instruction sets it chooses at run time, OpenBLAS with the kernels of a CPU of 2008, Numba's code for any x86 CPU,
+* ``other``: numpy without the instruction sets it chooses at run time, OpenBLAS with the kernels of a CPU of 2008,
+Numba's code for any x86 CPU,
   one thread, another seed of Python's hashes. onnxruntime alone knows no such switch.
-* ``qemu:NAME``: everything in user-mode emulation of that CPU. qemu has no AVX-512: a machine that has it is compared with one that has not by
-  ``native qemu:Haswell`` there. CPUs without fused multiply-adds (``qemu:Nehalem``) round sums in another way and may write other files.
+* ``qemu:NAME``: everything in user-mode emulation of that CPU. qemu has no AVX-512: a machine that has it is compared
+  with one that has not by ``native qemu:Haswell`` there. CPUs without fused multiply-adds (``qemu:Nehalem``) round sums
+  in another way and may write other files.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ from pathlib import Path
 import numpy as np
 from qcompiler.api import Options, compile
 job = json.loads(sys.argv[1])
-compiled = compile(job["model"], data=job["data"], options=Options(**job["options"]), for_onnx=job["target"].endswith(".onnx"))
+compiled = compile(job["model"], data=job["data"], options=Options(**job["options"]),
+for_onnx=job["target"].endswith(".onnx"))
 if job["target"].endswith(".onnx"):
     compiled.save(job["target"])
 else:
@@ -76,7 +80,8 @@ def environment(how: str) -> dict[str, str]:
     if how != "other":
         return {}
     return {
-        "NPY_DISABLE_CPU_FEATURES": " ".join(dispatched()), "OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "1", "NUMBA_CPU_NAME": "x86-64",
+        "NPY_DISABLE_CPU_FEATURES": " ".join(dispatched()), "OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "1",
+        "NUMBA_CPU_NAME": "x86-64",
         "NUMBA_CPU_FEATURES": "", "PYTHONHASHSEED": "1",
     }  # fmt: skip
 
@@ -98,7 +103,9 @@ def command(how: str) -> list[str]:
     """
     if not how.startswith("qemu:"):
         if how not in ("native", "other"):
-            raise OptionError(f"--as {how}: must be native, other or qemu:NAME with a CPU that `qemu-x86_64 -cpu help` lists")
+            raise OptionError(
+                f"--as {how}: must be native, other or qemu:NAME with a CPU that `qemu-x86_64 -cpu help` lists"
+            )
         return [sys.executable]
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
@@ -115,14 +122,18 @@ def digest(job: Job, how: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"{job.name}{job.suffix}"
-        text = json.dumps({"model": str(job.model), "data": str(job.data), "options": dict(job.options), "target": str(target)})
+        text = json.dumps(
+            {"model": str(job.model), "data": str(job.data), "options": dict(job.options), "target": str(target)}
+        )
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         variables = {**os.environ, **environment(how), "PYTHONPATH": path}
         done = subprocess.run(
             [*command(how), "-c", _PROGRAM, text], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
         )
     if done.returncode:
-        raise RuntimeError(f"{job} as {how}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")
+        raise RuntimeError(
+            f"{job} as {how}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}"
+        )
     return str(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
@@ -134,7 +145,12 @@ def cpu_model() -> str:
         return "unknown CPU"
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(facts.get("flags", "").split())
-    return " ".join((facts.get("model name", "unknown CPU"), *(flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in flags)))
+    return " ".join(
+        (
+            facts.get("model name", "unknown CPU"),
+            *(flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in flags),
+        )
+    )
 
 
 def _jobs(chosen: argparse.Namespace) -> list[Job]:
@@ -186,10 +202,16 @@ def _say(line: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: all files of each model are the same; 1: some differ; 2: it cannot be told."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bytes", description="Compile as other CPUs would; compare the files.")
-    parser.add_argument("models", nargs="*", default=list(SMALL), help=f"some of {', '.join(SMALL)}, or tasks of the zoo")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.same_bytes", description="Compile as other CPUs would; compare the files."
+    )
+    parser.add_argument(
+        "models", nargs="*", default=list(SMALL), help=f"some of {', '.join(SMALL)}, or tasks of the zoo"
+    )
     parser.add_argument("--zoo", type=Path, help="where the larger models are, or are put")
-    parser.add_argument("--as", dest="ways", nargs="+", default=["native", "other"], help="native, other, qemu:Haswell, …")
+    parser.add_argument(
+        "--as", dest="ways", nargs="+", default=["native", "other"], help="native, other, qemu:Haswell, …"
+    )
     parser.add_argument("--level", type=int, default=2, help="as -O (default: 2)")
     parser.add_argument("--weights", nargs="+", default=["int8", "int4"], help="grids (default: int8 int4)")
     parser.add_argument("--suffix", choices=(".onnx", ".qprog"), default=".onnx", help="kind of file (default: .onnx)")

@@ -1,8 +1,10 @@
-"""What each solver makes of the layers of a model: expected squared error beside rounding to nearest, on what it saw and on feeds held out.
+"""What each solver makes of the layers of a model: expected squared error beside rounding to nearest, on what it saw
+and on feeds held out.
 
     python -m benchmarks.solvers --zoo FOLDER effnet minilm --grids int4 int3 --every 3
 
-Losses are geometric means over layers of the loss relative to that of rounding to the nearest level; seconds are of the processor, all threads.
+Losses are geometric means over layers of the loss relative to that of rounding to the nearest level; seconds are of the
+processor, all threads.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def main() -> int:
     """Print a table."""
     parser = models_parser("solvers", "Compare solvers on the layers of models.")
     parser.add_argument("--grids", nargs="+", default=["int4", "int3"], metavar="GRID", help="names of grids")
-    parser.add_argument("--solvers", nargs="+", default=[*SOLVERS], choices=[*SOLVERS], metavar="SOLVER", help=", ".join(SOLVERS))
+    parser.add_argument(
+        "--solvers", nargs="+", default=[*SOLVERS], choices=[*SOLVERS], metavar="SOLVER", help=", ".join(SOLVERS)
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one layer in N")
     chosen = parse(parser)
     table = Table("model", "layers", "grid", "solver", "fitted", "held out", "seconds")
@@ -54,7 +58,11 @@ def measure(task: Task, grids: Sequence[str], solvers: Sequence[str], every: int
     graph, ctx = load_graph(task.model), Context(data=task.calibration)
     Manager(Pipeline.parse("normalize").passes).run(graph, ctx)
     found = list(find_layers(graph))[::every]
-    observed = [item for item in layer_inputs(graph, found, task.calibration) if as_matrix(item.layer, item.layer.values) is not None]
+    observed = [
+        item
+        for item in layer_inputs(graph, found, task.calibration)
+        if as_matrix(item.layer, item.layer.values) is not None
+    ]
     for name in grids:
         every_problem = [problems_of(item, name) for item in observed]
         for kind in ("dense", "grouped"):
@@ -69,7 +77,9 @@ def problems_of(item: LayerInputs, grid: str) -> Problems:
     """The problem of a layer to fit on, and the one held out."""
     weight = np.asarray(as_matrix(item.layer, item.layer.values), np.float32)
     levels = grid_named(grid).fit(weight, item.fit.gram)
-    fit, held = (LayerProblem(weight, side.gram, side.mean, levels, has_bias(item.layer)) for side in (item.fit, item.held))
+    fit, held = (
+        LayerProblem(weight, side.gram, side.mean, levels, has_bias(item.layer)) for side in (item.fit, item.held)
+    )
     return fit, held
 
 
@@ -82,7 +92,12 @@ def solve(problems: Sequence[Problems], name: str) -> tuple[str, str, str]:
         solution = SOLVERS[name].solve(fit)
         seconds += time.process_time() - before
         plain = Nearest().solve(fit)
-        ratios.append([loss(side, solution.weight(fit.grid.block)) / max(loss(side, plain.weight(fit.grid.block)), 1e-30) for side in (fit, held)])
+        ratios.append(
+            [
+                loss(side, solution.weight(fit.grid.block)) / max(loss(side, plain.weight(fit.grid.block)), 1e-30)
+                for side in (fit, held)
+            ]
+        )
     fitted, validated = np.exp(np.mean(np.log(np.maximum(ratios, 1e-12)), axis=0))
     return f"{fitted:.3f}", f"{validated:.3f}", f"{seconds:.1f}"
 

@@ -1,12 +1,14 @@
 """How fast models run, side by side with onnxruntime and OpenVINO, in one run.
 
     python -m benchmarks.speed digits lines languages
-    python -m benchmarks.speed --zoo FOLDER effnet minilm ocr_rec ocr_cls resnet50 shufflenet squeezenet --threads 1 2 --plot speed.svg
+    python -m benchmarks.speed --zoo FOLDER effnet minilm ocr_rec ocr_cls resnet50 shufflenet squeezenet --threads 1 2
+    --plot speed.svg
 
-Every engine runs each model in a process of its own, so that nobody's spinning threads take another's time; the processes take turns,
-a few runs each, for many rounds, and the medians of all rounds are compared. Columns: float, int8 by onnxruntime's own ``quantize_static``
-where that works, and our ``out.onnx``, each on onnxruntime and, where it is installed, on OpenVINO; and the machine on ``out.qprog``. LiteRT
-is not among them: what converts ONNX to it needs another environment.
+Every engine runs each model in a process of its own, so that nobody's spinning threads take another's time; the
+processes take turns, a few runs each, for many rounds, and the medians of all rounds are compared. Columns: float, int8
+by onnxruntime's own ``quantize_static`` where that works, and our ``out.onnx``, each on onnxruntime and, where it is
+installed, on OpenVINO; and the machine on ``out.qprog``. LiteRT is not among them: what converts ONNX to it needs
+another environment.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ WARM_UP = 12
 """Runs before the first that counts."""
 
 
-# --- one engine in a process of its own ------------------------------------------------------------------------------------------------
+# --- one engine in a process of its own -------------------------------------------------------------------------------
 
 
 def open_engine(engine: str, path: str, threads: int) -> Callable[[Feed], object]:
@@ -93,7 +95,9 @@ def worker(engine: str, path: Path, feed: Path, threads: int) -> Iterator[subpro
     command = [sys.executable, "-m", "benchmarks.speed", "--worker", engine, str(path), str(feed), str(threads)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         try:
             yield process
         finally:
@@ -138,7 +142,7 @@ def arena_of(case: Case, threads: int) -> tuple[int, int]:
     return memory.arena, memory.peak_lower_bound
 
 
-# --- the command -----------------------------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def arguments() -> argparse.Namespace:

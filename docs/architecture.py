@@ -1,7 +1,8 @@
-"""Writes ``docs/architecture.md`` from the code: ``python -m docs.architecture`` (``make docs``). A test fails where the page is stale.
+"""Writes ``docs/architecture.md`` from the code: ``python -m docs.architecture`` (``make docs``). A test fails where
+the page is stale.
 
-The picture has the rooms of `docs/house.py` by floor, and of its arrows those that no other way of arrows replaces. The way of a model names
-functions; what is said of each is the first line of its docstring.
+The picture has the rooms of `docs/house.py` by floor, and of its arrows those that no other way of arrows replaces. The
+way of a model names functions; what is said of each is the first paragraph of its docstring.
 """
 
 from __future__ import annotations
@@ -24,33 +25,61 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("order of passes", ("presets", "pipeline", "manager")),
     ("passes: exact", ("passes/normalize", "passes/expand", "passes/fuse", "passes/equalize")),
     ("passes: not exact", ("passes/replace", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
-    ("what passes are made of", ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "feeds")),
+    (
+        "what passes are made of",
+        ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "feeds"),
+    ),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
-    ("mathematics and data", ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors")),
-    ("the machine: a run", ("runtime", "runtime/bundle", "runtime/warm", "runtime/session", "runtime/run", "runtime/binding", "runtime/program")),
-    ("the machine: compiled code", ("runtime/machine", "runtime/kernels", "runtime/vector", "runtime/instructions", "runtime/cpu")),
+    (
+        "mathematics and data",
+        ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors"),
+    ),
+    (
+        "the machine: a run",
+        (
+            "runtime",
+            "runtime/bundle",
+            "runtime/warm",
+            "runtime/session",
+            "runtime/run",
+            "runtime/binding",
+            "runtime/program",
+        ),
+    ),
+    (
+        "the machine: compiled code",
+        ("runtime/machine", "runtime/kernels", "runtime/vector", "runtime/instructions", "runtime/cpu"),
+    ),
     ("the machine: definitions", ("runtime/requant", "runtime/errors")),
 )
 """Every room, by floor, top to bottom."""
 
 WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.commands.compile:compile_and_write", "qcompiler.api:compile")),
-    ("Reading the model and the feeds", ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source")),
-    ("Which passes, in which order", ("qcompiler.presets:Preset.pipeline", "qcompiler.manager:Manager.run", "qcompiler.graph.verify:check")),
-    ("Grids", ("qcompiler.graph.placement:place", "qcompiler.calibration.collect:observe", "qcompiler.graph.ir:QuantSpec")),
-    ("Levels of the weights", ("qcompiler.calibration.gram:layer_inputs", "qcompiler.solvers.problem:LayerProblem", "qcompiler.solvers.base:Solver")),
+    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.commands.compile:compile_and_write",
+    "qcompiler.api:compile")),
+    ("Reading the model and the feeds",
+        ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source")),
+    ("Which passes, in which order",
+        ("qcompiler.presets:Preset.pipeline", "qcompiler.manager:Manager.run", "qcompiler.graph.verify:check")),
+    ("Grids", ("qcompiler.graph.placement:place", "qcompiler.calibration.collect:observe",
+    "qcompiler.graph.ir:QuantSpec")),
+    ("Levels of the weights", ("qcompiler.calibration.gram:layer_inputs", "qcompiler.solvers.problem:LayerProblem",
+    "qcompiler.solvers.base:Solver")),
     ("Writing `.onnx`", ("qcompiler.onnx_io.packed_constants:packed", "qcompiler.onnx_io.export:save")),
     ("Lowering to integers", (
-        "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule", "runtime.requant:requant",
+        "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule",
+        "runtime.requant:requant",
         "qcompiler.lowering.factors:prove_accumulator",
     )),
     ("Writing `.qprog`", (
-        "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter", "runtime.program.builder:ProgramBuilder",
+        "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter",
+        "runtime.program.builder:ProgramBuilder",
         "runtime.program.file:write_contents",
     )),
     ("From a feed to the answer", (
-        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.packed_weights:pack_program", "runtime.run.arena:Arena",
+        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.packed_weights:pack_program",
+        "runtime.run.arena:Arena",
         "runtime.run.machine_code:load", "runtime.machine.shared_run:run", "runtime.machine.interpreter:execute",
     )),
 )  # fmt: skip
@@ -66,7 +95,7 @@ def first_line(node: ast.AST) -> str:
     text = ast.get_docstring(node) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) else None
     if not text:
         raise ValueError("no docstring")
-    return text.splitlines()[0]
+    return " ".join(text.split("\n\n")[0].split())
 
 
 def definition(place: str) -> tuple[Path, ast.AST]:
@@ -79,7 +108,11 @@ def definition(place: str) -> tuple[Path, ast.AST]:
     path = SOURCES[module if module.startswith("qcompiler") else f"qcompiler.{module}"]
     found: ast.AST = ast.parse(path.read_text(encoding="utf8"))
     for part in name.split("."):
-        named = [node for node in getattr(found, "body", ()) if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part]
+        named = [
+            node
+            for node in getattr(found, "body", ())
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part
+        ]
         if not named:
             raise ValueError(f"{place}: {path.relative_to(ROOT)} defines no {part}")
         found = named[0]
@@ -101,7 +134,9 @@ def picture() -> str:
 
 def table() -> str:
     """Every room, what is in it, and what it imports."""
-    fronts = {room(module): path for module, path in sorted(SOURCES.items(), key=lambda item: len(item[0]), reverse=True)}
+    fronts = {
+        room(module): path for module, path in sorted(SOURCES.items(), key=lambda item: len(item[0]), reverse=True)
+    }
     fronts |= {room(module): path for module, path in SOURCES.items() if path.name == "__init__.py"}
     fronts["lowering/core"] = SOURCES["qcompiler.lowering.engine"]
     lines = ["| room | what is in it | imports |", "|---|---|---|"]
@@ -127,13 +162,15 @@ def page() -> str:
     """The whole page."""
     return f"""# Architecture
 
-Made from the code by `make docs`; do not edit. What the folders may import is `docs/house.py`, held by `tests/test_layers.py`.
+Made from the code by `make docs`; do not edit. What the folders may import is `docs/house.py`,
+held by `tests/test_layers.py`.
 
 ## The way of a model, from its file to an answer
 {way()}
 
 ## The picture
-An arrow says *imports*. Where one room reaches another by way of others, no arrow of its own is drawn; the table below has all of them.
+An arrow says *imports*. Where one room reaches another by way of others,
+no arrow of its own is drawn; the table below has all of them.
 
 {picture()}
 

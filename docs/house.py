@@ -1,7 +1,8 @@
-"""The house: which folder may import which. `tests/test_layers.py` holds the code to it, ``python -m docs.architecture`` draws it.
+"""The house: which folder may import which. `tests/test_layers.py` holds the code to it, ``python -m
+docs.architecture`` draws it.
 
-A *room* is a folder, or a module that lies in the root of `qcompiler/`, `passes/` or `runtime/`. The front of a package (its ``__init__.py``, where
-that imports anything) is a room of its own: what is behind it does not know it.
+A *room* is a folder, or a module that lies in the root of `qcompiler/`, `passes/` or `runtime/`. The front of a package
+(its ``__init__.py``, where that imports anything) is a room of its own: what is behind it does not know it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ ALLOWED: Mapping[str, str] = {
     "runtime/program": "runtime/errors runtime/instructions",
     "runtime/binding": "runtime/cpu runtime/errors runtime/instructions runtime/program",
     "runtime/run": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program",
-    "runtime/session": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine runtime/program runtime/run",
+    "runtime/session": "runtime/binding runtime/cpu runtime/errors runtime/instructions runtime/machine "
+    "runtime/program runtime/run",
     "runtime/warm": "runtime/cpu runtime/errors runtime/run",
     "runtime/bundle": "runtime/cpu runtime/errors runtime/run",
     "runtime": "runtime/errors runtime/program runtime/session",
@@ -58,7 +60,8 @@ ALLOWED: Mapping[str, str] = {
     "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
     "activations": "calibration graph lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
-    "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime linear_algebra",
+    "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime "
+    "linear_algebra",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
         "runtime runtime/binding runtime/instructions"
@@ -69,7 +72,8 @@ ALLOWED: Mapping[str, str] = {
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration feeds graph pass_base records rewriting",
-    "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights workers linear_algebra",
+    "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights "
+    "workers linear_algebra",
     "passes/correct": "losses calibration feeds graph pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
@@ -79,7 +83,8 @@ ALLOWED: Mapping[str, str] = {
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
         "passes/fuse passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights pipeline",
+    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
+    "pipeline",
     "report": "activations calibration errors feeds graph records",
     "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
     "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
@@ -89,12 +94,16 @@ ALLOWED: Mapping[str, str] = {
     "ir": "graph",
     "runner": "graph",
 }
-"""For each room, those that it may import, with all imports counted, inside functions too. In the order in which they build on each other."""
+"""For each room, those that it may import, with all imports counted, inside functions too. In the order in which they
+build on each other.
+"""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: its absolute module, as far as it is known, and whether it is imported with the file itself."""
+    """One imported name: its absolute module, as far as it is known,
+    and whether it is imported with the file itself.
+    """
 
     target: str
     line: int
@@ -135,7 +144,8 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[Import]:
     late = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -171,5 +181,7 @@ def edges() -> dict[tuple[str, str], list[str]]:
     for module in SOURCES:
         for item in imports_of(module):
             if item.target in SOURCES and room(item.target) != room(module):
-                found.setdefault((room(module), room(item.target)), []).append(f"{SOURCES[module].relative_to(ROOT)}:{item.line}")
+                found.setdefault((room(module), room(item.target)), []).append(
+                    f"{SOURCES[module].relative_to(ROOT)}:{item.line}"
+                )
     return found

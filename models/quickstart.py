@@ -1,4 +1,6 @@
-"""``python -m models.quickstart NAME FOLDER``: the model NAME in float, and as compiled into FOLDER, on its test samples."""
+"""``python -m models.quickstart NAME FOLDER``: the model NAME in float, and as compiled into FOLDER, on its test
+samples.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,28 @@ COLUMNS = ("", "file", "accuracy", "same answer as float", "SQNR")
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m models.quickstart", description="Compare a compiled model with the float one.")
+    parser = argparse.ArgumentParser(
+        prog="python -m models.quickstart", description="Compare a compiled model with the float one."
+    )
     parser.add_argument("name", choices=sorted(SMALL_TASKS))
     parser.add_argument("folder", type=Path, help="where NAME.onnx and NAME.qprog are")
     chosen = parser.parse_args()
     task = SMALL_TASKS[chosen.name]()
     compiled, program = (chosen.folder / f"{chosen.name}{suffix}" for suffix in (".onnx", ".qprog"))
-    table = Table(*COLUMNS, title=f"{chosen.name}: {sum(len(next(iter(feed.values()))) for feed in task.feeds)} test samples")
+    table = Table(
+        *COLUMNS, title=f"{chosen.name}: {sum(len(next(iter(feed.values()))) for feed in task.feeds)} test samples"
+    )
     float_answers = _run(Runner(onnx.load(task.model)).run, task)
     table.add_row(*_row("float, onnxruntime", task.model, task, float_answers, float_answers))
-    table.add_row(*_row("integer, onnxruntime", compiled, task, _run(Runner(onnx.load(compiled), integer_kernels=True).run, task), float_answers))
+    table.add_row(
+        *_row(
+            "integer, onnxruntime",
+            compiled,
+            task,
+            _run(Runner(onnx.load(compiled), integer_kernels=True).run, task),
+            float_answers,
+        )
+    )
     table.add_row(*_row("integer machine", program, task, _run(Session(str(program)).run, task), float_answers))
     Console().print(table)
 

@@ -36,7 +36,10 @@ def _feeds(path: Path) -> list[Feed]:
     with np.load(path) as arrays:
         whole = dict(arrays)
     count = len(next(iter(whole.values())))
-    return [{name: array[start : start + FEED_SAMPLES] for name, array in whole.items()} for start in range(0, count, FEED_SAMPLES)]
+    return [
+        {name: array[start : start + FEED_SAMPLES] for name, array in whole.items()}
+        for start in range(0, count, FEED_SAMPLES)
+    ]
 
 
 SMALL_TASKS = {name: partial(small_task, name) for name in manifest()}

@@ -39,7 +39,10 @@ class Task:
 def sqnr_db(reference: Answers, answers: Answers) -> float:
     """Signal-to-quantization-noise ratio over all answers, in decibels; infinite where they are equal."""
     signal = sum(float(np.sum(np.square(real, dtype=np.float64))) for real in reference)
-    noise = sum(float(np.sum(np.square(np.subtract(real, got, dtype=np.float64)))) for real, got in zip(reference, answers, strict=True))
+    noise = sum(
+        float(np.sum(np.square(np.subtract(real, got, dtype=np.float64))))
+        for real, got in zip(reference, answers, strict=True)
+    )
     return float("inf") if noise == 0 else 10 * float(np.log10(signal / noise))
 
 

@@ -51,7 +51,13 @@ def seed() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def fit(network: nn.Module, split: Split, epochs: int, rate: float, augment: Callable[[Tensor], Tensor] = lambda batch: batch) -> None:
+def fit(
+    network: nn.Module,
+    split: Split,
+    epochs: int,
+    rate: float,
+    augment: Callable[[Tensor], Tensor] = lambda batch: batch,
+) -> None:
     """Train with AdamW under a one-cycle schedule."""
     inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
     steps = len(labels) // BATCH
@@ -73,7 +79,9 @@ def fit(network: nn.Module, split: Split, epochs: int, rate: float, augment: Cal
 
 
 def publish(card: Card, network: nn.Module, train: Split, test: Split) -> None:
-    """Write the folder of the model: the graph, calibration feeds, test feeds and labels, and its entry in the manifest."""
+    """Write the folder of the model: the graph, calibration feeds, test feeds and labels, and its entry in the
+    manifest.
+    """
     folder = HOME / card.name
     folder.mkdir(exist_ok=True)
     export(card, network, torch.from_numpy(train.inputs[:2]), folder / "model.onnx")
@@ -109,10 +117,18 @@ def export(card: Card, network: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:
-    """The exporter notes stack traces and paths everywhere: they say nothing to others and differ from place to place."""
+    """The exporter notes stack traces and paths everywhere: they say nothing to others
+    and differ from place to place.
+    """
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    for record in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    for record in (
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
         del record.metadata_props[:]
         record.doc_string = ""
 

@@ -14,7 +14,9 @@ from models.train_common import Card, fit, publish, seed
 
 def layer(inputs: int, outputs: int, size: int = 3, stride: int = 1, group: int = 1) -> nn.Sequential:
     """A convolution without bias and its BatchNorm."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=group, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=group, bias=False), nn.BatchNorm2d(outputs)
+    )
 
 
 class Digits(nn.Module):
@@ -24,7 +26,9 @@ class Digits(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(layer(1, 24), nn.ReLU(), layer(24, 48, stride=2), nn.ReLU())
         self.block = nn.Sequential(layer(48, 48, group=48), nn.ReLU6(), layer(48, 48, size=1))
-        self.tail = nn.Sequential(layer(48, 96, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10))
+        self.tail = nn.Sequential(
+            layer(48, 96, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""

@@ -55,22 +55,27 @@ class Options:
     Attributes:
         level: preset 0 (round to nearest) … 3 (search).
         passes: pipeline text instead of a preset.
-        form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or integer arithmetic alone.
-        weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`); ``auto``: one for each layer, under a budget.
+        form: what an ``.onnx`` output holds: QuantizeLinear/DequantizeLinear around float operators (``qdq``), or
+            integer arithmetic alone.
+        weights: grid of the weights, by name: int8, int4, nf4, … (`qcompiler.grids.GRID_NAMES`); ``auto``: one for each
+            layer, under a budget.
         size_budget: with ``auto``, bytes of the layers' weights as a share of those at 8 bits.
-        max_loss: with ``auto``, instead of a size: the smallest one whose output error relative to the outputs' energy is at most this.
+        max_loss: with ``auto``, instead of a size: the smallest one whose output error relative to the outputs' energy
+            is at most this.
         widen: 16-bit tensors: "auto", "off", or at most so many.
         avoid_saturation: keep ``.onnx`` weights within what a CPU without VNNI multiplies exactly.
         seed: source of every random choice.
         verify: prove every exact pass on one feed.
-        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply), power4 (the same
-            on a power curve) or int16 (wherever accumulators hold it).
+        activations: uint8, int8 (the same codes, moved by 128), uint4 (4 bits for what layers multiply), power4 (the
+            same on a power curve) or int16 (wherever accumulators hold it).
         bundle: "auto": replace blocks of layers by cheaper ones where the budget admits it (`snnk-bundle`); "off".
         bundle_error: that budget: squared relative error of a block and of the outputs; None: 0.02.
-        latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share of that with 8 bits.
+        latency_budget: with ``auto``, time of the layers' products on the machine, measured while compiling, as a share
+            of that with 8 bits.
         latency_costs: path of a report (JSON) whose times are taken for that instead.
         dims: sizes of the model's symbolic dimensions: ``batch=1`` fixes one, ``length=1..512`` bounds it.
-        block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output channel.
+        block: weights along K that share one scale: 32, 64 or 128 (grids of at most 4 bits); 0: one scale per output
+            channel.
     """
 
     level: int = 2
@@ -96,15 +101,27 @@ class Options:
         self._check_bundle()
         if self.passes is not None:
             if self.activations != "uint8":
-                raise OptionError(f"--activations {self.activations}: --passes says what is done; put narrow-, widen- or sign-activations into it")
+                raise OptionError(
+                    f"--activations {self.activations}: --passes says what is done; put narrow-, widen- "
+                    "or sign-activations into it"
+                )
             if self.block:
-                raise OptionError(f"--block {self.block}: --passes says what is done; write reconstruct-layers(grid='int4/{self.block}') into it")
+                raise OptionError(
+                    f"--block {self.block}: --passes says what is done; write "
+                    f"reconstruct-layers(grid='int4/{self.block}') into it"
+                )
             return Pipeline.parse(self.passes)
-        if self.weights != "auto" and any(value is not None for value in (self.size_budget, self.latency_budget, self.max_loss, self.latency_costs)):
-            raise OptionError(f"--weights {self.weights}: a budget of size, time or loss chooses among grids; give it with --weights auto")
+        if self.weights != "auto" and any(
+            value is not None for value in (self.size_budget, self.latency_budget, self.max_loss, self.latency_costs)
+        ):
+            raise OptionError(
+                f"--weights {self.weights}: a budget of size, time or loss chooses among grids; give it "
+                "with --weights auto"
+            )
         error = BUNDLE_ERROR if self.bundle_error is None else self.bundle_error
         return Preset(
-            self.level, for_onnx, weights=self.weights, activations=self.activations, widen=self.widen, avoid_saturation=self.avoid_saturation,
+            self.level, for_onnx, weights=self.weights, activations=self.activations, widen=self.widen,
+            avoid_saturation=self.avoid_saturation,
             size_budget=self.size_budget, max_loss=self.max_loss, bundle_error=error if self.bundle == "auto" else None,
             block=self.block, latency_budget=self.latency_budget, latency_costs=self.latency_costs,
         ).pipeline()  # fmt: skip
@@ -115,7 +132,9 @@ class Options:
         if self.bundle == "off" and self.bundle_error is not None:
             raise OptionError(f"--bundle-error {self.bundle_error:g}: is the budget of --bundle auto; give that, too")
         if self.bundle == "auto" and self.passes is not None:
-            raise OptionError("--bundle auto: has no place in a pipeline of your own; write snnk-bundle(error=0.02) into --passes")
+            raise OptionError(
+                "--bundle auto: has no place in a pipeline of your own; write snnk-bundle(error=0.02) into --passes"
+            )
         if self.bundle_error is not None and not 0 < self.bundle_error <= 1:
             raise OptionError(f"--bundle-error {self.bundle_error:g}: must be above 0 and at most 1")
 
@@ -130,8 +149,8 @@ class Compiled:
         report: what happened.
         feeds: the feeds on which it was compared with the float model.
         float_graph: the graph as the last exact pass left it, for comparing layer by layer.
-        pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids of few levels, or
-            the model came with such weights.
+        pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids
+            of few levels, or the model came with such weights.
     """
 
     graph: Graph
@@ -200,7 +219,8 @@ def compile(
 
     Args:
         model: path or ModelProto.
-        data: calibration feeds: a path (``.npz``, folder), ``module:function``, or any iterable of dicts. None: made up from the graph.
+        data: calibration feeds: a path (``.npz``, folder), ``module:function``, or any iterable of dicts. None: made up
+            from the graph.
         options: see `Options`.
         for_onnx: the result is for ``.onnx`` (apply ``avoid_saturation``); False for ``.qprog``.
         on_pass: called after each pass.
@@ -214,7 +234,11 @@ def compile(
     exact, inexact, last = options.pipeline(for_onnx=for_onnx).parts()
     start = time.perf_counter()
     graph = load_graph(model)
-    few_levels = options.weights != "int8" or options.passes is not None or any(node.op == "DequantizeLinear" for node in graph.nodes)
+    few_levels = (
+        options.weights != "int8"
+        or options.passes is not None
+        or any(node.op == "DequantizeLinear" for node in graph.nodes)
+    )
     refuse_unknown_operators(graph)
     sizes = parse_sizes(options.dims)
     fix_sizes(graph, sizes)
@@ -239,7 +263,9 @@ def compile(
 
 
 def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judge:
-    """Hold some feeds out of ``ctx.data`` for the report, with the float model's answers to them and to some of the others."""
+    """Hold some feeds out of ``ctx.data`` for the report, with the float model's answers to them and to some of the
+    others.
+    """
     places, most = feeds_to_judge(source, ctx.seed)
     fitted = without(source, places)
     held = spread_feeds(source, len(places), places) if places else spread_feeds(source, 1)
@@ -253,7 +279,9 @@ def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judg
     return Judge(answered, others, bounded_columns(graph), seen=not places)
 
 
-def _answered(graph: Graph, reference: Runner, feeds: Sequence[Feed], source: Source) -> list[tuple[Feed, measure.Values]]:
+def _answered(
+    graph: Graph, reference: Runner, feeds: Sequence[Feed], source: Source
+) -> list[tuple[Feed, measure.Values]]:
     """Feeds with the float model's outputs."""
     try:
         return [(feed, reference.run(feed)) for feed in feeds]
@@ -262,24 +290,36 @@ def _answered(graph: Graph, reference: Runner, feeds: Sequence[Feed], source: So
             raise
         symbols = dict.fromkeys(size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str))
         hint = f", or sizes with --dim NAME=SIZE ({', '.join(symbols)})" if symbols else ""
-        raise DataError(f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}") from error
+        raise DataError(
+            f"feeds cannot be made up for this model; give real ones with --calib{hint}: {error}"
+        ) from error
 
 
 def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
-    """What the report says of the outputs: how far they are from the float model's on feeds that nothing was fitted to."""
+    """What the report says of the outputs: how far they are from the float model's on feeds that nothing was fitted
+    to.
+    """
     report = ctx.report
     report.outputs = judge.figures(Runner(graph).run)
     report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
     report.trials = try_unseen(ctx.reference or graph, graph, [feed for feed, _ in judge.held], report.output_sqnr_db)
     for trial in (trial for trial in report.trials if is_lost(trial)):
-        then = f"{trial.what}: output {trial.output} is {trial.sqnr_db:.1f} dB then, {trial.stated_db:.1f} dB on feeds held out"
+        then = (
+            f"{trial.what}: output {trial.output} is {trial.sqnr_db:.1f} dB then, {trial.stated_db:.1f} dB on feeds "
+            "held out"
+        )
         ctx.warn(f"{then}; {trial.cure or NO_CURE}")
     if judge.seen and not getattr(ctx.data, "made_up", False):
-        ctx.warn("there is one calibration feed, so the figures are of the feed that the ranges come from; give several to hold some out")
+        ctx.warn(
+            "there is one calibration feed, so the figures are of the feed that the ranges come from; give "
+            "several to hold some out"
+        )
     collapsed = [each for each in report.outputs if each.sqnr_db < COLLAPSED_DB]
     cures = find_cures(graph, judge) if collapsed else {}
     for each in collapsed:
-        cure = cures.get((each.output, each.columns), "no wider grid that was tried brings it back: see the worst layers")
+        cure = cures.get(
+            (each.output, each.columns), "no wider grid that was tried brings it back: see the worst layers"
+        )
         what = f"output '{each.output}{each.columns}' is only {each.sqnr_db:.1f} dB above its quantization error"
         ctx.warn(f"{what}, so its accuracy has probably collapsed: {cure}")
 
@@ -289,7 +329,11 @@ def _measure(result: Compiled) -> None:
     total, integer, others = measure.macs(result.graph, feeds[0], {node.node for node in report.left_float})
     report.figures["macs"] = total
     report.figures["integer_mac_share"] = integer / total if total else None
-    report.left_float = [replace(node, share=others.get(node.node, 0) / total) for node in report.left_float] if total else report.left_float
+    report.left_float = (
+        [replace(node, share=others.get(node.node, 0) / total) for node in report.left_float]
+        if total
+        else report.left_float
+    )
     if total and integer < MOSTLY_FLOAT * total:
         report.warnings.insert(0, _mostly_float(report, integer / total))
     report.figures["out_bytes"] = measure.weight_bytes(result.graph)
@@ -298,7 +342,11 @@ def _measure(result: Compiled) -> None:
 
 def _mostly_float(report: Report, share: float) -> str:
     worst = max(report.left_float, key=lambda node: node.share or 0.0, default=None)
-    why = f"; most of the rest is in '{worst.node}' ({worst.op}): {worst.reason}" if worst is not None and worst.share else ""
+    why = (
+        f"; most of the rest is in '{worst.node}' ({worst.op}): {worst.reason}"
+        if worst is not None and worst.share
+        else ""
+    )
     return f"only {100 * share:.0f} % of all multiply-accumulates are integer in the result{why}"
 
 

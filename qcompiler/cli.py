@@ -17,9 +17,17 @@ from qcompiler.runtime.errors import MachineError
 
 BAD_INPUT = 2
 Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Effort: 0 rounds to nearest, 3 searches.")]
-Outputs = Annotated[list[Path], typer.Option("-o", "--output", help="Result: .onnx for any runtime, .qprog for the machine; may be given twice.")]
-Calibration = Annotated[str | None, typer.Option("--calib", help="Calibration feeds: a .npz, a folder of .npz/.npy, or module:function.")]
-Feeds = Annotated[str | None, typer.Option("--feeds", help="Feeds: a .npz, a folder, or module:function. Default: made up from the model.")]
+Outputs = Annotated[
+    list[Path],
+    typer.Option("-o", "--output", help="Result: .onnx for any runtime, .qprog for the machine; may be given twice."),
+]
+Calibration = Annotated[
+    str | None, typer.Option("--calib", help="Calibration feeds: a .npz, a folder of .npz/.npy, or module:function.")
+]
+Feeds = Annotated[
+    str | None,
+    typer.Option("--feeds", help="Feeds: a .npz, a folder, or module:function. Default: made up from the model."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 
 
@@ -66,26 +74,62 @@ def compile_command(
     output: Outputs,
     calib: Calibration = None,
     level: Level = 2,
-    form: Annotated[str, typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone).")] = "qdq",
-    passes: Annotated[str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")] = None,
-    weights: Annotated[str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")] = "int8",
-    block: Annotated[int, typer.Option(help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel.")] = 0,
-    activations: Annotated[str, typer.Option(help="Activations: uint8, int8, int16; uint4 and power4: what layers multiply has 4 bits.")] = "uint8",
-    size_budget: Annotated[str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")] = None,
-    latency_budget: Annotated[str | None, typer.Option(
-        help="With --weights auto: time of the layers on the machine, measured here, as a share of that with 8 bits: 80%.",
-    )] = None,
-    latency_costs: Annotated[Path | None, typer.Option(help="With --latency-budget: take the times from this report, measure none.")] = None,
-    max_loss: Annotated[float | None, typer.Option(help="With --weights auto: the smallest size with at most this relative output error.")] = None,
-    bundle: Annotated[str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")] = "off",
-    bundle_error: Annotated[float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone)."),
+    ] = "qdq",
+    passes: Annotated[
+        str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")
+    ] = "int8",
+    block: Annotated[
+        int,
+        typer.Option(
+            help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel."
+        ),
+    ] = 0,
+    activations: Annotated[
+        str, typer.Option(help="Activations: uint8, int8, int16; uint4 and power4: what layers multiply has 4 bits.")
+    ] = "uint8",
+    size_budget: Annotated[
+        str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")
+    ] = None,
+    latency_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="With --weights auto: time of the layers on the machine, measured here, as a share of that with 8 "
+            "bits: 80%.",
+        ),
+    ] = None,
+    latency_costs: Annotated[
+        Path | None, typer.Option(help="With --latency-budget: take the times from this report, measure none.")
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(help="With --weights auto: the smallest size with at most this relative output error."),
+    ] = None,
+    bundle: Annotated[
+        str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")
+    ] = "off",
+    bundle_error: Annotated[
+        float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")
+    ] = None,
     widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
-    avoid_saturation: Annotated[bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")] = True,
-    dim: Annotated[list[str] | None, typer.Option("--dim", help="Size of a symbolic dimension: batch=1; or its range: length=1..512.")] = None,
+    avoid_saturation: Annotated[
+        bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")
+    ] = True,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option("--dim", help="Size of a symbolic dimension: batch=1; or its range: length=1..512."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Prove every exact pass on one feed with onnxruntime.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Prove every exact pass on one feed with onnxruntime.")
+    ] = False,
     print_after: Annotated[str | None, typer.Option(help="List the graph after this pass ('all': after each).")] = None,
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Print how long each pass took.")] = False,
     as_json: Json = False,
@@ -98,8 +142,10 @@ def compile_command(
         by_size, by_time = _share("--size-budget", size_budget), _share("--latency-budget", latency_budget)
         costs = None if latency_costs is None else str(latency_costs)
         options = Options(
-            level=level, passes=passes, form=_form(form), weights=weights, block=block, activations=activations, widen=_widen(widen),
-            avoid_saturation=avoid_saturation, size_budget=by_size, latency_budget=by_time, latency_costs=costs, max_loss=max_loss,
+            level=level, passes=passes, form=_form(form), weights=weights, block=block, activations=activations,
+            widen=_widen(widen),
+            avoid_saturation=avoid_saturation, size_budget=by_size, latency_budget=by_time, latency_costs=costs,
+            max_loss=max_loss,
             bundle=bundle, bundle_error=bundle_error, seed=seed, verify=verify, dims=tuple(dim or ()),
         )  # fmt: skip
         request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
@@ -140,11 +186,17 @@ def run_command(
     model: Annotated[Path, typer.Argument(help="A .qprog, or an .onnx with quantized operators.")],
     feeds: Feeds = None,
     on: Annotated[str, typer.Option("--on", help="machine, or onnxruntime (.onnx only).")] = "machine",
-    repeat: Annotated[int, typer.Option("-n", "--repeat", min=1, help="Runs of each feed; the median time is shown.")] = 1,
-    threads: Annotated[int | None, typer.Option(
-        min=1, show_default="as many as there are cores, at most 4",
-        help="The most threads that share one run on the machine, where that is faster; the outputs are the same.",
-    )] = None,
+    repeat: Annotated[
+        int, typer.Option("-n", "--repeat", min=1, help="Runs of each feed; the median time is shown.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="as many as there are cores, at most 4",
+            help="The most threads that share one run on the machine, where that is faster; the outputs are the same.",
+        ),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the outputs of all feeds to this .npz, stacked.")] = None,
     as_json: Json = False,
 ) -> None:

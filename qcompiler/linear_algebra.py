@@ -1,4 +1,5 @@
-"""Matrix products and solutions of linear systems with the same bits on every x86 CPU with fused multiply-adds, and on any number of cores.
+"""Matrix products and solutions of linear systems with the same bits on every x86 CPU with fused multiply-adds, and on
+any number of cores.
 
 The BLAS and LAPACK behind numpy take another order of summation on each kind of CPU, and the last bits of a sum decide
 about codes: the same command would give another file elsewhere. onnxruntime's matrix product adds each result in one
@@ -95,7 +96,9 @@ def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list
     for first in range(0, size, _BLOCK):
         block, rest = slice(first, min(first + _BLOCK, size)), slice(min(first + _BLOCK, size), size)
         before = lower[:, block, :first].transpose(0, 2, 1)
-        lower[:, block, block], inner = _small_factors(matrices[:, block, block] - matmul(lower[:, block, :first], before))
+        lower[:, block, block], inner = _small_factors(
+            matrices[:, block, block] - matmul(lower[:, block, :first], before)
+        )
         below = matrices[:, rest, block] - matmul(lower[:, rest, :first], before)
         lower[:, rest, block] = matmul(below, inner.transpose(0, 2, 1))
         inverses.append(inner)
@@ -165,7 +168,9 @@ def solve_positive(matrices: Array, right: Array) -> NDArray[np.float64]:
     result = _stacked(right).copy()
     blocks = [slice(first, min(first + _BLOCK, wide.shape[1])) for first in range(0, wide.shape[1], _BLOCK)]
     for block, inner in zip(blocks, inverses, strict=True):
-        result[:, block] = matmul(inner, result[:, block] - matmul(lower[:, block, : block.start], result[:, : block.start]))
+        result[:, block] = matmul(
+            inner, result[:, block] - matmul(lower[:, block, : block.start], result[:, : block.start])
+        )
     for block, inner in zip(reversed(blocks), reversed(inverses), strict=True):
         behind = matmul(lower[:, block.stop :, block].transpose(0, 2, 1), result[:, block.stop :])
         result[:, block] = matmul(inner.transpose(0, 2, 1), result[:, block] - behind)

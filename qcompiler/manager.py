@@ -18,9 +18,13 @@ from qcompiler.pass_base import Context, Pass
 from qcompiler.records import PassTiming
 
 EXACT_TOLERANCE = 2e-4
-"""Largest difference an exact pass may make to an output, relative to that output's largest magnitude (float32 re-association)."""
+"""Largest difference an exact pass may make to an output, relative to that output's largest magnitude (float32
+re-association).
+"""
 SMALLEST_OUTPUT = 1e-3
-"""Outputs smaller than this are held to the tolerance of this magnitude: onnxruntime's own Sigmoid is no more exact than 1e-7."""
+"""Outputs smaller than this are held to the tolerance of this magnitude: onnxruntime's own Sigmoid is no more exact
+than 1e-7.
+"""
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -52,7 +56,8 @@ class Manager:
         for step in self.passes:
             if step.requires != stage:
                 raise OptionError(
-                    f"pass '{step.name}' requires stage {step.requires.name}, but the graph is at {stage.name} there; change the order of --passes"
+                    f"pass '{step.name}' requires stage {step.requires.name}, but the graph is at {stage.name} there; "
+                    "change the order of --passes"
                 )
             if self.feed is not None and step.exact and known is None:
                 known = Runner(graph).run(self.feed)
@@ -91,7 +96,11 @@ def _prove(step: Pass, graph: Graph, feed: Feed, before: Outputs, done: Sequence
     after = Runner(graph).run(feed)
     for name, reference in before.items():
         if name not in after or after[name].shape != reference.shape:
-            raise PassError(step.name, done, VerifyError(step.ensures.name, f"output '{name}'", "an exact pass removed or reshaped it"))
+            raise PassError(
+                step.name,
+                done,
+                VerifyError(step.ensures.name, f"output '{name}'", "an exact pass removed or reshaped it"),
+            )
         error, limit = _largest(after[name], reference), EXACT_TOLERANCE * max(_largest(reference), SMALLEST_OUTPUT)
         if not error <= limit:
             rule = f"the pass calls itself exact, but this output moved by {error:.3g} (allowed: {limit:.3g})"

@@ -48,15 +48,18 @@ class Context:
 
     Attributes:
         seed: source of every random choice.
-        data: calibration feeds that everything is fitted to; may be iterated many times, never holds more than one feed in memory. None: none given.
+        data: calibration feeds that everything is fitted to; may be iterated many times, never holds more than one feed
+            in memory. None: none given.
         report: what happened, for people.
         batchnorm: statistics of folded BatchNorm, by the name of the tensor they describe.
         dims: sizes of symbolic dimensions to use where feeds are made up.
-        reference: the float graph as the last exact pass left it; a rewritten one is compared with it. None: not known (a pass run by itself).
+        reference: the float graph as the last exact pass left it; a rewritten one is compared with it. None: not known
+            (a pass run by itself).
         on_step: called with (done, total) by passes that take long.
         grids: grid of a layer's weights by the name of its node, where a pass has chosen one.
         held: feeds that nothing is fitted to before the result has been measured on them; then ranges take them in.
-        final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from all feeds.
+        final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from
+            all feeds.
     """
 
     seed: int = 0

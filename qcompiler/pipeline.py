@@ -73,20 +73,84 @@ ENTRY_POINTS = "qcompiler.passes"
 """Entry-point group in which other packages offer their passes by name."""
 
 BUILT_IN: tuple[type[Pass], ...] = (
-    AbsorbBiases, Affine, AllocateBits, AvoidSaturation, ChooseGrid, ChooseWidths, ClampAttentionMask, CorrectBias, EqualizeChannels,
-    ExpandOperators, FlattenVolumes,
-    FoldBatchNorm, FoldConstants, FoldScale, FoldScaleForward, FoldShapes, FuseGelu, FuseHardSwish, FuseLayerNorm, FuseMatMulBias, FusePad,
-    FuseSoftmax, FuseSplit, InlineIf, LowRank, Lower, MaskedMean, NarrowActivations, Nupes, PlainGemm, Polish, Preshift, QuantizeActivations,
-    QuantizeWeights, ReconstructLayers, RemoveIdentity, Rotate, RotateInputs, RoundTables, RoundWeights, ScaleSalient, SettleRanges,
-    ShiftChannels, SignActivations, SmoothActivations, SnnkBundle, SplitFills, SplitLayers, SplitSum, StoreCodes, TuneStatistics, TurnPositions,
+    AbsorbBiases,
+    Affine,
+    AllocateBits,
+    AvoidSaturation,
+    ChooseGrid,
+    ChooseWidths,
+    ClampAttentionMask,
+    CorrectBias,
+    EqualizeChannels,
+    ExpandOperators,
+    FlattenVolumes,
+    FoldBatchNorm,
+    FoldConstants,
+    FoldScale,
+    FoldScaleForward,
+    FoldShapes,
+    FuseGelu,
+    FuseHardSwish,
+    FuseLayerNorm,
+    FuseMatMulBias,
+    FusePad,
+    FuseSoftmax,
+    FuseSplit,
+    InlineIf,
+    LowRank,
+    Lower,
+    MaskedMean,
+    NarrowActivations,
+    Nupes,
+    PlainGemm,
+    Polish,
+    Preshift,
+    QuantizeActivations,
+    QuantizeWeights,
+    ReconstructLayers,
+    RemoveIdentity,
+    Rotate,
+    RotateInputs,
+    RoundTables,
+    RoundWeights,
+    ScaleSalient,
+    SettleRanges,
+    ShiftChannels,
+    SignActivations,
+    SmoothActivations,
+    SnnkBundle,
+    SplitFills,
+    SplitLayers,
+    SplitSum,
+    StoreCodes,
+    TuneStatistics,
+    TurnPositions,
     WidenActivations,
 )
 
 NORMALIZE: tuple[Pass, ...] = (
-    FoldConstants(), RemoveIdentity(), FuseSoftmax(), ExpandOperators(), FoldShapes(), InlineIf(), FoldShapes(), FoldConstants(), RemoveIdentity(),
-    FuseLayerNorm(), FuseGelu(), FuseHardSwish(),
-    FusePad(), FoldBatchNorm(), FlattenVolumes(),
-    FoldScale(), FoldScaleForward(), SplitSum(), MaskedMean(), ClampAttentionMask(), PlainGemm(), FuseMatMulBias(),
+    FoldConstants(),
+    RemoveIdentity(),
+    FuseSoftmax(),
+    ExpandOperators(),
+    FoldShapes(),
+    InlineIf(),
+    FoldShapes(),
+    FoldConstants(),
+    RemoveIdentity(),
+    FuseLayerNorm(),
+    FuseGelu(),
+    FuseHardSwish(),
+    FusePad(),
+    FoldBatchNorm(),
+    FlattenVolumes(),
+    FoldScale(),
+    FoldScaleForward(),
+    SplitSum(),
+    MaskedMean(),
+    ClampAttentionMask(),
+    PlainGemm(),
+    FuseMatMulBias(),
 )
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
@@ -118,7 +182,8 @@ class Pipeline:
     def parts(self) -> tuple[list[Pass], list[Pass], list[Pass]]:
         """The exact passes in front, those behind them, and the last ones, before which the graph is measured.
 
-        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`) and write the codes that follow from them.
+        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`)
+        and write the codes that follow from them.
         """
         exact = list(takewhile(lambda step: step.exact, self.passes))
         others = list(self.passes[len(exact):])
@@ -139,12 +204,17 @@ def find_pass(name: str) -> type[Pass]:
     built_in = {step.name: step for step in BUILT_IN}
     offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in built_in and name in offered:
-        raise OptionError(f"pass '{name}' is built in, and '{offered[name].value}' offers another of that name; use the dotted path for yours")
+        raise OptionError(
+            f"pass '{name}' is built in, and '{offered[name].value}' offers another of that name; use "
+            "the dotted path for yours"
+        )
     if name in built_in:
         return built_in[name]
     if name in offered:
         return _import_pass(offered[name].value)
-    raise OptionError(f"unknown pass '{name}'; known: {', '.join(sorted({*built_in, *offered, *GROUPS}))}; or package.module:Class")
+    raise OptionError(
+        f"unknown pass '{name}'; known: {', '.join(sorted({*built_in, *offered, *GROUPS}))}; or package.module:Class"
+    )
 
 
 def _import_pass(path: str) -> type[Pass]:
@@ -163,7 +233,9 @@ def _parse(text: str) -> Iterator[Pass]:
     while position < len(text):
         match = _ITEM.match(text, position)
         if match is None:
-            raise OptionError(f"--passes: cannot read '{text[position:]}'; write name(option=value),name,package.module:Class")
+            raise OptionError(
+                f"--passes: cannot read '{text[position:]}'; write name(option=value),name,package.module:Class"
+            )
         position = match.end()
         name, options = match["name"], match["options"]
         if name in GROUPS and not options:
@@ -188,7 +260,9 @@ def _value(name: str, node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise OptionError(f"pass '{name}': option value '{ast.unparse(node)}' is neither a literal nor a bare word") from error
+        raise OptionError(
+            f"pass '{name}': option value '{ast.unparse(node)}' is neither a literal nor a bare word"
+        ) from error
 
 
 def build_pass(kind: type[Pass], options: dict[str, Any]) -> Pass:
@@ -197,7 +271,9 @@ def build_pass(kind: type[Pass], options: dict[str, Any]) -> Pass:
     fields = {field.name for field in dataclasses.fields(kind)}
     for key, value in options.items():
         if key not in fields:
-            raise OptionError(f"pass '{kind.name}' has no option '{key}'; it has: {', '.join(sorted(fields)) or 'none'}")
+            raise OptionError(
+                f"pass '{kind.name}' has no option '{key}'; it has: {', '.join(sorted(fields)) or 'none'}"
+            )
         if not _fits(value, hints[key]):
             raise OptionError(f"pass '{kind.name}': option '{key}' must be {_hint_text(hints[key])}, not {value!r}")
     try:
@@ -226,7 +302,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _text(step: Pass) -> str:
     changed = {
-        field.name: getattr(step, field.name) for field in dataclasses.fields(step) if getattr(step, field.name) != field.default
+        field.name: getattr(step, field.name)
+        for field in dataclasses.fields(step)
+        if getattr(step, field.name) != field.default
     }
     options = ", ".join(f"{key}={value!r}" for key, value in changed.items())
     return f"{step.name}({options})" if options else step.name

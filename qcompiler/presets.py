@@ -1,10 +1,11 @@
 """The pipelines of ``-O0`` to ``-O3``: which passes run, for what the user asked for.
 
-0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights; 3 rescales activations channel by
-channel where that helps, measures on more feeds, widens whatever limits the accuracy and lets the solver look further.
+0 rounds to nearest; 1 chooses widths and scales and corrects biases; 2 lets a solver choose the levels of weights; 3
+rescales activations channel by channel where that helps, measures on more feeds, widens whatever limits the accuracy
+and lets the solver look further.
 
-The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file, whose products may also be made exact for any
-CPU.
+The machine takes 16 bits at next to no cost, so a program gets more of them than an ``.onnx`` file, whose products may
+also be made exact for any CPU.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ from qcompiler.passes.weights.store_codes import StoreCodes
 from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0
-"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide tensor costs time there."""
+"""8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide
+tensor costs time there.
+"""
 
 ACTIVATIONS = ("uint8", "int8", "uint4", "power4", "int16")
-"""Types of activations: what layers multiply has 4 bits with ``uint4`` and, on a curve, ``power4``; with ``int16`` all have 16 where they fit."""
+"""Types of activations: what layers multiply has 4 bits with ``uint4`` and, on a curve, ``power4``; with ``int16`` all
+have 16 where they fit.
+"""
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
 """What chooses the levels of weights below 8 bits at each effort."""
@@ -69,7 +74,8 @@ class Preset:
     Attributes:
         level: effort, 0 to 3.
         for_onnx: the result is an ``.onnx`` file, not a program of the machine.
-        weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget``, ``latency_budget`` or ``max_loss`` (see `AllocateBits`).
+        weights: a grid for all layers; ``auto`` chooses one for each under ``size_budget``, ``latency_budget`` or
+            ``max_loss`` (see `AllocateBits`).
         block: weights along K that share one scale: 32, 64 or 128; 0: one scale per output channel.
         activations: one of `ACTIVATIONS`; with 4 bits inputs of layers are rotated where that pays (from level 1 on).
         widen: see `ChooseWidths`.
@@ -77,7 +83,8 @@ class Preset:
         size_budget: see `AllocateBits`.
         max_loss: see `AllocateBits`.
         latency_budget, latency_costs: see `AllocateBits`.
-        bundle_error: replace blocks of layers by cheaper ones that err by no more (see `SnnkBundle`); None replaces none.
+        bundle_error: replace blocks of layers by cheaper ones that err by no more (see `SnnkBundle`); None replaces
+            none.
 
     Raises:
         OptionError: two wishes contradict each other, or one is unknown.
@@ -98,7 +105,10 @@ class Preset:
 
     def __post_init__(self) -> None:
         if self.block and self.weights in ("auto", "int8"):
-            raise OptionError(f"--block {self.block}: blocks need a grid of at most 4 bits; give it with --weights int4 or nf4, not {self.weights}")
+            raise OptionError(
+                f"--block {self.block}: blocks need a grid of at most 4 bits; give it with --weights "
+                f"int4 or nf4, not {self.weights}"
+            )
         if self.activations not in ACTIVATIONS:
             raise OptionError(f"--activations {self.activations}: must be one of {', '.join(ACTIVATIONS)}")
         if self.activations == "int16" and self.level > 0 and self.widen != "auto":
@@ -109,7 +119,8 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(), QuantizeWeights(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
+            QuantizeWeights(),
             *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip
 
@@ -130,7 +141,9 @@ class Preset:
         return f"{self.weights}/{self.block}" if self.block else self.weights
 
     def _grids_of_activations(self) -> Passes:
-        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for both."""
+        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
+        both.
+        """
         machine = () if self.for_onnx else (SplitFills(), TurnPositions())
         wide = not self.for_onnx and self.level > 0 and self.widen != "off"
         zones: Zones = "float" if self.for_onnx else "border"
@@ -150,7 +163,9 @@ class Preset:
         return (RoundTables(grid=self.weights.partition("/")[0]),) if self._few_bits else ()
 
     def _tables_of_share(self) -> Passes:
-        """Embeddings, which `AllocateBits` does not count, have about the share of their 8 bits that the layers' weights may have."""
+        """Embeddings, which `AllocateBits` does not count, have about the share of their 8 bits that the layers'
+        weights may have.
+        """
         unlimited = self.size_budget is None and (self.max_loss is not None or self.latency_budget is not None)
         bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if self.size_budget is None else self.size_budget)), 2)
         return (RoundTables(grid=f"kmeans{bits}"),) if bits <= TABLE_BITS else ()
@@ -162,7 +177,9 @@ class Preset:
         chosen = ChooseWidths(widen=self.widen, enough_db=enough)
         if self.level == 3:
             chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
-        narrow = (NarrowActivations(curve="power" if self.activations == "power4" else "uniform"),) if self._narrow else ()
+        narrow = (
+            (NarrowActivations(curve="power" if self.activations == "power4" else "uniform"),) if self._narrow else ()
+        )
         return (chosen, *narrow) if self.level > 0 else narrow
 
     def _levels(self) -> Passes:
@@ -173,12 +190,20 @@ class Preset:
         if self.weights == "auto":
             names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
             budgets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-            return (build_pass(AllocateBits, {**budgets, **exact}), ReconstructLayers(grid="int8", **solver), RoundWeights(grid="int8"))
+            return (
+                build_pass(AllocateBits, {**budgets, **exact}),
+                ReconstructLayers(grid="int8", **solver),
+                RoundWeights(grid="int8"),
+            )
         if self._few_bits:
             return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
         if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
-        return (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),) if self.level > 1 else ()
+        return (
+            (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),)
+            if self.level > 1
+            else ()
+        )
 
     def _corrections(self) -> Passes:
         bias = (CorrectBias(),) if self.level > 0 else ()

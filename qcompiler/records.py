@@ -18,7 +18,9 @@ class Declined:
 
 @dataclass(frozen=True)
 class FloatNode:
-    """A node that stays float in the compiled model; ``share``: its part of all multiply-accumulates, None where that was not measured."""
+    """A node that stays float in the compiled model; ``share``: its part of all multiply-accumulates, None where that
+    was not measured.
+    """
 
     node: str
     op: str
@@ -52,7 +54,8 @@ class Reconstruction:
     Attributes:
         node: name of the layer's node.
         grid: name of its grid.
-        solver: what chose the weights: the solver asked for, or ``nearest`` where its choice was no better on feeds it had not seen.
+        solver: what chose the weights: the solver asked for, or ``nearest`` where its choice was no better on feeds it
+            had not seen.
         fit_before, fit_after: loss of plain rounding and of the solver on the feeds it was fitted to.
         held_before, held_after: the same on feeds held out.
         kept: the solver's choice stands.
@@ -70,7 +73,9 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class GridChoice:
-    """The grid of a layer's weights, with the error of its outputs, relative to their energy, on each grid that was tried."""
+    """The grid of a layer's weights, with the error of its outputs, relative to their energy, on each grid that was
+    tried.
+    """
 
     node: str
     grid: str
@@ -80,7 +85,8 @@ class GridChoice:
 
 @dataclass(frozen=True)
 class Tuning:
-    """One run of a pass that tunes the whole network: error of the outputs relative to their energy on feeds held out, before and after.
+    """One run of a pass that tunes the whole network: error of the outputs relative to their energy on feeds held out,
+    before and after.
 
     Attributes:
         pass_name: the pass.
@@ -113,7 +119,9 @@ class LayerBits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An allocation that was really evaluated: error of the outputs relative to their energy, predicted and measured on feeds held out."""
+    """An allocation that was really evaluated: error of the outputs relative to their energy, predicted and measured
+    on feeds held out.
+    """
 
     origin: str
     size: int
@@ -127,7 +135,8 @@ class LayerTime:
 
     Attributes:
         node: name of the layer's node.
-        nanoseconds: by the bits that the machine keeps of a weight's code: ``"2"``, ``"4"`` and ``"8"`` (also what is in blocks).
+        nanoseconds: by the bits that the machine keeps of a weight's code: ``"2"``, ``"4"`` and ``"8"`` (also what is
+            in blocks).
     """
 
     node: str
@@ -185,8 +194,8 @@ class RegionChange:
         tensor: name of the first of them, before.
         kind: ``diagonal``, ``shift`` or ``matrix``.
         channels: number of independent channels.
-        noise_before, noise_after: noise of the outputs that the region's grids alone cause, relative to their energy, on feeds held out; None
-            where it was not measured.
+        noise_before, noise_after: noise of the outputs that the region's grids alone cause, relative to their energy,
+            on feeds held out; None where it was not measured.
         ratio_before, ratio_after: largest over smallest range of a channel's weights (``equalize-channels``) or values.
         condition: condition number of a matrix.
     """
@@ -204,7 +213,8 @@ class RegionChange:
 
 @dataclass(frozen=True)
 class Replaced:
-    """A block of layers for which a cheaper one was sought. Errors are squared, relative to the variance of what the block puts out.
+    """A block of layers for which a cheaper one was sought. Errors are squared, relative to the variance of what the
+    block puts out.
 
     Attributes:
         pass_name: the pass.
@@ -217,7 +227,8 @@ class Replaced:
         error: of the block's outputs against the float model's, on feeds held out; None where it was not tried.
         bound: what the error is below with some certainty (two standard errors).
         loss_before, loss_after: error of the network's outputs relative to their energy, on feeds held out.
-        milliseconds_before, milliseconds_after: of the block alone at 8 bits on the machine; None where that was not measured.
+        milliseconds_before, milliseconds_after: of the block alone at 8 bits on the machine; None where that was not
+            measured.
     """
 
     pass_name: str

@@ -3,7 +3,8 @@
     with open_executor("processes:2") as executor:
         for result in executor.map(solve, problems): ...
 
-Items and function must be picklable; the function must be defined at module level. Results come in the order of the items, as they become known.
+Items and function must be picklable; the function must be defined at module level. Results come in the order of the
+items, as they become known.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The results, in the order of the items; items are drawn as they are needed. What the function raises is raised here."""
+        """The results, in the order of the items; items are drawn as they are needed. What the function raises is
+        raised here.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -46,7 +49,9 @@ class Executor(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -115,7 +120,9 @@ class DaskCluster(Executor):
         self._client.close()
 
 
-def _in_order(submit: Callable[..., Any], function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+def _in_order(
+    submit: Callable[..., Any], function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
     """Results in order with at most ``ahead`` items in work."""
     rest = iter(items)
     waiting = [submit(function, item) for item in islice(rest, ahead)]

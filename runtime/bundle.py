@@ -1,7 +1,9 @@
-"""``python -m qcompiler.runtime.bundle``: make the machine code that an installation brings along, one file for each of `features.TARGETS`.
+"""``python -m qcompiler.runtime.bundle``: make the machine code that an installation brings along, one file for each
+of `features.TARGETS`.
 
-A wheel with these files, or a checkout in which `make` has put them, needs no compiler: neither Numba nor LLVM is loaded. Code of one CPU is
-made on any other of the same architecture. A target that has code of the present sources is left alone.
+A wheel with these files, or a checkout in which `make` has put them, needs no compiler: neither Numba nor LLVM is
+loaded. Code of one CPU is made on any other of the same architecture. A target that has code of the present sources is
+left alone.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ def is_current(path: Path) -> bool:
 
 
 def make(path: Path, cpu: Cpu) -> None:
-    """Make the code of one target, in a process of its own: what kernels are compiled to is decided when they are imported.
+    """Make the code of one target, in a process of its own: what kernels are compiled to is decided when they are
+    imported.
 
     Raises:
         MachineError: that process has failed.
     """
     environment = {**os.environ, NAME_VARIABLE: cpu.name, FEATURES_VARIABLE: cpu.features}
     package = __package__ or ""
-    done = subprocess.run([sys.executable, "-m", f"{package}.bundle", "--here", str(path)], env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", f"{package}.bundle", "--here", str(path)], env=environment, check=False
+    )
     if done.returncode != 0 or not is_current(path):
         raise MachineError(f"no machine code was made for {path.stem}")
 
@@ -49,7 +54,9 @@ def _make_here(path: Path) -> None:
 
 def main() -> int:
     """Make what is missing; 1 where that fails."""
-    parser = argparse.ArgumentParser(prog="bundle", description="Make the machine code that an installation brings along.")
+    parser = argparse.ArgumentParser(
+        prog="bundle", description="Make the machine code that an installation brings along."
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=BUNDLES, help="default: the folder in the package")
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS), help="targets; default: all")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)

@@ -8,7 +8,9 @@ class MachineError(Exception):
 
 
 class ProgramError(MachineError):
-    """A program file (or a program built in memory) is truncated, of another version, tampered with, or unsafe to run."""
+    """A program file (or a program built in memory) is truncated, of another version, tampered with,
+    or unsafe to run.
+    """
 
 
 class FeedError(MachineError):

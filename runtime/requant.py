@@ -108,7 +108,9 @@ def norm_epsilon(epsilon: int, epsilon_q: int, count: int) -> int:
     return epsilon if epsilon > 0 else max(1, (epsilon_q * count * count) >> 16)
 
 
-def layernorm(x: Sequence[int], gamma: Sequence[int], beta: Sequence[int], epsilon: int, n: int, out: Range) -> list[int]:
+def layernorm(
+    x: Sequence[int], gamma: Sequence[int], beta: Sequence[int], epsilon: int, n: int, out: Range
+) -> list[int]:
     """Codes of the layer norm of one row of codes; ``epsilon`` is `norm_epsilon`."""
     count, first, second = len(x), sum(x), sum(v * v for v in x)
     variance = count * second - first * first + epsilon

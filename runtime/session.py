@@ -40,7 +40,8 @@ class Memory:
         arena: all activations, by the plan.
         scratch: working memory of the kernels.
         constants: weights and tables of the program, mapped from its file.
-        packed: weights in the order in which this CPU's kernels read them, and what is stored in codes and read as values.
+        packed: weights in the order in which this CPU's kernels read them, and what is stored in codes and read as
+            values.
         peak_lower_bound: no plan of the arena could be smaller than this.
     """
 
@@ -56,11 +57,14 @@ class Session:
 
     Args:
         program: path of a ``.qprog`` file, its content, or a `Program`.
-        isa: instruction set of the kernels, or its name (``"avx2"``); default: the best of this CPU. All give the same results.
-        num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny programs. Any number
-            gives the same results. Default: as many as this process may use cores, at most 4. They end with the session.
-        cache_dir: folder for machine code that has to be compiled, if this is the first session of the process; default: what the variable
-            ``QCOMPILER_CACHE`` names, else the user's cache folder. Not used where the installation has code for this CPU.
+        isa: instruction set of the kernels, or its name (``"avx2"``); default: the best of this CPU. All give the same
+            results.
+        num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny
+            programs. Any number gives the same results. Default: as many as this process may use cores, at most 4. They
+            end with the session.
+        cache_dir: folder for machine code that has to be compiled, if this is the first session of the process;
+            default: what the variable ``QCOMPILER_CACHE`` names, else the user's cache folder. Not used where the
+            installation has code for this CPU.
 
     Raises:
         ProgramError: the file is not a sound program.
@@ -127,7 +131,10 @@ class Session:
     def raw(self, feeds: Feeds) -> dict[str, Array]:
         """Like `run`, but the outputs' integer codes."""
         arena, _ = self._execute(feeds)
-        return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in self.program.outputs}
+        return {
+            port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy()
+            for port in self.program.outputs
+        }
 
     def trace(self, feeds: Feeds) -> dict[str, Array]:
         """Codes of every named buffer after the last instruction that writes it, in ONNX order of axes."""
@@ -158,13 +165,21 @@ class Session:
         bound = bind(self.program, **dims)
         weights = pack_program(self.program, bound, self.isa)
         decoded = decoded_operands(self.program, bound, weights).values()
-        packed = sum({id(array): array.nbytes for array in (*(w.codes for w in weights.values()), *decoded) if array is not None}.values())
+        packed = sum(
+            {
+                id(array): array.nbytes
+                for array in (*(w.codes for w in weights.values()), *decoded)
+                if array is not None
+            }.values()
+        )
         scratch = useful_threads(bound.code, self._threads) * (bound.scratch_bytes + BLOCKS * BLOCK_BYTES)
         return Memory(bound.arena_bytes, scratch, self.program.blob.nbytes, packed, bound.peak_lower_bound)
 
     def memory_for(self, feeds: Feeds) -> Memory:
         """`memory` for the sizes that these feeds have."""
-        return self.memory(**solve_dimensions(self.program, {name: _array(name, value) for name, value in feeds.items()}))
+        return self.memory(
+            **solve_dimensions(self.program, {name: _array(name, value) for name, value in feeds.items()})
+        )
 
     def _execute(self, feeds: Feeds, out: Mapping[str, Array] | None = None) -> tuple[Arena, dict[str, Array]]:
         """Run; this thread's arena for the feeds' shapes, and the outputs."""
@@ -191,7 +206,10 @@ class Session:
         if not isinstance(feeds, Mapping):
             raise FeedError(f"the inputs must be a dictionary of arrays by name, not {type(feeds).__name__}")
         if self._file is not None and self._file.size() < len(self._file):
-            raise ProgramError("the program's file has been truncated since it was loaded; to replace a program, rename the new file over the old")
+            raise ProgramError(
+                "the program's file has been truncated since it was loaded; to replace a program, "
+                "rename the new file over the old"
+            )
         arrays = [feeds[name] for name in self._names if name in feeds]
         if len(arrays) == len(feeds) and {*map(type, arrays)} <= _ARRAYS:
             arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
@@ -232,7 +250,10 @@ class Session:
         if status < 0:
             raise FeedError(f"input '{arena.border.input_name(-1 - status)}' holds NaN or infinity")
         if status > 0:
-            raise FeedError(f"{self.program.nodes[status - 1]}: an index is out of range of the table it selects from; check the inputs' values")
+            raise FeedError(
+                f"{self.program.nodes[status - 1]}: an index is out of range of the table it selects from; "
+                "check the inputs' values"
+            )
 
 
 def _array(name: str, value: Any) -> Array:

@@ -1,6 +1,8 @@
-"""``python -m qcompiler.runtime.warm``: have the machine code for this CPU ready now, so that no later run has to wait for it.
+"""``python -m qcompiler.runtime.warm``: have the machine code for this CPU ready now, so that no later run has to wait
+for it.
 
-``--cache-dir FOLDER`` (or the variable ``QCOMPILER_CACHE``) says where it is kept; later runs are told the same, and need not be able to write there.
+``--cache-dir FOLDER`` (or the variable ``QCOMPILER_CACHE``) says where it is kept; later runs are told the same, and
+need not be able to write there.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def warm(cache_dir: str | Path | None = None) -> float:
 def main() -> int:
     """Compile, and say where the machine code is kept; 1 where there is none and it cannot be compiled."""
     parser = argparse.ArgumentParser(prog="warm", description="Have the machine code for this CPU ready.")
-    parser.add_argument("--cache-dir", type=Path, help="folder for it; default: QCOMPILER_CACHE, or the user's cache folder")
+    parser.add_argument(
+        "--cache-dir", type=Path, help="folder for it; default: QCOMPILER_CACHE, or the user's cache folder"
+    )
     folder = parser.parse_args().cache_dir
     try:
         seconds = warm(folder)
@@ -35,7 +39,13 @@ def main() -> int:
         return 1
     bundle = bundled_target()
     kept = [str(place) for place in places(folder) if place.is_dir()]
-    where = f"brought by the installation ({bundle})" if bundle else f"kept in {kept[0]}" if kept else "kept nowhere: no folder can be written"
+    where = (
+        f"brought by the installation ({bundle})"
+        if bundle
+        else f"kept in {kept[0]}"
+        if kept
+        else "kept nowhere: no folder can be written"
+    )
     print(f"machine code ({best_isa().name.lower()}) ready after {seconds:.1f} s, {where}")  # noqa: T201
     return 0
 

@@ -7,4 +7,6 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--graphs 1000``: so many random networks of each kind, where the suite takes a few."""
-    parser.addoption("--graphs", type=int, default=None, help="random networks of each kind that exact passes are tried on")
+    parser.addoption(
+        "--graphs", type=int, default=None, help="random networks of each kind that exact passes are tried on"
+    )

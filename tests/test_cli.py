@@ -47,7 +47,9 @@ def test_one_command_gives_model_program_and_report(compiled: Path) -> None:
 
 
 def test_two_runs_give_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
-    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "-o", tmp_path / "out.qprog", "--calib", CALIBRATION)
+    result = call(
+        compile_command, MODEL, "-o", tmp_path / "out.onnx", "-o", tmp_path / "out.qprog", "--calib", CALIBRATION
+    )
     assert result.exit_code == 0, result.output
     for name in ("out.onnx", "out.qprog"):
         assert (tmp_path / name).read_bytes() == (compiled / name).read_bytes()
@@ -64,7 +66,18 @@ def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: P
     ("uint4", np.uint8, 9), ("power4", np.uint8, 9), ("int8", np.int8, 20), ("int16", np.int16, 35),
 ])  # fmt: skip
 def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, least_db: float, tmp_path: Path) -> None:
-    result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx", "--activations", kind, "--calib", CALIBRATION, "--report", tmp_path / "r.json")
+    result = call(
+        compile_command,
+        MODEL,
+        "-o",
+        tmp_path / "out.onnx",
+        "--activations",
+        kind,
+        "--calib",
+        CALIBRATION,
+        "--report",
+        tmp_path / "r.json",
+    )
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "r.json").read_text())["output_sqnr_db"]["logits"] > least_db
     written = onnx.load(tmp_path / "out.onnx").graph
@@ -72,7 +85,16 @@ def test_activations_of_other_widths_run_on_both_sides(kind: str, dtype: type, l
     types = {tensor.data_type for tensor in written.initializer if tensor.name in zeros}
     assert onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) in types
     for runner in ("machine", "onnxruntime"):
-        result = call(run_command, tmp_path / "out.onnx", "--on", runner, "--feeds", CALIBRATION, "--save", tmp_path / f"{runner}.npz")
+        result = call(
+            run_command,
+            tmp_path / "out.onnx",
+            "--on",
+            runner,
+            "--feeds",
+            CALIBRATION,
+            "--save",
+            tmp_path / f"{runner}.npz",
+        )
         assert result.exit_code == 0, result.output
     machine, ort = (np.load(tmp_path / f"{name}.npz")["logits"] for name in ("machine", "onnxruntime"))
     assert np.square(machine - ort).sum() < 0.003 * np.square(ort).sum()
@@ -89,7 +111,17 @@ def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path,
     outputs = []
     for name, on, threads in (("out.onnx", "onnxruntime", 1), ("out.onnx", "machine", 1), ("out.qprog", "machine", 2)):
         target = tmp_path / f"{name}-{on}.npz"
-        options = ["--on", on, "--threads", threads, "--feeds", MODELS / "digits" / "test.npz", "--save", target, "--json"]
+        options = [
+            "--on",
+            on,
+            "--threads",
+            threads,
+            "--feeds",
+            MODELS / "digits" / "test.npz",
+            "--save",
+            target,
+            "--json",
+        ]
         result = call(run_command, compiled / name, *options)
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["median_ms"] > 0
@@ -100,7 +132,18 @@ def test_the_machine_and_onnxruntime_agree_on_the_compiled_model(compiled: Path,
 
 def test_blocks_are_bundled_when_asked_for_and_the_report_names_them(tmp_path: Path) -> None:
     model, report = MODELS / "languages" / "model.onnx", tmp_path / "report.json"
-    options = ["--calib", MODELS / "languages" / "calibration.npz", "-O", 0, "--report", report, "--bundle", "auto", "--bundle-error", "0.05"]
+    options = [
+        "--calib",
+        MODELS / "languages" / "calibration.npz",
+        "-O",
+        0,
+        "--report",
+        report,
+        "--bundle",
+        "auto",
+        "--bundle-error",
+        "0.05",
+    ]
     result = call(compile_command, model, "-o", tmp_path / "out.qprog", *options)
     assert result.exit_code == 0, result.output
     assert "multiply-accumulates a row fewer" in result.stdout
@@ -165,7 +208,10 @@ def test_bad_options_are_one_line_and_write_nothing(arguments: list[object], par
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "part"), [("out.txt", "must end in .onnx"), ("folder", "is a folder"), ("no/such/out.onnx", "does not exist")])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("out.txt", "must end in .onnx"), ("folder", "is a folder"), ("no/such/out.onnx", "does not exist")],
+)
 def test_bad_output_paths(name: str, part: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     refused(call(compile_command, MODEL, "-o", tmp_path / name), part)
@@ -238,9 +284,12 @@ def test_a_float_model_does_not_run_on_the_machine() -> None:
 
 
 def test_an_output_that_was_lost_is_told(tmp_path: Path) -> None:
-    text = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, w) }".replace("'", '"')
+    text = "<ir_version: 8, opset_import: ['' : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = MatMul(x, w) }".replace(
+        "'", '"'
+    )
     model = onnx.parser.parse_model(text)
-    weight = np.diag([1, 0.1, 0.1, 0.1]).astype(np.float32) + 0.1  # whose smaller elements are nothing beside the largest one on 2 bits
+    # whose smaller elements are nothing beside the largest one on 2 bits
+    weight = np.diag([1, 0.1, 0.1, 0.1]).astype(np.float32) + 0.1
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight[[1, 2, 3, 0]].T.copy(), "w"))
     onnx.save(model, tmp_path / "coarse.onnx")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32))
@@ -256,7 +305,9 @@ def test_ranges_do_not_depend_on_the_order_of_feeds(tmp_path: Path) -> None:
     for name, feeds in (("as they come", images), ("reversed", images[::-1])):
         np.savez(tmp_path / "feeds.npz", image=feeds)
         target = tmp_path / f"{name}.onnx"
-        result = call(compile_command, MODEL, "-o", target, "--calib", tmp_path / "feeds.npz", "-O", "0", "--widen", "off")
+        result = call(
+            compile_command, MODEL, "-o", target, "--calib", tmp_path / "feeds.npz", "-O", "0", "--widen", "off"
+        )
         assert result.exit_code == 0, result.output
         graph = onnx.load(target).graph
         values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}

@@ -1,4 +1,5 @@
-"""The whole line on real networks: compiled, the small models answer as their float originals do, everywhere the same."""
+"""The whole line on real networks: compiled, the small models answer as their float originals do,
+everywhere the same."""
 
 from __future__ import annotations
 
@@ -82,6 +83,8 @@ def test_every_multiplication_is_in_integers(name: str) -> None:
 @pytest.mark.parametrize("suffix", [".onnx", ".qprog"])
 def test_compiling_twice_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
     for file in ("a", "b"):
-        compiled = qcompiler.compile(task_of("digits").model, data=task_of("digits").calibration, for_onnx=suffix == ".onnx")
+        compiled = qcompiler.compile(
+            task_of("digits").model, data=task_of("digits").calibration, for_onnx=suffix == ".onnx"
+        )
         compiled.save(tmp_path / f"{file}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()

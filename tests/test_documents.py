@@ -13,7 +13,11 @@ from docs.house import ALLOWED
 from qcompiler.cli import qcompile
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith((".", "build", "dist")) for part in path.relative_to(ROOT).parts))
+DOCUMENTS = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith((".", "build", "dist")) for part in path.relative_to(ROOT).parts)
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -30,10 +34,14 @@ def test_files_that_are_named_exist(document: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(import numpy.*?)```", (ROOT / "README.md").read_text(encoding="utf8"), re.DOTALL)
+    (example,) = re.findall(
+        r"```python\n(import numpy.*?)```", (ROOT / "README.md").read_text(encoding="utf8"), re.DOTALL
+    )
     exec(example, {})
     assert "'logits'" in capsys.readouterr().out
     onnx.checker.check_model(onnx.load("out.onnx"), full_check=True)
@@ -46,7 +54,9 @@ def test_the_readmes_options_exist(capfd: pytest.CaptureFixture[str], monkeypatc
         qcompile()
     offered = capfd.readouterr().out
     text = (ROOT / "README.md").read_text(encoding="utf8")
-    used = {option for line in re.findall(r"qcompile .*", text) for option in re.findall(r"(?<![\w-])--?[a-z-]+", line)} | {"--no-avoid-saturation"}
+    used = {
+        option for line in re.findall(r"qcompile .*", text) for option in re.findall(r"(?<![\w-])--?[a-z-]+", line)
+    } | {"--no-avoid-saturation"}
     assert used >= {"-o", "--calib", "--verify", "--passes"}
     assert [option for option in sorted(used) if option not in offered] == []
 

@@ -50,8 +50,18 @@ def test_what_calibration_did_not_show_is_right_in_onnx(name: str, how: str, see
 
 
 MACHINE = [
-    ("attention", "mul"), ("attention", "blend"), ("attention", "added"), ("attention", "less"), ("rotary", "mul"), ("rotary", "outer"),
-    ("sinusoid", "range"), ("sinusoid", "step"), ("pooling", "tokens"), ("pooling", "picture"), ("mean", "clip"), ("mean", "other"),
+    ("attention", "mul"),
+    ("attention", "blend"),
+    ("attention", "added"),
+    ("attention", "less"),
+    ("rotary", "mul"),
+    ("rotary", "outer"),
+    ("sinusoid", "range"),
+    ("sinusoid", "step"),
+    ("pooling", "tokens"),
+    ("pooling", "picture"),
+    ("mean", "clip"),
+    ("mean", "other"),
 ]
 """What the machine has a form for."""
 
@@ -59,7 +69,12 @@ MACHINE = [
 @pytest.mark.parametrize(("name", "how"), MACHINE)
 def test_what_calibration_did_not_show_is_right_on_the_machine(name: str, how: str, seed: int) -> None:
     member = KINDS[name][0](np.random.default_rng([seed, *map(ord, name + how)]), how)
-    got = checked(member, qcompiler.compile(member.model, data=member.calibration, options=Options(level=1), for_onnx=False).session().run)
+    got = checked(
+        member,
+        qcompiler.compile(member.model, data=member.calibration, options=Options(level=1), for_onnx=False)
+        .session()
+        .run,
+    )
     assert all(got[output] >= least for output, least in member.wanted.items()), got
 
 
@@ -71,20 +86,27 @@ def cache_model(last: str) -> onnx.ModelProto:
 
 def cached(past: int, length: int) -> Feed:
     rng = np.random.default_rng(past)
-    return {"past": rng.uniform(-1, 1, (1, past, 8)).astype(np.float32), "x": rng.uniform(-2, 2, (1, length, 8)).astype(np.float32)}
+    return {
+        "past": rng.uniform(-1, 1, (1, past, 8)).astype(np.float32),
+        "x": rng.uniform(-2, 2, (1, length, 8)).astype(np.float32),
+    }
 
 
 @pytest.mark.parametrize("for_onnx", [True, False])
 def test_a_cache_may_be_empty(for_onnx: bool) -> None:
     model = cache_model("p = Softmax(present)  y = MatMul(p, w)")
-    compiled = qcompiler.compile(model, data=[cached(0, 5), cached(4, 1), cached(9, 2)], options=Options(level=0), for_onnx=for_onnx)
+    compiled = qcompiler.compile(
+        model, data=[cached(0, 5), cached(4, 1), cached(9, 2)], options=Options(level=0), for_onnx=for_onnx
+    )
     run = Runner(compiled.graph).run if for_onnx else compiled.session().run
     got = checked(Member(model, [], [cached(0, 3), cached(5, 1)], {"y": 25.0, "present": 30.0}), run)
     assert min(got.values()) > 25, got
 
 
 def test_a_feed_without_any_element_and_a_reduction_of_nothing_are_told() -> None:
-    compiled = qcompiler.compile(cache_model("y = ReduceMean <axes = [1]> (past)"), data=[cached(4, 1)], options=Options(level=0), for_onnx=False)
+    compiled = qcompiler.compile(
+        cache_model("y = ReduceMean <axes = [1]> (past)"), data=[cached(4, 1)], options=Options(level=0), for_onnx=False
+    )
     with pytest.raises(ProgramError, match="is empty"):
         compiled.session().run(cached(0, 3))
     with pytest.raises(FeedError, match="is empty"):

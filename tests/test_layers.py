@@ -16,10 +16,13 @@ import pytest
 from docs.house import ALLOWED, ROOT, SOURCES, Import, edges, imports, imports_of, room
 
 IDEAS = (
-    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels", "weights.allocation",
-    "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit", "replacement.neurons",
+    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels",
+    "weights.allocation",
+    "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit",
+    "replacement.neurons",
 )  # fmt: skip
-"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes into them."""
+"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs
+and writes into them."""
 
 DRIVERS = ("api", "cli", "onnx_io.export", "onnx_io.importer", "manager", "pipeline", "presets", "graph.verify")
 CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
@@ -66,7 +69,11 @@ def complaint(module: str, item: Import) -> str | None:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_run_one_way(module: str) -> None:
-    wrong = [f"{SOURCES[module].relative_to(ROOT)}:{item.line}: {why}" for item in imports_of(module) if (why := complaint(module, item))]
+    wrong = [
+        f"{SOURCES[module].relative_to(ROOT)}:{item.line}: {why}"
+        for item in imports_of(module)
+        if (why := complaint(module, item))
+    ]
     assert wrong == []
 
 
@@ -80,7 +87,12 @@ def test_rooms_import_what_the_table_allows() -> None:
 
 def test_rooms_build_on_each_other_in_the_order_of_the_table() -> None:
     order = list(ALLOWED)
-    assert [(one, other) for one, others in ALLOWED.items() for other in others.split() if order.index(other) >= order.index(one)] == []
+    assert [
+        (one, other)
+        for one, others in ALLOWED.items()
+        for other in others.split()
+        if order.index(other) >= order.index(one)
+    ] == []
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -143,7 +155,11 @@ def test_tests_lie_where_their_modules_do() -> None:
     astray = []
     for path in files("tests"):
         folder, name = path.parent.relative_to("tests").as_posix().removeprefix("."), path.stem.removeprefix("test_")
-        if path.name.startswith("test_") and name not in OF_SEVERAL.get(folder, ()) and f"{folder}/{name}".removeprefix("/") not in modules:
+        if (
+            path.name.startswith("test_")
+            and name not in OF_SEVERAL.get(folder, ())
+            and f"{folder}/{name}".removeprefix("/") not in modules
+        ):
             astray.append(path.as_posix())
     assert astray == []
 
@@ -153,11 +169,23 @@ def test_tests_lie_where_their_modules_do() -> None:
     [
         ("qcompiler.runtime.session", "import onnx", "'onnx' is not a dependency of this part"),
         ("qcompiler.runtime.session", "from ..graph.ir import Graph", "runtime/ imports nothing of the compiler"),
-        ("qcompiler.runtime.session", "from qcompiler.runtime import requant", "inside passes/ and runtime/ only relative imports"),
+        (
+            "qcompiler.runtime.session",
+            "from qcompiler.runtime import requant",
+            "inside passes/ and runtime/ only relative imports",
+        ),
         ("qcompiler.passes.fold", "from ..manager import run", "a pass knows nothing of what drives it"),
         ("qcompiler.passes.fold", "from ..graph.ir import Graph\nfrom . import other\nimport numpy as np", None),
-        ("qcompiler.manager", "def f():\n    from qcompiler.passes.fold import Fold", "only pipeline.py and presets.py import passes"),
-        ("qcompiler.manager", "import passes", "'passes' is no name of its own: use qcompiler.passes, or a relative import inside that folder"),
+        (
+            "qcompiler.manager",
+            "def f():\n    from qcompiler.passes.fold import Fold",
+            "only pipeline.py and presets.py import passes",
+        ),
+        (
+            "qcompiler.manager",
+            "import passes",
+            ("'passes' is no name of its own: use qcompiler.passes, or a relative import inside that folder"),
+        ),
         ("qcompiler.grids", "from qcompiler.graph.ir import Graph", "the ideas are mathematics without any graph"),
         ("qcompiler.cli", "import requests", "'requests' is not a dependency of this part"),
     ],
@@ -192,9 +220,22 @@ def test_nothing_heavy_is_loaded_with_the_package_or_the_machine(name: str) -> N
 def test_importing_the_compiler_loads_no_library_that_only_some_passes_need() -> None:
     """A command that rounds to 8 bits should not wait for Numba, nor pay its memory."""
     program = "import sys, qcompiler.api; print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.split()
+    )
     assert "qcompiler.pipeline" in loaded
-    assert not loaded & {"numba", "llvmlite", "scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "matplotlib", "distributed"}
+    assert not loaded & {
+        "numba",
+        "llvmlite",
+        "scipy.linalg",
+        "scipy.optimize",
+        "scipy.sparse",
+        "scipy.special",
+        "matplotlib",
+        "distributed",
+    }
 
 
 @pytest.mark.parametrize("name", ["ir", "runner"])

@@ -36,7 +36,9 @@ def test_products_of_stacks_are_those_of_numpy(stacks, rows, depth, columns, fir
     kind = np.float32 if first == second == np.float32 else np.float64
     product = matmul(left, right)
     assert product.dtype == kind
-    np.testing.assert_allclose(product, np.matmul(left.astype(np.float64), right), rtol=1e-5 if kind == np.float32 else 1e-13, atol=1e-4)
+    np.testing.assert_allclose(
+        product, np.matmul(left.astype(np.float64), right), rtol=1e-5 if kind == np.float32 else 1e-13, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("left", "right"), [((4,), (4, 3)), ((2, 4), (4,)), ((4,), (4,)), ((3, 2, 4), (4,))])
@@ -93,7 +95,9 @@ def test_factors_and_solutions(size):
     np.testing.assert_array_equal(lower, np.tril(lower))
     np.testing.assert_allclose(lower, np.linalg.cholesky(matrices), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(solve_positive(matrices, right), np.linalg.solve(matrices, right), rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(solve_positive(matrices[0], right[0]), np.linalg.solve(matrices[0], right[0]), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(
+        solve_positive(matrices[0], right[0]), np.linalg.solve(matrices[0], right[0]), rtol=1e-8, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 32])
@@ -117,7 +121,9 @@ SPECTRA = {
     "qcompiler.replacement.estimators": "analysis alone",
     "qcompiler.equivalence.affine": "a condition number",
 }
-"""Modules that may ask numpy's LAPACK, and what for: `snnk-bundle`, `low-rank` and `affine`, none of which a level of -O runs."""
+"""Modules that may ask numpy's LAPACK, and what for: `snnk-bundle`, `low-rank` and `affine`, none of which a level of
+-O runs.
+"""
 
 OF_BLAS = {"matmul", "dot", "vdot", "inner", "tensordot", "linalg", "lapack", "cov", "corrcoef"}
 
@@ -126,7 +132,11 @@ def products_of_blas(source: str) -> list[int]:
     """Lines with a product or a factorization whose last bits depend on the CPU."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        by_name = isinstance(node, ast.Attribute) and node.attr in OF_BLAS and ast.unparse(node.value) in ("np", "numpy", "scipy")
+        by_name = (
+            isinstance(node, ast.Attribute)
+            and node.attr in OF_BLAS
+            and ast.unparse(node.value) in ("np", "numpy", "scipy")
+        )
         by_sign = isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
         optimized = isinstance(node, ast.keyword) and node.arg == "optimize"
         if by_name or by_sign or optimized:
@@ -134,12 +144,21 @@ def products_of_blas(source: str) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("module", [name for name in SOURCES if not name.startswith("qcompiler.runtime") and name not in SPECTRA])
+@pytest.mark.parametrize(
+    "module", [name for name in SOURCES if not name.startswith("qcompiler.runtime") and name not in SPECTRA]
+)
 def test_sums_that_decide_do_not_come_from_blas(module):
     source = SOURCES[module].read_text(encoding="utf8").replace("np.linalg.LinAlgError", "LinAlgError")
     assert products_of_blas(source) == []
 
 
 def test_the_search_for_products_of_blas_finds_them():
-    lines = ["a @ b", "np.matmul(a, b)", "np.linalg.solve(a, b)", "scipy.linalg.inv(a)", "np.einsum(e, a, b, optimize=True)", "np.einsum(e, a, b)"]
+    lines = [
+        "a @ b",
+        "np.matmul(a, b)",
+        "np.linalg.solve(a, b)",
+        "scipy.linalg.inv(a)",
+        "np.einsum(e, a, b, optimize=True)",
+        "np.einsum(e, a, b)",
+    ]
     assert products_of_blas("\n".join(lines)) == [1, 2, 3, 4, 5]

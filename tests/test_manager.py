@@ -69,13 +69,20 @@ class LeaveRubbish(Pass):
     name: ClassVar[str] = "leave-rubbish"
 
     def run(self, graph: Graph, ctx: Context) -> bool:
-        graph.nodes.insert(0, Node("Neg", "dead", inputs=[Constant("c", np.ones(1, np.float32))], outputs=[Variable("unused", np.float32)]))
+        graph.nodes.insert(
+            0,
+            Node(
+                "Neg", "dead", inputs=[Constant("c", np.ones(1, np.float32))], outputs=[Variable("unused", np.float32)]
+            ),
+        )
         return True
 
 
 def test_runs_in_order_records_timings_and_removes_what_is_dead() -> None:
     graph, ctx, seen = graph_of(TEXT), Context(), []
-    stage = Manager((LeaveRubbish(), ReplaceRelu()), on_pass=lambda step, _graph, changed: seen.append((step.name, changed))).run(graph, ctx)
+    stage = Manager(
+        (LeaveRubbish(), ReplaceRelu()), on_pass=lambda step, _graph, changed: seen.append((step.name, changed))
+    ).run(graph, ctx)
     assert stage == Stage.FLOAT
     assert ops(graph) == ["Relu", "Add"]
     assert seen == [("leave-rubbish", True), ("replace-relu", False)]
@@ -84,7 +91,9 @@ def test_runs_in_order_records_timings_and_removes_what_is_dead() -> None:
 
 
 def test_a_pass_that_breaks_the_graph_is_named_with_those_before_it() -> None:
-    with pytest.raises(PassError, match=r"pass 'break' after replace-relu: node 'Add_1' \(Add\).*'nowhere', which nothing writes"):
+    with pytest.raises(
+        PassError, match=r"pass 'break' after replace-relu: node 'Add_1' \(Add\).*'nowhere', which nothing writes"
+    ):
         Manager((ReplaceRelu(), Break())).run(graph_of(TEXT), Context())
 
 

@@ -1,4 +1,6 @@
-"""The two distributions: what is in them, and that every way to install them works. Built offline from copies of the sources."""
+"""The two distributions: what is in them, and that every way to install them works. Built offline from copies of the
+sources.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,14 @@ assert importlib.util.find_spec("passes") is None and importlib.util.find_spec("
 
 
 def python(code: str, folder: Path, *search: Path) -> None:
-    """Run ``code`` in ``folder``, with the packages of ``search`` and, of this environment's, those that are not editable (-S)."""
+    """Run ``code`` in ``folder``, with the packages of ``search`` and, of this environment's, those that are not
+    editable (-S).
+    """
     prelude = "import site, sys\n" + "".join(f"site.addsitedir({str(path)!r})\n" for path in search)
     prelude += f"sys.path += {[sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]!r}\n"
-    done = subprocess.run([sys.executable, "-S", "-c", prelude + code], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", prelude + code], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -67,28 +73,42 @@ def modules(wheel: Path) -> set[str]:
 
 def expected(folder: str, package: str) -> set[str]:
     base = ROOT / folder
-    return {f"{package}/{path.relative_to(base).as_posix()}" for path in base.rglob("*.py") if "build" not in path.relative_to(base).parts}
+    return {
+        f"{package}/{path.relative_to(base).as_posix()}"
+        for path in base.rglob("*.py")
+        if "build" not in path.relative_to(base).parts
+    }
 
 
 def test_the_compilers_wheel_holds_every_module_and_only_the_package(wheels: dict[str, Path]) -> None:
-    wanted = expected("qcompiler", "qcompiler") | expected("passes", "qcompiler/passes") | expected("runtime", "qcompiler/runtime")
+    wanted = (
+        expected("qcompiler", "qcompiler")
+        | expected("passes", "qcompiler/passes")
+        | expected("runtime", "qcompiler/runtime")
+    )
     assert modules(wheels["onnx_qcompiler"]) == wanted | {"qcompiler/py.typed", "qcompiler/runtime/py.typed"}
 
 
 def test_the_runtimes_wheel_holds_every_module_of_the_machine_and_nothing_else(wheels: dict[str, Path]) -> None:
-    assert modules(wheels["qcompiler_runtime"]) == expected("runtime", "qcompiler_runtime") | {"qcompiler_runtime/py.typed"}
+    assert modules(wheels["qcompiler_runtime"]) == expected("runtime", "qcompiler_runtime") | {
+        "qcompiler_runtime/py.typed"
+    }
 
 
 def test_the_wheels_carry_the_licence(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
         assert "License-Expression: Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
-        (licence,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/licenses/LICENSE"))
+        (licence,) = (
+            name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/licenses/LICENSE")
+        )
         assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
 
 
 def test_both_distributions_have_one_version_and_agree_on_what_the_machine_needs() -> None:
-    compiler, machine = (tomllib.loads((ROOT / path).read_text())["project"] for path in ("pyproject.toml", "runtime/pyproject.toml"))
+    compiler, machine = (
+        tomllib.loads((ROOT / path).read_text())["project"] for path in ("pyproject.toml", "runtime/pyproject.toml")
+    )
     assert compiler["version"] == machine["version"]
     assert {*machine["dependencies"], *machine["optional-dependencies"]["jit"]} <= set(compiler["dependencies"])
     assert compiler["requires-python"] == machine["requires-python"]
@@ -98,7 +118,11 @@ def test_the_version_of_the_package_is_the_one_of_the_distribution() -> None:
     import qcompiler
     import qcompiler.runtime
 
-    assert qcompiler.__version__ == qcompiler.runtime.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (
+        qcompiler.__version__
+        == qcompiler.runtime.__version__
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    )
 
 
 def test_a_platform_wheel_brings_the_machine_code_and_says_where_it_runs(checkout: Path, tmp_path: Path) -> None:

@@ -90,8 +90,12 @@ def test_names_are_unique_and_kebab_case() -> None:
 
 
 def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None:
-    choices = [(level, grid) for level in range(4) for grid in ("int8", "int4", "nf4", "auto") if (level, grid) != (0, "auto")]
-    presets = [Preset(level, weights=grid, for_onnx=to).pipeline().passes for level, grid in choices for to in (True, False)]
+    choices = [
+        (level, grid) for level in range(4) for grid in ("int8", "int4", "nf4", "auto") if (level, grid) != (0, "auto")
+    ]
+    presets = [
+        Preset(level, weights=grid, for_onnx=to).pipeline().passes for level, grid in choices for to in (True, False)
+    ]
     for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
         assert all(later.requires == earlier.ensures for earlier, later in pairwise(passes))
@@ -101,7 +105,9 @@ def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None
 def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(level: int) -> None:
     names = [step.name for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes]
     assert names.index("snnk-bundle") == len(NORMALIZE)
-    assert {step.name: step for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes}["snnk-bundle"].error == 0.05
+    assert {step.name: step for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes}[
+        "snnk-bundle"
+    ].error == 0.05
     assert "snnk-bundle" not in [step.name for step in Preset(level, for_onnx=False).pipeline().passes]
 
 
@@ -114,7 +120,9 @@ def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
         preset = Preset(2, weights="auto", for_onnx=False, size_budget=share)
         grids.append(next((step.grid for step in preset.pipeline().passes if step.name == "round-tables"), None))
     assert grids == ["kmeans2", "kmeans3", "kmeans4", None, "kmeans4"]
-    assert "round-tables" not in {step.name for step in Preset(2, weights="auto", for_onnx=False, max_loss=0.1).pipeline().passes}
+    assert "round-tables" not in {
+        step.name for step in Preset(2, weights="auto", for_onnx=False, max_loss=0.1).pipeline().passes
+    }
     with pytest.raises(OptionError, match="--max-loss"):
         Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline()
     assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
@@ -124,7 +132,10 @@ def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
 
 def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() -> None:
     def solver(level: int, **options: bool) -> str | None:
-        return next((step.solver for step in Preset(level, **options).pipeline().passes if step.name == "reconstruct-layers"), None)
+        return next(
+            (step.solver for step in Preset(level, **options).pipeline().passes if step.name == "reconstruct-layers"),
+            None,
+        )
 
     assert [solver(level, for_onnx=False) for level in range(4)] == [None, None, "gptq", "gptq"]
     assert solver(2, for_onnx=True) is None
@@ -134,20 +145,32 @@ def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() 
 @pytest.mark.parametrize(("level", "weights", "inputs"), [
     (1, "nf4", "float"), (2, "nf4", "mixed"), (3, "auto", "mixed"), (2, "int8", "float"),
 ])  # fmt: skip
-def test_convolutions_of_few_bits_are_fitted_to_what_the_layers_before_give(level: int, weights: str, inputs: str) -> None:
-    steps = [step for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes if isinstance(step, ReconstructLayers)]
+def test_convolutions_of_few_bits_are_fitted_to_what_the_layers_before_give(
+    level: int, weights: str, inputs: str
+) -> None:
+    steps = [
+        step
+        for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes
+        if isinstance(step, ReconstructLayers)
+    ]
     assert [step.inputs for step in steps] == [inputs]
 
 
 def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
     steps = {step.name: step for step in Preset(1, weights="nf4", for_onnx=True).pipeline().passes}
     assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
-    assert not {"round-tables", "reconstruct-layers", "round-weights"} & {step.name for step in Preset(1, for_onnx=True).pipeline().passes}
+    assert not {"round-tables", "reconstruct-layers", "round-weights"} & {
+        step.name for step in Preset(1, for_onnx=True).pipeline().passes
+    }
 
 
 def test_blocks_are_for_layers_not_for_tables_and_power4_has_a_curve() -> None:
     preset = Preset(2, for_onnx=True, weights="int4", block=64, activations="power4")
     grids = {step.name: getattr(step, "grid", None) for step in preset.pipeline().passes}
-    assert (grids["reconstruct-layers"], grids["round-weights"], grids["round-tables"]) == ("int4/64", "int4/64", "int4")
+    assert (grids["reconstruct-layers"], grids["round-weights"], grids["round-tables"]) == (
+        "int4/64",
+        "int4/64",
+        "int4",
+    )
     assert NarrowActivations(curve="power") in preset.pipeline().passes
     assert any(step.name == "rotate-inputs" for step in preset.pipeline().passes)

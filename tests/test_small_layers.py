@@ -18,11 +18,28 @@ from qcompiler.pass_base import Context
 from qcompiler.presets import ACTIVATIONS, Preset
 from tests.helpers.layer_graphs import KINDS, RECURRENT, LayerGraph
 
-WEIGHTS = ("int8", "int2", "int4", "int6", "nf4", "fp4", "power3", "post3", "split2", "kmeans3", "kmeans5", "int4/32", "nf4/64", "auto")
+WEIGHTS = (
+    "int8",
+    "int2",
+    "int4",
+    "int6",
+    "nf4",
+    "fp4",
+    "power3",
+    "post3",
+    "split2",
+    "kmeans3",
+    "kmeans5",
+    "int4/32",
+    "nf4/64",
+    "auto",
+)
 SIZES = st.sampled_from([1, 1, 2, 40])
 
 CLOSE = {"uint8": 0.03, "int8": 0.03, "uint4": 0.35, "power4": 0.35, "int16": 0.03}
-"""Largest error, of the largest output, that activations of this type and 8-bit weights make on feeds that calibration saw."""
+"""Largest error, of the largest output, that activations of this type and 8-bit weights make on feeds that calibration
+saw.
+"""
 
 
 def preset_of(level: int, weights: str, activations: str) -> Preset:
@@ -42,7 +59,8 @@ def compiled(graph: Graph, preset: Preset, feeds: list[Feed]) -> Graph:
 
 
 @given(
-    case=st.builds(LayerGraph, st.sampled_from(KINDS), SIZES, SIZES, st.sampled_from([1, 3]), st.booleans(), st.booleans(), st.integers(0, 2**16)),
+    case=st.builds(LayerGraph, st.sampled_from(KINDS), SIZES, SIZES, st.sampled_from([1, 3]), st.booleans(),
+    st.booleans(), st.integers(0, 2**16)),
     level=st.integers(0, 3), weights=st.sampled_from(WEIGHTS), activations=st.sampled_from(ACTIVATIONS),
 )  # fmt: skip
 @example(LayerGraph("MatMul", 16, 1, 1), 2, "int8", "uint8")
@@ -85,7 +103,13 @@ def test_weights_and_biases_of_one_channel_keep_their_axis(kind):
 )
 def test_a_vector_of_one_scale_is_per_channel_where_there_is_one_channel(shape, axis, expected):
     scale = Constant("s", np.full(1, 0.5, np.float32))
-    node = Node("DequantizeLinear", "n", {"axis": axis}, [Constant("w", np.zeros(shape, np.int8)), scale], [Variable("y", np.float32)])
+    node = Node(
+        "DequantizeLinear",
+        "n",
+        {"axis": axis},
+        [Constant("w", np.zeros(shape, np.int8)), scale],
+        [Variable("y", np.float32)],
+    )
     spec = read_spec(node)
     assert (spec.axis, spec.scale.shape) == (expected, () if expected is None else (1,))
     codes = np.arange(np.prod(shape), dtype=np.int8).reshape(shape)
@@ -94,7 +118,11 @@ def test_a_vector_of_one_scale_is_per_channel_where_there_is_one_channel(shape, 
 
 @pytest.mark.parametrize("shape", [[1, 5], ["N", 5]])
 def test_a_vector_of_one_scale_of_an_activation_is_per_tensor(shape):
-    inputs = [Variable("x", np.float32, shape), Constant("s", np.ones(1, np.float32)), Constant("z", np.zeros(1, np.uint8))]
+    inputs = [
+        Variable("x", np.float32, shape),
+        Constant("s", np.ones(1, np.float32)),
+        Constant("z", np.zeros(1, np.uint8)),
+    ]
     spec = read_spec(Node("QuantizeLinear", "n", {"axis": 0}, inputs, [Variable("y", np.uint8)]))
     assert (spec.axis, spec.scale.shape, spec.zero_point.shape) == (None, (), ())
 
@@ -107,4 +135,6 @@ def test_scalar_scales_stay_per_tensor():
 
 def scalar_node() -> Node:
     scale = Constant("s", np.array(0.5, np.float32))
-    return Node("DequantizeLinear", "n", {}, [Constant("w", np.zeros((3, 1), np.int8)), scale], [Variable("y", np.float32)])
+    return Node(
+        "DequantizeLinear", "n", {}, [Constant("w", np.zeros((3, 1), np.int8)), scale], [Variable("y", np.float32)]
+    )

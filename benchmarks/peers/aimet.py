@@ -20,7 +20,9 @@ def main(model, calibration, test, answers, bits, iterations):
     network = with_initializers(shaped(recent(model), data[0]))
     if iterations:
         equalize_model(network)
-    sim = aimet_onnx.QuantizationSimModel(network, param_type=f"int{bits}", activation_type="int8", quant_scheme="min_max")
+    sim = aimet_onnx.QuantizationSimModel(
+        network, param_type=f"int{bits}", activation_type="int8", quant_scheme="min_max"
+    )
     if iterations:
         aimet_onnx.apply_adaround(sim, data[:16], num_iterations=iterations)
     sim.compute_encodings(data)

@@ -1,4 +1,6 @@
-"""Feeds and answers as `benchmarks.accuracy_peers` exchanges them; needs numpy alone, for it is imported in other people's environments."""
+"""Feeds and answers as `benchmarks.accuracy_peers` exchanges them; needs numpy alone, for it is imported in other
+people's environments.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def read_feeds(path: str) -> list[dict[str, NDArray[Any]]]:
 
 
 def write_answers(path: str, session: Any, test: str, seconds: float, model: Path | None = None) -> None:
-    """Run a session on every test feed; the first outputs by index, ``seconds``, and ``bytes`` of the quantized model where it is a file."""
+    """Run a session on every test feed; the first outputs by index, ``seconds``, and ``bytes`` of the quantized model
+    where it is a file.
+    """
     found = {str(index): session.run(None, feed)[0] for index, feed in enumerate(read_feeds(test))}
     size = {} if model is None else {"bytes": sum(part.stat().st_size for part in model.parent.glob(f"{model.name}*"))}
     np.savez(path, seconds=seconds, **size, **found)

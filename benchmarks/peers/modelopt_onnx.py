@@ -2,7 +2,8 @@
 
 python modelopt_onnx.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE [METHOD]
 
-MODE is ``int8`` (METHOD ``max`` or ``entropy``) or ``int4`` (METHOD ``awq_lite`` or ``awq_clip``; a scale for each block, activations float).
+MODE is ``int8`` (METHOD ``max`` or ``entropy``) or ``int4`` (METHOD ``awq_lite`` or ``awq_clip``; a scale for each
+block, activations float).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def main(model, calibration, test, answers, mode, method):
         result = Path(folder) / "out.onnx"
         network, start = recent_path(model, Path(folder)), time.perf_counter()
         quantize(
-            network, quantize_mode=mode, calibration_data=stacked, calibration_method=method, calibration_shapes=shapes, calibration_eps=["cpu"],
+            network, quantize_mode=mode, calibration_data=stacked, calibration_method=method, calibration_shapes=shapes,
+            calibration_eps=["cpu"],
             high_precision_dtype="fp32", output_path=str(result),
         )  # fmt: skip
         seconds = time.perf_counter() - start

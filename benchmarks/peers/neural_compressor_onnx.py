@@ -2,8 +2,8 @@
 
 python neural_compressor_onnx.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE
 
-MODE is ``int8`` or ``int8-smooth`` (static, per channel), or ``int4-rtn``, ``int4-gptq``, ``int4-awq`` (weights of products alone, a scale for each
-32 of a channel; activations float).
+MODE is ``int8`` or ``int8-smooth`` (static, per channel), or ``int4-rtn``, ``int4-gptq``, ``int4-awq`` (weights of
+products alone, a scale for each 32 of a channel; activations float).
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def weights_alone(model, result, reader, mode):
         "int4-gptq": lambda: matmul_nbits_quantizer.GPTQWeightOnlyQuantConfig(reader),
         "int4-awq": lambda: matmul_nbits_quantizer.AWQWeightOnlyQuantConfig(reader),
     }[mode]()
-    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=True, algo_config=how, n_bits=4)
+    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(
+        model, block_size=BLOCK, is_symmetric=True, algo_config=how, n_bits=4
+    )
     quantizer.process()
     onnx.save(getattr(quantizer.model, "model", quantizer.model), result)
 
@@ -64,7 +66,9 @@ def main(model, calibration, test, answers, mode):
             how = config.StaticQuantConfig(reader, quant_format=QuantFormat.QDQ, per_channel=True, extra_options=smooth)
             quantize(model, str(result), how)
         seconds = time.perf_counter() - start
-        write_answers(answers, ort.InferenceSession(str(result), providers=["CPUExecutionProvider"]), test, seconds, result)
+        write_answers(
+            answers, ort.InferenceSession(str(result), providers=["CPUExecutionProvider"]), test, seconds, result
+        )
 
 
 if __name__ == "__main__":

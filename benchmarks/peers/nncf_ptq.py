@@ -2,8 +2,8 @@
 
 python nncf_ptq.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE
 
-MODE is ``fast`` or ``full`` (int8, by the kind of bias correction), or ``int4`` (weights of products per channel, activations float; with
-AWQ and scale estimation as ``int4-fit``).
+MODE is ``fast`` or ``full`` (int8, by the kind of bias correction), or ``int4`` (weights of products per channel,
+activations float; with AWQ and scale estimation as ``int4-fit``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main(model, calibration, test, answers, mode):
             dataset=nncf.Dataset(data) if fit else None, awq=fit or None, scale_estimation=fit or None,
         )  # fmt: skip
     else:
-        found = nncf.quantize(network, nncf.Dataset(data), fast_bias_correction=mode == "fast", model_type=kind, subset_size=len(data))
+        found = nncf.quantize(
+            network, nncf.Dataset(data), fast_bias_correction=mode == "fast", model_type=kind, subset_size=len(data)
+        )
     seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "out.onnx"

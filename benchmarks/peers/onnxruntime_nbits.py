@@ -1,4 +1,5 @@
-"""onnxruntime's MatMulNBits: weights of products on 4 bits, a scale for each block, activations float; see `benchmarks.accuracy_peers`.
+"""onnxruntime's MatMulNBits: weights of products on 4 bits, a scale for each block, activations float; see
+`benchmarks.accuracy_peers`.
 
 python onnxruntime_nbits.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz BLOCK
 """

@@ -35,8 +35,14 @@ def main(model, calibration, test, answers, bits):
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "out.onnx"
         quant_pre_process(recent_path(model, Path(folder)), str(prepared), skip_symbolic_shape=True)
         quantize_static(
-            str(prepared), str(result), Reader(data), quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt4 if bits == 4 else QuantType.QInt8,
+            str(prepared),
+            str(result),
+            Reader(data),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt4 if bits == 4 else QuantType.QInt8,
         )
         seconds = time.perf_counter() - start
         session = ort.InferenceSession(str(result), providers=["CPUExecutionProvider"])

@@ -2,9 +2,9 @@
 
 python onnxsim_static.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz MODE [ITERATIONS]
 
-MODE, all of 8 bits per channel: ``minmax`` (every tensor), with ``adaround`` or ``adaquant`` after it; ``products`` (what products and convolutions
-multiply, all else float), with ``products-adaquant`` after it. Weights of products alone on 4 bits, a scale for each block of neighbours,
-activations float: ``int4``, ``int4-gptq``, ``int4-adaround``.
+MODE, all of 8 bits per channel: ``minmax`` (every tensor), with ``adaround`` or ``adaquant`` after it; ``products``
+(what products and convolutions multiply, all else float), with ``products-adaquant`` after it. Weights of products
+alone on 4 bits, a scale for each block of neighbours, activations float: ``int4``, ``int4-gptq``, ``int4-adaround``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ def quantized(network, data, mode, iterations):
     if mode == "minmax":
         return quantize_full_qdq(network, data)
     if mode.startswith("ada"):
-        return finetune(network, quantize_full_qdq(network, data), data, FinetuneOptions(algorithm=mode, num_iterations=iterations))[0]
+        return finetune(
+            network, quantize_full_qdq(network, data), data, FinetuneOptions(algorithm=mode, num_iterations=iterations)
+        )[0]
     first, _, second = mode.partition("-")
-    start = onnxsim.quantize_static(network, data) if first == "products" else onnxsim.quantize_weight_only_int4(network)
+    start = (
+        onnxsim.quantize_static(network, data) if first == "products" else onnxsim.quantize_weight_only_int4(network)
+    )
     steps = {"adaquant": onnxsim.apply_adaquant, "gptq": onnxsim.apply_gptq, "adaround": onnxsim.apply_adaround}
     return steps[second](network, start, data) if second else start
 

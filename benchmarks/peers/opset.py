@@ -30,7 +30,9 @@ def shaped(network: onnx.ModelProto, feed: dict[str, Any]) -> onnx.ModelProto:
 
 def with_initializers(network: onnx.ModelProto) -> onnx.ModelProto:
     """The model with initializers in the place of Constant nodes, for peers that look for weights among those alone."""
-    constants = [node for node in network.graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    constants = [
+        node for node in network.graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"
+    ]
     for node in constants:
         network.graph.initializer.add().CopyFrom(node.attribute[0].t)
         network.graph.initializer[-1].name = node.output[0]

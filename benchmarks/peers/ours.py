@@ -1,4 +1,5 @@
-"""This project, as a peer like the others: the `.onnx` file it writes, run by onnxruntime; see `benchmarks.accuracy_peers`.
+"""This project, as a peer like the others: the `.onnx` file it writes, run by onnxruntime; see
+`benchmarks.accuracy_peers`.
 
 python ours.py MODEL CALIBRATION.npz TEST.npz ANSWERS.npz WEIGHTS LEVEL [--widen off] [--no-avoid-saturation]
 """
@@ -26,13 +27,17 @@ def main():
     parser.add_argument("--widen", default="auto")
     parser.add_argument("--no-avoid-saturation", action="store_true")
     chosen = parser.parse_args()
-    options = Options(chosen.level, weights=chosen.weights, widen=chosen.widen, avoid_saturation=not chosen.no_avoid_saturation)
+    options = Options(
+        chosen.level, weights=chosen.weights, widen=chosen.widen, avoid_saturation=not chosen.no_avoid_saturation
+    )
     data = read_feeds(chosen.calibration)
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / "out.onnx", time.perf_counter()
         qcompiler.compile(chosen.model, data=data, options=options).save(path)
         seconds = time.perf_counter() - start
-        write_answers(chosen.answers, ort.InferenceSession(path, providers=["CPUExecutionProvider"]), chosen.test, seconds, path)
+        write_answers(
+            chosen.answers, ort.InferenceSession(path, providers=["CPUExecutionProvider"]), chosen.test, seconds, path
+        )
 
 
 if __name__ == "__main__":

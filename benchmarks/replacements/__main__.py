@@ -1,8 +1,8 @@
 """Replacements of blocks of layers: what they save, what they cost, and whether their gate holds.
 
-    python -m benchmarks.replacements own --data FOLDER               networks of dense layers on digits and texts, trained here in seconds
-    python -m benchmarks.replacements front minilm --zoo FOLDER       size against score: bundles, low rank and fewer bits, at equal bytes
-    python -m benchmarks.replacements gate --count 500                random networks: does what was accepted keep its budget on fresh data?
+    python -m benchmarks.replacements own --data FOLDER            dense layers on digits and texts, trained in seconds
+    python -m benchmarks.replacements front minilm --zoo FOLDER    size against score, at equal bytes
+    python -m benchmarks.replacements gate --count 500             random networks: do budgets hold on fresh data?
     python -m benchmarks.replacements zoo minilm effnet --zoo FOLDER  the same on real ones
 
 ``--json FILE`` keeps the figures.
@@ -32,10 +32,14 @@ Row = dict[str, Any]
 
 def main() -> int:
     """Measure what was asked for; 2 when a model cannot be compiled."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replacements", description="Replacements of blocks of layers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.replacements", description="Replacements of blocks of layers."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     own = commands.add_parser("own", help="networks trained here")
-    own.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="where the data sets are, or will be fetched to")
+    own.add_argument(
+        "--data", type=Path, required=True, metavar="FOLDER", help="where the data sets are, or will be fetched to"
+    )
     gate = commands.add_parser("gate", help="random networks")
     gate.add_argument("--count", type=int, default=500, metavar="N", help="how many")
     for name, text in (("front", "size against score of a real network"), ("zoo", "the gate on real networks")):
@@ -44,7 +48,8 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
     chosen = parser.parse_args()
     measure: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-        "own": replacement_own.rows, "front": front.rows, "gate": replacement_gate.rows, "zoo": replacement_gate.zoo_rows,
+        "own": replacement_own.rows, "front": front.rows, "gate": replacement_gate.rows,
+        "zoo": replacement_gate.zoo_rows,
     }  # fmt: skip
     found: list[Row] = []
     try:

@@ -1,8 +1,9 @@
-"""Size against score of one network: its blocks bundled with one kind of features or another, its layers at low rank, its weights at fewer bits.
+"""Size against score of one network: its blocks bundled with one kind of features or another, its layers at low rank,
+its weights at fewer bits.
 
-Every line ends in the same quantization: activations of 8 and 16 bits as `choose-widths` decides, weights of 8 bits where nothing else is said. Bytes
-are those of the weights of the blocks that may be replaced, packed as a file has them, so that a bundle at a quarter of the size stands beside
-plain weights of two bits.
+Every line ends in the same quantization: activations of 8 and 16 bits as `choose-widths` decides, weights of 8 bits
+where nothing else is said. Bytes are those of the weights of the blocks that may be replaced, packed as a file has
+them, so that a bundle at a quarter of the size stands beside plain weights of two bits.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from qcompiler.replacement.chains import find_chains
 
 THREADS = 2
 NEWS = 40
-"""News documents that MiniLM is calibrated on: its task's reviews are some 20 tokens each, and the rest of their 128 is padding."""
+"""News documents that MiniLM is calibrated on: its task's reviews are some 20 tokens each, and the rest of their 128
+is padding.
+"""
 
 SHARES = (0.5, 0.25, 0.75)
 """Of the blocks' cost."""
@@ -73,7 +76,12 @@ def rows(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
         reference = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)[0]
         for form, share, text in pipelines(task):
             start = time.perf_counter()
-            compiled = qcompiler.compile(task.model, data=task.calibration, options=Options(passes=f"normalize,{text},store-codes"), for_onnx=False)
+            compiled = qcompiler.compile(
+                task.model,
+                data=task.calibration,
+                options=Options(passes=f"normalize,{text},store-codes"),
+                for_onnx=False,
+            )
             seconds = time.perf_counter() - start
             answers = answers_of(Runner(compiled.graph, threads=THREADS).run, task)[0]
             yield {
@@ -96,7 +104,10 @@ def pipelines(task: Task) -> Iterator[tuple[str, float, str]]:
         yield "low rank", share, f"low-rank(layers='{layers}', cost={share}, {SPEND}),{plain}"
         for grid in (grid for grid, size in BITS.items() if size == share):
             yield f"plain {grid}", share, f"{few.format(grid)},{QUANTIZE},{LEVELS},tune-statistics"
-    text = f"snnk-bundle(kinds=neurons, skip=never, cost={MIXED}, {SPEND}),{few.format('int4')},{QUANTIZE},{LEVELS},tune-statistics"
+    text = (
+        f"snnk-bundle(kinds=neurons, skip=never, cost={MIXED}, "
+        f"{SPEND}),{few.format('int4')},{QUANTIZE},{LEVELS},tune-statistics"
+    )
     yield "own neurons and int4", MIXED * BITS["int4"], text
 
 

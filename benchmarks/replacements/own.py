@@ -1,4 +1,6 @@
-"""Networks of dense layers with more neurons than they need, on digits and on texts: bundled, and run on the machine."""
+"""Networks of dense layers with more neurons than they need, on digits and on texts: bundled,
+and run on the machine.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,19 @@ QUANTIZE = "quantize-activations,quantize-weights,choose-widths,correct-bias,sto
 VARIANTS = {
     "int8": "",
     **{f"bundle, error {error:g}": f"snnk-bundle(error={error:g})," for error in (0.02, 0.05, 0.1, 0.2)},
-    **{f"drawn maps alone, error {error:g}": f"snnk-bundle(error={error:g}, kinds='relu,cos,product')," for error in (0.05, 0.2)},
+    **{
+        f"drawn maps alone, error {error:g}": f"snnk-bundle(error={error:g}, kinds='relu,cos,product'),"
+        for error in (0.05, 0.2)
+    },
     **{f"low rank, error {error:g}": f"low-rank(error={error:g})," for error in (0.05, 0.2)},
 }
 CHAIN_VARIANTS = {
     "int8": "",
     **{f"fully bundled, error {error:g}": f"snnk-bundle(error={error:g})," for error in (0.05, 0.1, 0.2, 0.4)},
-    **{f"fully bundled, drawn maps alone, error {error:g}": f"snnk-bundle(error={error:g}, kinds='relu,cos,product')," for error in (0.2, 0.4)},
+    **{
+        f"fully bundled, drawn maps alone, error {error:g}": f"snnk-bundle(error={error:g}, kinds='relu,cos,product'),"
+        for error in (0.2, 0.4)
+    },
     "pairs alone, error 0.1": "snnk-bundle(error=0.1, chains=False),",
 }
 
@@ -73,7 +81,10 @@ def rows(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def cases(folder: Path) -> Iterator[Case]:
     """The trained networks."""
-    images, texts = (tuple(prepare(split) for split in splits) for prepare, splits in ((_pixels, digits(folder)), (_pairs, languages(folder))))
+    images, texts = (
+        tuple(prepare(split) for split in splits)
+        for prepare, splits in ((_pixels, digits(folder)), (_pairs, languages(folder)))
+    )
     for name, (learn, test), shape, epochs in (
         ("digits, 2 residual blocks", images, Shape(784, 10, 64, 512, 2), 10),
         ("texts, 2 residual blocks", texts, Shape(BAG, 24, 64, 512, 2), 4),
@@ -111,7 +122,8 @@ def _figures(case: Case, compiled: Compiled, session: Session) -> dict[str, Any]
     exact = Runner(case.model).run({"x": case.test.inputs})["logits"]
     before, after = sum(each.macs_before for each in kept), sum(each.macs_after for each in kept)
     return {
-        "float accuracy": f"{_accuracy(exact, case.test):.3f}", "accuracy on the machine": f"{_accuracy(logits, case.test):.3f}",
+        "float accuracy": f"{_accuracy(exact, case.test):.3f}",
+        "accuracy on the machine": f"{_accuracy(logits, case.test):.3f}",
         "replaced": "; ".join(each.form for each in kept) or "nothing",
         "weights of the blocks": f"{before:,} -> {after:,} (1/{before / after:.1f})" if kept else "",
         "all weights": f"{sum(layer_sizes(compiled)):,}",

@@ -22,7 +22,12 @@ def add_models(parser: argparse.ArgumentParser, also: Iterable[str] = ()) -> Non
     """The arguments ``MODEL … [--zoo FOLDER]``."""
     known = (*SMALL_TASKS, *TASKS, *also)
     parser.add_argument("models", nargs="+", metavar="MODEL", choices=known, help=", ".join(known))
-    parser.add_argument("--zoo", type=Path, metavar="FOLDER", help="where the larger models are; python -m models.zoo FOLDER builds them")
+    parser.add_argument(
+        "--zoo",
+        type=Path,
+        metavar="FOLDER",
+        help="where the larger models are; python -m models.zoo FOLDER builds them",
+    )
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

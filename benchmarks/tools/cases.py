@@ -16,18 +16,31 @@ import qcompiler
 from benchmarks.tools.arguments import task_of
 
 LIGHT = {
-    "resnet50": "light_resnet50", "densenet121": "light_densenet121", "inception_v1": "light_inception_v1", "inception_v2": "light_inception_v2",
-    "shufflenet": "light_shufflenet", "squeezenet": "light_squeezenet", "vgg19": "light_vgg19", "zfnet512": "light_zfnet512",
+    "resnet50": "light_resnet50",
+    "densenet121": "light_densenet121",
+    "inception_v1": "light_inception_v1",
+    "inception_v2": "light_inception_v2",
+    "shufflenet": "light_shufflenet",
+    "squeezenet": "light_squeezenet",
+    "vgg19": "light_vgg19",
+    "zfnet512": "light_zfnet512",
     "alexnet": "light_bvlc_alexnet",
 }
 """Architectures without trained weights that come with the package onnx: for speed only."""
 
 OLDEST_OPSET, NEW_OPSET = 13, 17
-"""Opsets before the first know no scale for each channel; models that have one are brought to the second for onnxruntime's quantizer."""
+"""Opsets before the first know no scale for each channel; models that have one are brought to the second
+for onnxruntime's quantizer."""
 
 MACHINE = "machine"
 ENGINES = (
-    "onnxruntime float", "onnxruntime int8", "onnxruntime out.onnx", "openvino float", "openvino int8", "openvino out.onnx", MACHINE,
+    "onnxruntime float",
+    "onnxruntime int8",
+    "onnxruntime out.onnx",
+    "openvino float",
+    "openvino int8",
+    "openvino out.onnx",
+    MACHINE,
 )
 """The columns; *int8* is a file of onnxruntime's ``quantize_static``, *out.onnx* ours."""
 
@@ -71,7 +84,9 @@ def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
     if peer is not None:
         files["onnxruntime int8"] = peer
     if find_spec("openvino"):
-        files |= {engine.replace("onnxruntime", "openvino"): path for engine, path in files.items() if engine != MACHINE}
+        files |= {
+            engine.replace("onnxruntime", "openvino"): path for engine, path in files.items() if engine != MACHINE
+        }
     np.savez(folder / f"{name}.npz", allow_pickle=False, **feed)
     return Case(name, files, folder / f"{name}.npz")
 
@@ -90,7 +105,9 @@ def quantized_by_onnxruntime(model: Path, feeds: list[Feed], target: Path) -> Pa
 
     try:
         prepared = target.with_suffix(".pre.onnx")
-        shape_inference.quant_pre_process(str(folded_by_onnxruntime(model, target)), str(prepared), skip_symbolic_shape=True)
+        shape_inference.quant_pre_process(
+            str(folded_by_onnxruntime(model, target)), str(prepared), skip_symbolic_shape=True
+        )
         quantize_static(
             str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,

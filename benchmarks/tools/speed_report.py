@@ -18,7 +18,9 @@ from benchmarks.tools.cases import ENGINES, MACHINE
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one engine on one model: median and fastest milliseconds of a run, and the largest resident size of its process."""
+    """Of one engine on one model: median and fastest milliseconds of a run, and the largest resident size of its
+    process.
+    """
 
     median_ms: float
     fastest_ms: float
@@ -63,18 +65,27 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     for threads in dict.fromkeys(row.threads for row in rows):
         chosen = [row for row in rows if row.threads == threads]
         console.print(_table(chosen, f"median ms of one run, {threads} thread(s)"))
-        console.print(f"geometric mean of the ratios to the fastest other: {geometric_mean([row.ratio for row in chosen]):.3f}")
+        console.print(
+            f"geometric mean of the ratios to the fastest other: {geometric_mean([row.ratio for row in chosen]):.3f}"
+        )
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:
     engines = [engine for engine in ENGINES if any(engine in row.engines for row in rows)]
-    table = Table("model", *engines, "ratio to fastest", "to ort int8", "peak MB ort / machine", "arena kB (bound)", title=title)
+    table = Table(
+        "model", *engines, "ratio to fastest", "to ort int8", "peak MB ort / machine", "arena kB (bound)", title=title
+    )
     for row in rows:
         times = (f"{row.engines[engine].median_ms:.3g}" if engine in row.engines else "—" for engine in engines)
         int8 = row.ratio_to("onnxruntime int8", "onnxruntime out.onnx")
-        peaks = (f"{row.engines[e].peak_bytes / 1e6:.0f}" if e in row.engines else "—" for e in ("onnxruntime out.onnx", MACHINE))
+        peaks = (
+            f"{row.engines[e].peak_bytes / 1e6:.0f}" if e in row.engines else "—"
+            for e in ("onnxruntime out.onnx", MACHINE)
+        )
         arena = f"{row.arena_bytes / 1e3:.0f} ({row.arena_bound / 1e3:.0f})"
-        table.add_row(row.model, *times, f"{row.ratio:.2f}", "—" if int8 is None else f"{int8:.2f}", " / ".join(peaks), arena)
+        table.add_row(
+            row.model, *times, f"{row.ratio:.2f}", "—" if int8 is None else f"{int8:.2f}", " / ".join(peaks), arena
+        )
     return table
 
 
@@ -83,11 +94,20 @@ def as_json(rows: Sequence[Row]) -> str:
     from qcompiler.runtime.cpu.features import cpu_name
     from qcompiler.runtime.cpu.isa import best_isa
 
-    return json.dumps({"cpu": cpu_name(), "isa": best_isa().name.lower(), "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}, indent=1)
+    return json.dumps(
+        {
+            "cpu": cpu_name(),
+            "isa": best_isa().name.lower(),
+            "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+        },
+        indent=1,
+    )
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Bars of every engine's time over the machine's, one panel for each number of threads; the format by the file's suffix."""
+    """Bars of every engine's time over the machine's, one panel for each number of threads; the format by the file's
+    suffix.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,7 +125,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             axes.bar([at + width * (index + 0.5) - 0.4 for at, _ in found], heights, width, label=engine)
         axes.axhline(1, color="black", linewidth=1)
         axes.set_yscale("log")
-        axes.set_xticks(range(len(panel)), [f"{row.model}\n{row.engines[MACHINE].median_ms:.3g} ms" for row in panel], fontsize=7)
+        axes.set_xticks(
+            range(len(panel)), [f"{row.model}\n{row.engines[MACHINE].median_ms:.3g} ms" for row in panel], fontsize=7
+        )
         axes.set_ylabel("time / machine's")
         axes.set_title(f"{count} thread(s); above 1: slower than the machine, whose time is below", fontsize=8)
         axes.legend(fontsize=6)

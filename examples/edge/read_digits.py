@@ -25,7 +25,8 @@ def main() -> int:
     images = np.load(chosen.images)["image"]
     try:
         session = Session(chosen.program)
-        session.run({"image": images[:1]})  # the first run ever compiles the kernels; the next process finds them on disk
+        # the first run ever compiles the kernels; the next process finds them on disk
+        session.run({"image": images[:1]})
         start = time.perf_counter()
         digits = [int(session.run({"image": image[None]})["logits"].argmax()) for image in images]
     except MachineError as error:

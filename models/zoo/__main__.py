@@ -15,7 +15,9 @@ from qcompiler.graph.runner import Runner
 
 def main() -> int:
     """Build what is asked for; 2 when a package cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m models.zoo", description="Fetch and build the larger models, and score them in float.")
+    parser = argparse.ArgumentParser(
+        prog="python -m models.zoo", description="Fetch and build the larger models, and score them in float."
+    )
     parser.add_argument("folder", type=Path, help="where packages are unpacked and models are written")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"some of: {', '.join(TASKS)}; default: all")
     chosen = parser.parse_args()

@@ -80,14 +80,18 @@ class _Network:
         group = weight.shape[0] if depthwise else 1
         pads = [before, before, after, after]
         inputs = [x, self._weight(f"{name}.weight")]
-        return self._graph.node("Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads, group=group)
+        return self._graph.node(
+            "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads, group=group
+        )
 
     def _norm(self, x: str, name: str) -> str:
         parts = [self._weight(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
         return self._graph.node("BatchNormalization", [x, *parts], name, epsilon=1e-3)
 
     def _clip(self, x: str) -> str:
-        return self._graph.node("Clip", [x, self._graph.constant("zero", np.float32(0)), self._graph.constant("six", np.float32(6))])
+        return self._graph.node(
+            "Clip", [x, self._graph.constant("zero", np.float32(0)), self._graph.constant("six", np.float32(6))]
+        )
 
 
 def task(folder: Path) -> Task:

@@ -36,7 +36,9 @@ class GraphWriter:
     def write(self, path: Path, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> Path:
         """Check the model and write it."""
         graph = helper.make_graph(self._nodes, path.stem, inputs, outputs, list(self._constants.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="qcompiler-zoo")
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="qcompiler-zoo"
+        )
         onnx.checker.check_model(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, path)

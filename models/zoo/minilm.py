@@ -1,4 +1,6 @@
-"""all-MiniLM-L6-v2, a sentence encoder: written as ONNX, as exporters write it, from the weights in a Python package."""
+"""all-MiniLM-L6-v2, a sentence encoder: written as ONNX, as exporters write it,
+from the weights in a Python package.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def _package(folder: Path) -> Path:
 
 
 def build(folder: Path) -> Path:
-    """Write ``folder/minilm_l6.onnx``: ``input_ids`` and ``attention_mask`` [B, L] int64 to ``sentence_embedding`` [B, 384]."""
+    """Write ``folder/minilm_l6.onnx``: ``input_ids`` and ``attention_mask`` [B, L] int64 to ``sentence_embedding`` [B,
+    384].
+    """
     path = folder / "minilm_l6.onnx"
     if path.exists():
         return path
@@ -56,27 +60,42 @@ class _Encoder:
         length = self._integers("axis_length", [1])
         total = node("ReduceSum", [node("Mul", [states, there]), length], keepdims=0)
         node("Div", [total, node("ReduceSum", [there, length], keepdims=0)], "sentence_embedding")
-        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in ("input_ids", "attention_mask")]
-        return self._graph.write(path, inputs, [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["B", WIDTH])])
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"])
+            for name in ("input_ids", "attention_mask")
+        ]
+        return self._graph.write(
+            path, inputs, [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["B", WIDTH])]
+        )
 
     def _embeddings(self) -> str:
         node = self._graph.node
         words = node("Gather", [self._weight("embeddings.word_embeddings.weight"), "input_ids"])
         first = self._integers("axis_rows", [0])
-        end = node("Slice", [node("Shape", ["input_ids"]), self._integers("dim_length", [1]), self._integers("dim_end", [2]), first])
-        positions = node("Slice", [self._weight("embeddings.position_embeddings.weight"), self._integers("start", [0]), end, first])
+        end = node(
+            "Slice",
+            [node("Shape", ["input_ids"]), self._integers("dim_length", [1]), self._integers("dim_end", [2]), first],
+        )
+        positions = node(
+            "Slice", [self._weight("embeddings.position_embeddings.weight"), self._integers("start", [0]), end, first]
+        )
         kind = self._graph.constant("token_type_0", self._weights["embeddings.token_type_embeddings.weight"][0])
         return self._norm(node("Add", [node("Add", [words, positions]), kind]), "embeddings.LayerNorm")
 
     def _layer(self, x: str, bias: str, prefix: str) -> str:
         node = self._graph.node
-        query, value = (self._heads(self._linear(x, f"{prefix}attention.self.{part}"), [0, 2, 1, 3]) for part in ("query", "value"))
+        query, value = (
+            self._heads(self._linear(x, f"{prefix}attention.self.{part}"), [0, 2, 1, 3]) for part in ("query", "value")
+        )
         key = self._heads(self._linear(x, f"{prefix}attention.self.key"), [0, 2, 3, 1])
         scaled = node("Div", [node("MatMul", [query, key]), self._number("sqrt_head_width", np.sqrt(HEAD_WIDTH))])
         weights = node("Softmax", [node("Add", [scaled, bias])], axis=-1)
         read = node("Transpose", [node("MatMul", [weights, value])], perm=[0, 2, 1, 3])
         merged = node("Reshape", [read, self._integers("shape_merged", [0, 0, WIDTH])])
-        x = self._norm(node("Add", [self._linear(merged, f"{prefix}attention.output.dense"), x]), f"{prefix}attention.output.LayerNorm")
+        x = self._norm(
+            node("Add", [self._linear(merged, f"{prefix}attention.output.dense"), x]),
+            f"{prefix}attention.output.LayerNorm",
+        )
         inner = self._gelu(self._linear(x, f"{prefix}intermediate.dense"))
         return self._norm(node("Add", [self._linear(inner, f"{prefix}output.dense"), x]), f"{prefix}output.LayerNorm")
 
@@ -133,7 +152,9 @@ def task(folder: Path) -> Task:
 
 
 def news(folder: Path, count: int) -> list[Feed]:
-    """The first ``count`` of 300 news documents, none of which is scored: longer texts to calibrate on than film reviews."""
+    """The first ``count`` of 300 news documents, none of which is scored: longer texts to calibrate on than film
+    reviews.
+    """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(_package(folder) / "tokenizer.json"))
@@ -144,7 +165,10 @@ def news(folder: Path, count: int) -> list[Feed]:
 
 
 def _feed(encoding: Any) -> Feed:
-    return {"input_ids": np.array([encoding.ids], np.int64), "attention_mask": np.array([encoding.attention_mask], np.int64)}
+    return {
+        "input_ids": np.array([encoding.ids], np.int64),
+        "attention_mask": np.array([encoding.attention_mask], np.int64),
+    }
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,4 +1,6 @@
-"""PP-OCR text recognition and its angle classifier on rendered lines of text. The models come as ONNX in a Python package."""
+"""PP-OCR text recognition and its angle classifier on rendered lines of text. The models come as ONNX in a Python
+package.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,13 @@ def recognition_task(folder: Path) -> Task:
         exact = sum(got == text for got, text in zip(read, texts, strict=True))
         return {"exact": exact / len(texts), "CER": wrong / sum(map(len, texts))}
 
-    return Task("ocr_rec", model, _feeds(lines, RECOGNITION_WIDTH), _feeds(render(folder, 1, CALIBRATION_LINES), RECOGNITION_WIDTH), score)
+    return Task(
+        "ocr_rec",
+        model,
+        _feeds(lines, RECOGNITION_WIDTH),
+        _feeds(render(folder, 1, CALIBRATION_LINES), RECOGNITION_WIDTH),
+        score,
+    )
 
 
 def classifier_task(folder: Path) -> Task:
@@ -65,7 +73,13 @@ def classifier_task(folder: Path) -> Task:
     def score(answers: Answers) -> dict[str, float]:
         return {"accuracy": accuracy(answers, turned)}
 
-    return Task("ocr_cls", build_classifier(folder), _feeds(lines, CLASSIFIER_WIDTH), _feeds(calibration, CLASSIFIER_WIDTH), score)
+    return Task(
+        "ocr_cls",
+        build_classifier(folder),
+        _feeds(lines, CLASSIFIER_WIDTH),
+        _feeds(calibration, CLASSIFIER_WIDTH),
+        score,
+    )
 
 
 def render(folder: Path, seed: int, count: int) -> list[Line]:
@@ -76,7 +90,9 @@ def render(folder: Path, seed: int, count: int) -> list[Line]:
     """
     fonts = [path for path in sorted(FONTS.rglob("*.ttf")) if not any(word in str(path) for word in NO_TEXT_FONTS)]
     if not fonts:
-        raise FetchError(f"no TrueType fonts below {FONTS}: install some (such as the package fonts-dejavu) to render lines of text")
+        raise FetchError(
+            f"no TrueType fonts below {FONTS}: install some (such as the package fonts-dejavu) to render lines of text"
+        )
     choose, noise = random.Random(seed), np.random.default_rng(seed)
     words = _words(folder)
     return [_render_line(fonts, words, choose, noise) for _ in range(count)]
@@ -88,7 +104,9 @@ def _words(folder: Path) -> list[str]:
     return [word for word in text.split() if word.isalpha()]
 
 
-def _render_line(fonts: Sequence[Path], words: Sequence[str], choose: random.Random, noise: np.random.Generator) -> Line:
+def _render_line(
+    fonts: Sequence[Path], words: Sequence[str], choose: random.Random, noise: np.random.Generator
+) -> Line:
     text = " ".join(choose.choices(words, k=3))
     text = text.title() if choose.random() < 0.3 else text
     text += f" {choose.randint(10, 99999)}" if choose.random() < 0.5 else ""

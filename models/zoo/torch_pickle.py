@@ -1,6 +1,7 @@
 """Reads the tensors of a PyTorch checkpoint without PyTorch, and without running anything that is in it.
 
-A checkpoint is a pickle that names classes to call. Only what a table of tensors needs may be named; all else is refused.
+A checkpoint is a pickle that names classes to call. Only what a table of tensors needs may be named; all else is
+refused.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
 
-The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small, independent errors
+The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small,
+independent errors
 add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
 
 - between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
-- into a GEMM or convolution: their multiply-accumulates count against a budget, and they are widened only where the accumulator provably
+- into a GEMM or convolution: their multiply-accumulates count against a budget,
+and they are widened only where the accumulator provably
   stays inside int32: ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel.
 
-``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights cause (more would not show);
-the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the weights' noise, and for at most ``most`` of all
-multiply-accumulates; ``off`` widens nothing; a number is the largest number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16
-would double them.
+``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights
+cause (more would not show); the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the
+weights' noise, and for at most ``most`` of all multiply-accumulates; ``off`` widens nothing; a number is the largest
+number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
@@ -33,7 +35,8 @@ from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
 SHARE = 0.03
-"""Noise of 8-bit activations, relative to that of the weights, below which wider ones would not show (bias correction still lowers the latter)."""
+"""Noise of 8-bit activations, relative to that of the weights,
+below which wider ones would not show (bias correction still lowers the latter)."""
 
 FAINT = 0.2
 """A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
@@ -42,8 +45,9 @@ QUIET_DB = 50.0
 """8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
 
 GEMM_NOISE = 0.3
-"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many CPUs multiply 16 bits at half
-the rate."""
+"""With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many
+CPUs multiply 16 bits at half the rate.
+"""
 
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
 """Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
@@ -94,7 +98,11 @@ class ChooseWidths(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Widen the chosen grids; True when there was one."""
-        grids = [] if self.widen in ("off", 0) else [unit for unit in activation_units(graph, find_pairs(graph)) if _is_narrow(unit)]
+        grids = (
+            []
+            if self.widen in ("off", 0)
+            else [unit for unit in activation_units(graph, find_pairs(graph)) if _is_narrow(unit)]
+        )
         if not grids:
             return False
         data = feeds_of(graph, ctx)
@@ -122,11 +130,20 @@ class ChooseWidths(Pass):
         tensors = len(units) if self.widen == "auto" else int(self.widen)
         left, wide, taken = sum(unit.noise for unit in units), set[int](), names_in(graph)
         table = max(TABLE_SIZE, TABLE_SHARE * _stored(graph))
-        loud = [unit for unit in units if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and _table_size(unit) <= table]
+        loud = [
+            unit
+            for unit in units
+            if unit.noise * len(units) > FAINT * targets[bool(unit.slots)] and _table_size(unit) <= table
+        ]
         read = set[int]()  # layers that have a wide operand
         for unit in sorted(loud, key=_urgency):
             work = sum(share for node, share in unit.layers.items() if node not in read)
-            if left <= targets[bool(unit.slots)] or tensors < len(unit.pairs) or work > budget or not _provable(unit, layers):
+            if (
+                left <= targets[bool(unit.slots)]
+                or tensors < len(unit.pairs)
+                or work > budget
+                or not _provable(unit, layers)
+            ):
                 continue
             widen(unit.pairs, unit.slots, layers, taken)
             wide.add(id(unit))

@@ -1,17 +1,20 @@
 """Gives the inputs of layers a grid of few bits: 4-bit activations, as the W4A4 papers mean them.
 
-Only what a layer multiplies is narrow; what normalizations, Softmax and residual sums read keeps the grid it has. A narrow grid is a uint8 one
-whose codes a Clip keeps within ``0 .. 2^bits - 1``; behind the requantization of the operator before it that is a clamp, which costs nothing. Where
-others read the tensor, too, the narrow grid stands behind the wide one, for the layers alone.
+Only what a layer multiplies is narrow; what normalizations, Softmax and residual sums read keeps the grid it has. A
+narrow grid is a uint8 one whose codes a Clip keeps within ``0 .. 2^bits - 1``; behind the requantization of the
+operator before it that is a clamp, which costs nothing. Where others read the tensor, too, the narrow grid stands
+behind the wide one, for the layers alone.
 
-16 codes cannot hold everything that was seen, so ranges are chosen by the layer problem: over rows that the layers multiply, the range of least
-``sum over layers of |W (Q(x) - x)|^2 / |W x|^2``. Both ends are drawn in together, then each by itself.
+16 codes cannot hold everything that was seen, so ranges are chosen by the layer problem: over rows that the layers
+multiply, the range of least ``sum over layers of |W (Q(x) - x)|^2 / |W x|^2``. Both ends are drawn in together, then
+each by itself.
 
-With ``curve="power"`` the codes lie on a power curve (NUPES; `power_curve.py`): a pair of 8 bits, between its two nodes a table (Cast, Gather) that
-takes each code to the nearest of the few levels. Exponent and range are searched together. The machine looks the table up after requantizing.
+With ``curve="power"`` the codes lie on a power curve (NUPES; `power_curve.py`): a pair of 8 bits, between its two nodes
+a table (Cast, Gather) that takes each code to the nearest of the few levels. Exponent and range are searched together.
+The machine looks the table up after requantizing.
 
-The input of a layer that is itself a graph input stays: papers keep the first layer at 8 bits. So does that of a layer of signs (a rotation,
-`rotate-inputs`): the rotated values are what is narrow.
+The input of a layer that is itself a graph input stays: papers keep the first layer at 8 bits. So does that of a layer
+of signs (a rotation, `rotate-inputs`): the rotated values are what is narrow.
 """
 
 from __future__ import annotations
@@ -32,7 +35,19 @@ from ...calibration.patches import as_matrix
 from ...calibration.sensitivity import Pair, activation_units, find_pairs
 from ...feeds.selection import spread_feeds
 from ...feeds.sources import feeds_of
-from ...graph.ir import Constant, Graph, Node, QuantSpec, Tensor, Variable, consumers, insert_qdq, names_in, producer, unique_name
+from ...graph.ir import (
+    Constant,
+    Graph,
+    Node,
+    QuantSpec,
+    Tensor,
+    Variable,
+    consumers,
+    insert_qdq,
+    names_in,
+    producer,
+    unique_name,
+)
 from ...graph.layers import Layer, find_layers
 from ...graph.operators import MOVERS
 from ...pass_base import Context, Pass
@@ -56,7 +71,11 @@ class Target:
 
 def find_targets(graph: Graph, ctx: Context) -> Iterator[Target]:
     """The grids that layers read."""
-    layers = {id(layer.node): layer for layer in find_layers(graph) if as_matrix(layer, layer.values) is not None and not is_rotation(layer.values)}
+    layers = {
+        id(layer.node): layer
+        for layer in find_layers(graph)
+        if as_matrix(layer, layer.values) is not None and not is_rotation(layer.values)
+    }
     border = {id(tensor) for tensor in (*graph.inputs, *graph.outputs)}
     for unit in activation_units(graph, find_pairs(graph)):
         ends = [pair.dequantize.outputs[0] for pair in unit]
@@ -82,7 +101,10 @@ def _moves_within(node: Node, unit: Sequence[Pair]) -> bool:
 def clip(graph: Graph, tensor: Tensor, spec: QuantSpec, levels: int, taken: set[str]) -> Variable:
     """``tensor`` within what the first ``levels`` codes of a grid stand for."""
     ends = spec.dequantize(np.array([0, levels - 1]))
-    limits = [Constant(unique_name(taken, f"{tensor.name}_{side}"), np.array(end, np.float32)) for side, end in zip(("lo", "hi"), ends, strict=True)]
+    limits = [
+        Constant(unique_name(taken, f"{tensor.name}_{side}"), np.array(end, np.float32))
+        for side, end in zip(("lo", "hi"), ends, strict=True)
+    ]
     result = Variable(unique_name(taken, f"{tensor.name}_clipped"), dtype=np.float32, shape=tensor.shape)
     graph.nodes.append(Node("Clip", unique_name(taken, f"{result.name}_Clip"), {}, [tensor, *limits], [result]))
     return result
@@ -110,8 +132,12 @@ def look_up(graph: Graph, pair: Pair, table: NDArray[np.uint8], taken: set[str])
     index = Variable(unique_name(taken, f"{codes.name}_index"), dtype=np.int32, shape=codes.shape)
     levels = Variable(unique_name(taken, f"{codes.name}_levels"), dtype=np.uint8, shape=codes.shape)
     entries = Constant(unique_name(taken, f"{codes.name}_table"), table)
-    graph.nodes.append(Node("Cast", unique_name(taken, f"{index.name}_Cast"), {"to": int(onnx.TensorProto.INT32)}, [codes], [index]))
-    graph.nodes.append(Node("Gather", unique_name(taken, f"{levels.name}_Gather"), {"axis": 0}, [entries, index], [levels]))
+    graph.nodes.append(
+        Node("Cast", unique_name(taken, f"{index.name}_Cast"), {"to": int(onnx.TensorProto.INT32)}, [codes], [index])
+    )
+    graph.nodes.append(
+        Node("Gather", unique_name(taken, f"{levels.name}_Gather"), {"axis": 0}, [entries, index], [levels])
+    )
     pair.dequantize.inputs[0] = levels
 
 
@@ -199,7 +225,11 @@ class NarrowActivations(Pass):
 
     def _record(self, target: Target, loss: float, ctx: Context) -> None:
         """The report's line of a grid, in the place of the one it had."""
-        names = {pair.name for pair in target.unit} if target.alone else {f"{target.layers[0].node.inputs[0].name} (for layers)"}
+        names = (
+            {pair.name for pair in target.unit}
+            if target.alone
+            else {f"{target.layers[0].node.inputs[0].name} (for layers)"}
+        )
         level = float(-10 * np.log10(max(loss, 1e-30)))
         ctx.report.widths = [known for known in ctx.report.widths if known.tensor not in names]
         ctx.report.widths += [WidthChoice(name, self.bits, level, True) for name in sorted(names)]

@@ -1,12 +1,17 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
-Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
-room for what few values have not shown yet (`calibration.observers.beyond`), within what mathematics admits (`graph.intervals`), and with what an
-output of known range asks for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
+Where pairs go, and which tensors share a grid,
+is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
+room for what few values have not shown yet (`calibration.observers.beyond`),
+within what mathematics admits (`graph.intervals`), and with what an
+output of known range asks
+for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
 the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
 
-An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose length only the feeds know takes
-int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up, since clipped logits tie.
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255
+and zero point 0. A sum over an axis whose length only the feeds know takes
+int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
+since clipped logits tie.
 """
 
 from __future__ import annotations
@@ -30,18 +35,28 @@ from ...graph.exactness import filled
 from ...graph.intervals import BOUNDED, Intervals, bounded_source
 from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
 from ...graph.layers import Layer, find_layers
+from ...graph.mask_inputs import mask_candidates, mask_inputs
 from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
-from ...graph.value_kinds import DATA, Value, mask_candidates, mask_inputs, value_kinds
+from ...graph.value_kinds import DATA, Value, value_kinds
 from ...pass_base import Context, Pass
 
-QUANTIZED_OPERATORS = frozenset({
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
-})
+QUANTIZED_OPERATORS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "ConvInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+    }
+)
 
 
 HEADROOM = 8.0
-"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was observed."""
+"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
+for what was observed."""
 
 
 MEAN_HEADROOM = 2.0
@@ -109,16 +124,21 @@ class Seen:
 def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
     """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
 
-    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing it
+    At an output, where operators of known range write, it is that range,
+    seen or not: a detector calibrated on nothing it
     is to detect must still be able to say so.
     """
     if group.unit_range:
         return Range(0.0, 1.0)
-    sources = [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
+    sources = (
+        [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
+    )
     if sources and all(node is not None and node.op in BOUNDED for node in sources):
         return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
     ranges = [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors]
-    return reduce(Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)])
+    return reduce(
+        Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)]
+    )
 
 
 def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
@@ -134,7 +154,9 @@ def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
 
 
 def _few_seen(group: Group, seen: Seen) -> bool:
-    return not group.unit_range and all(seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors)
+    return not group.unit_range and all(
+        seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors
+    )
 
 
 def _doubled(extent: Range) -> Range:
@@ -148,7 +170,8 @@ def _within(extent: Range, known: Range, seen: Range | None) -> Range:
 
 
 def _look(
-    graph: Graph, placement: Placement, fitted: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed], held: Sequence[Feed],
+    graph: Graph, placement: Placement, fitted: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed],
+    held: Sequence[Feed],
     observer: ObserverName, ctx: Context,
 ) -> list[Seen]:  # fmt: skip
     """What the feeds that everything is fitted to showed, and what all feeds did."""
@@ -193,7 +216,9 @@ def _placed(
     empty: list[str] = []
     while True:
         placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, zones=zones)
-        names = [tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)]
+        names = [
+            tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)
+        ]
         if not placement.groups:
             return placement, None
         asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
@@ -207,10 +232,18 @@ def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> No
     """Say what grids make of fills at outputs, and of positions."""
     for tensor in graph.outputs:
         if tensor.name in filled(graph, kinds):
-            ctx.warn(f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an .onnx file keeps the fill")
-    waves = [node for node in graph.nodes if node.op in ("Sin", "Cos") and not kinds.get(node.inputs[0].name, DATA).bounded]
+            ctx.warn(
+                f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an "
+                ".onnx file keeps the fill"
+            )
+    waves = [
+        node for node in graph.nodes if node.op in ("Sin", "Cos") and not kinds.get(node.inputs[0].name, DATA).bounded
+    ]
     for node in [node for node in waves if kinds.get(node.inputs[0].name, DATA).exact][:1]:
-        ctx.warn(f"node '{node.name}' ({node.op}): positions beyond those of the calibration feeds end at its grid; an .onnx file has no such limit")
+        ctx.warn(
+            f"node '{node.name}' ({node.op}): positions beyond those of the calibration feeds end at its grid; an "
+            ".onnx file has no such limit"
+        )
 
 
 @dataclass(frozen=True)
@@ -221,11 +254,12 @@ class QuantizeActivations(Pass):
 
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
-        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen, where layers take them; for the
-            machine, which they cost next to nothing.
-        observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the range of least
-            squared error (``mse``).
-        leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the machine.
+        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen,
+            where layers take them; for the machine, which they cost next to nothing.
+        observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
+            range of least squared error (``mse``).
+        leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
+            machine.
     """
 
     name: ClassVar[str] = "quantize-activations"
@@ -251,12 +285,20 @@ class QuantizeActivations(Pass):
         if not self.leave_exact:
             _warn_of_exact(graph, kinds, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken, seen, intervals = names_in(graph), _look(graph, placement, statistics, kinds, data, ctx.held, self.observer, ctx), Intervals(graph)
+        taken, seen, intervals = (
+            names_in(graph),
+            _look(graph, placement, statistics, kinds, data, ctx.held, self.observer, ctx),
+            Intervals(graph),
+        )
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            border = self.wide_borders and (at_output or _has_input(group, graph, placement.border)) and _few_seen(group, seen[-1])
+            border = (
+                self.wide_borders
+                and (at_output or _has_input(group, graph, placement.border))
+                and _few_seen(group, seen[-1])
+            )
             asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
             wide = (border or asked) and _takes_wide(group, layers, placement.border)
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)

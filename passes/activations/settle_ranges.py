@@ -1,8 +1,8 @@
 """Lets grids cover what all calibration feeds show, when the graph has been measured on those that were held out.
 
-A grid that is still the one `quantize-activations` took from the fitted feeds, or its 16-bit or signed form, becomes the same form of the one
-from all feeds. Others (of few bits, on a curve) were searched and stay. Ranges only grow, so accumulators that were proven to stay within 32 bits
-still do: the bias counts fewer steps of a coarser input.
+A grid that is still the one `quantize-activations` took from the fitted feeds, or its 16-bit or signed form, becomes
+the same form of the one from all feeds. Others (of few bits, on a curve) were searched and stay. Ranges only grow, so
+accumulators that were proven to stay within 32 bits still do: the bias counts fewer steps of a coarser input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _wide(spec: QuantSpec, source: Node | None) -> QuantSpec:
 
 
 def _signed(spec: QuantSpec, _source: Node | None) -> QuantSpec:
-    return QuantSpec.per_tensor(float(spec.scale), int(spec.zero_point) - 128, np.int8) if spec.dtype == np.uint8 else spec
+    return (
+        QuantSpec.per_tensor(float(spec.scale), int(spec.zero_point) - 128, np.int8) if spec.dtype == np.uint8 else spec
+    )
 
 
 _FORMS: tuple[Callable[[QuantSpec, Node | None], QuantSpec], ...] = (_as_it_is, _wide, _signed)

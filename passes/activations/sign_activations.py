@@ -1,6 +1,7 @@
 """Writes 8-bit activations as int8 instead of uint8, for runtimes that ask for it: ``--activations int8``.
 
-Code and zero point both move by 128, so every code stands for the number that it stood for; our machine moves them back.
+Code and zero point both move by 128, so every code stands for the number that it stood for; our machine moves them
+back.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class SignActivations(Pass):
     """int8 grids in the place of uint8 ones.
 
     Attributes:
-        exact_pairs: leave constants that a MatMul multiplies as uint8: as int8 their products could saturate (`qcompiler.weights.saturation`).
+        exact_pairs: leave constants that a MatMul multiplies as uint8: as int8 their products could saturate
+            (`qcompiler.weights.saturation`).
     """
 
     name: ClassVar[str] = "sign-activations"

@@ -1,12 +1,12 @@
 """Sines and cosines of positions as tables over integer phases, exact for any position: for the machine.
 
-A sine has a period, so the angle ``position * frequency`` matters only within a turn. With frequencies in units of 2^-32 turns, the product is
-an integer, and its low 32 bits, read as a signed number, are the angle in (-pi, pi]:
+A sine has a period, so the angle ``position * frequency`` matters only within a turn. With frequencies in units of
+2^-32 turns, the product is an integer, and its low 32 bits, read as a signed number, are the angle in (-pi, pi]:
 
     phase = int32(position * round(frequency / (2 pi) * 2^32)),  sin(position * frequency) = sin(phase * 2 pi / 2^32)
 
-The frequency is off by at most 2^-33 turns, so position 10^6 by 10^-4 turns. Casts to int32 keep the low bits. `quantize_activations` keeps
-the upper 16 bits of a phase, of which the sine is a table.
+The frequency is off by at most 2^-33 turns, so position 10^6 by 10^-4 turns. Casts to int32 keep the low bits.
+`quantize_activations` keeps the upper 16 bits of a phase, of which the sine is a table.
 """
 
 from __future__ import annotations
@@ -84,16 +84,27 @@ class _Writer:
         count = len(moved.inputs) if moved.op == "Concat" else 1
         phases = [self._phase(source) for source in moved.inputs[:count]]
         known = [phase for phase in phases if phase is not None]
-        return self._apply(moved.op, [*known, *moved.inputs[count:]], np.int64, tensor, **moved.attrs) if len(known) == count else None
+        return (
+            self._apply(moved.op, [*known, *moved.inputs[count:]], np.int64, tensor, **moved.attrs)
+            if len(known) == count
+            else None
+        )
 
     def _scaled(self, node: Node, tensor: Tensor) -> Tensor | None:
         for slot in (0, 1):
             factor, count = self._frequencies(node.inputs[slot]), self._integers(node.inputs[1 - slot])
-            if factor is None or count is None or (node.op == "Div" and slot == 0) or (node.op == "MatMul" and not _is_outer(node, slot, factor)):
+            if (
+                factor is None
+                or count is None
+                or (node.op == "Div" and slot == 0)
+                or (node.op == "MatMul" and not _is_outer(node, slot, factor))
+            ):
                 continue
             turns = np.rint((1 / factor if node.op == "Div" else factor) / (2 * pi) * 2.0**32)
             if np.all(np.abs(turns) < 2.0**32):
-                return self._apply("Mul", [count, self._constant("frequencies", turns.astype(np.int64))], np.int64, tensor)
+                return self._apply(
+                    "Mul", [count, self._constant("frequencies", turns.astype(np.int64))], np.int64, tensor
+                )
         return None
 
     def _frequencies(self, tensor: Tensor) -> Array | None:
@@ -109,10 +120,16 @@ class _Writer:
             source = cast.inputs[0]
             is_integer = isinstance(source.dtype, np.dtype | type) and np.dtype(source.dtype).kind in "iu"
             wide = is_integer and np.dtype(source.dtype) == np.int64
-            return source if wide else self._apply("Cast", [source], np.int64, tensor, to=_INT64) if is_integer else None
+            return (
+                source if wide else self._apply("Cast", [source], np.int64, tensor, to=_INT64) if is_integer else None
+            )
         moved = made_by(tensor, *MOVEMENT)
         inner = None if moved is None else self._integers(moved.inputs[0])
-        return None if inner is None or moved is None else self._apply(moved.op, [inner, *moved.inputs[1:]], np.int64, tensor, **moved.attrs)
+        return (
+            None
+            if inner is None or moved is None
+            else self._apply(moved.op, [inner, *moved.inputs[1:]], np.int64, tensor, **moved.attrs)
+        )
 
     def _constant(self, base: str, values: Array | np.generic) -> Constant:
         return Constant(unique_name(self._taken, base), np.asarray(values))
@@ -125,5 +142,7 @@ class _Writer:
 
 
 def _is_outer(node: Node, slot: int, factor: Array) -> bool:
-    """True for a product of a constant column and a row (or a column and a constant row): every result is one product."""
+    """True for a product of a constant column and a row (or a column
+    and a constant row): every result is one product.
+    """
     return bool(factor.ndim > 1 and factor.shape[-1 if slot == 0 else -2] == 1)

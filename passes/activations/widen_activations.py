@@ -1,9 +1,9 @@
 """Gives every activation 16 bits, as far as integers allow: ``--activations int16``.
 
-`choose-widths` weighs what 16 bits gain against what they cost; this pass does not ask. A grid becomes int16 with zero point 0 over the same range
-wherever the accumulators of the layers that read it provably stay within int32 (``sum|w| * 2^15 + |bias| < 2^31`` for every output channel), and of
-two activations that are multiplied both only where one is a row of probabilities. What cannot be widened stays at 8 bits, and
-a line says which tensor and why.
+`choose-widths` weighs what 16 bits gain against what they cost; this pass does not ask. A grid becomes int16 with zero
+point 0 over the same range wherever the accumulators of the layers that read it provably stay within int32 (``sum|w| *
+2^15 + |bias| < 2^31`` for every output channel), and of two activations that are multiplied both only where one is a
+row of probabilities. What cannot be widened stays at 8 bits, and a line says which tensor and why.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def refusal(slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], scal
         elif node.op != "MatMul" or weight_slots(node):
             return f"'{node.name}' ({node.op}) has no form with 16-bit inputs"
         elif not products_fit(node, slot) or (id(node), 1 - slot) in places:
-            return f"'{node.name}' (MatMul) multiplies it by activations, and their products are not proven to stay within 32 bits"
+            return (
+                f"'{node.name}' (MatMul) multiplies it by activations, and their products are not proven to stay "
+                "within 32 bits"
+            )
     return None
 
 
@@ -48,7 +51,10 @@ class WidenActivations(Pass):
             spec = read_spec(unit[0].quantize)
             if spec is None or spec.dtype != np.uint8:
                 continue
-            wide, slots = wide_spec(spec, producer(unit[0].quantize.inputs[0])), gemm_slots([pair.dequantize.outputs[0] for pair in unit])
+            wide, slots = (
+                wide_spec(spec, producer(unit[0].quantize.inputs[0])),
+                gemm_slots([pair.dequantize.outputs[0] for pair in unit]),
+            )
             reason = refusal(slots, layers, float(wide.scale))
             if reason is not None:
                 ctx.warn(f"--activations int16: '{unit[0].name}' stays at 8 bits: {reason}")

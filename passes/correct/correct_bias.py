@@ -1,11 +1,13 @@
-"""Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2, with measured means).
+"""Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2,
+with measured means).
 
-A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the bias gives it back:
-``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration feeds in the quantized graph, or, where feeds
-are made up, what BatchNorm statistics say. At zero padding ``E[x]`` is taken as inside. A layer without bias gets one, except a MatMul, which
-has no place for it.
+A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the
+bias gives it back: ``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration
+feeds in the quantized graph, or, where feeds are made up, what BatchNorm statistics say. At zero padding ``E[x]`` is
+taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
 
-Where the float model is at hand, a fifth of the feeds is held out, and the whole is kept only if it brings the outputs closer on those.
+Where the float model is at hand, a fifth of the feeds is held out,
+and the whole is kept only if it brings the outputs closer on those.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Arr
     found = []
     for layer in layers:
         error = rounding_error(layer)
-        if error is None or not error.any():  # nothing was rounded here, or `reconstruct-layers` has corrected it already
+        # nothing was rounded here, or `reconstruct-layers` has corrected it already
+        if error is None or not error.any():
             continue
         if layer.node.op == "MatMul" and layer.bias_node is None:
             ctx.declined(layer.node, "a MatMul without an Add has no bias to correct")
@@ -61,12 +64,17 @@ def _correctable(layers: Iterable[Layer], ctx: Context) -> list[tuple[Layer, Arr
 def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
     """What `channel_means` wants to know of each layer's input."""
     return {
-        layer.node.inputs[0].name: None if layer.node.op in ("Conv", "ConvTranspose") else layer.values.shape[1 - layer.axis] for layer in layers
+        layer.node.inputs[0].name: None
+        if layer.node.op in ("Conv", "ConvTranspose")
+        else layer.values.shape[1 - layer.axis]
+        for layer in layers
     }
 
 
 def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Context) -> Mapping[str, Array]:
-    """Mean of each channel of the layers' inputs, by name. BatchNorm statistics know it better than feeds that are made up."""
+    """Mean of each channel of the layers' inputs,
+    by name. BatchNorm statistics know it better than feeds that are made up.
+    """
     made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
     known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
     return {**channel_means(graph, _input_channels(layers), data), **known}

@@ -1,11 +1,13 @@
-"""Small changes of scales and biases that bring the network's outputs closer to the float model's, found by running it forward alone.
+"""Small changes of scales and biases that bring the network's outputs closer to the float model's, found by running it
+forward alone.
 
-Parameters are the logarithm of a gain for each layer (its weights' scales and its bias grow together, the codes stay) and, where wished, a shift
-for each output channel and the logarithms of the scales of 8-bit activations (one for all that share a grid). SPSA estimates the gradient of
-the outputs' error from the error at pairs of random perturbations. The result is kept only where feeds that it did not see agree.
+Parameters are the logarithm of a gain for each layer (its weights' scales and its bias grow together, the codes stay)
+and, where wished, a shift for each output channel and the logarithms of the scales of 8-bit activations (one for all
+that share a grid). SPSA estimates the gradient of the outputs' error from the error at pairs of random perturbations.
+The result is kept only where feeds that it did not see agree.
 
-Narrower ranges of activations fit any few feeds better and clip what other feeds hold: with 16 feeds of EfficientNet-Lite0 the error on
-others grew by half. They are for those with many feeds.
+Narrower ranges of activations fit any few feeds better and clip what other feeds hold: with 16 feeds of
+EfficientNet-Lite0 the error on others grew by half. They are for those with many feeds.
 """
 
 from __future__ import annotations
@@ -31,13 +33,17 @@ from .tune_statistics import apply_tuning, tunable
 Vector = NDArray[np.float64]
 
 GAIN_UNIT = 0.05
-"""What a parameter of 1 adds to the logarithm of a gain. All later layers see a gain, few values of a tensor a scale: on EfficientNet-Lite0
-gains off by 10 % cost a hundred times the error of 8 bits, scales off by as much nothing to speak of."""
+"""What a parameter of 1 adds to the logarithm of a gain. All later layers see a gain, few values of a tensor a scale:
+on EfficientNet-Lite0 gains off by 10 % cost a hundred times the error of 8 bits, scales off by as much nothing to
+speak of.
+"""
 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """How a vector of parameters becomes settings: log-scales, log-gains in `GAIN_UNIT`, then shifts in that of each channel's ``unit``."""
+    """How a vector of parameters becomes settings: log-scales, log-gains in `GAIN_UNIT`, then shifts in that of each
+    channel's ``unit``.
+    """
 
     scales: NDArray[np.float32]
     units: Sequence[NDArray[np.float64]]
@@ -56,7 +62,11 @@ class _Parameters:
         if not self.shifts:
             return Settings(scales, gains)
         parts = np.split(vector[second:], np.cumsum([len(unit) for unit in self.units])[:-1])
-        return Settings(scales, gains, [(GAIN_UNIT * part * unit).astype(np.float32) for part, unit in zip(parts, self.units, strict=True)])
+        return Settings(
+            scales,
+            gains,
+            [(GAIN_UNIT * part * unit).astype(np.float32) for part, unit in zip(parts, self.units, strict=True)],
+        )
 
 
 @dataclass(frozen=True)

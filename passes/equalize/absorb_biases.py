@@ -1,12 +1,14 @@
 """High-bias absorption (Nagel et al., "Data-Free Quantization", 2019, section 4.1.3).
 
-Equalization may leave a channel of small weights with a large bias, and so with values far from 0 that the grid of the whole tensor must reach.
-Where a channel behind a Relu is above c practically always, c can move on to the layers that read it:
+Equalization may leave a channel of small weights with a large bias, and so with values far from 0 that the grid of the
+whole tensor must reach. Where a channel behind a Relu is above c practically always, c can move on to the layers that
+read it:
 
     y = W2 relu(W1 x + b1) + b2  =  W2 relu(W1 x + b1 - c) + (b2 + W2 c)      wherever  W1 x + b1 >= c
 
-``c = max(0, mean - 3 deviation)`` comes from BatchNorm statistics: 99.865 % of a Gaussian lies above it. Below c the function changes (a value
-between 0 and c becomes c), so this pass is no equivalence and not exact. An upper bound of the activation falls by c as well.
+``c = max(0, mean - 3 deviation)`` comes from BatchNorm statistics: 99.865 % of a Gaussian lies above it. Below c the
+function changes (a value between 0 and c becomes c), so this pass is no equivalence and not exact. An upper bound of
+the activation falls by c as well.
 
 A layer that pads its input stays: what it pads is 0, not -c.
 """
@@ -20,7 +22,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, names_in, replace_uses, unique_name
+from ...graph.ir import (
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    constant_of,
+    consumers,
+    names_in,
+    replace_uses,
+    unique_name,
+)
 from ...graph.layers import Layer, add_to_bias, find_layers, has_bias, output_shift
 from ...pass_base import BatchNormStatistics, Context, Pass
 from ...records import RegionChange
@@ -74,7 +87,11 @@ def _chains(graph: Graph, ctx: Context) -> Iterator[Chain]:
     """Where a bias may be absorbed."""
     layers = {id(layer.node): layer for layer in find_layers(graph)}
     for writer in layers.values():
-        if writer.node.op not in ("Conv", "Gemm") or writer.node.outputs[0].name not in ctx.batchnorm or not has_bias(writer):
+        if (
+            writer.node.op not in ("Conv", "Gemm")
+            or writer.node.outputs[0].name not in ctx.batchnorm
+            or not has_bias(writer)
+        ):
             continue
         activation = _sole_reader(graph, writer.node.outputs[0])
         if activation is None or not _is_rectifier(activation):
@@ -106,13 +123,19 @@ def _lower_bound(graph: Graph, chain: Chain, offsets: Array, taken: set[str]) ->
         values = np.asarray(old.values, np.float64) - spread
         chain.bound.inputs[1] = Constant(unique_name(taken, f"{old.name}_absorbed"), values.astype(old.values.dtype))
         return
-    limit = constant_of(chain.activation.inputs[2]) if chain.activation.op == "Clip" and len(chain.activation.inputs) > 2 else None
+    limit = (
+        constant_of(chain.activation.inputs[2])
+        if chain.activation.op == "Clip" and len(chain.activation.inputs) > 2
+        else None
+    )
     if limit is None:
         return
     output = chain.activation.outputs[0]
     bounded = Variable(unique_name(taken, f"{output.name}_bounded"), dtype=output.dtype, shape=output.shape)
     replace_uses(graph, output, bounded)
-    vector = Constant(unique_name(taken, f"{chain.activation.name}_bounds"), (float(limit.reshape(())) - spread).astype(limit.dtype))
+    vector = Constant(
+        unique_name(taken, f"{chain.activation.name}_bounds"), (float(limit.reshape(())) - spread).astype(limit.dtype)
+    )
     graph.nodes.append(Node("Min", unique_name(taken, f"{chain.activation.name}_Min"), {}, [output, vector], [bounded]))
 
 

@@ -1,10 +1,14 @@
-"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix, not only a diagonal, between the layers that write a tensor and those that read it.
+"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix, not only a diagonal,
+between the layers that write a tensor and those that read it.
 
     x' = A x,  W' = W A^-1
 
-A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`), head by head between the values and the output
-projection of an attention, from the diagonal that smoothing would choose. It is refused unless every row is strictly diagonally dominant, and
-kept only where the outputs are seen to err less on feeds that it was not fitted to. Both sides fold, so it costs nothing to run. Behind a
+A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`),
+head by head between the values and the output
+projection of an attention,
+from the diagonal that smoothing would choose. It is refused unless every row is strictly diagonally dominant, and
+kept only where the outputs are seen to err less on feeds that it was not fitted to. Both sides fold,
+so it costs nothing to run. Behind a
 LayerNormalization a full matrix would not fold (its gain is a diagonal): such regions are for `smooth-activations`.
 """
 
@@ -54,7 +58,8 @@ def affine_problem(found: Mixed, squares: Mapping[str, float], levels: Levels) -
         weight, seen = _weight(end.node), found.samples[place.tensor.name].gram
         readers.append(weight / np.sqrt(max(float((matmul(weight, seen) * weight).sum()), 1e-30)))
         gram = np.maximum(gram, seen) if not readers[1:] else (gram + seen) / 2
-    writers = [(weight, squares[end.node.inputs[0].name] * weight.shape[1]) for _, end in region.ends(writes=True, role="weight")
+    writers = [(weight, squares[end.node.inputs[0].name] * weight.shape[1]) for _, end in region.ends(writes=True,
+    role="weight")
                for weight in [_weight(end.node)]]  # fmt: skip
     samples = [np.concatenate([found.samples[spot.tensor.name].rows for spot in grid]) for grid in found.grids]
     samples = [rows[:: max(len(rows) // MOST_ROWS, 1)] for rows in samples]
@@ -65,7 +70,10 @@ def starting_diagonal(problem: AffineProblem) -> Array:
     """The diagonal of A of least predicted noise among those of SmoothQuant, [C]."""
     largest = np.max([np.abs(rows).max(axis=0) for rows in problem.samples], axis=0)
     columns = np.max([np.abs(reader).max(axis=0) for reader in problem.readers], axis=0)
-    candidates = [np.ones(len(largest)), *(1 / power_divisors(largest, alpha, columns, 1 - alpha) for alpha in (0.5, 0.625, 0.75, 0.875))]
+    candidates = [
+        np.ones(len(largest)),
+        *(1 / power_divisors(largest, alpha, columns, 1 - alpha) for alpha in (0.5, 0.625, 0.75, 0.875)),
+    ]
     eye = np.eye(problem.block)
     losses = [problem.loss(eye * diagonal.reshape(problem.blocks, problem.block, 1)) for diagonal in candidates]
     return np.asarray(candidates[int(np.argmin(losses))])
@@ -117,7 +125,15 @@ class Affine(Pass):
             if after < (1 - self.gain) * before:
                 work.mix(found.region, fit.matrices)
                 ctx.report.regions.append(
-                    RegionChange(self.name, found.region.name, "matrix", found.region.classes, before, after, condition=fit.condition)
+                    RegionChange(
+                        self.name,
+                        found.region.name,
+                        "matrix",
+                        found.region.classes,
+                        before,
+                        after,
+                        condition=fit.condition,
+                    )
                 )
         return work.commit(ctx.batchnorm)
 
@@ -125,7 +141,12 @@ class Affine(Pass):
         """The best matrix of a region."""
         problem = affine_problem(found, squares, levels)
         return fit_matrix(
-            problem, starting_diagonal(problem), epochs=self.epochs, steps=self.steps, stability=self.stability, widest=self.widest
+            problem,
+            starting_diagonal(problem),
+            epochs=self.epochs,
+            steps=self.steps,
+            stability=self.stability,
+            widest=self.widest,
         )
 
     def _mean_squares(self, graph: Graph, names: set[str], ctx: Context) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """Cross-layer equalization (Nagel et al., "Data-Free Quantization", 2019, section 4.1), for whole regions.
 
-Where a channel x of a tensor is written by weights of range r1 and read by weights of range r2, dividing it by ``s = sqrt(r1 / r2)`` gives both
-the range ``sqrt(r1 r2)``. In a region with several writers or readers (branches of a residual sum, a Concat) every range is taken relative to
-the largest of its layer, and the largest counts: all branches share one scale. A depthwise convolution between two pointwise ones lies in two
-regions; repeating the step over all regions until nothing moves makes the three ranges equal.
+Where a channel x of a tensor is written by weights of range r1 and read by weights of range r2, dividing it by ``s =
+sqrt(r1 / r2)`` gives both the range ``sqrt(r1 r2)``. In a region with several writers or readers (branches of a
+residual sum, a Concat) every range is taken relative to the largest of its layer, and the largest counts: all branches
+share one scale. A depthwise convolution between two pointwise ones lies in two regions; repeating the step over all
+regions until nothing moves makes the three ranges equal.
 
 A Clip that is crossed gets one bound a channel: a Min with a vector behind a Clip with the widest bounds.
 """
@@ -45,7 +46,8 @@ def refusal(region: Region, *, clips: bool) -> str | None:
 
 
 def relative_ranges(region: Region, work: Workspace) -> tuple[Array, Array]:
-    """Largest weights that write and that read each class, relative to the largest of their layer: float64 [classes] each.
+    """Largest weights that write and that read each class, relative to the largest of their layer: float64 [classes]
+    each.
 
     A channel that takes the inverse of its class counts on the other side.
     """
@@ -100,7 +102,9 @@ class EqualizeChannels(Pass):
                 break
         for region, known in zip(regions, before, strict=True):
             ratios = (1 / known, 1 / smallest_range(region, work))
-            ctx.report.regions.append(RegionChange(self.name, region.name, "diagonal", region.classes, None, None, *ratios))
+            ctx.report.regions.append(
+                RegionChange(self.name, region.name, "diagonal", region.classes, None, None, *ratios)
+            )
         return work.commit(ctx.batchnorm)
 
     def _regions(self, graph: Graph, ctx: Context) -> Iterator[Region]:

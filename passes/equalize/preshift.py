@@ -1,7 +1,9 @@
-"""Powers of two between layers (the pre-shifted exponent bias of Liu et al., "LLM-FP4", 2023): SmoothQuant whose divisors are 2^k.
+"""Powers of two between layers (the pre-shifted exponent bias of Liu et al., "LLM-FP4", 2023): SmoothQuant whose
+divisors are 2^k.
 
-Every weight, bias and gain is multiplied by a power of two, so every product and every sum keeps its bits: the float outputs are unchanged to the
-last one (as long as nothing leaves float32's range of exponents). The divisors are those of `smooth-activations`, rounded in the exponent.
+Every weight, bias and gain is multiplied by a power of two, so every product and every sum keeps its bits: the float
+outputs are unchanged to the last one (as long as nothing leaves float32's range of exponents). The divisors are those
+of `smooth-activations`, rounded in the exponent.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""An online rotation in front of a layer (Ashkboos et al., "QuaRot", 2024): where no weight takes the inverse, the network multiplies by it.
+"""An online rotation in front of a layer (Ashkboos et al., "QuaRot", 2024): where no weight takes the inverse, the
+network multiplies by it.
 
     y = x W = (x / s R) (R^T s W),      R = D H / sqrt(n) in blocks,  D random signs
 
-What a Gelu or a LayerNormalization with a residual branch writes cannot be rotated for free (`rotate`). A product with a matrix of signs in front of
-the layers that read it can, and its result has no outlier channels: every channel of a block is a sum over all of them. The factor of R is part of
-its weights' scale, so they are exactly +-127 in 8 bits. Only the rotated tensor needs few bits.
+What a Gelu or a LayerNormalization with a residual branch writes cannot be rotated for free (`rotate`). A product with
+a matrix of signs in front of the layers that read it can, and its result has no outlier channels: every channel of a
+block is a sum over all of them. The factor of R is part of its weights' scale, so they are exactly +-127 in 8 bits.
+Only the rotated tensor needs few bits.
 
-Behind a rotation all channels of x / s share a step, and all of s W: noise goes with ``sum |x_j / s_j|^2  sum |s_j W_j|^2``, which is least for
-``s_j = sqrt(rms(x_j) / |W_j|)`` (Cauchy and Schwarz), whatever the number of bits. The division is a product with a vector in front of the rotation.
+Behind a rotation all channels of x / s share a step, and all of s W: noise goes with ``sum |x_j / s_j|^2  sum |s_j
+W_j|^2``, which is least for ``s_j = sqrt(rms(x_j) / |W_j|)`` (Cauchy and Schwarz), whatever the number of bits. The
+division is a product with a vector in front of the rotation.
 
-It costs ``block`` products an element. A tensor is rotated only where the outputs of the layers that read it err less by a stated part, with
-inputs and weights on the grids that they will have.
+It costs ``block`` products an element. A tensor is rotated only where the outputs of the layers that read it err less
+by a stated part, with inputs and weights on the grids that they will have.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ def rotation(block: int, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What happens to the channels of a tensor: they are divided by ``divisors`` [C] and turned by ``matrix`` [block, block], block by block."""
+    """What happens to the channels of a tensor: they are divided by ``divisors`` [C] and turned by ``matrix`` [block,
+    block], block by block.
+    """
 
     divisors: Array
     matrix: Array
@@ -60,9 +65,14 @@ def _in_blocks(values: Array, matrix: Array) -> Array:
 
 
 def best_divisors(rows: Sequence[Rows]) -> Array:
-    """``sqrt(rms(x_j) / |W_j|)``, W relative to the outputs' energy, with a geometric mean of 1: float64 [C]; 1 for what is always 0 or not read."""
+    """``sqrt(rms(x_j) / |W_j|)``, W relative to the outputs' energy, with a geometric mean of 1: float64 [C]; 1 for
+    what is always 0 or not read.
+    """
     square = np.mean([np.square(each.x, dtype=np.float64).mean(axis=(0, 1)) for each in rows], axis=0)
-    columns = sum((np.square(each.weight, dtype=np.float64).sum(axis=(0, 1)) / each.energy for each in rows), np.zeros(len(square)))
+    columns = sum(
+        (np.square(each.weight, dtype=np.float64).sum(axis=(0, 1)) / each.energy for each in rows),
+        np.zeros(len(square)),
+    )
     return power_divisors(square, 0.25, columns, 0.25)
 
 
@@ -77,7 +87,11 @@ def _readers(graph: Graph, ctx: Context, block: int) -> Iterator[tuple[Tensor, l
     """Tensors that products with constant weights read, those layers, and the size of the blocks."""
     found: dict[int, list[Layer]] = {}
     for layer in find_layers(graph):
-        if layer.node.op in ("MatMul", "Gemm") and isinstance(layer.node.inputs[1], Constant) and not is_rotation(layer.values):
+        if (
+            layer.node.op in ("MatMul", "Gemm")
+            and isinstance(layer.node.inputs[1], Constant)
+            and not is_rotation(layer.values)
+        ):
             found.setdefault(id(layer.node.inputs[0]), []).append(layer)
     for layers in found.values():
         tensor, node = layers[0].node.inputs[0], layers[0].node
@@ -116,7 +130,8 @@ def _insert(graph: Graph, tensor: Tensor, layers: Sequence[Layer], turn: Turn, t
         values = _in_blocks((weight if layer.axis == 0 else weight.T) * turn.divisors, turn.matrix)
         layer.node.inputs[0] = result
         layer.node.inputs[1] = Constant(
-            unique_name(taken, f"{layer.weight.name}_rotated"), np.ascontiguousarray(values if layer.axis == 0 else values.T).astype(np.float32)
+            unique_name(taken, f"{layer.weight.name}_rotated"),
+            np.ascontiguousarray(values if layer.axis == 0 else values.T).astype(np.float32),
         )
 
 
@@ -149,7 +164,9 @@ class RotateInputs(Pass):
         if not places:
             return False
         data = feeds_of(graph, ctx)
-        samples = sample_rows(graph, [layer for _, layers, _ in places for layer in layers], spread_feeds(data, self.feeds), ctx.seed)
+        samples = sample_rows(
+            graph, [layer for _, layers, _ in places for layer in layers], spread_feeds(data, self.feeds), ctx.seed
+        )
         rng, taken, changed = np.random.default_rng(ctx.seed), names_in(graph), False
         levels = 2**self.activation_bits, 2 ** (self.bits - 1) - 1
         for tensor, layers, size in places:
@@ -160,7 +177,9 @@ class RotateInputs(Pass):
             if min(losses) < (1 - self.gain) * before:
                 _insert(graph, tensor, layers, tried[int(np.argmin(losses))], taken)
                 channels = int(rows[0].x.shape[2])
-                ctx.report.regions.append(RegionChange(self.name, tensor.name, "matrix", channels, before, min(losses), condition=1.0))
+                ctx.report.regions.append(
+                    RegionChange(self.name, tensor.name, "matrix", channels, before, min(losses), condition=1.0)
+                )
                 changed = True
             else:
                 ctx.declined(layers[0].node, "a rotation of its input takes too little of its error")

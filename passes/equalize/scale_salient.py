@@ -1,9 +1,10 @@
-"""AWQ (Lin et al., "Activation-aware Weight Quantization", 2024): weights that meet large activations are rounded more finely.
+"""AWQ (Lin et al., "Activation-aware Weight Quantization", 2024): weights that meet large activations are rounded more
+finely.
 
     x' = x / s,  W' = W s,      s_j = rms(x_j)^r,  r in {0, 0.1 ... 1}
 
-Only the noise of rounded weights counts, so this is for weights of few bits beside activations of many. Divided by the geometric mean, so that
-``s = 1`` for r = 0.
+Only the noise of rounded weights counts, so this is for weights of few bits beside activations of many. Divided by the
+geometric mean, so that ``s = 1`` for r = 0.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class ScaleSalient(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when a channel was scaled."""
-        regions = [region for region in scalable_regions(graph, ctx, clips=False) if region.ends(writes=False, role="weight")]
+        regions = [
+            region for region in scalable_regions(graph, ctx, clips=False) if region.ends(writes=False, role="weight")
+        ]
         levels = Levels(WIDE, 2 ** (self.bits - 1) - 1)
         return scale_regions(graph, ctx, regions, salient_divisors, levels, feeds=self.feeds, gain=self.gain)

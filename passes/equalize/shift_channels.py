@@ -1,9 +1,11 @@
-"""Outlier Suppression+ (Wei et al., 2023): moves every channel to the middle of a tensor's range, and scales down those that are still too wide.
+"""Outlier Suppression+ (Wei et al., 2023): moves every channel to the middle of a tensor's range, and scales down
+those that are still too wide.
 
     x' = (x - z) / s,  W' = W s,  b' = b + W z,      z_j = (max x_j + min x_j) / 2,  s_j = max(1, range_j / (2 t))
 
-t is the half width that is left, tried on a grid. Only where all values between the layer that writes and the layers that read are moved, not
-added or padded: what a convolution pads is 0, not z; a sum would need the shift of every branch. The layers that read need a bias.
+t is the half width that is left, tried on a grid. Only where all values between the layer that writes and the layers
+that read are moved, not added or padded: what a convolution pads is 0, not z; a sum would need the shift of every
+branch. The layers that read need a bias.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ class ShiftChannels(Pass):
             if after < (1 - self.gain) * before:
                 work.shift(noise.region, offsets)
                 work.scale(noise.region, 1 / divisors)
-                ctx.report.regions.append(RegionChange(self.name, noise.region.name, "shift", noise.region.classes, before, after))
+                ctx.report.regions.append(
+                    RegionChange(self.name, noise.region.name, "shift", noise.region.classes, before, after)
+                )
         return work.commit(ctx.batchnorm)
 
     def _regions(self, graph: Graph, ctx: Context) -> Iterator[Region]:
@@ -86,7 +90,9 @@ class ShiftChannels(Pass):
         """Offsets [C] and divisors [classes] of least predicted noise, and what is measured before and after."""
         region = noise.region
         offsets = middles(noise.grids[0][0][1])
-        shifted = replace(noise, grids=[[(place, _moved(seen, offsets)) for place, seen in grid] for grid in noise.grids])
+        shifted = replace(
+            noise, grids=[[(place, _moved(seen, offsets)) for place, seen in grid] for grid in noise.grids]
+        )
         candidates = [narrowing(shifted.largest, width) for width in WIDTHS]
         predicted = [shifted.total(divisors, Levels()) for divisors in candidates]
         divisors = candidates[int(np.argmin(predicted))]

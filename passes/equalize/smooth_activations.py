@@ -1,10 +1,12 @@
-"""SmoothQuant (Xiao et al., 2023): makes activations easier to quantize by making the weights that read them a little harder.
+"""SmoothQuant (Xiao et al., 2023): makes activations easier to quantize by making the weights that read them a little
+harder.
 
     x' = x / s,  W' = W s,      s_j = max|x_j|^a / max|W_j|^(1-a)
 
-a = 0 makes the weights' columns equal, a = 1 the activations' channels. Every region gets the a of least noise, or keeps s = 1 where none is
-better. All layers that read a tensor share s: the largest weight of any counts. Where two activations are multiplied (Q and K of an attention),
-one is divided and the other one multiplied: ``s_j = (max|q_j| / max|k_j|)^a``.
+a = 0 makes the weights' columns equal, a = 1 the activations' channels. Every region gets the a of least noise, or
+keeps s = 1 where none is better. All layers that read a tensor share s: the largest weight of any counts. Where two
+activations are multiplied (Q and K of an attention), one is divided and the other one multiplied: ``s_j = (max|q_j| /
+max|k_j|)^a``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Convolutions and pools over three axes as ones over two, with the depth in the batch.
 
-    Conv3D(x)[n, :, d] = Conv2D([x[n, :, s d - p], x[n, :, s d - p + t], …]) : the slices of a kernel's depth side by side as channels
+    Conv3D(x)[n, :, d] = Conv2D([x[n, :, s d - p], x[n, :, s d - p + t], …]) : the slices of a kernel's depth side by
+    side as channels
 
 so that one accumulator still sums all products of an output: the same arithmetic, on movements that cost the machine
 a copy. A MaxPool takes the largest of its slices first, then pools the picture. Height, width and depth must be known
@@ -54,14 +55,25 @@ def _flat(w: Writer, node: Node) -> Results:
         return "its weights are not constant, or it has groups"
     if y.shape is None or not all(isinstance(size, int | np.integer) for size in (*x.shape[1:], *y.shape[1:])):
         return "it needs known sizes of all but the batch; fix them: --dim NAME=SIZE"
-    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or node.attrs.get("ceil_mode", 0) or len(node.outputs) > 1:
+    if (
+        node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or node.attrs.get("ceil_mode", 0)
+        or len(node.outputs) > 1
+    ):
         return "its padding is automatic or its sizes are rounded up"
     strides, dilations = (list(node.attrs.get(name, [1, 1, 1])) for name in ("strides", "dilations"))
     pads = list(node.attrs.get("pads", [0] * 6))
     depth = _slices(w, _padded(w, node, pads), int(y.shape[2]), (kernel[0], strides[0], dilations[0]))
-    picture = {"kernel_shape": kernel[1:], "strides": strides[1:], "dilations": dilations[1:], "pads": [*pads[1:3], *pads[4:6]]}
+    picture = {
+        "kernel_shape": kernel[1:],
+        "strides": strides[1:],
+        "dilations": dilations[1:],
+        "pads": [*pads[1:3], *pads[4:6]],
+    }
     if weight is None:
-        flat = w.op("MaxPool", _pictures(w, reduce(lambda one, other: w.op("Max", one, other), depth), x.shape), **picture)
+        flat = w.op(
+            "MaxPool", _pictures(w, reduce(lambda one, other: w.op("Max", one, other), depth), x.shape), **picture
+        )
     else:
         channels = list(x.shape)
         channels[1] = kernel[0] * x.shape[1]
@@ -77,7 +89,13 @@ def _padded(w: Writer, node: Node, pads: list[int]) -> Tensor:
     if not (pads[0] or pads[3]):
         return node.inputs[0]
     fill = float(np.finfo(np.float32).min) if node.op == "MaxPool" else 0.0
-    return w.op("Pad", node.inputs[0], w.int64("pads", [0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0]), w.constant("fill", fill), mode="constant")
+    return w.op(
+        "Pad",
+        node.inputs[0],
+        w.int64("pads", [0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0]),
+        w.constant("fill", fill),
+        mode="constant",
+    )
 
 
 def _slices(w: Writer, x: Tensor, count: int, window: tuple[int, int, int]) -> list[Tensor]:
@@ -85,7 +103,10 @@ def _slices(w: Writer, x: Tensor, count: int, window: tuple[int, int, int]) -> l
     taps, stride, dilation = window
     ends = [tap * dilation + (count - 1) * stride + 1 for tap in range(taps)]
     axis, step = w.int64("depth", [2]), w.int64("stride", [stride])
-    return [w.op("Slice", x, w.int64("start", [tap * dilation]), w.int64("end", [end]), axis, step) for tap, end in enumerate(ends)]
+    return [
+        w.op("Slice", x, w.int64("start", [tap * dilation]), w.int64("end", [end]), axis, step)
+        for tap, end in enumerate(ends)
+    ]
 
 
 def _pictures(w: Writer, x: Tensor, shape: list[int]) -> Tensor:

@@ -2,9 +2,9 @@
 
     d = x - mean(x);  v = mean(d * d);  y = d / sqrt(v + epsilon) * gamma + beta        means over the last axes
 
-`d * d` may be a Pow, the quotient a product with a Reciprocal or with a power -1/2, and d may be computed twice. gamma and beta are
-optional constants over the normalised axes. A mean over other axes (channels first) and the RMS form have no operator in
-opset 21: they are declined.
+`d * d` may be a Pow, the quotient a product with a Reciprocal or with a power -1/2, and d may be computed twice. gamma
+and beta are optional constants over the normalised axes. A mean over other axes (channels first) and the RMS form have
+no operator in opset 21: they are declined.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ def _affine(graph: Graph, tensor: Tensor, op: str, dims: tuple[int, ...]) -> tup
     if user is None or found is None:
         return None
     values = found[1]
-    trailing = values.reshape(values.shape[values.ndim - len(dims) :]) if values.ndim >= len(dims) and _leading_ones(values, len(dims)) else None
+    trailing = (
+        values.reshape(values.shape[values.ndim - len(dims) :])
+        if values.ndim >= len(dims) and _leading_ones(values, len(dims))
+        else None
+    )
     if trailing is None or trailing.shape != dims:
         return None
     return user.outputs[0], trailing
@@ -134,7 +138,11 @@ def _normalised_dims(x: Tensor, axes: list[int], shapes: dict[str, Shape]) -> tu
     if sorted(axis % rank for axis in axes) != list(range(rank - len(axes), rank)):
         return "it normalises other axes than the last ones, which LayerNormalization cannot"
     dims = shape[rank - len(axes) :]
-    return tuple(int(size) for size in dims) if all(isinstance(size, int) for size in dims) else "a normalised axis has no fixed size"
+    return (
+        tuple(int(size) for size in dims)
+        if all(isinstance(size, int) for size in dims)
+        else "a normalised axis has no fixed size"
+    )
 
 
 def _fuse(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> bool:

@@ -39,7 +39,11 @@ def _fuse(graph: Graph, node: Node, shapes: dict[str, Shape]) -> bool:
     if x is None or len(x) != 2 or weight is None or weight.ndim != 2 or add is None or add.op != "Add":
         return False
     found = constant_operand(add)
-    if found is None or found[1].shape not in {(weight.shape[1],), (1, weight.shape[1])} or not np.isfinite(found[1]).all():
+    if (
+        found is None
+        or found[1].shape not in {(weight.shape[1],), (1, weight.shape[1])}
+        or not np.isfinite(found[1]).all()
+    ):
         return False
     bias = new_constant(graph, f"{node.name}_bias", np.asarray(found[1]).reshape(-1))
     take_over(graph, add, Node("Gemm", node.name, {}, [node.inputs[0], node.inputs[1], bias]), add.outputs[0])

@@ -2,8 +2,8 @@
 
     Conv(Pad(x, p, 0), W; pads = q) = Conv(x, W; pads = p + q)
 
-where p pads nothing but spatial axes, and not by a negative amount. Models from frameworks that pad in a layer of its own have it
-before every strided convolution.
+where p pads nothing but spatial axes, and not by a negative amount. Models from frameworks that pad in a layer of its
+own have it before every strided convolution.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One Softmax for the Flatten, Softmax and Reshape that stand for the Softmax of before opset 13.
 
-That one normalised over all axes from ``axis`` on. Where but one of them is longer than 1 (nearly always: ``axis`` was the last),
+That one normalised over all axes from ``axis`` on. Where but one of them is longer than 1 (nearly always: ``axis`` was
+the last),
 
     Reshape(Softmax(Flatten(x, axis), -1), shape of x) = Softmax(x, that one)
 """
@@ -47,7 +48,12 @@ def _fuse(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> b
         return False
     x = flatten.inputs[0]
     before, after = shapes.get(x.name), shapes.get(reshape.outputs[0].name)
-    if before is None or after is None or len(before) != len(after) or not all(same(a, b) for a, b in zip(before, after, strict=True)):
+    if (
+        before is None
+        or after is None
+        or len(before) != len(after)
+        or not all(same(a, b) for a, b in zip(before, after, strict=True))
+    ):
         return False
     axis = _axis(flatten, before)
     if axis is None:

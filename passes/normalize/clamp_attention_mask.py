@@ -1,17 +1,17 @@
 """Limits the constants that mask attention scores, so that they do not stretch a quantized range.
 
-Models add -1e4, -3.4e38 or -inf to the scores they mask, before a Softmax. Softmax computes exp(s - max) in float32, which is
-exactly 0.0 below -104 (the smallest subnormal is exp(-103.28)). So with scores that differ by less than ``spread``, every masked
-score at or below
+Models add -1e4, -3.4e38 or -inf to the scores they mask, before a Softmax. Softmax computes exp(s - max) in float32,
+which is exactly 0.0 below -104 (the smallest subnormal is exp(-103.28)). So with scores that differ by less than
+``spread``, every masked score at or below
 
     M = -(104 + spread)
 
-gives exactly the same probabilities, and a constant below M may be raised to M. A row in which *everything* is masked has
-no meaningful probabilities before or after, and may change.
+gives exactly the same probabilities, and a constant below M may be raised to M. A row in which *everything* is masked
+has no meaningful probabilities before or after, and may change.
 
-A constant is changed only where all that it reaches is a Softmax, through additions, choices (Where) and operators that move elements. A
-product of such a constant with a tensor of integers ((1 - mask) * -1e4) counts as a constant: its elements are 0, or at
-least as far from 0 as the constant.
+A constant is changed only where all that it reaches is a Softmax, through additions, choices (Where) and operators that
+move elements. A product of such a constant with a tensor of integers ((1 - mask) * -1e4) counts as a constant: its
+elements are 0, or at least as far from 0 as the constant.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class ClampAttentionMask(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when a constant was limited."""
         changed = False
-        for node in standard(graph, "Add", "Sum", "Where", "Mul", "Expand", "Slice", "Gather", "Unsqueeze", "Reshape", "Trilu", "Concat"):
+        for node in standard(
+            graph, "Add", "Sum", "Where", "Mul", "Expand", "Slice", "Gather", "Unsqueeze", "Reshape", "Trilu", "Concat"
+        ):
             for slot, tensor in enumerate(node.inputs):
                 changed |= self._limit(graph, node, slot, tensor, ctx)
         return changed
@@ -92,10 +94,17 @@ class ClampAttentionMask(Pass):
         value = constant_of(tensor)
         if value is None or value.dtype.kind != "f" or not np.any(value < self.limit) or np.isnan(value).any():
             return False
-        harmless = node.op == "Mul" and slot < 2 and _is_mask_product(node, slot) and bool(np.all((value == 0) | (value < self.limit)))
+        harmless = (
+            node.op == "Mul"
+            and slot < 2
+            and _is_mask_product(node, slot)
+            and bool(np.all((value == 0) | (value < self.limit)))
+        )
         if node.op == "Mul" and not (harmless and all(reaches_only_softmax(graph, output) for output in node.outputs)):
             if is_integral(node.inputs[1 - slot]):
-                ctx.declined(node, f"its result reaches more than a Softmax, so the constant '{tensor.name}' keeps its value")
+                ctx.declined(
+                    node, f"its result reaches more than a Softmax, so the constant '{tensor.name}' keeps its value"
+                )
             return False
         if node.op != "Mul" and not passes_to_softmax(graph, node, tensor):
             return False

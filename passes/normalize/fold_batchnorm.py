@@ -2,11 +2,11 @@
 
     y = gamma (x - mean) / sqrt(var + eps) + beta = a x + b,   a = gamma / sqrt(var + eps),  b = beta - a mean
 
-Behind a Conv, ConvTranspose, Gemm or two-dimensional MatMul, a and b go into its weights and bias. Alone it becomes a depthwise 1x1
-convolution (one integer operator with a scale per channel), or Mul and Add for inputs of rank 2.
+Behind a Conv, ConvTranspose, Gemm or two-dimensional MatMul, a and b go into its weights and bias. Alone it becomes a
+depthwise 1x1 convolution (one integer operator with a scale per channel), or Mul and Add for inputs of rank 2.
 
-Training saw y with mean beta and variance gamma² per channel: that is written to ``ctx.batchnorm`` under the name of y, for
-whoever works without data (bias correction, high-bias absorption, distillation).
+Training saw y with mean beta and variance gamma² per channel: that is written to ``ctx.batchnorm`` under the name of y,
+for whoever works without data (bias correction, high-bias absorption, distillation).
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from ...graph.ir import Graph, Node, constant_of
 from ...graph.operators import LAYERS
 from ...pass_base import BatchNormStatistics, Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
-from ...rewriting.match import Array, insert_before, made_by, new_constant, new_variable, rename, sole_user, standard, take_over
+from ...rewriting.match import (
+    Array,
+    insert_before,
+    made_by,
+    new_constant,
+    new_variable,
+    rename,
+    sole_user,
+    standard,
+    take_over,
+)
 from ...shapes.infer import Shape, infer_shapes
 
 
@@ -73,8 +83,17 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> s
     shape = shapes.get(node.inputs[0].name)
     output = node.outputs[0]
     layer = made_by(node.inputs[0], *LAYERS)
-    usable = layer is not None and sole_user(graph, node.inputs[0]) is node and (layer.op != "MatMul" or (shape is not None and len(shape) == 2))
-    if layer is not None and usable and (layer.op == "MatMul" or why_not(layer, shift=True) is None) and why_not(layer, shift=False) is None:
+    usable = (
+        layer is not None
+        and sole_user(graph, node.inputs[0]) is node
+        and (layer.op != "MatMul" or (shape is not None and len(shape) == 2))
+    )
+    if (
+        layer is not None
+        and usable
+        and (layer.op == "MatMul" or why_not(layer, shift=True) is None)
+        and why_not(layer, shift=False) is None
+    ):
         _into_layer(graph, node, layer, parameters)
     elif shape is None or len(shape) < 2:
         return "the rank of its input is unknown"
@@ -105,7 +124,9 @@ def _depthwise(graph: Graph, node: Node, rank: int, parameters: _BatchNorm) -> N
     """A convolution of one tap a channel."""
     x, channels = node.inputs[0], parameters.scale.size
     dtype = np.dtype(node.inputs[1].dtype)
-    weight = new_constant(graph, f"{node.name}_weight", parameters.scale.astype(dtype).reshape(channels, 1, *[1] * (rank - 2)))
+    weight = new_constant(
+        graph, f"{node.name}_weight", parameters.scale.astype(dtype).reshape(channels, 1, *[1] * (rank - 2))
+    )
     bias = new_constant(graph, f"{node.name}_bias", parameters.shift.astype(dtype))
     attrs = {"group": channels, "kernel_shape": [1] * (rank - 2)}
     take_over(graph, node, Node("Conv", node.name, attrs, [x, weight, bias]), node.outputs[0])

@@ -2,8 +2,8 @@
 
 A DequantizeLinear of a stored weight is not folded: it *is* the annotation of that weight. Random operators, control
 flow and foreign operators stay. What would blow a small constant up (an Expand of a mask) stays, too; a tensor filled
-by ConstantOfShape is kept as a view of one number, whatever its size. Of the second input of a CastLike only the type counts:
-it becomes a Cast.
+by ConstantOfShape is kept as a view of one number, whatever its size. Of the second input of a CastLike only the type
+counts: it becomes a Cast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ...rewriting.match import is_output
 from ...shapes.infer import Shape, infer_shapes
 
 _KEPT = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
+    "RandomUniformLike",
     "Multinomial", "Bernoulli", "Constant",
 }  # fmt: skip
 
@@ -34,7 +35,13 @@ def _elements(shape: Shape) -> int | None:
 
 
 def _is_foldable(node: Node, ready: set[int]) -> bool:
-    if node.op in _KEPT or node.domain not in STANDARD_DOMAINS or subgraphs(node) or not node.inputs or not node.outputs:
+    if (
+        node.op in _KEPT
+        or node.domain not in STANDARD_DOMAINS
+        or subgraphs(node)
+        or not node.inputs
+        or not node.outputs
+    ):
         return False
     return all(isinstance(tensor, Constant) or not tensor.name or id(tensor) in ready for tensor in node.inputs)
 
@@ -59,7 +66,10 @@ def _plain_cast(node: Node) -> bool:
     if node.op != "CastLike" or node.inputs[1].dtype is None:
         return False
     kind = node.inputs[1].dtype
-    node.op, node.attrs = "Cast", {"to": kind if isinstance(kind, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)))}
+    node.op, node.attrs = (
+        "Cast",
+        {"to": kind if isinstance(kind, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)))},
+    )
     node.inputs = node.inputs[:1]
     return True
 
@@ -123,7 +133,11 @@ class FoldConstants(Pass):
         """Results that a node outside reads. An output of the graph stays with the node that writes it."""
         inside = {id(node) for node in nodes}
         results = [tensor for node in nodes for tensor in node.outputs if tensor.name and not is_output(graph, tensor)]
-        return [tensor for tensor in results if any(id(user) not in inside or self._writes_output(graph, user) for user in tensor.outputs)]
+        return [
+            tensor
+            for tensor in results
+            if any(id(user) not in inside or self._writes_output(graph, user) for user in tensor.outputs)
+        ]
 
     @staticmethod
     def _writes_output(graph: Graph, node: Node) -> bool:

@@ -2,9 +2,9 @@
 
     a (x W + b) + c = x (a W) + (a b + c)       a, c scalars or one number per output channel
 
-Mul, Div, Add and Sub behind a Conv, ConvTranspose or Gemm; Mul and Div behind a MatMul and behind its bias (the Add of a MatMul *is* its
-bias). A scalar factor also travels backwards through operators that only move elements, and through a product of two
-activations into one of them: the 1 / sqrt(d) of attention ends in the projection of the queries.
+Mul, Div, Add and Sub behind a Conv, ConvTranspose or Gemm; Mul and Div behind a MatMul and behind its bias (the Add of
+a MatMul *is* its bias). A scalar factor also travels backwards through operators that only move elements, and through a
+product of two activations into one of them: the 1 / sqrt(d) of attention ends in the projection of the queries.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def _join(node: Node, layer: Node, y: Tensor, step: _Map, ctx: Context) -> None:
     layer.outputs = [output]
     known = ctx.batchnorm.pop(y.name, None)
     if known is not None:
-        ctx.batchnorm[output.name] = BatchNormStatistics(known.mean * step.scale + step.shift, known.variance * step.scale**2)
+        ctx.batchnorm[output.name] = BatchNormStatistics(
+            known.mean * step.scale + step.shift, known.variance * step.scale**2
+        )
 
 
 def _fold_back(graph: Graph, node: Node, y: Tensor, values: Array, ctx: Context) -> bool:
@@ -123,7 +125,9 @@ def _fold_back(graph: Graph, node: Node, y: Tensor, values: Array, ctx: Context)
 
 
 def _scale(graph: Graph, node: Node, factor: Array, name: str | None, ctx: Context) -> None:
-    """Multiply the output of a node by the factor: in its weights, in the constant of its bias Add, or before it; rename the output."""
+    """Multiply the output of a node by the factor: in its weights, in the constant of its bias Add, or before it;
+    rename the output.
+    """
     output = node.outputs[0]
     known = ctx.batchnorm.pop(output.name, None)
     if name is None:
@@ -138,11 +142,15 @@ def _scale(graph: Graph, node: Node, factor: Array, name: str | None, ctx: Conte
         return
     slot = 0 if constant_of(node.inputs[0]) is not None else 1
     values = np.asarray(constant_of(node.inputs[slot]))
-    node.inputs[slot] = new_constant(graph, f"{node.inputs[slot].name}_folded", (values * factor.reshape(())).astype(values.dtype))
+    node.inputs[slot] = new_constant(
+        graph, f"{node.inputs[slot].name}_folded", (values * factor.reshape(())).astype(values.dtype)
+    )
 
 
 def _place_for(graph: Graph, tensor: Tensor, user: Node, depth: int) -> list[Node] | None:
-    """The nodes from the layer that can take a scalar factor of ``tensor`` to the one that writes it; ``user`` alone reads it."""
+    """The nodes from the layer that can take a scalar factor of ``tensor`` to the one that writes it; ``user`` alone
+    reads it.
+    """
     if depth == 0 or sole_user(graph, tensor) is not user:
         return None
     node = made_by(tensor, *LAYERS, *_MOVERS, "Add")

@@ -5,8 +5,8 @@
     (a x + c) W + b    = (x + c / a) (a W) + b          with padding, too
 
 a and c are scalars, or one number per input channel of the layer. Everybody who reads the product must be such a layer.
-Mean and standard deviation of an image, and the learned affine blocks between convolutions, end here. A scaler of an input whose columns differ in
-size stays: in front of it they would need a grid each.
+Mean and standard deviation of an image, and the learned affine blocks between convolutions, end here. A scaler of an
+input whose columns differ in size stays: in front of it they would need a grid each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, p
 from ...graph.operators import LAYERS
 from ...pass_base import Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
-from ...rewriting.match import Array, bypass, constant_operand, is_output, made_by, new_constant, rename, sole_user, standard
+from ...rewriting.match import (
+    Array,
+    bypass,
+    constant_operand,
+    is_output,
+    made_by,
+    new_constant,
+    rename,
+    sole_user,
+    standard,
+)
 from ...shapes.infer import Shape, infer_shapes
 
 _RATIO = 1e4
@@ -39,7 +49,13 @@ def _layers_behind(graph: Graph, tensor: Tensor) -> list[Node]:
 def _takes(graph: Graph, node: Node, tensor: Tensor) -> bool:
     inside = any(node is other for other in graph.nodes)
     first_only = [index for index, source in enumerate(node.inputs) if source is tensor] == [0]
-    return inside and node.op in LAYERS and first_only and not node.attrs.get("transA", 0) and why_not(node, shift=False) is None
+    return (
+        inside
+        and node.op in LAYERS
+        and first_only
+        and not node.attrs.get("transA", 0)
+        and why_not(node, shift=False) is None
+    )
 
 
 def _input_channels(node: Node) -> int:
@@ -140,7 +156,9 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> b
 def _is_scaled_input(graph: Graph, tensor: Tensor) -> bool:
     """True for a graph input, as it is or behind sums and products with constants."""
     node = producer(tensor)
-    while node is not None and node.op in ("Add", "Sub", "Mul", "Div") and (found := constant_operand(node)) is not None:
+    while (
+        node is not None and node.op in ("Add", "Sub", "Mul", "Div") and (found := constant_operand(node)) is not None
+    ):
         tensor, node = found[0], producer(found[0])
     return any(tensor is given for given in graph.inputs)
 
@@ -149,7 +167,10 @@ def _fold_offset(graph: Graph, node: Node, x: Tensor, vector: Array, layers: lis
     """Move an addition into the biases."""
     if node.op == "Sub" and node.inputs[0] is not x:
         return False
-    if any(layer.op not in ("Conv", "Gemm") or _is_padded(layer) or why_not(layer, shift=True) is not None for layer in layers):
+    if any(
+        layer.op not in ("Conv", "Gemm") or _is_padded(layer) or why_not(layer, shift=True) is not None
+        for layer in layers
+    ):
         return False
     if not bypass(graph, node, x):
         return False
@@ -162,7 +183,12 @@ def _swap(graph: Graph, node: Node, x: Tensor, offset: Array, layers: list[Node]
     """Let the addition take place before the multiplication, which then goes into the weights."""
     product = made_by(x, "Mul", "Div")
     found = constant_operand(product) if product is not None else None
-    if product is None or found is None or sole_user(graph, x) is None or (node.op == "Sub" and node.inputs[0] is not x):
+    if (
+        product is None
+        or found is None
+        or sole_user(graph, x) is None
+        or (node.op == "Sub" and node.inputs[0] is not x)
+    ):
         return False
     if is_unequal(product) and _is_scaled_input(graph, found[0]):
         return False

@@ -1,7 +1,7 @@
 """Replaces arithmetic on shapes by constants.
 
-Every small integer tensor is inferred symbolically (`qcompiler.shapes.infer`). What is a number becomes a constant. Arguments
-that still depend on a symbolic size are rewritten where their operator has a constant form:
+Every small integer tensor is inferred symbolically (`qcompiler.shapes.infer`). What is a number becomes a constant.
+Arguments that still depend on a symbolic size are rewritten where their operator has a constant form:
 
     Reshape(x, [B, L, 12, 32])       -> [0, 0, 12, 32]     0 copies the input's own dimension, one -1 takes what is left
     Slice(x, ..., ends = [L])        -> ends = [2^63 - 1]  where L is the sliced dimension
@@ -63,12 +63,19 @@ def _slice_ends(node: Node, known: Inferred) -> list[int] | None:
     """Ends that are the sliced dimension itself become 'to the end'; all steps must be positive."""
     value, x = known.values.get(node.inputs[2].name), known.shapes.get(node.inputs[0].name)
     axes, steps = (constant_of(node.inputs[index]) if len(node.inputs) > index else None for index in (3, 4))
-    if value is None or x is None or (steps is not None and np.any(steps <= 0)) or (steps is None and len(node.inputs) > 4):
+    if (
+        value is None
+        or x is None
+        or (steps is not None and np.any(steps <= 0))
+        or (steps is None and len(node.inputs) > 4)
+    ):
         return None
     if axes is None and len(node.inputs) > 3 and node.inputs[3].name:
         return None
     which = range(len(value.ints())) if axes is None else [int(axis) for axis in axes]
-    form = [np.iinfo(np.int64).max if same(size, x[axis]) else size for size, axis in zip(value.ints(), which, strict=True)]
+    form = [
+        np.iinfo(np.int64).max if same(size, x[axis]) else size for size, axis in zip(value.ints(), which, strict=True)
+    ]
     return form if all(isinstance(size, int) for size in form) else None
 
 
@@ -78,8 +85,17 @@ def _ratio(size: Any, have: Dim) -> float | None:
 
 
 def _resize_scales(node: Node, known: Inferred) -> list[float] | None:
-    value, x = (known.values.get(node.inputs[3].name), known.shapes.get(node.inputs[0].name)) if len(node.inputs) > 3 else (None, None)
-    if value is None or x is None or "axes" in node.attrs or node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+    value, x = (
+        (known.values.get(node.inputs[3].name), known.shapes.get(node.inputs[0].name))
+        if len(node.inputs) > 3
+        else (None, None)
+    )
+    if (
+        value is None
+        or x is None
+        or "axes" in node.attrs
+        or node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    ):
         return None
     scales = [_ratio(size, have) for size, have in zip(value.ints(), x, strict=True)]
     return None if any(scale is None for scale in scales) else [float(scale or 0) for scale in scales]
@@ -113,7 +129,11 @@ def _fold_value(graph: Graph, tensor: Tensor, known: Inferred) -> bool:
     value = known.values.get(tensor.name)
     if value is None or not value.is_known or value.items.size > _LIMIT or is_output(graph, tensor):
         return False
-    if not isinstance(tensor, Variable) or not isinstance(tensor.dtype, np.dtype | type) or tensor.inputs[0].op == "Constant":
+    if (
+        not isinstance(tensor, Variable)
+        or not isinstance(tensor.dtype, np.dtype | type)
+        or tensor.inputs[0].op == "Constant"
+    ):
         return False
     tensor.inputs.clear()
     tensor.to_constant(value.items.astype(np.dtype(tensor.dtype)))
@@ -129,9 +149,14 @@ def _fold_argument(graph: Graph, node: Node, known: Inferred, ctx: Context) -> b
         return False
     form = form_of(node, known)
     if form is None:
-        ctx.declined(node, f"'{node.inputs[index].name}' depends on symbolic sizes in a way that {node.op} cannot hold as a constant")
+        ctx.declined(
+            node,
+            f"'{node.inputs[index].name}' depends on symbolic sizes in a way that {node.op} cannot hold as a constant",
+        )
         return False
-    node.inputs[index] = new_constant(graph, f"{node.name}_{'ends' if node.op == 'Slice' else 'shape'}", np.asarray(form, np.int64))
+    node.inputs[index] = new_constant(
+        graph, f"{node.name}_{'ends' if node.op == 'Slice' else 'shape'}", np.asarray(form, np.int64)
+    )
     return True
 
 

@@ -1,7 +1,7 @@
 """Replaces an If whose condition is constant by the branch that is taken.
 
-Exporters of scripted models write ``If(x.shape[1] == 1)`` around a Squeeze; once the shapes are folded the condition is a number. The
-nodes of the branch move into the graph, under names of their own.
+Exporters of scripted models write ``If(x.shape[1] == 1)`` around a Squeeze; once the shapes are folded the condition is
+a number. The nodes of the branch move into the graph, under names of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph.ir import Constant, Graph, Node, Tensor, Variable, constant_of, names_in, producer, replace_uses, unique_name
+from ...graph.ir import (
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    constant_of,
+    names_in,
+    producer,
+    replace_uses,
+    unique_name,
+)
 from ...pass_base import Context, Pass
 from ...rewriting.match import insert_before, is_output, new_constant, standard
 from ...shapes.infer import annotate, infer
@@ -27,16 +38,23 @@ class InlineIf(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when an If was replaced."""
         changed = False
-        while _inline_once(graph) or _decide(graph):  # again for those that were inside a branch, or whose condition is now known
+        # again for those that were inside a branch, or whose condition is now known
+        while _inline_once(graph) or _decide(graph):
             changed = True
         for node in standard(graph, "If"):
-            reason = "an output of the graph would become a constant or a tensor of another name" if constant_of(node.inputs[0]) is not None else None
+            reason = (
+                "an output of the graph would become a constant or a tensor of another name"
+                if constant_of(node.inputs[0]) is not None
+                else None
+            )
             ctx.declined(node, reason or "its condition is only known when it runs")
         return changed
 
 
 def _decide(graph: Graph) -> bool:
-    """Give every If a constant condition whose condition follows from sizes, those of branches that were inlined among them."""
+    """Give every If a constant condition whose condition follows from sizes, those of branches that were inlined among
+    them.
+    """
     waiting = [node for node in standard(graph, "If") if constant_of(node.inputs[0]) is None]
     if not waiting:
         return False

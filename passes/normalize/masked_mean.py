@@ -2,9 +2,9 @@
 
     sum_t(x_t) / sum_t(m_t)  =  mean_t(x_t) / mean_t(m_t)
 
-Sums grow with the length of the text, so no grid holds them for every length; means lie where the values lie. A lower bound of the divisor, at
-most 1 (``Clip(sum, 1e-9)``, ``Max(sum, 1)``), only acts where the count, a whole number, is 0. There the dividend is 0, too, as the same mask
-is in it; so any other small bound gives the same quotient.
+Sums grow with the length of the text, so no grid holds them for every length; means lie where the values lie. A lower
+bound of the divisor, at most 1 (``Clip(sum, 1e-9)``, ``Max(sum, 1)``), only acts where the count, a whole number, is 0.
+There the dividend is 0, too, as the same mask is in it; so any other small bound gives the same quotient.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def _rewrite(graph: Graph, node: Node, ctx: Context) -> bool:
 
 def _mean_of(graph: Graph, node: Node, before: Node) -> Tensor:
     """The mean of what a ReduceSum adds up."""
-    output = Variable(unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape)
+    output = Variable(
+        unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape
+    )
     name = unique_name(names_in(graph), f"{node.name}_mean")
     insert_before(graph, before, Node("ReduceMean", name, dict(node.attrs), list(node.inputs), [output]))
     return output
@@ -114,7 +116,9 @@ def _mean_of(graph: Graph, node: Node, before: Node) -> Tensor:
 
 def _bounded(graph: Graph, node: Node, source: Tensor, before: Node) -> Tensor:
     """A copy of ``node`` that keeps ``source`` above `SMALL`."""
-    output = Variable(unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape)
+    output = Variable(
+        unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape
+    )
     name = unique_name(names_in(graph), f"{node.name}_mean")
     least = new_constant(graph, f"{name}_least", np.array(SMALL, np.float32))
     insert_before(graph, before, Node(node.op, name, dict(node.attrs), [source, least], [output]))

@@ -1,8 +1,9 @@
 """Removes nodes that compute nothing.
 
-Identity; Dropout in inference; Cast to the type that is there; Reshape, Expand, Tile, Slice, Pad, Squeeze, Unsqueeze and Flatten whose
-output has the shape of the input (and, for those that may move elements, trivially so); Transpose by the identity;
-Concat, Sum, Mean, Max and Min of one tensor; x + 0, x - 0, x * 1, x / 1, x ** 1 where broadcasting changes nothing.
+Identity; Dropout in inference; Cast to the type that is there; Reshape, Expand, Tile, Slice, Pad, Squeeze, Unsqueeze
+and Flatten whose output has the shape of the input (and, for those that may move elements, trivially so); Transpose by
+the identity; Concat, Sum, Mean, Max and Min of one tensor; x + 0, x - 0, x * 1, x / 1, x ** 1 where broadcasting
+changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two; these in place of a Clip with computed bounds.
+"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two; these in place of a Clip
+with computed bounds.
 
     Sum(a, b, c) = Add(Add(a, b), c)
     Clip(x, low, high) = Min(Max(x, low), high)
@@ -31,7 +32,11 @@ class SplitSum(Pass):
         wide = [node for node in standard(graph, *_BINARY) if len(node.inputs) > (1 if node.op == "Sum" else 2)]
         for node in wide:
             _split(graph, node)
-        computed = [node for node in standard(graph, "Clip") if any(bound.name and constant_of(bound) is None for bound in node.inputs[1:])]
+        computed = [
+            node
+            for node in standard(graph, "Clip")
+            if any(bound.name and constant_of(bound) is None for bound in node.inputs[1:])
+        ]
         for node in computed:
             _unclip(graph, node)
         return bool(wide or computed)

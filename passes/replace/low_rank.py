@@ -1,10 +1,12 @@
-"""Writes a layer as two smaller ones: the best of its rank for the inputs that it meets (SVD of ``W C^{1/2}``), or two tensor-train cores.
+"""Writes a layer as two smaller ones: the best of its rank for the inputs that it meets (SVD of ``W C^{1/2}``), or two
+tensor-train cores.
 
     W x  ≈  L (R x)                          L [O, r], R [r, K]
     W x  ≈  Σ_k A[o1, i1, k] B[k, o2, i2] x  (CompactifAI's matrix product operator of two cores)
 
-Both parts are ordinary layers, so that all later passes quantize them. The rank is the smallest whose error on feeds held out is within the budget;
-layers are judged one after the other as `snnk-bundle` judges blocks, and the layers behind are fitted again at the end.
+Both parts are ordinary layers, so that all later passes quantize them. The rank is the smallest whose error on feeds
+held out is within the budget; layers are judged one after the other as `snnk-bundle` judges blocks, and the layers
+behind are fitted again at the end.
 """
 
 from __future__ import annotations
@@ -101,11 +103,17 @@ class LowRank(Pass):
         return trials.finish(graph, healing=self.heal)
 
     def _may_factor(self, layer: Layer, ctx: Context) -> bool:
-        plain = isinstance(layer.weight, Constant) and layer.node.op != "ConvTranspose" and layer.node.attrs.get("group", 1) == 1
+        plain = (
+            isinstance(layer.weight, Constant)
+            and layer.node.op != "ConvTranspose"
+            and layer.node.attrs.get("group", 1) == 1
+        )
         chosen = not self.layers or layer.node.name in self.layers.split(",")
         if not (plain and chosen) or (self.form == "tensor-train" and layer.node.op == "Conv"):
             return False
-        if self.form == "tensor-train" and any(tensor.shape is None for tensor in (layer.node.inputs[0], layer.node.outputs[0])):
+        if self.form == "tensor-train" and any(
+            tensor.shape is None for tensor in (layer.node.inputs[0], layer.node.outputs[0])
+        ):
             ctx.declined(layer.node, "the rank of what it reads is not known, so that its channels cannot be split")
             return False
         outputs, products = layer.channels, products_of_row(layer)[1]
@@ -125,8 +133,14 @@ class LowRank(Pass):
             return
         for form in self._promising(forms):
             after = copy_of(trials.graph)
-            form.write(after, next(each for each in find_layers(after) if each.node.name == layer.node.name), inputs.fit.mean[0])
-            record = trials.attempt(after.cleanup(remove_unused_graph_inputs=False).toposort(), block, form.title, form.cost)
+            form.write(
+                after,
+                next(each for each in find_layers(after) if each.node.name == layer.node.name),
+                inputs.fit.mean[0],
+            )
+            record = trials.attempt(
+                after.cleanup(remove_unused_graph_inputs=False).toposort(), block, form.title, form.cost
+            )
             if record.kept:
                 break
         best = min(forms, key=lambda form: form.held)
@@ -161,4 +175,6 @@ class LowRank(Pass):
             last, cores = bond, fit_cores(weight, fit, outputs, inputs, bond)
             away = weight - cores.weight()
             cost = Cost(cores.macs, cores.parameters + 4 * len(weight))
-            yield _Form(f"two cores of bond {bond}", cores, cost, float(np.einsum("rk,kl,rl->", away, held, away)) / energy)
+            yield _Form(
+                f"two cores of bond {bond}", cores, cost, float(np.einsum("rk,kl,rl->", away, held, away)) / energy
+            )

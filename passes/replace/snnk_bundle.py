@@ -1,17 +1,19 @@
-"""Bundles ``linear → function → linear`` into a smaller feature map with a closed-form fit (Scalable Neural Network Kernels, ICLR 2024).
+"""Bundles ``linear → function → linear`` into a smaller feature map with a closed-form fit (Scalable Neural Network
+Kernels, ICLR 2024).
 
     W2 f(W1 x + b1) + b2  ≈  A φ(P x + c) + B x + b
 
-φ(P x + c) are drawn features (arc-cosine, Fourier, Maclaurin) or some of the block's own neurons, chosen on calibration data; A, B and b are the
-ridge regression on the float model's outputs. Whole chains of layers are tried first, then each pair. Blocks are taken in graph order, each fitted
-to the inputs that those before it leave; the layers behind are fitted again at the end. What stays:
+φ(P x + c) are drawn features (arc-cosine, Fourier, Maclaurin) or some of the block's own neurons, chosen on calibration
+data; A, B and b are the ridge regression on the float model's outputs. Whole chains of layers are tried first, then
+each pair. Blocks are taken in graph order, each fitted to the inputs that those before it leave; the layers behind are
+fitted again at the end. What stays:
 
 - the block's error on feeds held out is within the budget, with two standard errors to spare;
 - so is the error of the network's outputs;
 - multiply-accumulates and bytes fall below the stated share.
 
-Anything else leaves the graph as it was. The time on the machine is measured and reported; with ``latency=gate`` a block that is not faster is
-refused, too, and then the result depends on the machine that compiles.
+Anything else leaves the graph as it was. The time on the machine is measured and reported; with ``latency=gate`` a
+block that is not faster is refused, too, and then the result depends on the machine that compiles.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ class SnnkBundle(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Replace what the budgets admit; True when anything was."""
-        chains = [[_key(region) for region in parts(chain) if self.chains or len(region.layers) == 2] for chain in find_chains(graph)]
+        chains = [
+            [_key(region) for region in parts(chain) if self.chains or len(region.layers) == 2]
+            for chain in find_chains(graph)
+        ]
         if not chains:
             return False
         trials = Trials.of(graph, self.error, self.latency, ctx, (QuantizeActivations(), QuantizeWeights()))
@@ -102,7 +107,13 @@ class SnnkBundle(Pass):
             if region is None:  # the pair before it got a skip
                 continue
             followed = len(key) == 2 and index + 1 < len(keys)
-            menu = Menu(self.kinds.split(","), self.directions, (False,) if followed else _SKIPS[self.skip], self.skip != "never", ctx.seed)
+            menu = Menu(
+                self.kinds.split(","),
+                self.directions,
+                (False,) if followed else _SKIPS[self.skip],
+                self.skip != "never",
+                ctx.seed,
+            )
             if moment_bytes(region, menu, self.cost) > LIMIT_BYTES:
                 ctx.declined(region.layers[0].node, f"its moments would take more than {LIMIT_BYTES >> 20} MiB")
             elif self._region(trials, region, menu) and len(key) > 2:
@@ -118,7 +129,9 @@ class SnnkBundle(Pass):
             inner = _find(after, _key(region))
             if inner is not None:
                 candidate.write(after, inner)
-            record = trials.attempt(after.cleanup(remove_unused_graph_inputs=False).toposort(), block, candidate.title, candidate.cost)
+            record = trials.attempt(
+                after.cleanup(remove_unused_graph_inputs=False).toposort(), block, candidate.title, candidate.cost
+            )
             if record.kept:
                 break
         if record is None:

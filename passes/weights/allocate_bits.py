@@ -1,12 +1,15 @@
-"""Chooses a grid for each layer's weights so that all together fit a size, a time or a loss (AdaQuant's integer program, ZeroQ's sensitivity).
+"""Chooses a grid for each layer's weights so that all together fit a size, a time or a loss (AdaQuant's integer
+program, ZeroQ's sensitivity).
 
-Each layer, alone, is put on each grid of the menu, its bias taking back the mean error, and the error of the network's outputs is measured:
-not a norm of weights. As the errors themselves are at hand, so are their products: what two layers lose together, a quadratic form without
-any further run of the network. An integer program, exchanges under the quadratic form, both with perturbed costs, and the uniform grids give
-candidates; all are really evaluated on feeds that nothing was fitted to, and the best goes to ``ctx.grids`` for `reconstruct-layers`.
+Each layer, alone, is put on each grid of the menu, its bias taking back the mean error, and the error of the network's
+outputs is measured: not a norm of weights. As the errors themselves are at hand, so are their products: what two layers
+lose together, a quadratic form without any further run of the network. An integer program, exchanges under the
+quadratic form, both with perturbed costs, and the uniform grids give candidates; all are really evaluated on feeds that
+nothing was fitted to, and the best goes to ``ctx.grids`` for `reconstruct-layers`.
 
-Losses are of the weights alone: activations stay float here. Times are measured on this machine (`qcompiler.weights.layer_time`), so with a budget of
-time the choice may differ from run to run, unless the report of an earlier one gives its times.
+Losses are of the weights alone: activations stay float here. Times are measured on this machine
+(`qcompiler.weights.layer_time`), so with a budget of time the choice may differ from run to run, unless the report of
+an earlier one gives its times.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ SPREAD = 0.5
 LOSS_STEPS = (2.0, 1.4, 1.0, 0.7, 0.5, 0.25)
 """Predicted losses that are tried for a wanted one, as multiples of it."""
 FEEDS_PER_MEASURED = 5
-"""Of so many feeds one is measured on; weights are fitted to the others, for a loss on those that were fitted to is no loss at all."""
+"""Of so many feeds one is measured on; weights are fitted to the others, for a loss on those that were fitted to is no
+loss at all.
+"""
 REPORTED = 40
 """Points of the front that the report keeps."""
 
@@ -69,12 +74,15 @@ class AllocateBits(Pass):
     """A grid for each layer, under a budget.
 
     Attributes:
-        size_budget: bytes of the layers' weights, as a share of those at 8 bits; None: 0.5, or the least that there is, or any size
-            where a time or a loss is asked for.
-        latency_budget: time that the layers' products take on the machine, one after the other, as a share of that with weights of 8 bits.
-        max_loss: where not 0: the smallest size (within ``latency_budget``) whose output loss is at most this, instead of ``size_budget``.
+        size_budget: bytes of the layers' weights, as a share of those at 8 bits; None: 0.5, or the least that there is,
+            or any size where a time or a loss is asked for.
+        latency_budget: time that the layers' products take on the machine, one after the other, as a share of that with
+            weights of 8 bits.
+        max_loss: where not 0: the smallest size (within ``latency_budget``) whose output loss is at most this, instead
+            of ``size_budget``.
         menu: names of grids to choose among; ``int4/64`` has blocks.
-        loss: of the outputs: ``mse``, the squared error over their energy, or, for classifiers, ``kl``, the divergence of their distributions.
+        loss: of the outputs: ``mse``, the squared error over their energy, or, for classifiers, ``kl``, the divergence
+            of their distributions.
         solver: what puts weights on a grid to measure its loss, by name.
         feeds: how many to measure on; as many others, where there are, judge the candidates.
         candidates: programs with perturbed costs.
@@ -101,13 +109,18 @@ class AllocateBits(Pass):
         if self.solver not in SOLVERS:
             raise OptionError(f"unknown solver '{self.solver}'; known: {', '.join(SOLVERS)}")
         if self.solver not in BLOCK_SOLVERS and any(grid.block is not None for grid in self.grids):
-            raise OptionError(f"solver '{self.solver}' knows no blocks; for a menu with blocks take one of {', '.join(BLOCK_SOLVERS)}")
+            raise OptionError(
+                f"solver '{self.solver}' knows no blocks; for a menu with blocks take one of {', '.join(BLOCK_SOLVERS)}"
+            )
         if any(budget is not None and budget <= 0 for budget in (self.size_budget, self.latency_budget)):
             raise ValueError("size_budget and latency_budget must be positive")
         if self.max_loss < 0 or self.feeds < 1 or self.candidates < 0:
             raise ValueError("feeds must be positive, max_loss and candidates not negative")
         if self.max_loss and self.size_budget is not None:
-            raise OptionError("--max-loss: seeks the smallest size, so there is nothing for --size-budget to limit; leave one of them out")
+            raise OptionError(
+                "--max-loss: seeks the smallest size, so there is nothing for --size-budget to limit; "
+                "leave one of them out"
+            )
         if self.latency_costs and self.latency_budget is None:
             raise OptionError(f"--latency-costs {self.latency_costs}: are for --latency-budget; give that, too")
 
@@ -146,7 +159,9 @@ class AllocateBits(Pass):
     def _largest_level(self, layer: Layer) -> int:
         return pair_limit(layer) // 2 if self.exact_pairs else LARGEST_LEVEL
 
-    def _measure(self, ctx: Context, reference: Graph, largest: Mapping[str, int], feeds: Sequence[Feed]) -> tuple[list[str], Tables, OptionTable]:
+    def _measure(
+        self, ctx: Context, reference: Graph, largest: Mapping[str, int], feeds: Sequence[Feed]
+    ) -> tuple[list[str], Tables, OptionTable]:
         """Names of the layers that have a largest level, their weights on every grid, and what each costs."""
         layers = [layer for layer in find_layers(reference) if layer.node.name in largest]
         errors = OutputErrors(reference, feeds[::FEEDS_PER_MEASURED], ctx.seed, OUTPUT_LOSSES[self.loss])
@@ -167,7 +182,9 @@ class AllocateBits(Pass):
         vectors = np.stack([found[name][1] for name in names])
         return names, tables, OptionTable(cost, size, 2 * _inner_products(vectors))
 
-    def _limited(self, graph: Graph, menu: OptionTable, full: int, tables: Tables, feed: Feed, ctx: Context) -> tuple[OptionTable, _Limits]:
+    def _limited(
+        self, graph: Graph, menu: OptionTable, full: int, tables: Tables, feed: Feed, ctx: Context
+    ) -> tuple[OptionTable, _Limits]:
         """The menu with the times of its options, where they are asked for, and what a choice may take."""
         unlimited = self.size_budget is None and (self.max_loss > 0 or self.latency_budget is not None)
         least = int(menu.size.min(axis=1).sum()) if self.size_budget is None else 0
@@ -176,11 +193,18 @@ class AllocateBits(Pass):
         if self.latency_budget is None:
             return menu, _Limits(size)
         names = list(tables)
-        layers = reported_times(Path(self.latency_costs), names) if self.latency_costs else type(self).clock(graph, names, feed)
+        layers = (
+            reported_times(Path(self.latency_costs), names)
+            if self.latency_costs
+            else type(self).clock(graph, names, feed)
+        )
         times = OptionTimes.of(layers, tables)
         limit = times.budget(self.latency_budget, menu, size)
         if not times.differ:
-            ctx.warn("--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4) that fewer bits are faster")
+            ctx.warn(
+                "--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4) "
+                "that fewer bits are faster"
+            )
         return replace(menu, time=times.table), _Limits(size, limit, times)
 
     def _proposals(self, menu: OptionTable, front: Front, limits: _Limits, seed: int) -> Iterator[tuple[str, Choice]]:
@@ -198,7 +222,10 @@ class AllocateBits(Pass):
             choice = self._smallest(additive, front, step * self.max_loss, limits)
             if choice is not None:
                 yield f"front at {step:g} times the loss", choice
-                yield f"front at {step:g} times the loss, exchanges", exchange(menu, choice, menu.size_of(choice), limits.time)
+                yield (
+                    f"front at {step:g} times the loss, exchanges",
+                    exchange(menu, choice, menu.size_of(choice), limits.time),
+                )
         yield "most accurate", allocate(additive, UNLIMITED, limits.time)
 
     def _smallest(self, menu: OptionTable, front: Front, loss: float, limits: _Limits) -> Choice | None:
@@ -215,7 +242,10 @@ class AllocateBits(Pass):
         yield "exchanges", exchange(menu, plain, *budgets)
         for index in range(self.candidates):
             other = perturbed(menu, np.random.default_rng([seed, index]), SPREAD)
-            yield f"perturbed {index}, exchanges", exchange(other, allocate(replace(other, pairs=None), *budgets), *budgets)
+            yield (
+                f"perturbed {index}, exchanges",
+                exchange(other, allocate(replace(other, pairs=None), *budgets), *budgets),
+            )
         for option, family in enumerate(self.grids):
             choice = np.full(len(menu.cost), option)
             if menu.fits(choice, *budgets):
@@ -232,14 +262,20 @@ class AllocateBits(Pass):
         return enough if enough != other_enough else one.measured < other.measured
 
     def _report(
-        self, ctx: Context, names: Sequence[str], menu: OptionTable, front: Front, full: int, limits: _Limits, best: tuple[Candidate, Choice],
+        self, ctx: Context, names: Sequence[str], menu: OptionTable, front: Front, full: int, limits: _Limits,
+        best: tuple[Candidate, Choice],
         records: list[Candidate],
     ) -> None:  # fmt: skip
         chosen, choice = best
         if self.max_loss and chosen.measured > self.max_loss:
-            ctx.warn(f"no allocation reaches a loss of {self.max_loss:g}: the best has {chosen.measured:.3g}; offer more bits in the menu")
+            ctx.warn(
+                f"no allocation reaches a loss of {self.max_loss:g}: the best has {chosen.measured:.3g}; offer "
+                "more bits in the menu"
+            )
         layers = [
-            LayerBits(name, grid_label(self.grids[option]), int(menu.size[index, option]), float(menu.cost[index, option]))
+            LayerBits(
+                name, grid_label(self.grids[option]), int(menu.size[index, option]), float(menu.cost[index, option])
+            )
             for index, (name, option) in enumerate(zip(names, choice, strict=True))
         ]
         places = np.unique(np.linspace(0, len(front.size) - 1, REPORTED).round().astype(int))
@@ -248,11 +284,15 @@ class AllocateBits(Pass):
         others = [record for record in records if record is not chosen]
         times = limits.times
         time = None if times is None else AllocatedTime(limits.time, times.full, menu.time_of(choice), times.layers)
-        ctx.report.allocation = Allocation(budget, full, chosen.size, layers, [chosen, *others], points, time, self.loss)
+        ctx.report.allocation = Allocation(
+            budget, full, chosen.size, layers, [chosen, *others], points, time, self.loss
+        )
 
 
 def _capped(menu: OptionTable, option: int, limits: _Limits) -> Choice | None:
-    """The integer program without options that are larger than this one: nearly this one in all layers, where that is just too large."""
+    """The integer program without options that are larger than this one: nearly this one in all layers, where that is
+    just too large.
+    """
     cost = np.where(menu.size > menu.size[:, option : option + 1], np.inf, menu.cost)
     try:
         return allocate(replace(menu, cost=cost, pairs=None), limits.size, limits.time)

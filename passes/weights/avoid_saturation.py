@@ -1,7 +1,8 @@
-"""Keeps int8 weights that are rounded to nearest within what `vpmaddubsw` multiplies exactly: see `qcompiler.weights.saturation`.
+"""Keeps int8 weights that are rounded to nearest within what `vpmaddubsw` multiplies exactly: see
+`qcompiler.weights.saturation`.
 
-A channel that breaks the rule gets a larger scale. Grids that a solver puts weights on keep the rule by themselves, by smaller levels
-(``reconstruct-layers(exact_pairs=True)``).
+A channel that breaks the rule gets a larger scale. Grids that a solver puts weights on keep the rule by themselves, by
+smaller levels (``reconstruct-layers(exact_pairs=True)``).
 
 The integer machine of this project never saturates and does not need this pass.
 """
@@ -40,7 +41,9 @@ class AvoidSaturation(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Enlarge scales; True when a channel needed it."""
-        found = [(layer, spec, exact_scale(layer.values, spec, pair_limit(layer))) for layer, spec in _float_weights(graph)]
+        found = [
+            (layer, spec, exact_scale(layer.values, spec, pair_limit(layer))) for layer, spec in _float_weights(graph)
+        ]
         needed = [item for item in found if not np.array_equal(item[2], item[1].scale)]
         if not needed:
             return False
@@ -51,5 +54,7 @@ class AvoidSaturation(Pass):
             set_weight_scale(layer, scale, taken)
         after = measure_noise(graph, [], data, FEEDS).weights
         ctx.report.figures["avoid_saturation_layers"] = len(needed)
-        ctx.report.figures["avoid_saturation_cost_db"] = round(float(10 * np.log10(max(after, 1e-30) / max(before, 1e-30))), 2)
+        ctx.report.figures["avoid_saturation_cost_db"] = round(
+            float(10 * np.log10(max(after, 1e-30) / max(before, 1e-30))), 2
+        )
         return True

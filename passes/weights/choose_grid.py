@@ -1,8 +1,8 @@
 """Gives every layer the grid that loses least at the given storage, by measured loss.
 
-Each candidate is fitted to the layer's weight, the weight put on its nearest levels under the best scales, and the error of the layer's outputs
-taken from moments of inputs that nothing was fitted to. Without data, and for LSTM, GRU and transposed convolutions (`round-weights`), the
-error of the weights themselves decides.
+Each candidate is fitted to the layer's weight, the weight put on its nearest levels under the best scales, and the
+error of the layer's outputs taken from moments of inputs that nothing was fitted to. Without data, and for LSTM, GRU
+and transposed convolutions (`round-weights`), the error of the weights themselves decides.
 
 The graph stays as it is: the grids go to ``ctx.grids``, all the losses to the report.
 """
@@ -54,16 +54,23 @@ class ChooseGrid(Pass):
         self._families()
 
     def _families(self) -> list[GridFamily]:
-        return [grid_named(f"{name}/{self.block}" if self.block else name) for name in self.candidates.split() or CANDIDATES[self.bits]]
+        return [
+            grid_named(f"{name}/{self.block}" if self.block else name)
+            for name in self.candidates.split() or CANDIDATES[self.bits]
+        ]
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the grids; False, as the graph stays as it is."""
         families = self._families()
         for observed in observed_layers(graph, ctx, weighted=self.weighted):
-            best = _best(observed.layer.node, families, [output_loss(observed, family) for family in families], self.bits, ctx)
+            best = _best(
+                observed.layer.node, families, [output_loss(observed, family) for family in families], self.bits, ctx
+            )
             ctx.grids[observed.layer.node.name] = best.fit(observed.weight, observed.metric)
         for node, weights in loose_weights(graph):
-            ctx.grids[node.name] = _best(node, families, [weight_loss(weights, family) for family in families], self.bits, ctx)
+            ctx.grids[node.name] = _best(
+                node, families, [weight_loss(weights, family) for family in families], self.bits, ctx
+            )
         return False
 
 

@@ -1,9 +1,11 @@
-"""One layer in the place of three branches whose weights do not overlap (`split-layers`): their sum is one weight, bit for bit.
+"""One layer in the place of three branches whose weights do not overlap (`split-layers`): their sum is one weight, bit
+for bit.
 
     (W_low x + W_middle x) + W_high x = W x,      W = W_low + W_middle + W_high
 
-Where every branch has its weights on levels ``scale * level`` of one scale, W takes no other values than the branches: three quantized layers
-are one layer on the union of their grids, with one multiplication, and integer accumulators of the one are the sums of those of the three.
+Where every branch has its weights on levels ``scale * level`` of one scale, W takes no other values than the branches:
+three quantized layers are one layer on the union of their grids, with one multiplication, and integer accumulators of
+the one are the sums of those of the three.
 """
 
 from __future__ import annotations

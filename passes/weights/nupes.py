@@ -1,13 +1,15 @@
 """Gives every layer the power grid whose exponent suits its weights (PowerQuant, NUPES).
 
-Codes q of b bits stand for ``scale * sign(q) |q|^(1/a)``. Exponent and clipping compete, so every exponent is judged under the best scale of
-each output channel, and by the nearest level, not by rounding in the power domain; ``a = 1`` (uniform) stands where nothing does better. The
-power keeps products but not sums: levels are decoded, to int8, before anything is added up.
+Codes q of b bits stand for ``scale * sign(q) |q|^(1/a)``. Exponent and clipping compete, so every exponent is judged
+under the best scale of each output channel, and by the nearest level, not by rounding in the power domain; ``a = 1``
+(uniform) stands where nothing does better. The power keeps products but not sums: levels are decoded, to int8, before
+anything is added up.
 
-With ``learn`` exponent and codes are chosen together, on the outputs of the layer: for each exponent error feedback (`qcompiler.solvers.Gptq`)
-picks the codes among all levels, not only those next to a weight, and the exponent whose codes lose least is taken where it also loses less on
-inputs that it was not fitted to. No gradient of ``|w|^a`` occurs, which has none at 0, and the exponent stays within bounds. (Taking turns, an
-exponent for fixed codes and codes for it, does not move: codes are best for the exponent that they were chosen for.)
+With ``learn`` exponent and codes are chosen together, on the outputs of the layer: for each exponent error feedback
+(`qcompiler.solvers.Gptq`) picks the codes among all levels, not only those next to a weight, and the exponent whose
+codes lose least is taken where it also loses less on inputs that it was not fitted to. No gradient of ``|w|^a`` occurs,
+which has none at 0, and the exponent stays within bounds. (Taking turns, an exponent for fixed codes and codes for it,
+does not move: codes are best for the exponent that they were chosen for.)
 
 The graph stays as it is: the grids go to ``ctx.grids``; `reconstruct-layers` chooses the codes that stay.
 """
@@ -70,17 +72,24 @@ class Nupes(Pass):
 
 
 def _learned(observed: Observed, start: Grid, bits: int, seed: int) -> Grid:
-    """The power grid near ``start`` whose codes by error feedback lose least, if less than those of ``start`` on what was held out."""
+    """The power grid near ``start`` whose codes by error feedback lose least, if less than those of ``start`` on what
+    was held out.
+    """
     if observed.fit is None or observed.held is None or start.exponent is None:
         return start
-    fit, held = (LayerProblem(observed.weight, side.gram, side.mean, start, has_bias(observed.layer)) for side in (observed.fit, observed.held))
+    fit, held = (
+        LayerProblem(observed.weight, side.gram, side.mean, start, has_bias(observed.layer))
+        for side in (observed.fit, observed.held)
+    )
 
     def losses(grid: Grid) -> tuple[float, float]:
         weight = Gptq().solve(replace(fit, grid=grid), None, seed).weight(grid.block)
         return loss(fit, weight), loss(held, weight)
 
     def fit_loss(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([losses(power(float(exponent), bits, start.block, start.largest))[0] for exponent in exponents.reshape(-1)])
+        return np.array(
+            [losses(power(float(exponent), bits, start.block, start.largest))[0] for exponent in exponents.reshape(-1)]
+        )
 
     middle = start.exponent
     exponent, _ = minimize(fit_loss, np.linspace(max(middle - REACH, LOWEST), min(middle + REACH, HIGHEST), 5), 3)

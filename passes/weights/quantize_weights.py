@@ -2,8 +2,8 @@
 
 The weight itself stays float until `store-codes`, so later passes may still choose another scale or another rounding.
 
-The scale of a channel is ``max|w| / 127`` (the scale of least squared error measured no better, end to end, at 8 bits). It is never so small
-that the bias, in steps of ``scale_x * scale_w``, would leave a quarter of the int32 range.
+The scale of a channel is ``max|w| / 127`` (the scale of least squared error measured no better, end to end, at 8 bits).
+It is never so small that the bias, in steps of ``scale_x * scale_w``, would leave a quarter of the int32 range.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class QuantizeWeights(Pass):
                 scale = np.full_like(scale, scale.max(initial=0.0))
             layer.node.inputs[1] = insert_qdq(graph, layer.weight, weight_spec(scale, layer.axis), taken, [])
             changed = True
-        for node in [n for n in graph.nodes if n.op in ("LSTM", "GRU") and weight_slots(n) and spec_of(n.inputs[0]) is not None]:
+        for node in [
+            n for n in graph.nodes if n.op in ("LSTM", "GRU") and weight_slots(n) and spec_of(n.inputs[0]) is not None
+        ]:
             for slot in weight_slots(node):
                 if isinstance(node.inputs[slot], Constant):
                     axis = weight_axis(node, slot)

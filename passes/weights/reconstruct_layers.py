@@ -1,18 +1,22 @@
-"""Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer problem of each.
+"""Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer
+problem of each.
 
-A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs that the quantized layers
-before it give (``inputs=quantized``); the second also corrects part of their error, see `qcompiler.weights.retarget`. Convolutions gain by it. In
-MiniLM the error is the same and correlates less, and the few matrix products of convolutional networks make no difference; ``inputs=mixed`` fits
-convolutions in turn and matrix products to the float model.
+A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs
+that the quantized layers before it give (``inputs=quantized``); the second also corrects part of their error, see
+`qcompiler.weights.retarget`. Convolutions gain by it. In MiniLM the error is the same and correlates less, and the few
+matrix products of convolutional networks make no difference; ``inputs=mixed`` fits convolutions in turn and matrix
+products to the float model.
 
-Scales and levels are chosen with fast solver settings on four fifths of the calibration feeds. Where the choice is no better than rounding to
-nearest on the held-out fifth, the layer is rounded to nearest. Otherwise it is solved at full effort on all feeds. The bias, if any, takes the
-mean error.
+Scales and levels are chosen with fast solver settings on four fifths of the calibration feeds. Where the choice is no
+better than rounding to nearest on the held-out fifth, the layer is rounded to nearest. Otherwise it is solved at full
+effort on all feeds. The bias, if any, takes the mean error.
 
-The float constant behind a weight's Q/DQ pair becomes ``scale * level``, so that QuantizeLinear returns exactly the chosen levels.
+The float constant behind a weight's Q/DQ pair becomes ``scale * level``, so that QuantizeLinear returns exactly the
+chosen levels.
 
-On a grid with blocks (``int4/64``) the scales of the blocks are chosen before the levels. Blocks run along the reduction axis K, those of
-convolutions tap by tap. A layer has no blocks where K is no longer than one, or where it loses less without them on the held-out fifth.
+On a grid with blocks (``int4/64``) the scales of the blocks are chosen before the levels. Blocks run along the
+reduction axis K, those of convolutions tap by tap. A layer has no blocks where K is no longer than one, or where it
+loses less without them on the held-out fifth.
 """
 
 from __future__ import annotations
@@ -30,7 +34,17 @@ from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps
 from ...errors import OptionError
 from ...feeds.sources import feeds_of
 from ...graph.ir import Feed, Graph, copy_of, names_in, spec_of
-from ...graph.layers import Layer, add_to_bias, bias_constant, bias_floor, find_layers, has_bias, set_weight, share_weight, weight_pair
+from ...graph.layers import (
+    Layer,
+    add_to_bias,
+    bias_constant,
+    bias_floor,
+    find_layers,
+    has_bias,
+    set_weight,
+    share_weight,
+    weight_pair,
+)
 from ...grids import GridFamily, grid_named
 from ...pass_base import Context, Pass
 from ...solvers import SOLVERS
@@ -54,16 +68,18 @@ class ReconstructLayers(Pass):
     """Weights on a grid, by the solver that loses least.
 
     Attributes:
-        grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a factor for each block of 64 products.
+        grid: grid of layers for which no pass has chosen one (``ctx.grids``); ``nf4/64`` has a factor for each block of
+            64 products.
         solver: by name.
-        inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions to the latter, matrix products
-            to the former.
+        inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions
+            to the latter, matrix products to the former.
         executor: where layers are solved (`qcompiler.workers.EXECUTORS`); the result is the same everywhere.
         longest: layers with more products in a row than this stay as they are; 0: none.
-        memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized inputs come one
-            at a time, anyway.
+        memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized
+            inputs come one at a time, anyway.
         mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.feeds.mixup`).
-        exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.weights.saturation`), for runtimes that use it.
+        exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.weights.saturation`), for runtimes
+            that use it.
     """
 
     name: ClassVar[str] = "reconstruct-layers"
@@ -88,7 +104,10 @@ class ReconstructLayers(Pass):
 
     def _checked(self, family: GridFamily) -> GridFamily:
         if family.block is not None and self.solver not in BLOCK_SOLVERS:
-            raise OptionError(f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of {', '.join(BLOCK_SOLVERS)}")
+            raise OptionError(
+                f"solver '{self.solver}' knows no blocks; for '{family.name}/{family.block}' take one of "
+                f"{', '.join(BLOCK_SOLVERS)}"
+            )
         return family
 
     def _family(self, layers: Sequence[Layer], ctx: Context) -> GridFamily:
@@ -98,7 +117,11 @@ class ReconstructLayers(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose the weights; True when there was a layer with float weights behind a pair."""
-        layers = {layer.node.name: layer for layer in _solvable(graph, ctx) if not 0 < self.longest < products_of_row(layer)[1]}
+        layers = {
+            layer.node.name: layer
+            for layer in _solvable(graph, ctx)
+            if not 0 < self.longest < products_of_row(layer)[1]
+        }
         if not layers:
             return False
         source = ctx.reference if ctx.reference is not None else copy_of(graph)
@@ -106,7 +129,9 @@ class ReconstructLayers(Pass):
         data = feeds_of(graph, ctx)
         taken = names_in(graph)
         if self.exact_pairs:
-            ctx.report.figures["avoid_saturation_layers"] = sum(pair_limit(layer) < UNLIMITED for layer in layers.values())
+            ctx.report.figures["avoid_saturation_layers"] = sum(
+                pair_limit(layer) < UNLIMITED for layer in layers.values()
+            )
         shared = SharedWeights.among(layer for name, layer in layers.items() if name in exact)
         for done, solved in enumerate(self._solved(source, graph, exact, layers, shared, data, ctx), 1):
             name = solved.record.node
@@ -116,18 +141,34 @@ class ReconstructLayers(Pass):
         return True
 
     def _solved(
-        self, source: Graph, graph: Graph, exact: Layers, layers: Layers, shared: SharedWeights, data: Iterable[Feed], ctx: Context
+        self,
+        source: Graph,
+        graph: Graph,
+        exact: Layers,
+        layers: Layers,
+        shared: SharedWeights,
+        data: Iterable[Feed],
+        ctx: Context,
     ) -> Iterator[Solved]:
-        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the next one is asked for.
+        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the
+        next one is asked for.
 
-        A weight that several layers share is one problem, with the inputs of all of them, and comes under the name of the first.
+        A weight that several layers share is one problem, with the inputs of all of them, and comes under the name of
+        the first.
         """
         families = {name: self._family([layers[other] for other in shared.readers(name)], ctx) for name in layers}
         by_itself = {name for name in layers if len(shared.readers(name)) == 1}
-        behind = {name for name in by_itself if self.inputs == "quantized" or (self.inputs == "mixed" and layers[name].node.op == "Conv")}
+        behind = {
+            name
+            for name in by_itself
+            if self.inputs == "quantized" or (self.inputs == "mixed" and layers[name].node.op == "Conv")
+        }
         alone = [layer for name, layer in exact.items() if name not in behind]
         moments = shared.merged(layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20))
-        tasks = (task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed) for item in moments)
+        tasks = (
+            task_of(layers[name := item.layer.node.name], item, families[name], self.solver, ctx.seed)
+            for item in moments
+        )
         with open_executor(self.executor) as executor:
             yield from executor.map(solve, tasks)
         pairs = [(exact[name], layer) for name, layer in layers.items() if name in behind and name in exact]
@@ -142,7 +183,11 @@ def _solvable(graph: Graph, ctx: Context) -> Iterator[Layer]:
         if weight_pair(layer) is None or spec is None or spec.dtype != np.int8:
             continue
         if as_matrix(layer, layer.values) is None:
-            ctx.declined(layer.node, "the taps of a transposed convolution share a scale but not their inputs; its weights are rounded to nearest")
+            ctx.declined(
+                layer.node,
+                "the taps of a transposed convolution share a scale but not their inputs; its "
+                "weights are rounded to nearest",
+            )
             continue
         yield layer
 
@@ -159,7 +204,9 @@ def _raised(solved: Solved, floor: Array) -> Solution:
 
 
 def _apply(layers: Sequence[Layer], solved: Solved, means: Mapping[str, Array], taken: set[str]) -> None:
-    """Write a solution into the graph, for all layers that share the weight; each bias takes back the mean error with its own inputs."""
+    """Write a solution into the graph, for all layers that share the weight; each bias takes back the mean error with
+    its own inputs.
+    """
     first, solution = layers[0], solved.solution
     floors = [floor for layer in layers if (floor := _floor(layer)) is not None]
     if floors:

@@ -1,8 +1,8 @@
 """Puts large tables that are only looked up (embeddings) on a grid of few levels, with one scale a row.
 
-A row of a table is what one index gives, so a scale a row costs next to nothing, and a row then takes at most as many values as the grid has
-levels. The values stay float here. Whatever grid of 8 or 16 bits the result of the lookup gets, a row of its codes takes as few values, so
-that the table leaves packed.
+A row of a table is what one index gives, so a scale a row costs next to nothing, and a row then takes at most as many
+values as the grid has levels. The values stay float here. Whatever grid of 8 or 16 bits the result of the lookup gets,
+a row of its codes takes as few values, so that the table leaves packed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class RoundTables(Pass):
                 ctx.declined(node, f"its table '{table.name}' is not only looked up; it keeps its values")
                 continue
             if id(table) not in rounded:
-                rounded[id(table)] = Constant(unique_name(taken, f"{table.name}_{self.grid}"), self._rounded(np.asarray(table.values)))
+                rounded[id(table)] = Constant(
+                    unique_name(taken, f"{table.name}_{self.grid}"), self._rounded(np.asarray(table.values))
+                )
             node.inputs[0] = rounded[id(table)]
         return bool(rounded)
 
@@ -67,5 +69,10 @@ def _lookups(graph: Graph) -> Iterator[Node]:
     """Gather nodes that pick rows of a constant float matrix."""
     for node in graph.nodes:
         table = node.inputs[0] if node.op == "Gather" and node.domain in STANDARD_DOMAINS else None
-        if isinstance(table, Constant) and table.dtype == np.float32 and len(table.shape) == 2 and node.attrs.get("axis", 0) == 0:
+        if (
+            isinstance(table, Constant)
+            and table.dtype == np.float32
+            and len(table.shape) == 2
+            and node.attrs.get("axis", 0) == 0
+        ):
             yield node

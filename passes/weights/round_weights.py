@@ -1,9 +1,11 @@
 """Puts weights that are no layer problem on a grid, each on its nearest level under the best scale of its channel.
 
-Those are the weights of LSTM and GRU nodes, whose errors go around, and of transposed convolutions, whose taps share a scale but not their
-inputs. `reconstruct-layers` takes all others. The float constant behind a weight's Q/DQ pair becomes ``scale * level``.
+Those are the weights of LSTM and GRU nodes, whose errors go around, and of transposed convolutions, whose taps share a
+scale but not their inputs. `reconstruct-layers` takes all others. The float constant behind a weight's Q/DQ pair
+becomes ``scale * level``.
 
-Blocks (``nf4/64``) have factors of their own in LSTM and GRU, along each direction's products; a transposed convolution has none.
+Blocks (``nf4/64``) have factors of their own in LSTM and GRU, along each direction's products; a transposed convolution
+has none.
 """
 
 from __future__ import annotations
@@ -54,29 +56,50 @@ def _weights(graph: Graph) -> Iterator[tuple[Node, Node, Array]]:
         spec = spec_of(layer.node.inputs[0])
         if layer.node.op == "ConvTranspose" and spec is not None:
             bias = bias_constant(layer)
-            floors[layer.node.name] = bias_floor(None if bias is None else bias.values, float(spec.scale), layer.channels)
+            floors[layer.node.name] = bias_floor(
+                None if bias is None else bias.values, float(spec.scale), layer.channels
+            )
     for node in graph.nodes:
         for slot in weight_slots(node) if node.op in (*RECURRENT, "ConvTranspose") else ():
             dequantize = producer(node.inputs[slot])
-            quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
+            quantize = (
+                producer(dequantize.inputs[0])
+                if dequantize is not None and dequantize.op == "DequantizeLinear"
+                else None
+            )
             stored = quantize.inputs[0] if quantize is not None else None
-            if quantize is not None and isinstance(stored, Constant) and stored.dtype == np.float32 and len(quantize.outputs[0].outputs) == 1:
+            if (
+                quantize is not None
+                and isinstance(stored, Constant)
+                and stored.dtype == np.float32
+                and len(quantize.outputs[0].outputs) == 1
+            ):
                 yield node, quantize, floors.get(node.name, np.zeros(1))
 
 
 def _round(quantize: Node, family: GridFamily, floor: Array, taken: set[str]) -> None:
     """Put the constant before ``quantize`` on a grid with one scale a channel."""
-    spec, dequantize, weight = read_spec(quantize), quantize.outputs[0].outputs[0], np.asarray(quantize.inputs[0].values)
+    spec, dequantize, weight = (
+        read_spec(quantize),
+        quantize.outputs[0].outputs[0],
+        np.asarray(quantize.inputs[0].values),
+    )
     if spec is None:
         return
     rows = weight[None] if spec.axis is None else np.moveaxis(weight, spec.axis, 0)
     recurrent = any(reader.op in RECURRENT for reader in dequantize.outputs[0].outputs)
-    levels, scale = _in_blocks(rows, family) if recurrent and (family.block or rows.size) < rows.shape[-1] else _whole(rows, family, floor)
+    levels, scale = (
+        _in_blocks(rows, family)
+        if recurrent and (family.block or rows.size) < rows.shape[-1]
+        else _whole(rows, family, floor)
+    )
     rounded = scale.reshape(-1, *[1] * (rows.ndim - 1)) * levels.astype(np.float32)
     name = f"{quantize.inputs[0].name}_{family.name}"
     values = rounded[0] if spec.axis is None else np.ascontiguousarray(np.moveaxis(rounded, 0, spec.axis))
     quantize.inputs[0] = Constant(unique_name(taken, name), values)
-    quantize.inputs[1] = dequantize.inputs[1] = Constant(unique_name(taken, f"{name}_scale"), scale.reshape(spec.scale.shape))
+    quantize.inputs[1] = dequantize.inputs[1] = Constant(
+        unique_name(taken, f"{name}_scale"), scale.reshape(spec.scale.shape)
+    )
 
 
 def _whole(rows: Array, family: GridFamily, floor: Array) -> tuple[Array, Array]:

@@ -3,10 +3,11 @@
     W = W_low + W_middle + W_high         each weight in one of the three, zeros elsewhere
     y = (W_low x + W_middle x) + W_high x
 
-Each branch has a narrower range, so its steps are finer. The clusters are those of an exact one-dimensional k-means: per output channel for
-convolutions, over the whole weight else. Biases fall into three clusters of their own. The float function stays as it is, up to the order of
-the additions. Three layers cost three multiplications and, at b bits each, 3 b bits a weight; one layer whose grid is the union of the three
-(``split2``) takes b + 2 bits and one multiplication: see `fuse-split`.
+Each branch has a narrower range, so its steps are finer. The clusters are those of an exact one-dimensional k-means:
+per output channel for convolutions, over the whole weight else. Biases fall into three clusters of their own. The float
+function stays as it is, up to the order of the additions. Three layers cost three multiplications and, at b bits each,
+3 b bits a weight; one layer whose grid is the union of the three (``split2``) takes b + 2 bits and one multiplication:
+see `fuse-split`.
 
 Optionally activations are split, too: three parts of their channels, each with a grid of its own, then joined again.
 """
@@ -34,7 +35,8 @@ class SplitLayers(Pass):
     """Three branches for every layer with constant weights.
 
     Attributes:
-        bits: gives the weights of each branch a grid of 2^bits evenly spaced levels over its range (``ctx.grids``); 0: leaves that to others.
+        bits: gives the weights of each branch a grid of 2^bits evenly spaced levels over its range (``ctx.grids``); 0:
+            leaves that to others.
         activations: also split activations into three parts of their channels.
     """
 
@@ -73,14 +75,24 @@ class SplitLayers(Pass):
             stored = [(node.inputs[1].name, part), *([(node.inputs[2].name, biases[index])] if biases else [])]
             constants = [Constant(unique_name(taken, f"{name}_{label}"), values) for name, values in stored]
             result = _like(node.outputs[0], unique_name(taken, f"{node.outputs[0].name}_{label}"))
-            branch = Node(node.op, unique_name(taken, f"{node.name}_{label}"), dict(node.attrs), [node.inputs[0], *constants], [result])
+            branch = Node(
+                node.op,
+                unique_name(taken, f"{node.name}_{label}"),
+                dict(node.attrs),
+                [node.inputs[0], *constants],
+                [result],
+            )
             insert_before(graph, node, branch)
             if self.bits:
                 ctx.grids[branch.name] = _branch_grid(part, self.bits)
             results.append(result)
         partial = _like(node.outputs[0], unique_name(taken, f"{node.outputs[0].name}_low_middle"))
-        insert_before(graph, node, Node("Add", unique_name(taken, f"{node.name}_low_middle"), {}, results[:2], [partial]))
-        take_over(graph, node, Node("Add", unique_name(taken, f"{node.name}_sum"), {}, [partial, results[2]]), node.outputs[0])
+        insert_before(
+            graph, node, Node("Add", unique_name(taken, f"{node.name}_low_middle"), {}, results[:2], [partial])
+        )
+        take_over(
+            graph, node, Node("Add", unique_name(taken, f"{node.name}_sum"), {}, [partial, results[2]]), node.outputs[0]
+        )
 
 
 def _why_not(node: Node) -> str | None:
@@ -89,7 +101,11 @@ def _why_not(node: Node) -> str | None:
         return "its weights are not constant float32"
     if len(node.inputs) > 2 and node.inputs[2].name and constant_of(node.inputs[2]) is None:
         return "its bias is not constant"
-    return "its weights have fewer than three different values: there is nothing to split" if len(np.unique(weight)) < BRANCHES else None
+    return (
+        "its weights have fewer than three different values: there is nothing to split"
+        if len(np.unique(weight)) < BRANCHES
+        else None
+    )
 
 
 def _by_kernel(weight: Array) -> list[Array]:
@@ -122,13 +138,20 @@ def _split_channels(graph: Graph, node: Node, ctx: Context) -> bool:
     sizes = [len(part) for part in np.array_split(np.arange(shape[1]), BRANCHES)]
     shapes = [[shape[0], size, *shape[2:]] for size in sizes]
     parts, results = (
-        [Variable(unique_name(taken, f"{tensor.name}_{label}"), tensor.dtype, form) for label, form in zip(_NAMES, shapes, strict=True)]
+        [
+            Variable(unique_name(taken, f"{tensor.name}_{label}"), tensor.dtype, form)
+            for label, form in zip(_NAMES, shapes, strict=True)
+        ]
         for tensor in (source, output)
     )
     lengths = Constant(unique_name(taken, f"{node.name}_parts"), np.array(sizes, np.int64))
-    insert_before(graph, node, Node("Split", unique_name(taken, f"{node.name}_split"), {"axis": 1}, [source, lengths], parts))
+    insert_before(
+        graph, node, Node("Split", unique_name(taken, f"{node.name}_split"), {"axis": 1}, [source, lengths], parts)
+    )
     for label, part, result in zip(_NAMES, parts, results, strict=True):
         inputs = [part, *node.inputs[1:]]
-        insert_before(graph, node, Node(node.op, unique_name(taken, f"{node.name}_{label}"), dict(node.attrs), inputs, [result]))
+        insert_before(
+            graph, node, Node(node.op, unique_name(taken, f"{node.name}_{label}"), dict(node.attrs), inputs, [result])
+        )
     take_over(graph, node, Node("Concat", unique_name(taken, f"{node.name}_join"), {"axis": 1}, results), output)
     return True

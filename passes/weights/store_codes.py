@@ -1,7 +1,8 @@
-"""Replaces every float constant behind a QuantizeLinear by its integer codes, and every bias of a quantized layer by int32 codes.
+"""Replaces every float constant behind a QuantizeLinear by its integer codes, and every bias of a quantized layer by
+int32 codes.
 
-``Q(constant) -> DQ`` becomes ``codes -> DQ``; a bias becomes int32 behind a DequantizeLinear of scale ``scale_x * scale_w[c]``,
-so that it adds to the accumulator as it stands. After this pass the graph is of stage QUANTIZED.
+``Q(constant) -> DQ`` becomes ``codes -> DQ``; a bias becomes int32 behind a DequantizeLinear of scale ``scale_x *
+scale_w[c]``, so that it adds to the accumulator as it stands. After this pass the graph is of stage QUANTIZED.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph.ir import Constant, Graph, QuantSpec, Stage, dequantize_constant, names_in, read_spec, spec_of, unique_name
+from ...graph.ir import (
+    Constant,
+    Graph,
+    QuantSpec,
+    Stage,
+    dequantize_constant,
+    names_in,
+    read_spec,
+    spec_of,
+    unique_name,
+)
 from ...graph.layers import Layer, bias_constant, find_layers
 from ...pass_base import Context, Pass
 
@@ -28,7 +39,9 @@ def _store_weights(graph: Graph, taken: set[str]) -> bool:
             continue
         key = (id(source), spec.dtype, spec.axis, spec.scale.tobytes(), spec.zero_point.tobytes())
         if key not in stored:
-            stored[key] = Constant(unique_name(taken, f"{source.name}_codes"), np.asarray(spec.quantize(np.asarray(source.values))))
+            stored[key] = Constant(
+                unique_name(taken, f"{source.name}_codes"), np.asarray(spec.quantize(np.asarray(source.values)))
+            )
         for reader in list(node.outputs[0].outputs):
             reader.inputs[0] = stored[key]
         node.outputs.clear()
@@ -51,7 +64,9 @@ def _store_bias(graph: Graph, layer: Layer, taken: set[str]) -> bool:
     scale = np.tile(input_spec.scale * weight.scale.reshape(-1), groups).astype(np.float32)
     values = np.broadcast_to(np.asarray(bias.values).reshape(-1), (channels * groups,))
     spec = QuantSpec(scale, np.zeros(scale.shape, np.int32), np.dtype(np.int32), 0)
-    layer.bias_node.inputs[layer.bias_slot] = dequantize_constant(graph, bias.name, bias_codes(values, spec), spec, taken)
+    layer.bias_node.inputs[layer.bias_slot] = dequantize_constant(
+        graph, bias.name, bias_codes(values, spec), spec, taken
+    )
     return True
 
 

@@ -1,7 +1,7 @@
 """16-bit grids: what they are, and where the int32 accumulators of the layers that read them provably hold.
 
-``sum|w| * 2^15 + |bias| < 2^31`` for every output channel of a layer with stored weights; ``depth * |a| * |b| < 2^31`` for a product of two
-activations, where a row of probabilities sums to what it can sum to.
+``sum|w| * 2^15 + |bias| < 2^31`` for every output channel of a layer with stored weights; ``depth * |a| * |b| < 2^31``
+for a product of two activations, where a row of probabilities sums to what it can sum to.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `products.BIAS_LIMIT` steps of a finer accumulator.
+    """The weight's grid, every channel's scale large enough to keep the bias within `products.BIAS_LIMIT` steps of a
+    finer accumulator.
 
-    Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid per channel.
+    Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid
+    per channel.
     """
     spec, bias = spec_of(layer.weight), bias_constant(layer)
     if spec is None or layer.values.dtype != np.float32:
@@ -62,19 +64,26 @@ def weights_fit(layer: Layer, input_scale: float) -> bool:
 
 
 def bias_steps(layer: Layer, spec: QuantSpec, input_scale: float) -> NDArray[np.float64]:
-    """Magnitude of the bias in steps of the accumulator: [C], or the largest one [1] where several outputs share a channel's scale."""
+    """Magnitude of the bias in steps of the accumulator: [C], or the largest one [1] where several outputs share a
+    channel's scale.
+    """
     bias = bias_constant(layer)
     if bias is None:
         return np.zeros(1)
     values = np.abs(np.asarray(bias.values, np.float64)).reshape(-1)
     scale = spec.scale.reshape(-1).astype(np.float64)
-    return values / (input_scale * scale) if values.size == scale.size else np.array([values.max() / (input_scale * scale.min())])
+    return (
+        values / (input_scale * scale)
+        if values.size == scale.size
+        else np.array([values.max() / (input_scale * scale.min())])
+    )
 
 
 def products_fit(node: Node, slot: int) -> bool:
     """True when a MatMul of two activations keeps within int32 with int16 codes at ``slot`` and what the other has.
 
-    Probabilities of a Softmax, ``1 / scale`` steps a row, each rounded by at most half a step, fit over every length that the machine takes.
+    Probabilities of a Softmax, ``1 / scale`` steps a row, each rounded by at most half a step, fit over every length
+    that the machine takes.
     """
     other, shape = spec_of(node.inputs[1 - slot]), node.inputs[0].shape
     if other is None or not shape:
@@ -89,7 +98,9 @@ def products_fit(node: Node, slot: int) -> bool:
 
 
 def _probability_step(tensor: Tensor, *, widened: bool) -> float | None:
-    """The step of the grid that a Softmax over the last axis has, or would have with 16 bits; None for anything else, or where 0 is no code."""
+    """The step of the grid that a Softmax over the last axis has, or would have with 16 bits; None for anything else,
+    or where 0 is no code.
+    """
     codes, spec = quantized_source(tensor), spec_of(tensor)
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])
@@ -99,7 +110,9 @@ def _probability_step(tensor: Tensor, *, widened: bool) -> float | None:
     return float((wide_spec(spec, source) if widened else spec).scale) if last and not spec.zero_point.any() else None
 
 
-def widen(pairs: Sequence[Pair], slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], taken: set[str]) -> None:
+def widen(
+    pairs: Sequence[Pair], slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], taken: set[str]
+) -> None:
     """Give pairs on one grid its int16 form, and raise the weight scales that a finer accumulator asks for.
 
     Args:

@@ -1,8 +1,10 @@
-"""16 codes of an activation on a power curve (NUPES): a table that takes codes of 8 bits to the few of them that are levels.
+"""16 codes of an activation on a power curve (NUPES): a table that takes codes of 8 bits to the few of them that are
+levels.
 
-The levels on each side of zero are ``reach * (i / n)^(1/a)``, i = 1 ... n; the sides share the codes so that both have the same curve. They are
-rounded to codes of a uint8 grid, so what a layer multiplies is uint8 as ever. A value goes to its nearest level, in the domain of values: a table
-of thresholds, exact for every exponent, where the paper takes integer roots. ``a = 1`` is uniform.
+The levels on each side of zero are ``reach * (i / n)^(1/a)``, i = 1 ... n; the sides share the codes so that both have
+the same curve. They are rounded to codes of a uint8 grid, so what a layer multiplies is uint8 as ever. A value goes to
+its nearest level, in the domain of values: a table of thresholds, exact for every exponent, where the paper takes
+integer roots. ``a = 1`` is uniform.
 """
 
 from __future__ import annotations
@@ -67,11 +69,16 @@ class PowerLevels:
 
 
 def least_power(rows: Sequence[Rows], extent: Range, count: int) -> tuple[PowerLevels, float]:
-    """The curve and the range within ``extent`` under which the products of all layers err least, and that error; both are searched together."""
+    """The curve and the range within ``extent`` under which the products of all layers err least, and that error; both
+    are searched together.
+    """
     whole = extent.with_zero()
     ranges = [Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(0, TOGETHER, 2)]
     some = [_some(each) for each in rows]
-    best = min((PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges), key=lambda tried: _loss(some, tried))
+    best = min(
+        (PowerLevels(tried, exponent, count) for exponent in EXPONENTS for tried in ranges),
+        key=lambda tried: _loss(some, tried),
+    )
     best = replace(best, extent=refined(lambda tried: _loss(rows, replace(best, extent=tried)), best.extent, whole))
     near = [replace(best, exponent=min(best.exponent + step, 1.0)) for step in NEIGHBOURS]
     losses = [_loss(rows, tried) for tried in near]

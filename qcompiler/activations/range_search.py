@@ -1,4 +1,6 @@
-"""Which range a layer's input grid should cover: rows that the layer multiplies, and the error of its outputs with the inputs on a grid."""
+"""Which range a layer's input grid should cover: rows that the layer multiplies, and the error of its outputs with the
+inputs on a grid.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ TOGETHER, APART = 24, 4
 
 def is_rotation(weight: Array) -> bool:
     """True for a square matrix whose elements differ in nothing but their sign."""
-    return weight.ndim == 2 and weight.shape[0] == weight.shape[1] and bool(np.all(np.abs(weight) == np.abs(weight.flat[0])))
+    return (
+        weight.ndim == 2
+        and weight.shape[0] == weight.shape[1]
+        and bool(np.all(np.abs(weight) == np.abs(weight.flat[0])))
+    )
 
 
 def rounded(x: Array, extent: Range, levels: int) -> Array:
@@ -46,7 +52,9 @@ def rounded(x: Array, extent: Range, levels: int) -> Array:
 def least_range(loss: Callable[[Range], float], extent: Range) -> Range:
     """The range within ``extent`` of least loss: both ends are drawn in together, then by turns each by itself."""
     whole = extent.with_zero()
-    return refined(loss, min((Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(TOGETHER)), key=loss), whole)
+    return refined(
+        loss, min((Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(TOGETHER)), key=loss), whole
+    )
 
 
 def refined(loss: Callable[[Range], float], best: Range, whole: Range) -> Range:
@@ -62,7 +70,9 @@ def refined(loss: Callable[[Range], float], best: Range, whole: Range) -> Range:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What a layer multiplies: its weight [G, R, K], samples of its inputs [G, P, K], and the energy of their products."""
+    """What a layer multiplies: its weight [G, R, K], samples of its inputs [G, P, K], and the energy of their
+    products.
+    """
 
     weight: Array
     x: Array
@@ -93,7 +103,9 @@ def sample_rows(graph: Graph, layers: Sequence[Layer], feeds: Sequence[Feed], se
         for layer in layers:
             shape = weights[layer.node.name].shape
             count = max(min(ROWS, ELEMENTS // (shape[0] * shape[2])) // len(feeds), 1)
-            parts[layer.node.name].append(sample_inputs(layer, values[layer.node.inputs[0].name], count, np.random.default_rng([seed, number])))
+            parts[layer.node.name].append(
+                sample_inputs(layer, values[layer.node.inputs[0].name], count, np.random.default_rng([seed, number]))
+            )
     found = {}
     for name, weight in weights.items():
         x = np.concatenate(parts[name], axis=1)

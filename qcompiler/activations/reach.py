@@ -1,11 +1,15 @@
 """How far a tensor reaches on feeds that calibration did not show, as far as the graph tells.
 
-Calibration shows data; masks, positions and tables that positions look up have bounds of their own (`qcompiler.value_kinds`). Where such a
-tensor could have been lower or higher than it was seen, so could what it is added to, multiplied with or put beside: with
-``s = a + b`` the lower end of ``s`` moves down by as much as those of ``a`` and ``b``. Layers and other functions of data end this: what they
+Calibration shows data; masks,
+positions and tables that positions look up have bounds of their own (`qcompiler.value_kinds`). Where such a
+tensor could have been lower or higher than it was seen, so could what it is added to,
+multiplied with or put beside: with
+``s = a + b`` the lower end of ``s`` moves down by as much as those of ``a`` and ``b``. Layers
+and other functions of data end this: what they
 give is what was seen.
 
-A tensor in which a mask puts a fill covers the data alone, one step more for the fill, and what a Softmax needs below its scores.
+A tensor in which a mask puts a fill covers the data alone, one step more for the fill,
+and what a Softmax needs below its scores.
 """
 
 from __future__ import annotations
@@ -23,10 +27,29 @@ from qcompiler.graph.value_kinds import Kind, Value
 
 __all__ = ["reached"]
 
-_MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape", "Resize",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})
+_MOVES = frozenset(
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GlobalMaxPool",
+        "Identity",
+        "MaxPool",
+        "Pad",
+        "ReduceMax",
+        "ReduceMin",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 _CODES = 254
 """Codes of the data where one more is the fill's."""
 
@@ -43,9 +66,14 @@ class _Growth:
 
 
 def reached(
-    graph: Graph, kinds: Mapping[str, Value], seen: Mapping[str, Range], floors: Mapping[str, float], left_float: Collection[int] = ()
+    graph: Graph,
+    kinds: Mapping[str, Value],
+    seen: Mapping[str, Range],
+    floors: Mapping[str, float],
+    left_float: Collection[int] = (),
 ) -> tuple[dict[str, Range], dict[str, float]]:
-    """Ranges by tensor name, those of ``seen`` widened (or freed of fills); and the floors, with those of fills that became codes.
+    """Ranges by tensor name, those of ``seen`` widened (or freed of fills); and the floors,
+    with those of fills that became codes.
 
     Args:
         graph: float graph in topological order.
@@ -66,7 +94,12 @@ class _Reach:
     """The analysis, node by node."""
 
     def __init__(
-        self, kinds: Mapping[str, Value], ranges: dict[str, Range], floors: dict[str, float], fills: set[str], left_float: Collection[int]
+        self,
+        kinds: Mapping[str, Value],
+        ranges: dict[str, Range],
+        floors: dict[str, float],
+        fills: set[str],
+        left_float: Collection[int],
     ) -> None:
         self.ranges, self.floors = ranges, floors
         self._kinds, self._fills, self._left_float = kinds, fills, left_float
@@ -93,7 +126,8 @@ class _Reach:
         floor = self.floors.get(tensor.name, -math.inf)
         lo, hi = max(extent.lo - growth.down, min(floor, extent.lo)), extent.hi + growth.up
         is_mask = self._kinds[tensor.name].kind == Kind.TRUTH
-        least, most = (-HUGE, HUGE) if is_mask else (extent.lo, extent.hi)  # a mask is cut off where it is read; of positions nothing is known
+        least, most = (-HUGE, HUGE) if is_mask else (extent.lo, extent.hi)
+        # a mask is cut off where it is read; of positions nothing is known
         self.ranges[tensor.name] = Range(lo if lo > -HUGE else least, hi if hi < HUGE else most)
         self._growth[tensor.name] = growth
 
@@ -107,7 +141,13 @@ class _Reach:
     def _of_table(self, node: Node, tensor: Tensor) -> _Growth | None:
         """The rows of a table that computed positions did not look up."""
         extent, value = self.ranges.get(tensor.name), self._kinds[tensor.name]
-        if node.op != "Gather" or constant_of(node.inputs[0]) is None or extent is None or not value.bounded or not _is_computed(node.inputs[1]):
+        if (
+            node.op != "Gather"
+            or constant_of(node.inputs[0]) is None
+            or extent is None
+            or not value.bounded
+            or not _is_computed(node.inputs[1])
+        ):
             return None
         return _beyond(extent, value)
 
@@ -162,7 +202,9 @@ class _Reach:
             self._raise_fills(node, lo, lo - whole.hi)
 
     def _raise_fills(self, node: Node, lo: float, below: float) -> None:
-        """Let fills be as low as the grid of a node's result, those that it adds to data low enough for any datum: one code is theirs."""
+        """Let fills be as low as the grid of a node's result,
+        those that it adds to data low enough for any datum: one code is theirs.
+        """
         for operand in node.inputs:
             value = self._kinds.get(operand.name)
             if constant_of(operand) is not None and is_fill(operand, self._kinds):
@@ -176,12 +218,19 @@ class _Reach:
         """Let the grid of a computed fill end where that of the data beside it does."""
         own = self.ranges.get(fill.name)
         if own is not None:
-            self.ranges[fill.name] = Range(min(max(own.lo, extent.lo), extent.hi), min(max(own.hi, extent.lo), extent.hi))
+            self.ranges[fill.name] = Range(
+                min(max(own.lo, extent.lo), extent.hi), min(max(own.hi, extent.lo), extent.hi)
+            )
 
     def _raise_truth(self, tensor: Tensor, lo: float | None) -> None:
         """Cut off a mask at ``lo``, and the constants that it is made of, where nobody else reads it."""
         node, extent = producer(tensor), self.ranges.get(tensor.name)
-        if lo is None or node is None or extent is None or any(user.op not in ("Add", *_MOVES) for user in consumers(tensor)):
+        if (
+            lo is None
+            or node is None
+            or extent is None
+            or any(user.op not in ("Add", *_MOVES) for user in consumers(tensor))
+        ):
             return
         least = max(lo, extent.lo)
         self.ranges[tensor.name] = Range(least, max(extent.hi, least))

@@ -1,4 +1,6 @@
-"""Layers whose outputs can be scaled and shifted from outside: ``y * gain + shift`` behind a layer, both inputs of the graph."""
+"""Layers whose outputs can be scaled and shifted from outside: ``y * gain + shift`` behind a layer, both inputs of the
+graph.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,14 @@ def adjust(graph: Graph, layer: Layer, taken: set[str]) -> Adjustment:
     y = (layer.node if layer.bias_node is None else layer.bias_node).outputs[0]
     spatial = len(layer.values.shape) - 2 if layer.node.op in ("Conv", "ConvTranspose") else 0
     shape = (channels_of(layer), *[1] * spatial)
-    gain, shift = (Variable(unique_name(taken, f"{layer.node.name}_{kind}"), np.dtype(np.float32), list(shape)) for kind in ("gain", "shift"))
-    scaled, result = (Variable(unique_name(taken, f"{y.name}_{kind}"), np.dtype(np.float32), y.shape) for kind in ("scaled", "shifted"))
+    gain, shift = (
+        Variable(unique_name(taken, f"{layer.node.name}_{kind}"), np.dtype(np.float32), list(shape))
+        for kind in ("gain", "shift")
+    )
+    scaled, result = (
+        Variable(unique_name(taken, f"{y.name}_{kind}"), np.dtype(np.float32), y.shape)
+        for kind in ("scaled", "shifted")
+    )
     graph.inputs = [*graph.inputs, gain, shift]
     replace_uses(graph, y, result)
     graph.nodes.append(Node("Mul", scaled.name, {}, [y, gain], [scaled]))

@@ -1,6 +1,7 @@
 """Means of activations from BatchNorm statistics alone (Nagel et al., "Data-Free Quantization", 2019, appendix).
 
-Behind a folded BatchNormalization a channel is taken as normal with mean beta and deviation gamma; a Relu or Clip behind it clips that normal.
+Behind a folded BatchNormalization a channel is taken as normal with mean beta and deviation gamma; a Relu or Clip
+behind it clips that normal.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def clipped_normal_mean(mean: Vector, deviation: Vector, low: float, high: float
     """``E[clip(x, low, high)]`` of normal ``x``, element by element; the bounds may be infinite, a deviation 0."""
     spread = np.maximum(deviation, 1e-12)
     below, above = (low - mean) / spread, (high - mean) / spread
-    inside = mean * (scipy.special.ndtr(above) - scipy.special.ndtr(below)) + spread * (_density(below) - _density(above))
+    inside = mean * (scipy.special.ndtr(above) - scipy.special.ndtr(below)) + spread * (
+        _density(below) - _density(above)
+    )
     at_low = low * scipy.special.ndtr(below) if np.isfinite(low) else 0.0
     at_high = high * (1 - scipy.special.ndtr(above)) if np.isfinite(high) else 0.0
     return np.asarray(at_low + inside + at_high)
@@ -36,7 +39,9 @@ def _density(x: Vector) -> Vector:
 
 
 def analytic_means(tensors: Iterable[Tensor], statistics: Mapping[str, BatchNormStatistics]) -> dict[str, Vector]:
-    """The channel means of those of ``tensors`` that are a BatchNorm's output, or that clipped, on a grid or not; by name, float64 [C]."""
+    """The channel means of those of ``tensors`` that are a BatchNorm's output, or that clipped, on a grid or not; by
+    name, float64 [C].
+    """
     found = {}
     for tensor in tensors:
         source, low, high = _source(tensor)

@@ -1,7 +1,8 @@
-"""Mean and deviation of every channel of the layers' outputs, in a graph whose layers can be scaled and shifted channel by channel.
+"""Mean and deviation of every channel of the layers' outputs, in a graph whose layers can be scaled and shifted
+channel by channel.
 
-Gains and shifts are inputs of the measured copy of a graph (`adjustment`), so one session answers for all of them, and computes no more of the
-graph than what is asked for needs.
+Gains and shifts are inputs of the measured copy of a graph (`adjustment`), so one session answers for all of them, and
+computes no more of the graph than what is asked for needs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ __all__ = ["AdjustableGraph", "ChannelStatistics", "match_channels"]
 Array = NDArray[Any]
 
 GAIN_LIMIT = 2.0
-"""A deviation is not changed by more than this factor: beyond it the channel was lost to rounding and more gain is more noise."""
+"""A deviation is not changed by more than this factor: beyond it the channel was lost to rounding and more gain is
+more noise.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +70,19 @@ class AdjustableGraph:
             values = self._runner.run({**feed, **settings}, outputs)
             for name in layers:
                 size = float(values[f"{name}//size"])
-                parts = (values[f"{name}//mean"].astype(np.float64) * size, values[f"{name}//square"].astype(np.float64) * size, np.array(size))
+                parts = (
+                    values[f"{name}//mean"].astype(np.float64) * size,
+                    values[f"{name}//square"].astype(np.float64) * size,
+                    np.array(size),
+                )
                 sums[name] = [total + part for total, part in zip(sums[name], parts, strict=True)]
         return {name: _moments(*total) for name, total in sums.items()}
 
 
 def _moments(mean: Array, square: Array, size: Array) -> ChannelStatistics:
     average = mean / size
-    with np.errstate(invalid="ignore"):  # moments beyond float32 are no numbers; `_adjustment` leaves such channels alone
+    # moments beyond float32 are no numbers; `_adjustment` leaves such channels alone
+    with np.errstate(invalid="ignore"):
         return ChannelStatistics(average, np.sqrt(np.maximum(square / size - average**2, 0.0)))
 
 
@@ -84,7 +92,9 @@ def _measure(graph: Graph, layer: Layer, y: Variable) -> list[str]:
     shape, axes = ([0, channels, -1], [0, 2]) if layer.node.op in ("Conv", "ConvTranspose") else ([-1, channels], [0])
     rows, square = (Variable(f"{name}//{kind}", np.dtype(np.float32)) for kind in ("rows", "squared"))
     axis = Constant(f"{name}//axes", np.array(axes, np.int64))
-    graph.nodes.append(Node("Reshape", rows.name, {}, [y, Constant(f"{name}//row_shape", np.array(shape, np.int64))], [rows]))
+    graph.nodes.append(
+        Node("Reshape", rows.name, {}, [y, Constant(f"{name}//row_shape", np.array(shape, np.int64))], [rows])
+    )
     graph.nodes.append(Node("Mul", square.name, {}, [rows, rows], [square]))
     for source, kind in ((rows, "mean"), (square, "square")):
         result = Variable(f"{name}//{kind}", np.dtype(np.float32))
@@ -100,7 +110,8 @@ def match_channels(
     graph: Graph, reference: Graph, layers: Sequence[str], feeds: Sequence[Feed], *, deviations: bool,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:  # fmt: skip
-    """Gain and shift under which every channel of the layers' outputs has the mean, and the deviation, that it has in another graph.
+    """Gain and shift under which every channel of the layers' outputs has the mean, and the deviation, that it has in
+    another graph.
 
     Layer by layer in graph order: each is measured behind those already adjusted.
 
@@ -118,12 +129,16 @@ def match_channels(
     expected = AdjustableGraph(reference, layers).all_statistics(layers, feeds)
     adjustable = AdjustableGraph(graph, layers)
     for done, name in enumerate(layers, 1):
-        adjustable.gain[name], adjustable.shift[name] = _adjustment(expected[name], adjustable.statistics(name, feeds), deviations=deviations)
+        adjustable.gain[name], adjustable.shift[name] = _adjustment(
+            expected[name], adjustable.statistics(name, feeds), deviations=deviations
+        )
         on_step(done, len(layers))
     return {name: (adjustable.gain[name], adjustable.shift[name]) for name in layers}
 
 
-def _adjustment(want: ChannelStatistics, have: ChannelStatistics, *, deviations: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _adjustment(
+    want: ChannelStatistics, have: ChannelStatistics, *, deviations: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gain and shift from one to the other; channels whose moments are beyond float32 are left alone."""
     known = np.isfinite(want.mean + want.deviation + have.mean + have.deviation)
     gain = np.ones_like(want.mean)

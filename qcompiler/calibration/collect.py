@@ -1,6 +1,7 @@
 """What the calibration feeds do to the tensors of a float graph, in memory that does not grow with their number.
 
-Ranges are reduced inside the graph itself; histograms take a second look at the feeds, a bounded number of tensors at a time.
+Ranges are reduced inside the graph itself; histograms take a second look at the feeds,
+a bounded number of tensors at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ BLOCKS = 256
 """Blocks of one feed whose extremes are kept."""
 
 MASKED = -130.0
-"""A Softmax row whose largest logit is below this is a masked one, unless all are; the pass `clamp-attention-mask` leaves masks of -168."""
+"""A Softmax row whose largest logit is below this is a masked one,
+unless all are; the pass `clamp-attention-mask` leaves masks of -168."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Statistics:
         row_maxima: by name of a Softmax input, its smallest row maximum (rows that are masked altogether left out).
         elements: by tensor name, its largest number of elements.
         nan: names of tensors that held NaN.
-        lows, highs: by tensor name, smallest and largest value of each block: of an index of the first axis, or of several neighbouring ones.
+        lows, highs: by tensor name, smallest and largest value of each block: of an index of the first axis, or of
+            several neighbouring ones.
         numbers: by tensor name, how many values were seen.
         empty: names of tensors that had no element on some feed.
     """
@@ -72,14 +75,18 @@ class Statistics:
         )
 
     def unseen(self, name: str, floor: float = -np.inf) -> tuple[float, float]:
-        """How far below and above what was seen of a tensor its range should reach, for values not yet seen (`observers.beyond`)."""
+        """How far below and above what was seen of a tensor its range should reach,
+        for values not yet seen (`observers.beyond`).
+        """
         lows, highs = (np.maximum(values, floor) for values in (self.lows[name], self.highs[name]))
         if max(np.abs(lows).max(initial=0.0), np.abs(highs).max(initial=0.0)) >= HUGE:
             return 0.0, 0.0
         return beyond(-lows, self.numbers[name]), beyond(highs, self.numbers[name])
 
 
-def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None) -> Statistics:
+def collect_ranges(
+    graph: Graph, names: Sequence[str], data: Iterable[Feed], softmax_axes: Mapping[str, int] | None = None
+) -> Statistics:
     """Ranges of ``names`` over all feeds; ``softmax_axes`` maps the inputs of Softmax nodes to their axes.
 
     Raises:
@@ -97,7 +104,9 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     for feed in data:
         empty = False
         values = list(runner.run(feed).values())
-        for name, low, high, size in zip(names, values[:count], values[count:2 * count], values[2 * count:3 * count], strict=True):
+        for name, low, high, size in zip(
+            names, values[:count], values[count : 2 * count], values[2 * count : 3 * count], strict=True
+        ):
             undefined = np.isnan(low) | np.isnan(high)
             nan |= {name} if undefined.any() else set()
             lows[name].append(_blocks(np.where(undefined, -np.inf, low), np.minimum))
@@ -112,7 +121,9 @@ def collect_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed], sof
     low_blocks, high_blocks = ({name: np.concatenate(found[name]) for name in names} for found in (lows, highs))
     ranges = {name: _range(low_blocks[name], high_blocks[name]) for name in names}
     elements, numbers = {name: max(sizes[name]) for name in names}, {name: sum(sizes[name]) for name in names}
-    return Statistics(ranges, row_maxima, elements, sorted(nan), low_blocks, high_blocks, numbers, sorted(without_elements))
+    return Statistics(
+        ranges, row_maxima, elements, sorted(nan), low_blocks, high_blocks, numbers, sorted(without_elements)
+    )
 
 
 def _range(lows: NDArray[Any], highs: NDArray[Any]) -> Range:
@@ -182,7 +193,11 @@ def _finite_ranges(graph: Graph, names: Sequence[str], data: Iterable[Feed]) -> 
 
 
 def observe(
-    graph: Graph, statistics: Statistics, data: Iterable[Feed], observer: ObserverName, floors: Mapping[str, float] | None = None
+    graph: Graph,
+    statistics: Statistics,
+    data: Iterable[Feed],
+    observer: ObserverName,
+    floors: Mapping[str, float] | None = None,
 ) -> dict[str, Range]:
     """The range each tensor's grid should cover.
 
@@ -195,7 +210,9 @@ def observe(
     """
     floors = floors or {}
     ranges = {name: extent.clamp(floors.get(name, -np.inf)) for name, extent in statistics.ranges.items()}
-    ranges.update(_finite_ranges(graph, [name for name, extent in ranges.items() if max(-extent.lo, extent.hi) >= HUGE], data))
+    ranges.update(
+        _finite_ranges(graph, [name for name, extent in ranges.items() if max(-extent.lo, extent.hi) >= HUGE], data)
+    )
     if observer == "minmax":
         return ranges
     choose, found = OBSERVERS[observer], dict(ranges)
@@ -233,12 +250,15 @@ def input_values(data: Iterable[Feed], names: Collection[str], most: int = 4) ->
     return found
 
 
-def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterable[Feed]) -> dict[str, NDArray[np.float64]]:
+def channel_means(
+    graph: Graph, channels: Mapping[str, int | None], data: Iterable[Feed]
+) -> dict[str, NDArray[np.float64]]:
     """Mean of each channel of some tensors over all feeds and positions; every feed counts by its number of elements.
 
     Args:
         graph: any graph onnxruntime can run.
-        channels: by tensor name, the number of channels when they are the last axis, None when they are axis 1 (of at least three).
+        channels: by tensor name, the number of channels when they are the last axis,
+        None when they are axis 1 (of at least three).
         data: feeds.
     """
     proto, weights = light_model(graph)
@@ -247,7 +267,9 @@ def channel_means(graph: Graph, channels: Mapping[str, int | None], data: Iterab
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), f"{name}//shape"))
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"{name}//axes"))
         proto.graph.node.append(helper.make_node("Reshape", [name, f"{name}//shape"], [f"{name}//rows"]))
-        proto.graph.node.append(helper.make_node("ReduceMean", [f"{name}//rows", f"{name}//axes"], [f"{name}//mean"], keepdims=0))
+        proto.graph.node.append(
+            helper.make_node("ReduceMean", [f"{name}//rows", f"{name}//axes"], [f"{name}//mean"], keepdims=0)
+        )
         proto.graph.node.append(helper.make_node("Size", [name], [f"{name}//size"]))
     runner = Runner(proto, [f"{name}//{what}" for name in channels for what in ("mean", "size")], weights=weights)
     sums: dict[str, NDArray[np.float64]] = {name: np.zeros(1) for name in channels}

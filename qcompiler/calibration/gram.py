@@ -1,7 +1,9 @@
 """Second moments of what layers multiply, streamed over the calibration feeds: the ``H = E[x xᵀ]`` of a `LayerProblem`.
 
-Feeds are split, seeded, into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
-those of one feed, nor more moments than a stated limit: layers go in groups, each one pass over the feeds. Of the positions of a convolution
+Feeds are split, seeded,
+into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
+those of one feed, nor more moments than a stated limit: layers go in groups,
+each one pass over the feeds. Of the positions of a convolution
 and the rows of a product only a sample is taken; of too few feeds to split, one vector in `HELD_SHARE` is held out.
 """
 
@@ -162,7 +164,9 @@ def _groups(layers: Sequence[Layer], limit: int) -> Iterator[list[tuple[int, Lay
         yield group
 
 
-def _observe(graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Feed], feeds: int, seed: int) -> Iterator[LayerInputs]:
+def _observe(
+    graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Feed], feeds: int, seed: int
+) -> Iterator[LayerInputs]:
     held = held_out(feeds, seed)
     shapes = [products_of_row(layer) for _, layer in group]
     fits, helds = ([ProductSum(*shape) for shape in shapes] for _ in range(2))
@@ -171,7 +175,9 @@ def _observe(graph: Graph, group: Sequence[tuple[int, Layer]], data: Iterable[Fe
     for number, feed in enumerate(data):
         values = runner.run(feed)
         for (index, layer), (_, products), fit, validate, name in zip(group, shapes, fits, helds, wanted, strict=True):
-            vectors = sample_inputs(layer, values[name], rows_of_feed(products, feeds), np.random.default_rng([seed, number, index]))
+            vectors = sample_inputs(
+                layer, values[name], rows_of_feed(products, feeds), np.random.default_rng([seed, number, index])
+            )
             if held:
                 (validate if number in held else fit).add(vectors)
             else:

@@ -1,9 +1,10 @@
 """Ranges without which part of a known output range could never be reached.
 
-A detector that was calibrated on nothing it is to detect gives scores near 0 throughout: what its Sigmoid reads, and perhaps the inputs of the layers
-in front, are seen in a corner of what they can be. Where the calibration leaves the further half of the range of such an output empty, the
-input of the operator gets what the whole range asks for, and the input of the layer that computes it grows until typical values (independent, spread
-evenly over the range, two standard deviations of their weighted sum) reach that, at most `GROWTH` times.
+A detector that was calibrated on nothing it is to detect gives scores near 0 throughout: what its Sigmoid reads, and
+perhaps the inputs of the layers in front, are seen in a corner of what they can be. Where the calibration leaves the
+further half of the range of such an output empty, the input of the operator gets what the whole range asks for, and the
+input of the layer that computes it grows until typical values (independent, spread evenly over the range, two standard
+deviations of their weighted sum) reach that, at most `GROWTH` times.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ __all__ = ["holds_wide_input", "needed_ranges"]
 GROWTH = 8.0
 DEPTH = 4
 MIDDLE, REACH = 0.5, math.log(2 * 255)
-"""Middle of the range of a Sigmoid, and the magnitude of its input from which on its output is within half a step of 8 bits of the end."""
+"""Middle of the range of a Sigmoid,
+and the magnitude of its input from which on its output is within half a step of 8 bits of the end."""
 
 
 def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[str, Range]:
@@ -47,7 +49,9 @@ def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[
     return found
 
 
-def _reach_back(tensor: Tensor, found: dict[str, Range], layers: Mapping[str, Layer], seen: Callable[[Tensor], Range | None]) -> None:
+def _reach_back(
+    tensor: Tensor, found: dict[str, Range], layers: Mapping[str, Layer], seen: Callable[[Tensor], Range | None]
+) -> None:
     """Widen what the layers in front of ``tensor`` read until they reach its range."""
     for _ in range(DEPTH):
         layer = layers.get(tensor.name)
@@ -74,7 +78,9 @@ def _growth(layer: Layer, wanted: Range, extent: Range) -> float:
 
 
 def holds_wide_input(layer: Layer) -> bool:
-    """True when 8-bit weights times 16-bit inputs stay within 32 bits whatever the scales, bias left aside a quarter of them."""
+    """True when 8-bit weights times 16-bit inputs stay within 32 bits whatever the scales,
+    bias left aside a quarter of them.
+    """
     weights = np.abs(np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0).reshape(layer.channels, -1))
     steps = 127 * weights.sum(axis=1) / np.maximum(weights.max(axis=1), 1e-30)
     return bool(np.all((steps + weights.shape[1] / 2) * 2**15 < 0.75 * 2**31))

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ranges import Range
 
-__all__ = ["BINS", "OBSERVERS", "Histogram", "ObserverName", "Range", "affine_grid", "beyond", "mse_range", "percentile_range"]
+__all__ = [
+    "BINS",
+    "OBSERVERS",
+    "Histogram",
+    "ObserverName",
+    "Range",
+    "affine_grid",
+    "beyond",
+    "mse_range",
+    "percentile_range",
+]
 
 BINS = 2048
 
@@ -53,7 +63,9 @@ class Histogram:
         """Count ``values`` (any shape)."""
         if values.size == 0 or self.width <= 0:
             return
-        bins = (np.clip(values.reshape(-1), self.range.lo, self.range.hi) - np.float32(self.range.lo)) * np.float32(1 / self.width)
+        bins = (np.clip(values.reshape(-1), self.range.lo, self.range.hi) - np.float32(self.range.lo)) * np.float32(
+            1 / self.width
+        )
         self.counts += np.bincount(np.clip(bins, 0, BINS - 1).astype(np.int64), minlength=BINS)
 
 
@@ -67,13 +79,15 @@ def affine_grid(extent: Range, levels: int = 256) -> tuple[float, int]:
 def beyond(maxima: NDArray[Any], numbers: int) -> float:
     """How far above the largest value that was seen a range should reach, for values not yet seen.
 
-    Above a high threshold the excess of most distributions is about exponential (Pickands 1975; Balkema and de Haan 1974, with shape 0). With its
-    mean ``b``, the largest of ``m`` further values exceeds the largest of ``n`` by about ``b ln(1 + m / n)``. Maxima of blocks (rows of a batch)
-    have the same tail and are independent where values of one row are not, so ``b`` is their mean excess over their largest eighth.
+    Above a high threshold the excess of most distributions is about exponential (Pickands 1975; Balkema and de Haan
+    1974, with shape 0). With its mean ``b``, the largest of ``m`` further values exceeds the largest of ``n`` by about
+    ``b ln(1 + m / n)``. Maxima of blocks (rows of a batch) have the same tail and are independent where values of one
+    row are not, so ``b`` is their mean excess over their largest eighth.
 
     Args:
         maxima: largest value of each block, [blocks]; from fewer than `FEW_BLOCKS` nothing follows.
-        numbers: values seen, ``n``; ``m`` is `UNSEEN_NUMBERS`, at most `UNSEEN_SHARE` times ``n``. Many values leave nothing to add.
+        numbers: values seen, ``n``; ``m`` is `UNSEEN_NUMBERS`, at most `UNSEEN_SHARE` times ``n``. Many values leave
+            nothing to add.
 
     Returns:
         what to add, at least 0.
@@ -106,7 +120,8 @@ def percentile_range(histogram: Histogram, percentile: float = 99.99) -> Range:
 def mse_range(histogram: Histogram, levels: int = 256, steps: int = 40) -> Range:
     """The range whose grid of ``levels`` codes has the least squared error over the counted values.
 
-    The ends are drawn in, by turns, over ``steps`` even fractions of the observed range; clipping error is exact over bins.
+    The ends are drawn in, by turns, over ``steps`` even fractions of the observed range; clipping error is exact over
+    bins.
     """
     if not histogram.counts.any():
         return histogram.range
@@ -126,9 +141,15 @@ def _squared_error(histogram: Histogram, extent: Range, levels: int) -> float:
     error = (nearest - zero_point) * scale - values
     # inside a bin that is narrower than a step the rounding error is that of the step, not that of the centre
     inside = (nearest > 0) & (nearest < levels - 1)
-    squared = np.where(inside, np.maximum(error * error, scale * scale / 12 if histogram.width < scale else 0), error * error)
+    squared = np.where(
+        inside, np.maximum(error * error, scale * scale / 12 if histogram.width < scale else 0), error * error
+    )
     squared[np.abs(values) < histogram.width / 2] = 0.0  # an exact zero, as behind a ReLU
     return float((squared * histogram.counts).sum())
 
 
-OBSERVERS: dict[ObserverName, Callable[[Histogram], Range]] = {"minmax": minmax_range, "percentile": percentile_range, "mse": mse_range}
+OBSERVERS: dict[ObserverName, Callable[[Histogram], Range]] = {
+    "minmax": minmax_range,
+    "percentile": percentile_range,
+    "mse": mse_range,
+}

@@ -1,7 +1,8 @@
 """What each layer multiplies in the float model beside what it multiplies in the graph as it is quantized so far.
 
-Both are drawn at the same positions of the same feeds, so that a layer can be fitted to the *float model's* outputs of the *quantized* inputs. Layers
-come one after the other, in graph order: what is done to one shows in the inputs of the next.
+Both are drawn at the same positions of the same feeds, so that a layer can be fitted to the *float model's* outputs of
+the *quantized* inputs. Layers come one after the other, in graph order: what is done to one shows in the inputs of the
+next.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class PairedMoments:
 
     def reordered(self, order: NDArray[np.intp]) -> PairedMoments:
         """Those of vectors whose elements stand in another order."""
-        return PairedMoments(self.exact.reordered(order), self.given.reordered(order), self.cross[:, order[:, None], order])
+        return PairedMoments(
+            self.exact.reordered(order), self.given.reordered(order), self.cross[:, order[:, None], order]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +70,19 @@ class PairedInputs:
 def _moments(total: ProductSum) -> PairedMoments:
     """Of the sides ``x`` and ``z``; the sum is spent."""
     products, (exact, given) = total.averages()
-    return PairedMoments(Moments(products[0, 0], exact, total.rows), Moments(products[1, 1], given, total.rows), products[0, 1])
+    return PairedMoments(
+        Moments(products[0, 0], exact, total.rows), Moments(products[1, 1], given, total.rows), products[0, 1]
+    )
 
 
 def paired_inputs(
-    source: Graph, graph: Graph, pairs: Sequence[tuple[Layer, Layer]], data: Iterable[Feed], *, seed: int = 0, mixup: bool = False
+    source: Graph,
+    graph: Graph,
+    pairs: Sequence[tuple[Layer, Layer]],
+    data: Iterable[Feed],
+    *,
+    seed: int = 0,
+    mixup: bool = False,
 ) -> Iterator[PairedInputs]:
     """The moments of each layer's inputs in both graphs.
 
@@ -99,8 +110,12 @@ def paired_inputs(
         groups, products = products_of_row(layer)
         count = rows_of_feed(products, feeds)
         fit, validate = (ProductSum(groups, products, 2, _PENDING) for _ in range(2))
-        for number, values in enumerate(zip(exact_values.inputs_of(exact.node), given_values.inputs_of(layer.node), strict=True)):
-            x, z = (sample_inputs(layer, value, count, np.random.default_rng([seed, number, index])) for value in values)
+        for number, values in enumerate(
+            zip(exact_values.inputs_of(exact.node), given_values.inputs_of(layer.node), strict=True)
+        ):
+            x, z = (
+                sample_inputs(layer, value, count, np.random.default_rng([seed, number, index])) for value in values
+            )
             if held:
                 (validate if number in held else fit).add(x, z)
             else:

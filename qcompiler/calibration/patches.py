@@ -1,7 +1,7 @@
 """The rows that a layer multiplies: its weight as a matrix, and samples of the input vectors that meet it.
 
-``y = W x`` for every position of a convolution and every row of a product, with ``W`` [G, R, K]: G groups, R output channels of a group,
-K = input channels of a group x taps.
+``y = W x`` for every position of a convolution and every row of a product, with ``W`` [G, R, K]: G groups, R output
+channels of a group, K = input channels of a group x taps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Array = NDArray[Any]
 
 
 def as_matrix(layer: Layer, weight: Array) -> Array | None:
-    """A weight of the layer's shape as [G, R, K]; None for a ConvTranspose, whose taps share a scale but not their inputs."""
+    """A weight of the layer's shape as [G, R, K]; None for a ConvTranspose, whose taps share a scale but not their
+    inputs.
+    """
     if layer.node.op == "ConvTranspose":
         return None
     if layer.node.op == "Conv":
@@ -39,7 +41,9 @@ def from_matrix(layer: Layer, matrix: Array) -> Array:
 
 
 def taps_first(layer: Layer) -> NDArray[np.intp]:
-    """Indices [K] of a weight's reduction axis in the order in which the machine stores it: all input channels of one tap after the other."""
+    """Indices [K] of a weight's reduction axis in the order in which the machine stores it: all input channels of one
+    tap after the other.
+    """
     _, products = products_of_row(layer)
     taps = math.prod(layer.values.shape[2:]) if layer.node.op == "Conv" else 1
     return np.arange(products).reshape(-1, taps).T.reshape(-1)
@@ -93,11 +97,14 @@ def _patches(node: Node, kernel: Sequence[int], x: Array, count: int, rng: np.ra
         shape[1 + axis] = kernel[axis]
         flat = flat * sizes[axis] + np.clip(taps, 0, sizes[axis] - 1).reshape(shape)
         inside = inside & ((taps >= 0) & (taps < sizes[axis])).reshape(shape)
-    channels_first = x.reshape(*x.shape[:2], -1).transpose(1, 0, 2)[:, images[:, None], flat.reshape(len(images), -1)]  # [C, P, taps]
+    # [C, P, taps]
+    channels_first = x.reshape(*x.shape[:2], -1).transpose(1, 0, 2)[:, images[:, None], flat.reshape(len(images), -1)]
     if not inside.all():
         channels_first *= inside.reshape(len(images), -1)
     groups = int(node.attrs.get("group", 1))
-    return np.ascontiguousarray(channels_first.reshape(groups, -1, *channels_first.shape[1:]).transpose(0, 2, 1, 3)).reshape(groups, len(images), -1)
+    return np.ascontiguousarray(
+        channels_first.reshape(groups, -1, *channels_first.shape[1:]).transpose(0, 2, 1, 3)
+    ).reshape(groups, len(images), -1)
 
 
 def _window(node: Node, axis: int, size: int, extent: int, stride: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Runs feeds through a graph whose front no longer changes, layer by layer, without starting anew for each layer.
 
-Asked for the input of one layer after the other, in graph order (else it starts anew), it keeps what is alive between two layers for every feed, as
-long as that fits a stated limit, and runs only the nodes behind it. Where too much is alive (the first layers of a convolutional net) it starts from
-the last place that did fit.
+Asked for the input of one layer after the other, in graph order (else it starts anew), it keeps what is alive between
+two layers for every feed, as long as that fits a stated limit, and runs only the nodes behind it. Where too much is
+alive (the first layers of a convolutional net) it starts from the last place that did fit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Prefix:
         passed = [tensor.name for key, tensor in alive.items() if key not in made]
         run, keeps, states = self._runner(segment, computed), True, list[Feed]()
         for number, state in enumerate(self._states):
-            values = {name: state[name] for name in passed} | run(state, computed if keeps else [tensor for tensor in computed if tensor is wanted])
+            values = {name: state[name] for name in passed} | run(
+                state, computed if keeps else [tensor for tensor in computed if tensor is wanted]
+            )
             if number == 0 and self._feeds * sum(value.nbytes for value in values.values()) > self._limit:
                 keeps = False
             if keeps:
@@ -73,9 +75,16 @@ class Prefix:
         """Tensors known in front of the node at ``place`` that it or one behind it reads."""
         behind = self._nodes[place:]
         made = {id(tensor) for node in behind for tensor in node.outputs}
-        return [tensor for node in behind for tensor in node.inputs if id(tensor) in self._variable and id(tensor) not in made]
+        return [
+            tensor
+            for node in behind
+            for tensor in node.inputs
+            if id(tensor) in self._variable and id(tensor) not in made
+        ]
 
-    def _runner(self, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> Callable[[Feed, Sequence[Tensor]], dict[str, Array]]:
+    def _runner(
+        self, nodes: Sequence[Node], outputs: Sequence[Tensor]
+    ) -> Callable[[Feed, Sequence[Tensor]], dict[str, Array]]:
         """Runs nodes, and those that compute constants for them, on what is kept."""
         if not outputs:
             return lambda state, wanted: {}
@@ -90,11 +99,14 @@ class Prefix:
                 inputs = [Variable(tensor.name, np.asarray(state[tensor.name]).dtype) for tensor in given]
                 graph = self._graph
                 segment = Graph(
-                    [*constant, *nodes], inputs, list(outputs), name="segment", opset=graph.opset, import_domains=graph.import_domains,
+                    [*constant, *nodes], inputs, list(outputs), name="segment", opset=graph.opset,
+                    import_domains=graph.import_domains,
                     ir_version=graph.ir_version, functions=graph.functions,
                 )  # fmt: skip
                 runner.append(Runner(segment))
-            return runner[0].run({tensor.name: state[tensor.name] for tensor in given}, [tensor.name for tensor in wanted])
+            return runner[0].run(
+                {tensor.name: state[tensor.name] for tensor in given}, [tensor.name for tensor in wanted]
+            )
 
         return run
 

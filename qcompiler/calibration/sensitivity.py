@@ -1,6 +1,7 @@
 """How much output noise one grid alone causes: a model in which every Q/DQ pair can be switched off.
 
-Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input, so one session answers for
+Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input,
+so one session answers for
 many units.
 """
 
@@ -52,14 +53,19 @@ class Pair:
 def find_pairs(graph: Graph) -> list[Pair]:
     """The Q/DQ pairs with constant grids, in graph order."""
     return [
-        Pair(node, readers[0]) for node in graph.nodes
-        if node.op == "QuantizeLinear" and len(readers := consumers(node.outputs[0])) == 1 and readers[0].op == "DequantizeLinear"
+        Pair(node, readers[0])
+        for node in graph.nodes
+        if node.op == "QuantizeLinear"
+        and len(readers := consumers(node.outputs[0])) == 1
+        and readers[0].op == "DequantizeLinear"
         and read_spec(node) is not None
     ]
 
 
 def activation_units(graph: Graph, pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """The pairs of activations, those that must keep one grid together: in front of and behind a mover, or a Concat of equal grids."""
+    """The pairs of activations, those that must keep one grid together: in front of and behind a mover,
+    or a Concat of equal grids.
+    """
     pairs = [pair for pair in pairs if not pair.is_weight]
     behind = {id(pair.dequantize.outputs[0]): i for i, pair in enumerate(pairs)}
     front = {id(pair.quantize.inputs[0]): i for i, pair in enumerate(pairs)}
@@ -69,7 +75,9 @@ def activation_units(graph: Graph, pairs: Sequence[Pair]) -> list[list[Pair]]:
         if node.op not in MOVERS and node.op not in ("Concat", "LSTM", "GRU"):
             continue
         outs = [front[id(tensor)] for tensor in node.outputs if id(tensor) in front]
-        ins = [] if node.op in ("LSTM", "GRU") else [behind[id(tensor)] for tensor in node.inputs if id(tensor) in behind]
+        ins = (
+            [] if node.op in ("LSTM", "GRU") else [behind[id(tensor)] for tensor in node.inputs if id(tensor) in behind]
+        )
         for other in (ins + outs[1:]) if outs else ():
             if specs[outs[0]].same_as(specs[other]):  # type: ignore[union-attr, arg-type]
                 joined.union(outs[0], other)

@@ -1,9 +1,10 @@
 """Below which value a logit no longer matters.
 
-Softmax gives ``exp(x - max)``: a logit `MARGIN` below the smallest row maximum is worth less than e^-MARGIN of its row, so a grid need not
-reach further down, however negative a mask constant is. The bound moves backwards through what adds, picks or rearranges logits:
-with ``s = a + b``, ``b`` below ``floor(s) - max(a)`` puts ``s`` below its floor. A tensor has a floor only when every reader grants one; for
-a tensor that holds minus infinity, which no grid can reach, one reader is enough.
+Softmax gives ``exp(x - max)``: a logit `MARGIN` below the smallest row maximum is worth less than e^-MARGIN of its row,
+so a grid need not reach further down, however negative a mask constant is. The bound moves backwards through what adds,
+picks or rearranges logits: with ``s = a + b``, ``b`` below ``floor(s) - max(a)`` puts ``s`` below its floor. A tensor
+has a floor only when every reader grants one; for a tensor that holds minus infinity, which no grid can reach, one
+reader is enough.
 """
 
 from __future__ import annotations
@@ -18,10 +19,26 @@ from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, is_float, produ
 __all__ = ["MARGIN", "softmax_floors"]
 
 MARGIN = 20.0
-_SAME = frozenset({
-    "Cast", "CastLike", "Concat", "Expand", "Flatten", "Identity", "Max", "Min", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze", "Where",
-})
+_SAME = frozenset(
+    {
+        "Cast",
+        "CastLike",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Max",
+        "Min",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
+)
 
 
 def softmax_floors(

@@ -1,8 +1,9 @@
-"""Minimizes a function of many numbers by evaluating it alone: simultaneous perturbation (Spall 1992; as in ZeroQAT, arXiv 2509.00031).
+"""Minimizes a function of many numbers by evaluating it alone: simultaneous perturbation (Spall 1992; as in ZeroQAT,
+arXiv 2509.00031).
 
-Along a random direction ``z``, ``(L(t + c z) - L(t - c z)) / (2 c) * z`` is on average the gradient, at two evaluations whatever the number of
-parameters. Steps shrink as ``1 / (k + 1 + A)^0.602`` and perturbations as ``1 / (k + 1)^0.101``. The function must be free of noise; what is
-returned is the best point seen, the start included.
+Along a random direction ``z``, ``(L(t + c z) - L(t - c z)) / (2 c) * z`` is on average the gradient, at two evaluations
+whatever the number of parameters. Steps shrink as ``1 / (k + 1 + A)^0.602`` and perturbations as ``1 / (k + 1)^0.101``.
+The function must be free of noise; what is returned is the best point seen, the start included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Loss = Callable[[Vector], float]
 
 
 def gradient_estimate(loss: Loss, at: Vector, radius: float, directions: int, rng: np.random.Generator) -> Vector:
-    """The gradient of the loss at a point, up to noise: the mean over some random directions, each at two evaluations."""
+    """The gradient of the loss at a point, up to noise: the mean over some random directions,
+    each at two evaluations.
+    """
     total = np.zeros_like(at)
     for _ in range(directions):
         z = rng.standard_normal(at.shape)
@@ -36,7 +39,8 @@ class Spsa:
         steps: how many; each takes ``2 * directions + 1`` evaluations.
         directions: averaged in one estimate.
         radius: of the perturbations of a parameter; it must exceed what changes nothing, such as half a step of a grid.
-        reach: root mean square of the first step, in units of ``radius``. A step that makes things worse is taken back, and the next half as long.
+        reach: root mean square of the first step, in units of ``radius``. A step that makes things worse is taken back,
+            and the next half as long.
     """
 
     steps: int = 30

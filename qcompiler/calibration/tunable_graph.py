@@ -1,4 +1,6 @@
-"""A quantized graph in which scales of activations, and gains and shifts of layers, are inputs: one session for all their values."""
+"""A quantized graph in which scales of activations, and gains and shifts of layers, are inputs: one session for all
+their values.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def set_scales(graph: Graph, scales: NDArray[np.float32]) -> None:
     taken = names_in(graph)
     for unit, scale in zip(scale_units(graph), scales, strict=True):
         for pair in unit:
-            constant = Constant(unique_name(taken, f"{pair.name}_tuned_scale"), np.array(scale, np.float32).reshape(pair.quantize.inputs[1].shape))
+            constant = Constant(
+                unique_name(taken, f"{pair.name}_tuned_scale"),
+                np.array(scale, np.float32).reshape(pair.quantize.inputs[1].shape),
+            )
             pair.quantize.inputs[1] = pair.dequantize.inputs[1] = constant
 
 
@@ -94,7 +99,10 @@ class TunableGraph:
         return self._runner.run({**feed, **self._inputs(settings)})
 
     def _inputs(self, settings: Settings) -> dict[str, Array]:
-        found = {name: np.array(scale, np.float32).reshape(shape) for (name, shape), scale in zip(self._scales, settings.scales, strict=True)}
+        found = {
+            name: np.array(scale, np.float32).reshape(shape)
+            for (name, shape), scale in zip(self._scales, settings.scales, strict=True)
+        }
         shifts = settings.shifts or [np.zeros(1, np.float32)] * len(self._layers)
         for layer, gain, shift in zip(self._layers, settings.gains, shifts, strict=True):
             found.update(layer.feed(np.asarray(gain, np.float32), shift))

@@ -1,6 +1,7 @@
 """What the network's outputs lose when the weights of one layer alone lie on a grid.
 
-In a copy of the float graph weights and biases of some layers are inputs, so that one session answers for all their grids. A layer with
+In a copy of the float graph weights and biases of some layers are inputs,
+so that one session answers for all their grids. A layer with
 such a weight is slower than one with a constant (nothing is packed in advance), so a session has few of them.
 """
 
@@ -63,7 +64,8 @@ class RoundedWeight:
 
 
 def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: int) -> RoundedWeight:
-    """The weight of a layer that `as_matrix` has a form for, put on a grid by a solver; a bias takes back the mean error.
+    """The weight of a layer that `as_matrix` has a form for,
+    put on a grid by a solver; a bias takes back the mean error.
 
     Blocks run tap by tap, and a row of no more products than a block has none, as `reconstruct-layers` has it.
     """
@@ -77,7 +79,9 @@ def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: 
     grid = family.fit(weight[:, :: -(-weight.size // FITTED)], every.gram)
     block = grid.block if grid.block is not None and grid.block < weight.shape[2] else None
     grid = replace(grid, block=block)
-    seen, unseen, problem = (LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every))
+    seen, unseen, problem = (
+        LayerProblem(weight, side.gram, side.mean, grid, has_bias(layer)) for side in (fit, held, every)
+    )
     tuned = solver.tuned(seen, unseen)
     placed, start = (problem, None) if block is None else on_tables(problem, tuned.importance(problem))
     solution = tuned.solve(placed, start, seed)
@@ -123,7 +127,8 @@ class OutputErrors:
 
         Returns:
             by name: the losses, averaged over outputs and feeds, and the error of the outputs, folded to
-            vectors float32 [options, S] whose products are those of the errors, up to a few percent: ``|error|²`` is the loss.
+            vectors float32 [options, S] whose products are those of the errors,
+            up to a few percent: ``|error|²`` is the loss.
         """
         switchable = _SwitchableGraph(self._graph, list(options))
         result = {}
@@ -145,7 +150,9 @@ class OutputErrors:
 
 
 def _folded(values: Array, seed: int) -> Array:
-    """Every value with a random sign added to a random one of `SKETCH` places: products of vectors stay what they are on average."""
+    """Every value with a random sign added to a random one of `SKETCH` places: products of vectors stay what they are
+    on average.
+    """
     if len(values) <= SKETCH:
         return values
     rng = np.random.default_rng([seed, len(values)])
@@ -164,7 +171,11 @@ class _SwitchableGraph:
         for layer in [layer for layer in find_layers(copy) if layer.node.name in wanted and has_bias(layer)]:
             add_to_bias(layer, np.zeros(layer.channels), taken)  # so that each has a bias of full length
         for layer in [layer for layer in find_layers(copy) if layer.node.name in wanted]:
-            bias = self._open(copy, layer.bias_node, layer.bias_slot, taken) if layer.bias_node is not None and has_bias(layer) else None
+            bias = (
+                self._open(copy, layer.bias_node, layer.bias_slot, taken)
+                if layer.bias_node is not None and has_bias(layer)
+                else None
+            )
             self._slots[layer.node.name] = (layer, self._open(copy, layer.node, 1, taken), bias)
         self._runner = Runner(copy)
 

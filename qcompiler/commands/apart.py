@@ -1,4 +1,6 @@
-"""Runs a command in a process of its own: what runs models for it is other people's machine code, and may die of one."""
+"""Runs a command in a process of its own: what runs models for it is other people's machine code,
+and may die of one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ BAD_INPUT = 2
 
 
 def run_apart(module: str, command: str, arguments: Sequence[str]) -> int:
-    """Exit status of ``python -m module`` with these arguments; when a signal ended it, `BAD_INPUT` and one line on standard error."""
+    """Exit status of ``python -m module`` with these arguments; when a signal ended it, `BAD_INPUT` and one line on
+    standard error.
+    """
     with subprocess.Popen([sys.executable, "-P", "-m", module, *arguments]) as process:
         try:
             status = process.wait()
@@ -44,4 +48,7 @@ def _cause(number: int) -> str:
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return f"the process was killed ({name}), probably for want of memory"
-    return f"onnxruntime crashed on this model ({name}); try other calibration feeds, or report it to onnxruntime with the model"
+    return (
+        f"onnxruntime crashed on this model ({name}); try other calibration feeds, or report it to onnxruntime with "
+        "the model"
+    )

@@ -46,8 +46,12 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
     _check_report(request.report, force=request.force)
     if any(target.resolve() == request.model.resolve() for target in targets):
         raise OptionError(f"-o {request.model}: is the model itself; choose another path")
-    with ExitStack() as stack:  # each result waits beside its target, in a folder of its own: external data may come with it
-        folders = [stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=temporary_prefix(os.getpid()))) for target in targets]
+    # each result waits beside its target, in a folder of its own: external data may come with it
+    with ExitStack() as stack:
+        folders = [
+            stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=temporary_prefix(os.getpid())))
+            for target in targets
+        ]
         places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
         report = _compile_all(request, places, errors)
         for place, target in zip(places, targets, strict=True):
@@ -97,9 +101,18 @@ def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Com
     pipeline = request.options.pipeline(for_onnx=for_onnx)
     names = {step.name for step in pipeline.passes}
     if request.print_after not in (None, "all", *names):
-        raise OptionError(f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}")
+        raise OptionError(
+            f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}"
+        )
     with _progress(errors, len(pipeline.passes)) as advance:
-        return compile(request.model, data=request.calib, options=request.options, for_onnx=for_onnx, on_pass=after, on_step=advance.within)
+        return compile(
+            request.model,
+            data=request.calib,
+            options=request.options,
+            for_onnx=for_onnx,
+            on_pass=after,
+            on_step=advance.within,
+        )
 
 
 class _Advance:
@@ -123,7 +136,13 @@ class _Advance:
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[_Advance]:
     """A progress bar on a terminal, silence in a pipe."""
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Advance(progress, total)
 

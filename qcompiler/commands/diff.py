@@ -33,7 +33,10 @@ def compare(first: Path, second: Path, feeds: str | None, count: int) -> dict[st
     traces = [side.trace(chosen[0]) for side in sides]
     layers.add(*(_floats(trace) for trace in traces))
     worst = sorted(layers.db().items(), key=lambda item: (item[1], item[0]))[:count]
-    result: dict[str, Any] = {"feeds": len(chosen), "outputs_sqnr_db": {name: round(value, 2) for name, value in outputs.db().items()}}
+    result: dict[str, Any] = {
+        "feeds": len(chosen),
+        "outputs_sqnr_db": {name: round(value, 2) for name, value in outputs.db().items()},
+    }
     if worst:
         result["worst_layers_sqnr_db"] = {name: round(value, 2) for name, value in worst}
     codes = off_by_more_than_one(*traces)
@@ -49,11 +52,19 @@ def _floats(values: Values) -> Values:
 
 
 def off_by_more_than_one(first: Values, second: Values) -> dict[str, float]:
-    """For each tensor of 8- or 16-bit codes that both sides have: the share of elements that differ by more than one step."""
+    """For each tensor of 8- or 16-bit codes that both sides have: the share of elements that differ by more than one
+    step.
+    """
     shares = {}
     for name, codes in first.items():
         other = second.get(name)
-        if other is None or other.dtype != codes.dtype or other.shape != codes.shape or codes.dtype.kind not in "iu" or codes.dtype.itemsize > 2:
+        if (
+            other is None
+            or other.dtype != codes.dtype
+            or other.shape != codes.shape
+            or codes.dtype.kind not in "iu"
+            or codes.dtype.itemsize > 2
+        ):
             continue
         steps = np.abs(codes.astype(np.int64) - other.astype(np.int64))
         shares[name] = float((steps > 1).mean()) if steps.size else 0.0

@@ -54,7 +54,10 @@ def _save(path: Path, outputs: list[Values]) -> None:
     shapes = {name: {value[name].shape for value in outputs} for name in outputs[0]}
     uneven = [name for name, found in shapes.items() if len(found) > 1]
     if uneven:
-        raise OptionError(f"--save {path}: output '{uneven[0]}' differs in shape between feeds and cannot be stacked; run those feeds apart")
+        raise OptionError(
+            f"--save {path}: output '{uneven[0]}' differs in shape between feeds and cannot be stacked; "
+            "run those feeds apart"
+        )
     part = path.with_name(f".{path.stem}.part.npz")
     np.savez(part, allow_pickle=False, **{name: np.stack([value[name] for value in outputs]) for name in outputs[0]})
     part.replace(path)

@@ -1,15 +1,17 @@
-"""The matrix of AffineQuant (Ma et al., 2024): blocks ``x' = A x`` under which a region's grids err least, found by gradient descent.
+"""The matrix of AffineQuant (Ma et al., 2024): blocks ``x' = A x`` under which a region's grids err least, found by
+gradient descent.
 
 With ``B = A^-1``, weights W that read x and V that write it, the predicted noise of the readers' outputs is
 
     sum_i (d^2 / 12 + n d_i^2 / 12) |(W B)_i|^2   +   tr(E A H A^T E^T),      E = Q(W B) - W B
 
-d: step of the activation's grid, from a high norm of A x over sampled rows; d_i: step of row i of A V, n the mean square of a row of its inputs;
-H = E[x x^T]. The gradient is in closed form: steps follow the elements that set them, and a rounding error grows with its step
-(straight through the rounding itself).
+d: step of the activation's grid, from a high norm of A x over sampled rows; d_i: step of row i of A V, n the mean
+square of a row of its inputs; H = E[x x^T]. The gradient is in closed form: steps follow the elements that set them,
+and a rounding error grows with its step (straight through the rounding itself).
 
-A stays strictly diagonally dominant, so it is invertible and its inverse is bounded by 1 over its smallest margin (Levy-Desplanques). The gradual
-mask lets the band around the diagonal grow from epoch to epoch; what is not on the diagonal is learned at a part ``stability`` of the rate.
+A stays strictly diagonally dominant, so it is invertible and its inverse is bounded by 1 over its smallest margin
+(Levy-Desplanques). The gradual mask lets the band around the diagonal grow from epoch to epoch; what is not on the
+diagonal is learned at a part ``stability`` of the rate.
 """
 
 from __future__ import annotations
@@ -94,8 +96,8 @@ class AffineProblem:
     def _activation_step(self, matrices: Array, rows: Array, energy: float, gradient: Array) -> float:
         """``d^2 / 12``; adds its share of the gradient.
 
-        The range is taken as twice the `NORM`-norm of all values, which is near the largest one but feels the others: a matrix that squeezes the
-        rows it has seen into one limit leaves no room for others.
+        The range is taken as twice the `NORM`-norm of all values, which is near the largest one but feels the others: a
+        matrix that squeezes the rows it has seen into one limit leaves no room for others.
         """
         values = self.times(matrices, rows.T)
         largest = max(float(np.abs(values).max(initial=0.0)), 1e-30)
@@ -103,7 +105,9 @@ class AffineProblem:
         total = float((powers * np.abs(values / largest)).sum())
         step = 2 * largest * total ** (1 / NORM) / self.levels.activation
         slope = 2 / self.levels.activation * total ** (1 / NORM - 1) * powers * np.sign(values)
-        parts = matmul(slope.reshape(self.blocks, self.block, -1), rows.reshape(-1, self.blocks, self.block).transpose(1, 0, 2))
+        parts = matmul(
+            slope.reshape(self.blocks, self.block, -1), rows.reshape(-1, self.blocks, self.block).transpose(1, 0, 2)
+        )
         gradient += energy * step / 6 * parts
         return float(step**2 / 12)
 
@@ -140,7 +144,9 @@ class AffineProblem:
 
 
 def gradual_mask(size: int, epoch: int, epochs: int, stability: float) -> Array:
-    """[size, size]: 1 on the diagonal, ``stability`` within the band of the epoch, 0 beyond it. The first epoch's band is empty."""
+    """[size, size]: 1 on the diagonal, ``stability`` within the band of the epoch, 0 beyond it. The first epoch's band
+    is empty.
+    """
     distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     band = (size - 1) * epoch // max(epochs - 1, 1)
     return np.where(distance == 0, 1.0, np.where(distance <= band, stability, 0.0))
@@ -180,7 +186,14 @@ class Fit:
 
 
 def fit_matrix(
-    problem: AffineProblem, start: Array, *, epochs: int = 8, steps: int = 20, rate: float = 5e-3, stability: float = 1.0, widest: float = 1.0
+    problem: AffineProblem,
+    start: Array,
+    *,
+    epochs: int = 8,
+    steps: int = 20,
+    rate: float = 5e-3,
+    stability: float = 1.0,
+    widest: float = 1.0,
 ) -> Fit:
     """Minimize the predicted noise by Adam from the diagonal ``start`` [C]; the best of all steps is kept.
 

@@ -1,7 +1,8 @@
 """Where the channels of a tensor are, and where they go when it is reshaped, transposed or broadcast.
 
-A *layout* is a tuple of axes; the channel index of an element is its row-major index over those axes, in that order. The columns of a
-projection [B, L, 384] have the layout (2,); after Reshape to [B, L, 12, 32] they have (2, 3), after a Transpose to [B, 12, L, 32] they have (1, 3).
+A *layout* is a tuple of axes; the channel index of an element is its row-major index over those axes, in that order.
+The columns of a projection [B, L, 384] have the layout (2,); after Reshape to [B, L, 12, 32] they have (2, 3), after a
+Transpose to [B, 12, L, 32] they have (1, 3).
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def moved_by_reshape(layout: Layout, before: Sequence[Dim], after: Sequence[Dim]
 
 
 def _blocks(before: Sequence[Dim], after: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:
-    """Pairs of axes that hold the same elements: equal sizes from the left and from the right, and what is left between them."""
+    """Pairs of axes that hold the same elements: equal sizes from the left and from the right, and what is left
+    between them.
+    """
     left = 0
     while left < min(len(before), len(after)) and before[left] == after[left]:
         left += 1
@@ -80,15 +83,24 @@ def _blocks(before: Sequence[Dim], after: Sequence[Dim]) -> list[tuple[list[int]
     return [*outer, middle]
 
 
-def _within(layout: Layout, before: Sequence[Dim], after: Sequence[Dim], old: list[int], new: list[int]) -> Moved | None:
+def _within(
+    layout: Layout, before: Sequence[Dim], after: Sequence[Dim], old: list[int], new: list[int]
+) -> Moved | None:
     """As `moved_by_reshape`, for a layout within one block, by reshaping channel numbers."""
     old_sizes, new_sizes = sizes_of(before, tuple(old)), sizes_of(after, tuple(new))
-    if old_sizes is None or new_sizes is None or int(np.prod(old_sizes)) != int(np.prod(new_sizes)) or not set(layout) <= set(old):
+    if (
+        old_sizes is None
+        or new_sizes is None
+        or int(np.prod(old_sizes)) != int(np.prod(new_sizes))
+        or not set(layout) <= set(old)
+    ):
         return None
     inside = [old.index(axis) for axis in layout]
     numbers = np.arange(int(np.prod([old_sizes[i] for i in inside]))).reshape([old_sizes[i] for i in inside])
     spread = np.transpose(numbers, np.argsort(inside))
-    spread = np.broadcast_to(np.expand_dims(spread, [i for i in range(len(old)) if i not in inside]), old_sizes).reshape(new_sizes)
+    spread = np.broadcast_to(
+        np.expand_dims(spread, [i for i in range(len(old)) if i not in inside]), old_sizes
+    ).reshape(new_sizes)
     varying = [axis for axis in range(len(new)) if not _constant_along(spread, axis)]
     source = spread[tuple(slice(None) if axis in varying else 0 for axis in range(len(new)))].reshape(-1)
     layout_there = tuple(new[axis] for axis in varying)

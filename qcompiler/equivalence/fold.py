@@ -29,7 +29,9 @@ Array = NDArray[Any]
 
 
 def _bias_place(graph: Graph, node: Node) -> tuple[Node, int] | None:
-    """The node and input position of a layer's bias: its own, or that of the Add behind a MatMul; None where there is no place for one."""
+    """The node and input position of a layer's bias: its own,
+    or that of the Add behind a MatMul; None where there is no place for one.
+    """
     if node.op != "MatMul":
         return node, 2
     output = node.outputs[0]
@@ -102,10 +104,16 @@ class Workspace:
                 self._scale_end(place, end, factor)
 
     def mix(self, region: Region, matrices: Array) -> None:
-        """Multiply blocks of a region's channels by matrices [C / block, block, block]; inverse places by the inverse transposed ones."""
+        """Multiply blocks of a region's channels by matrices [C / block, block,
+        block]; inverse places by the inverse transposed ones.
+        """
         inverse = inverse_of(matrices)
         for place in region.places:
-            pair = (inverse.transpose(0, 2, 1), matrices.transpose(0, 2, 1)) if place.inverse.any() else (matrices, inverse)
+            pair = (
+                (inverse.transpose(0, 2, 1), matrices.transpose(0, 2, 1))
+                if place.inverse.any()
+                else (matrices, inverse)
+            )
             self._note(place.tensor, None)
             for end in place.ends:
                 self._mix_end(place, end, *pair)
@@ -118,7 +126,9 @@ class Workspace:
             if not operands or other.tensor is not region.ends(writes=True, role="weight")[0][0].tensor:
                 self._note(other.tensor, None)
         node, slot = (end.node, end.slot) if end.role in ("operand", "norm") else (end.node, 2)
-        self._add(node, slot + (end.role == "norm"), -offsets if end.role != "operand" else -self._along(place, end, offsets))
+        self._add(
+            node, slot + (end.role == "norm"), -offsets if end.role != "operand" else -self._along(place, end, offsets)
+        )
         for _, reader in region.ends(writes=False):
             self._move_bias(reader.node, offsets)
 
@@ -149,7 +159,11 @@ class Workspace:
         node = end.node
         if end.role == "weight":
             rows, shape = self.rows(node), self.value(node, 1).shape
-            new = rows * factor[:, None, None] if end.writes else with_columns(node, columns_of(node, rows) / factor[:, None, None])
+            new = (
+                rows * factor[:, None, None]
+                if end.writes
+                else with_columns(node, columns_of(node, rows) / factor[:, None, None])
+            )
             self._set(node, 1, weight_of_rows(node, new, shape))
             if end.writes and self._has(node, 2):
                 self._set(node, 2, self.value(node, 2) * factor)
@@ -191,23 +205,33 @@ class Workspace:
     def _mix_constant(self, place: Place, end: End, forward: Array) -> None:
         """Mix the channels of a table or of an operand, wherever its axes are."""
         values, (blocks, block) = self.value(end.node, end.slot), forward.shape[:2]
-        spread = np.array(np.broadcast_to(values, np.broadcast_shapes(values.shape, self._along(place, end, np.ones(place.channels)).shape)))
+        spread = np.array(
+            np.broadcast_to(
+                values, np.broadcast_shapes(values.shape, self._along(place, end, np.ones(place.channels)).shape)
+            )
+        )
         axes = [axis - place.rank + spread.ndim for axis in place.layout]
         moved = np.moveaxis(spread, axes, range(-len(axes), 0))
         mixed = np.einsum("bij,...bj->...bi", forward, moved.reshape(*moved.shape[:-len(axes)], blocks, block))
         self._set(end.node, end.slot, np.moveaxis(mixed.reshape(moved.shape), range(-len(axes), 0), axes))
 
     def commit(self, statistics: MutableMapping[str, BatchNormStatistics]) -> bool:
-        """Write everything into the graph; changed tensors, and what is known of them, take new names. True when there was anything."""
+        """Write everything into the graph; changed tensors, and what is known of them,
+        take new names. True when there was anything.
+        """
         taken = names_in(self.graph)
         for (key, slot), values in self._values.items():
             node = self._nodes[key]
             if slot < len(node.inputs) and node.inputs[slot].name:
                 old = node.inputs[slot]
                 dtype = np.asarray(constant_of(old)).dtype
-                node.inputs[slot] = Constant(unique_name(taken, f"{old.name}_equivalent"), np.ascontiguousarray(values, dtype))
+                node.inputs[slot] = Constant(
+                    unique_name(taken, f"{old.name}_equivalent"), np.ascontiguousarray(values, dtype)
+                )
                 continue
-            bias = Constant(unique_name(taken, f"{node.name}_bias"), values.astype(np.asarray(constant_of(node.inputs[1])).dtype))
+            bias = Constant(
+                unique_name(taken, f"{node.name}_bias"), values.astype(np.asarray(constant_of(node.inputs[1])).dtype)
+            )
             if slot < len(node.inputs):
                 node.inputs[slot] = bias
             else:
@@ -222,7 +246,9 @@ class Workspace:
         return bool(self._moved)
 
     def _rewrite_clip(self, node: Node, place: Place, factor: Array, taken: set[str]) -> None:
-        """Give every channel of a Clip its bounds: a Clip with the widest of them, then a Min and a Max with vectors where channels differ."""
+        """Give every channel of a Clip its bounds: a Clip with the widest of them,
+        then a Min and a Max with vectors where channels differ.
+        """
         scalars = [constant_of(tensor) if tensor.name else None for tensor in node.inputs[1:3]]
         output, dtype = node.outputs[0], np.dtype(node.inputs[0].dtype or np.float32)
         inputs: list[Tensor] = [node.inputs[0]]

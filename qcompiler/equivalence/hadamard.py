@@ -1,4 +1,6 @@
-"""Hadamard matrices: signs in orthogonal rows, so that ``H / sqrt(n)`` is a rotation. Sizes are powers of two, and 12 or 20 times them (Paley)."""
+"""Hadamard matrices: signs in orthogonal rows, so that ``H / sqrt(n)`` is a rotation. Sizes are powers of two, and 12
+or 20 times them (Paley).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the passes that mix channels share: regions that admit a matrix, samples of their channels, and the trial of a matrix."""
+"""What the passes that mix channels share: regions that admit a matrix, samples of their channels, and the trial of a
+matrix.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,11 @@ def refusal(region: Region) -> str | None:
         return "no layer reads it"
     if region.places[0].channels > MOST_CHANNELS:
         return f"it has more than {MOST_CHANNELS} channels"
-    return None if all(_is_dense(end.node) for _, end in region.ends(writes=False, role="weight")) else "a layer that reads it has groups or taps"
+    return (
+        None
+        if all(_is_dense(end.node) for _, end in region.ends(writes=False, role="weight"))
+        else "a layer that reads it has groups or taps"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +75,10 @@ class Mixed:
         inverse = inverse_of(matrices).transpose(0, 2, 1)
         found = []
         for grid in self.grids:
-            values = [_times(inverse if spot.inverse.any() else matrices, self.samples[spot.tensor.name].rows) for spot in grid]
+            values = [
+                _times(inverse if spot.inverse.any() else matrices, self.samples[spot.tensor.name].rows)
+                for spot in grid
+            ]
             low, high = (float(pick([pick(rows) for rows in values])) for pick in (np.min, np.max))
             found.append(Span([numbers[id(spot)] for spot in grid], ROOM * min(low, 0.0), ROOM * max(high, 0.0)))
         return found
@@ -102,9 +111,16 @@ def mixable_regions(graph: Graph, ctx: Context) -> Iterator[Region]:
 def sampled_regions(graph: Graph, regions: Sequence[Region], ctx: Context, feeds: int) -> tuple[list[Mixed], Trial]:
     """The regions with samples from every other feed, and a trial on the rest."""
     data = list(islice(feeds_of(graph, ctx), 2 * feeds))
-    grids = {tensor.name: group.name for group in place(graph).groups for tensor in group.tensors if not isinstance(tensor, Constant)}
+    grids = {
+        tensor.name: group.name
+        for group in place(graph).groups
+        for tensor in group.tensors
+        if not isinstance(tensor, Constant)
+    }
     read = {spot.tensor.name for region in regions for spot, _ in region.ends(writes=False, role="weight")}
-    watched = [spot for region in regions for spot in region.places if spot.tensor.name in read or spot.tensor.name in grids]
+    watched = [
+        spot for region in regions for spot in region.places if spot.tensor.name in read or spot.tensor.name in grids
+    ]
     samples = sample_channels(graph, watched, data[::2], ctx.seed)
     found = []
     for region in regions:

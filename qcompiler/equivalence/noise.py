@@ -1,7 +1,8 @@
 """The quantization noise that a diagonal transform of a region leads to, predicted without running anything.
 
-With channels divided by s, a grid of step ``d`` over all channels of a tensor and one of step ``d_o`` for row o of the weights ``W s`` that read
-it, each rounding adds noise of power ``d^2 / 12``, independent of everything else. The outputs of the readers then err by
+With channels divided by s, a grid of step ``d`` over all channels of a tensor and one of step ``d_o`` for row o of the
+weights ``W s`` that read it, each rounding adds noise of power ``d^2 / 12``, independent of everything else. The
+outputs of the readers then err by
 
     sum over tensors   d^2 / 12  sum_j s_j^2 |W_j|^2      +      sum over rows   d_o^2 / 12  sum_j E[x_j^2] / s_j^2
 
@@ -51,7 +52,9 @@ class Reader:
     @property
     def columns(self) -> Array:
         """float64 [C]: the largest weight that reads each channel."""
-        return np.asarray(self.largest.reshape(self.groups, -1, self.largest.shape[1]).max(axis=1, initial=0.0).reshape(-1))
+        return np.asarray(
+            self.largest.reshape(self.groups, -1, self.largest.shape[1]).max(axis=1, initial=0.0).reshape(-1)
+        )
 
     @property
     def signal(self) -> float:
@@ -139,7 +142,10 @@ def region_noise(region: Region, seen: Mapping[str, ChannelRange], grids: Mappin
         seen: ranges, by tensor name; of one tensor of a grid at least.
         grids: by tensor name, the name of the grid it is on; tensors that are not there have none.
     """
-    readers = [_reader(place, end.node, seen[place.tensor.name].square) for place, end in region.ends(writes=False, role="weight")]
+    readers = [
+        _reader(place, end.node, seen[place.tensor.name].square)
+        for place, end in region.ends(writes=False, role="weight")
+    ]
     by_grid: dict[str, list[tuple[Place, ChannelRange]]] = {}
     for place in region.places:
         name = place.tensor.name

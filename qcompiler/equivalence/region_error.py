@@ -1,8 +1,9 @@
 """Measures what a transform of a region does to the outputs of the network, on a copy of the graph.
 
-In the copy the transform is applied, every tensor of the region that will have a grid goes through one, and the weights at its ends are rounded.
-All else stays float, so what the outputs err by is the noise of this region alone. The grids cover what some feeds showed; the noise is measured
-on others, so a transform that leaves no room for unseen values is found out.
+In the copy the transform is applied, every tensor of the region that will have a grid goes through one, and the weights
+at its ends are rounded. All else stays float, so what the outputs err by is the noise of this region alone. The grids
+cover what some feeds showed; the noise is measured on others, so a transform that leaves no room for unseen values is
+found out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ from qcompiler.equivalence.levels import Levels
 from qcompiler.equivalence.matrices import rows_of, weight_of_rows
 from qcompiler.equivalence.regions import Region, find_regions
 from qcompiler.errors import QCompilerError
-from qcompiler.graph.ir import Constant, Feed, Graph, Node, Tensor, Variable, constant_of, copy_of, names_in, replace_uses, unique_name
+from qcompiler.graph.ir import (
+    Constant,
+    Feed,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    constant_of,
+    copy_of,
+    names_in,
+    replace_uses,
+    unique_name,
+)
 from qcompiler.graph.runner import Runner
 from qcompiler.shapes.infer import Shape, infer_shapes
 
@@ -58,15 +71,21 @@ class Trial:
         return Trial(graph, infer_shapes(graph), feeds, [runner.run(feed) for feed in feeds])
 
     def noise(self, region: Region, transform: Transform, spans: Sequence[Span], levels: Levels) -> float:
-        """Noise of the outputs relative to their energy, summed over outputs, with ``region`` transformed and on grids."""
+        """Noise of the outputs relative to their energy, summed over outputs, with ``region`` transformed and on
+        grids.
+        """
         copy = copy_of(self.graph)
         wanted = (region.name, region.places[0].layout)
-        here = next(other for other in find_regions(copy, self.shapes) if (other.name, other.places[0].layout) == wanted)
+        here = next(
+            other for other in find_regions(copy, self.shapes) if (other.name, other.places[0].layout) == wanted
+        )
         work = Workspace(copy)
         transform(work, here)
         work.commit({})
         taken = names_in(copy)
-        for node in {id(end.node): end.node for place in here.places for end in place.ends if end.role == "weight"}.values():
+        for node in {
+            id(end.node): end.node for place in here.places for end in place.ends if end.role == "weight"
+        }.values():
             rounded = round_rows(node, np.asarray(constant_of(node.inputs[1])), levels.weight)
             node.inputs[1] = Constant(unique_name(taken, f"{node.name}_rounded"), rounded)
         for span in spans:
@@ -77,14 +96,17 @@ class Trial:
     def _error(self, graph: Graph) -> float:
         try:
             runner = Runner(graph)
-            answers = [dict(zip(self.expected[0], runner.run(feed).values(), strict=True)) for feed in self.feeds]  # outputs on a grid have new names
+            # outputs on a grid have new names
+            answers = [dict(zip(self.expected[0], runner.run(feed).values(), strict=True)) for feed in self.feeds]
         except QCompilerError:
             return HUGE
         total = 0.0
         for name in self.expected[0]:
             signal = sum(float(np.square(known[name], dtype=np.float64).sum()) for known in self.expected)
             pairs = zip(self.expected, answers, strict=True)
-            total += sum(float(np.square(np.subtract(known[name], got[name], dtype=np.float64)).sum()) for known, got in pairs) / max(signal, 1e-30)
+            total += sum(
+                float(np.square(np.subtract(known[name], got[name], dtype=np.float64)).sum()) for known, got in pairs
+            ) / max(signal, 1e-30)
         return total if np.isfinite(total) else HUGE
 
 
@@ -102,9 +124,18 @@ def _insert_grid(graph: Graph, tensor: Tensor, span: Span, largest: int, taken: 
     result = Variable(unique_name(taken, f"{tensor.name}_rounded"), dtype=tensor.dtype, shape=tensor.shape)
     replace_uses(graph, tensor, result)
     current: Tensor = tensor
-    steps: tuple[tuple[str, list[float]], ...] = (("Div", [scale]), ("Round", []), ("Clip", [-zero_point, largest - zero_point]), ("Mul", [scale]))
+    steps: tuple[tuple[str, list[float]], ...] = (
+        ("Div", [scale]),
+        ("Round", []),
+        ("Clip", [-zero_point, largest - zero_point]),
+        ("Mul", [scale]),
+    )
     for op, operands in steps:
         target = result if op == "Mul" else Variable(unique_name(taken, f"{tensor.name}_{op}"), dtype=tensor.dtype)
-        constants = [Constant(unique_name(taken, f"{tensor.name}_{op}_by"), np.array(value, np.float32)) for value in operands]
-        graph.nodes.append(Node(op, unique_name(taken, f"{tensor.name}_{op}_node"), {}, [current, *constants], [target]))
+        constants = [
+            Constant(unique_name(taken, f"{tensor.name}_{op}_by"), np.array(value, np.float32)) for value in operands
+        ]
+        graph.nodes.append(
+            Node(op, unique_name(taken, f"{tensor.name}_{op}_node"), {}, [current, *constants], [target])
+        )
         current = target

@@ -1,7 +1,10 @@
-"""Finds the equivalence regions of a graph: tensors whose channels must be transformed together, and the constants that can take it.
+"""Finds the equivalence regions of a graph: tensors whose channels must be transformed together,
+and the constants that can take it.
 
-From every output of a layer, of a normalization or of a table the finder follows the channels forward and backward (`rules`) until each path
-ends in a constant that can take a transform, or in something that cannot. What is connected is one region. Within it, channels that are tied
+From every output of a layer,
+of a normalization or of a table the finder follows the channels forward and backward (`rules`) until each path
+ends in a constant that can take a transform, or in something that cannot. What is connected is one region. Within it,
+channels that are tied
 (by a Concat, a Flatten, a product of Q and K) form *classes*: a diagonal transform has one number a class.
 """
 
@@ -98,7 +101,12 @@ class Region:
 
     def ends(self, *, writes: bool, role: str | None = None) -> list[tuple[Place, End]]:
         """The constants on the output (``writes``) or input sides of nodes, of a role if one is named."""
-        return [(place, end) for place in self.places for end in place.ends if end.writes == writes and role in (None, end.role)]
+        return [
+            (place, end)
+            for place in self.places
+            for end in place.ends
+            if end.writes == writes and role in (None, end.role)
+        ]
 
     @property
     def has_inverse(self) -> bool:
@@ -183,8 +191,16 @@ class _Finder:
         if id(node) not in self.inside:
             return Effect(frozen="the body of a control-flow node reads it")
         effect = apply_rule(Visit(node, tensor, layout, self.shapes))
-        shared = [end for end in effect.ends if end.role in ("weight", "table") and len(consumers(end.node.inputs[end.slot])) > 1]
-        return Effect(frozen=f"its weights '{shared[0].node.inputs[shared[0].slot].name}' are shared") if shared else effect
+        shared = [
+            end
+            for end in effect.ends
+            if end.role in ("weight", "table") and len(consumers(end.node.inputs[end.slot])) > 1
+        ]
+        return (
+            Effect(frozen=f"its weights '{shared[0].node.inputs[shared[0].slot].name}' are shared")
+            if shared
+            else effect
+        )
 
     def _note(self, region: _Growing, vertex: tuple[str, Layout], node: Node, effect: Effect) -> None:
         if effect.frozen is not None:
@@ -203,15 +219,24 @@ def _seeds(graph: Graph, shapes: Mapping[str, Shape]) -> Iterator[tuple[Tensor, 
         rank = len(shapes.get(node.outputs[0].name) or ())
         if node.op in ("Conv", "ConvTranspose"):
             yield node.outputs[0], (1,)
-        elif rank and (node.op in ("Gemm", "LayerNormalization") or any(constant_of(tensor) is not None for tensor in node.inputs[:2])):
+        elif rank and (
+            node.op in ("Gemm", "LayerNormalization")
+            or any(constant_of(tensor) is not None for tensor in node.inputs[:2])
+        ):
             yield node.outputs[0], (rank - 1,)
 
 
 def find_regions(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> list[Region]:
-    """The regions of a float graph, in graph order, frozen ones as well; ``shapes`` are those of its tensors, if they are known."""
+    """The regions of a float graph, in graph order, frozen ones as well; ``shapes`` are those of its tensors,
+    if they are known.
+    """
     shapes = infer_shapes(graph) if shapes is None else shapes
     finder = _Finder(graph, shapes)
-    grown = [finder.grow(tensor, layout) for tensor, layout in _seeds(graph, shapes) if (tensor.name, layout) not in finder.seen]
+    grown = [
+        finder.grow(tensor, layout)
+        for tensor, layout in _seeds(graph, shapes)
+        if (tensor.name, layout) not in finder.seen
+    ]
     return [_finish(region, shapes) for region in grown]
 
 
@@ -226,13 +251,16 @@ def _finish(grown: _Growing, shapes: Mapping[str, Shape]) -> Region:
     labels, inverse, classes = _classes(grown, offsets, count, frozen)
     places = tuple(
         Place(grown.tensors[name], layout, len(shapes.get(name) or ()), sizes_of(shapes.get(name), layout) or (),
-              labels[start:start + count[name, layout]], inverse[start:start + count[name, layout]], tuple(grown.ends.get((name, layout), ())))
+              labels[start:start + count[name, layout]], inverse[start:start + count[name, layout]],
+              tuple(grown.ends.get((name, layout), ())))
         for (name, layout), start in offsets.items()
     )  # fmt: skip
     plain = all(link.source is None and link.here is None for _, _, link in grown.links)
     block = int(np.gcd.reduce(grown.blocks)) if grown.blocks else max(counts, default=1)
     reasons = {(id(node), reason): (node, reason) for found in grown.frozen.values() for node, reason in found}
-    return Region(places, classes, block if plain and not grown.frozen else 1, grown.shifts and plain, tuple(reasons.values()))
+    return Region(
+        places, classes, block if plain and not grown.frozen else 1, grown.shifts and plain, tuple(reasons.values())
+    )
 
 
 def _classes(
@@ -240,7 +268,8 @@ def _classes(
 ) -> tuple[Index, Array, int]:
     """Class and sign of every channel of all places, and the number of classes.
 
-    Every channel is two vertices, its factor and the inverse; a channel connected with its own inverse can only have the factor 1.
+    Every channel is two vertices,
+    its factor and the inverse; a channel connected with its own inverse can only have the factor 1.
     """
     total = len(frozen)
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

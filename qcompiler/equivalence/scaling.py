@@ -1,7 +1,8 @@
 """What the passes that scale channels by measured noise share: regions, candidates, and the choice among them.
 
-The calibration feeds are split: on every other one the ranges are seen and the candidates are made and ranked by predicted noise; on the rest the
-best few are tried (`qcompiler.equivalence.region_error`). A region is changed only where the outputs then err less by a stated part.
+The calibration feeds are split: on every other one the ranges are seen and the candidates are made and ranked by
+predicted noise; on the rest the best few are tried (`qcompiler.equivalence.region_error`). A region is changed only
+where the outputs then err less by a stated part.
 """
 
 from __future__ import annotations
@@ -70,15 +71,36 @@ def power_divisors(x: Array, x_power: float, w: Array, w_power: float) -> Array:
 
 def observed_regions(graph: Graph, regions: Sequence[Region], data: Iterable[Feed]) -> list[RegionNoise]:
     """The noise of each region, from feeds."""
-    grids = {tensor.name: group.name for group in place(graph).groups for tensor in group.tensors if not isinstance(tensor, Constant)}
+    grids = {
+        tensor.name: group.name
+        for group in place(graph).groups
+        for tensor in group.tensors
+        if not isinstance(tensor, Constant)
+    }
     read = {spot.tensor.name for region in regions for spot, _ in region.ends(writes=False, role="weight")}
-    watched = {spot.tensor.name: spot for region in regions for spot in region.places if spot.tensor.name in read or spot.tensor.name in grids}
+    watched = {
+        spot.tensor.name: spot
+        for region in regions
+        for spot in region.places
+        if spot.tensor.name in read or spot.tensor.name in grids
+    }
     seen = channel_ranges(graph, list(watched.values()), data)
     return [region_noise(region, seen, grids) for region in regions]
 
 
-def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candidates: Candidates, levels: Levels, *, feeds: int, gain: float) -> bool:
-    """Divide each region by the candidate of least noise, if it takes the part ``gain`` of the noise away; True when one was."""
+def scale_regions(
+    graph: Graph,
+    ctx: Context,
+    regions: Sequence[Region],
+    candidates: Candidates,
+    levels: Levels,
+    *,
+    feeds: int,
+    gain: float,
+) -> bool:
+    """Divide each region by the candidate of least noise,
+    if it takes the part ``gain`` of the noise away; True when one was.
+    """
     if not regions:
         return False
     data = list(islice(feeds_of(graph, ctx), 2 * feeds))
@@ -90,7 +112,9 @@ def scale_regions(graph: Graph, ctx: Context, regions: Sequence[Region], candida
             divisors, before, after = best
             work.scale(noise.region, 1 / divisors)
             ratios = (range_ratio(noise.largest), range_ratio(noise.largest / divisors))
-            ctx.report.regions.append(RegionChange(ctx.running, noise.region.name, "diagonal", noise.region.classes, before, after, *ratios))
+            ctx.report.regions.append(
+                RegionChange(ctx.running, noise.region.name, "diagonal", noise.region.classes, before, after, *ratios)
+            )
     return work.commit(ctx.batchnorm)
 
 
@@ -108,7 +132,9 @@ def spans_of(noise: RegionNoise, divisors: Array) -> list[Span]:
 
 def divided_noise(trial: Trial, noise: RegionNoise, divisors: Array, levels: Levels) -> float:
     """Measured noise of a region whose classes are divided by ``divisors``."""
-    return trial.noise(noise.region, lambda work, region: work.scale(region, 1 / divisors), spans_of(noise, divisors), levels)
+    return trial.noise(
+        noise.region, lambda work, region: work.scale(region, 1 / divisors), spans_of(noise, divisors), levels
+    )
 
 
 def _best(
@@ -118,7 +144,9 @@ def _best(
     identity = np.ones(noise.region.classes)
     limit = noise.total(identity, levels) if noise.readers else np.inf  # without readers nothing is predicted
     predicted = [noise.total(divisors, levels) for divisors in candidates]
-    promising = [candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS] if predicted[index] < limit]
+    promising = [
+        candidates[index] for index in np.argsort(predicted, kind="stable")[:TRIALS] if predicted[index] < limit
+    ]
     if not promising:
         return None
     before = divided_noise(trial, noise, identity, levels)

@@ -1,4 +1,6 @@
-"""What the calibration feeds do to the channels of a region: range and mean square of each, reduced inside the graph."""
+"""What the calibration feeds do to the channels of a region: range and mean square of each,
+reduced inside the graph.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,21 @@ def channel_ranges(graph: Graph, places: Sequence[Place], data: Iterable[Feed]) 
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"{name}//other_axes"))
         for op in _REDUCTIONS:
             wanted.append(f"{name}//{op}")
-            proto.graph.node.append(helper.make_node(op, [name, f"{name}//other_axes"], [wanted[-1]], keepdims=0, noop_with_empty_axes=1))
+            proto.graph.node.append(
+                helper.make_node(op, [name, f"{name}//other_axes"], [wanted[-1]], keepdims=0, noop_with_empty_axes=1)
+            )
         wanted.append(f"{name}//Size")
         proto.graph.node.append(helper.make_node("Size", [name], [wanted[-1]]))
     runner = Runner(proto, wanted, weights=weights)
-    sums = {place.tensor.name: (np.full(place.channels, np.inf), np.full(place.channels, -np.inf), np.zeros(place.channels), 0) for place in places}
+    sums = {
+        place.tensor.name: (
+            np.full(place.channels, np.inf),
+            np.full(place.channels, -np.inf),
+            np.zeros(place.channels),
+            0,
+        )
+        for place in places
+    }
     empty = True
     for feed in data:
         empty = False
@@ -64,7 +76,12 @@ def channel_ranges(graph: Graph, places: Sequence[Place], data: Iterable[Feed]) 
             low, high, square = (_in_order(values[f"{name}//{op}"], place) for op in _REDUCTIONS)
             known = sums[name]
             count = int(values[f"{name}//Size"]) // max(place.channels, 1)
-            sums[name] = (np.fmin(known[0], low), np.fmax(known[1], high), known[2] + np.nan_to_num(square), known[3] + count)
+            sums[name] = (
+                np.fmin(known[0], low),
+                np.fmax(known[1], high),
+                known[2] + np.nan_to_num(square),
+                known[3] + count,
+            )
     if empty:
         raise DataError("the calibration set is empty; give at least one feed")
     return {name: ChannelRange(low, high, square / max(count, 1)) for name, (low, high, square, count) in sums.items()}
@@ -107,7 +124,10 @@ def sample_channels(graph: Graph, places: Sequence[Place], data: Iterable[Feed],
             counts[name] += len(rows)
     if not all(counts.values()):
         raise DataError("the calibration set is empty; give at least one feed")
-    return {name: Samples(np.concatenate(rows).astype(np.float64), grams[name] / counts[name]) for name, rows in kept.items()}
+    return {
+        name: Samples(np.concatenate(rows).astype(np.float64), grams[name] / counts[name])
+        for name, rows in kept.items()
+    }
 
 
 def _rows(values: Array, place: Place) -> Array:
@@ -121,7 +141,16 @@ SAMPLES = 48
 
 
 def _telling(rows: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers of the rows of largest norm, those with the largest value of a channel relative to others, and some drawn at random."""
-    norms, relative = np.square(rows).sum(axis=1), np.abs(rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), 1e-30)).max(axis=1)
+    """Numbers of the rows of largest norm, those with the largest value of a channel relative to others, and some
+    drawn at random.
+    """
+    norms, relative = (
+        np.square(rows).sum(axis=1),
+        np.abs(rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), 1e-30)).max(axis=1),
+    )
     drawn = rng.permutation(len(rows))[:SAMPLES]
-    return np.unique(np.concatenate([np.argsort(norms, kind="stable")[-SAMPLES:], np.argsort(relative, kind="stable")[-SAMPLES:], drawn]))
+    return np.unique(
+        np.concatenate(
+            [np.argsort(norms, kind="stable")[-SAMPLES:], np.argsort(relative, kind="stable")[-SAMPLES:], drawn]
+        )
+    )

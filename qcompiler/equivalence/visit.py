@@ -1,4 +1,6 @@
-"""The question that a rule answers, and its answer: a node, one of its tensors with the layout of its channels, and what scaling those leads to."""
+"""The question that a rule answers, and its answer: a node, one of its tensors with the layout of its channels, and
+what scaling those leads to.
+"""
 
 from __future__ import annotations
 
@@ -110,3 +112,23 @@ class Visit:
     def other_side(self) -> Tensor:
         """The output seen from the first input, and the other way round."""
         return self.node.inputs[0] if self.is_output else self.node.outputs[0]
+
+
+def no_effect(reason: str) -> Effect:
+    """The transformation ends here, for ``reason``."""
+    return Effect(frozen=reason)
+
+
+def stays(visit: Visit) -> Effect:
+    """The operator does not commute with the transformation."""
+    return no_effect(f"{visit.node.op} does not commute with a scaling of channels")
+
+
+def same_layout(visit: Visit, *, block: int | None, shifts: bool = False) -> Effect:
+    """Input 0 and output 0, channel by channel."""
+    node = visit.node
+    if not visit.is_output and visit.slots != [0]:
+        return stays(visit)
+    if visit.sizes(visit.other_side, visit.layout) != visit.own_sizes:
+        return no_effect(f"the {node.op} changes the number of channels")
+    return Effect((Link(visit.other_side, visit.layout),), block=block, shifts=shifts)

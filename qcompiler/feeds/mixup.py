@@ -1,7 +1,7 @@
 """More feeds from few: mixtures of two, to fit to.
 
-A net that saw eight pictures learns these eight. What lies between two of them is no picture, but the float model answers it all the same, and its
-layers must do as well. (Zhang et al., "mixup", 2018, there for training.)
+A net that saw eight pictures learns these eight. What lies between two of them is no picture, but the float model
+answers it all the same, and its layers must do as well. (Zhang et al., "mixup", 2018, there for training.)
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ LEAST_SHARE = 0.5
 
 
 def with_mixtures(data: Iterable[Feed], feeds: int, held: frozenset[int], seed: int) -> tuple[Iterable[Feed], int]:
-    """The feeds and, behind them, for each that is not ``held`` a mixture of it with another one of its shapes; with the number of all.
+    """The feeds and, behind them, for each that is not ``held`` a mixture of it with another one of its shapes; with
+    the number of all.
 
-    Nothing is added to `MANY_FEEDS` and more, to feeds with inputs that are not float, or where all have shapes of their own.
+    Nothing is added to `MANY_FEEDS` and more, to feeds with inputs that are not float, or where all have shapes of
+    their own.
     """
     if feeds >= MANY_FEEDS:
         return data, feeds
@@ -40,14 +42,20 @@ def with_mixtures(data: Iterable[Feed], feeds: int, held: frozenset[int], seed: 
         known.append(feed)
     rng = np.random.default_rng([seed, feeds])
     to_fit = [feed for number, feed in enumerate(known) if number not in held]
-    mixtures = [_mixture(feed, others[rng.integers(len(others))], rng) for feed in to_fit if (others := _like(feed, to_fit))]
+    mixtures = [
+        _mixture(feed, others[rng.integers(len(others))], rng) for feed in to_fit if (others := _like(feed, to_fit))
+    ]
     return [*known, *mixtures], feeds + len(mixtures)
 
 
 def _like(feed: Feed, others: Iterable[Feed]) -> list[Feed]:
     """Those of the others with the same shapes."""
     shapes = {name: value.shape for name, value in feed.items()}
-    return [other for other in others if other is not feed and {name: value.shape for name, value in other.items()} == shapes]
+    return [
+        other
+        for other in others
+        if other is not feed and {name: value.shape for name, value in other.items()} == shapes
+    ]
 
 
 def _mixture(feed: Feed, other: Feed, rng: np.random.Generator) -> Feed:

@@ -1,7 +1,7 @@
 """Which feeds take part in what: a few spread evenly over all, and a fifth held out that nothing is fitted to.
 
-Feeds that follow each other are often relatives: crops of one picture, lines of one page, frames of one film. A run of neighbours is held out,
-for a feed whose relatives were fitted to is no judge of what others lose.
+Feeds that follow each other are often relatives: crops of one picture, lines of one page, frames of one film. A run of
+neighbours is held out, for a feed whose relatives were fitted to is no judge of what others lose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ HELD_SHARE = 5
 """One feed in so many is held out."""
 
 JUDGES, MORE_JUDGES, JUDGES_BYTES = 8, 64, 16 << 20
-"""Feeds held out from everything for the report: at most so many, or so many small ones that take no more bytes together."""
+"""Feeds held out from everything for the report: at most so many, or so many small ones that take no more bytes
+together.
+"""
 
 
 def count_feeds(data: Iterable[Feed]) -> int:
@@ -28,7 +30,9 @@ def count_feeds(data: Iterable[Feed]) -> int:
 
 
 def held_out(feeds: int, seed: int) -> frozenset[int]:
-    """Indices of the feeds to validate on: a run of one in `HELD_SHARE`, at a place drawn from ``seed``; none of fewer than that."""
+    """Indices of the feeds to validate on: a run of one in `HELD_SHARE`, at a place drawn from ``seed``; none of fewer
+    than that.
+    """
     if feeds < HELD_SHARE:
         return frozenset()
     count = round(feeds / HELD_SHARE)
@@ -37,7 +41,9 @@ def held_out(feeds: int, seed: int) -> frozenset[int]:
 
 
 def spread_feeds(data: Iterable[Feed], count: int, among: frozenset[int] | None = None) -> list[Feed]:
-    """Up to ``count`` feeds evenly spread over ``data`` (over those of the indices ``among``), read so that only these are held."""
+    """Up to ``count`` feeds evenly spread over ``data`` (over those of the indices ``among``), read so that only these
+    are held.
+    """
     indices = sorted(among) if among is not None else list(range(count_feeds(data)))
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     wanted = {indices[place] for place in places}
@@ -50,7 +56,9 @@ def held_feeds(data: Iterable[Feed], count: int, seed: int) -> list[Feed]:
 
 
 def split_feeds(data: Iterable[Feed], count: int, seed: int) -> tuple[list[Feed], list[Feed]]:
-    """Up to ``count`` feeds to fit on, and a quarter as many, at least one, to validate on; the same ones where there are too few to split."""
+    """Up to ``count`` feeds to fit on, and a quarter as many, at least one, to validate on; the same ones where there
+    are too few to split.
+    """
     feeds = count_feeds(data)
     held = held_out(feeds, seed)
     if not held:

@@ -1,6 +1,7 @@
 """Where calibration feeds come from: files, a function, any iterable of dicts, or nothing at all.
 
-A source may be iterated many times and holds one feed in memory. Every feed is checked against the graph's inputs when it is read.
+A source may be iterated many times and holds one feed in memory. Every feed is checked against the graph's inputs when
+it is read.
 """
 
 from __future__ import annotations
@@ -30,27 +31,36 @@ __all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "s
 
 SYNTHETIC_FEEDS = 16
 SYNTHETIC_WARNING = (
-    "no calibration data given: ranges come from made-up inputs and may be far off; pass real ones with --calib (.npz, a folder, or module:function)"
+    "no calibration data given: ranges come from made-up inputs and may be far off; pass real ones with --calib (.npz, "
+    "a folder, or module:function)"
 )
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a graph input accepts; a dimension that is not an int may have any size. ``shape`` is None when the rank is unknown."""
+    """What a graph input accepts; a dimension that is not an int may have any size. ``shape`` is None when the rank is
+    unknown.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...] | None
 
     def __str__(self) -> str:
-        dims = "any shape" if self.shape is None else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+        dims = (
+            "any shape"
+            if self.shape is None
+            else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+        )
         return f"{self.dtype} {dims}"
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """True when an array of ``shape`` fits."""
         if self.shape is None:
             return True
-        return len(shape) == len(self.shape) and all(want is None or want == have for want, have in zip(self.shape, shape, strict=True))
+        return len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
 
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
@@ -59,25 +69,32 @@ def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
 
 
 def _dims(shape: Any) -> tuple[int | None, ...] | None:
-    return None if shape is None else tuple(int(d) if isinstance(d, int | np.integer) and d >= 0 else None for d in shape)
+    return (
+        None if shape is None else tuple(int(d) if isinstance(d, int | np.integer) and d >= 0 else None for d in shape)
+    )
 
 
 def check_feed(feed: Any, specs: tuple[InputSpec, ...], where: str) -> Feed:
     """``feed`` as a dict of arrays in input order.
 
     Raises:
-        DataError: it is no mapping, an input is missing or unknown, an array has another type or shape, or holds NaN or infinity, or no
-            input holds an element.
+        DataError: it is no mapping, an input is missing or unknown, an array has another type or shape, or holds NaN or
+            infinity, or no input holds an element.
     """
     if not isinstance(feed, Mapping):
-        raise DataError(f"{where}: is a {type(feed).__name__}; expected a dict of arrays by input name ({_names(specs)})")
+        raise DataError(
+            f"{where}: is a {type(feed).__name__}; expected a dict of arrays by input name ({_names(specs)})"
+        )
     unknown = [name for name in feed if name not in {spec.name for spec in specs}]
     if unknown:
         raise DataError(f"{where}: '{unknown[0]}' is no input of the model; expected {_names(specs)}")
     checked = {spec.name: _check_array(feed, spec, where) for spec in specs}
     if checked and all(array.size == 0 for array in checked.values()):  # a cache may be empty, a feed not
         first = specs[0]
-        raise DataError(f"{where}: input '{first.name}' has shape {list(checked[first.name].shape)}, which holds no element; expected {first}")
+        raise DataError(
+            f"{where}: input '{first.name}' has shape {list(checked[first.name].shape)}, which holds no "
+            f"element; expected {first}"
+        )
     return checked
 
 
@@ -154,7 +171,9 @@ def open_source(data: str | os.PathLike[str] | Iterable[Feed], graph: Graph) -> 
     if isinstance(data, Mapping):
         return Source("feed", specs, lambda: iter([("feed", data)]), 1)
     if not isinstance(data, Iterable):
-        raise DataError(f"calibration data is a {type(data).__name__}; expected a path or an iterable of dicts ({_names(specs)})")
+        raise DataError(
+            f"calibration data is a {type(data).__name__}; expected a path or an iterable of dicts ({_names(specs)})"
+        )
     if iter(data) is data:
         return _spool(data, specs)
     length = len(data) if isinstance(data, Sized) else None
@@ -165,7 +184,9 @@ def synthetic_source(graph: Graph, ctx: Context) -> Source:
     """Feeds made up from the graph alone, the same for the same seed; warns once."""
     ctx.warn(SYNTHETIC_WARNING)
     feeds = SyntheticFeeds(graph, ctx, SYNTHETIC_FEEDS)
-    return Source("synthetic feeds", input_specs(graph), lambda: _numbered("synthetic feed", feeds), SYNTHETIC_FEEDS, made_up=True)
+    return Source(
+        "synthetic feeds", input_specs(graph), lambda: _numbered("synthetic feed", feeds), SYNTHETIC_FEEDS, made_up=True
+    )
 
 
 def _numbered(label: str, feeds: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -216,13 +237,20 @@ def _called(text: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
 
 def _iterable(text: str, feeds: Any) -> Iterable[Any]:
     if not isinstance(feeds, Iterable) or isinstance(feeds, Mapping):
-        raise DataError(f"{text}: returned an object of type {type(feeds).__name__}; it must yield feeds (dicts of arrays by input name)")
+        raise DataError(
+            f"{text}: returned an object of type {type(feeds).__name__}; it must yield feeds (dicts of "
+            "arrays by input name)"
+        )
     return feeds
 
 
 def _what_happened(error: Exception) -> str:
     """An error of the user's own code in one line, with its place."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__ and not frame.filename.startswith("<")]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<")
+    ]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
@@ -257,7 +285,9 @@ def _read_file(path: Path, specs: tuple[InputSpec, ...]) -> Iterator[tuple[str, 
 
 def _read_npy(path: Path, specs: tuple[InputSpec, ...]) -> Iterator[tuple[str, Any]]:
     if len(specs) != 1:
-        raise DataError(f"{path}: a .npy file holds one array, the model has {len(specs)} inputs ({_names(specs)}); use .npz files")
+        raise DataError(
+            f"{path}: a .npy file holds one array, the model has {len(specs)} inputs ({_names(specs)}); use .npz files"
+        )
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not _has_sample_axis(array.shape, specs[0]):
         yield str(path), {specs[0].name: array}
@@ -271,18 +301,27 @@ def _has_sample_axis(shape: tuple[int, ...], spec: InputSpec) -> bool:
 
 
 def _read_npz(path: Path, specs: tuple[InputSpec, ...]) -> Iterator[tuple[str, Any]]:
-    """One feed, or one a sample where every array has one axis more than its input; samples are read from the file one by one."""
+    """One feed, or one a sample where every array has one axis more than its input; samples are read from the file one
+    by one.
+    """
     known = {spec.name: spec for spec in specs}
     with zipfile.ZipFile(path) as archive:
         members = {entry.removesuffix(".npy"): entry for entry in archive.namelist() if entry.endswith(".npy")}
         headers = {name: _header(archive, entry) for name, entry in members.items()}
-        samples = {shape[0] for name, (shape, _, _) in headers.items() if name in known and _has_sample_axis(shape, known[name])}
+        samples = {
+            shape[0]
+            for name, (shape, _, _) in headers.items()
+            if name in known and _has_sample_axis(shape, known[name])
+        }
         if not samples or set(members) != set(known):
             yield str(path), {name: _whole(archive, entry) for name, entry in members.items()}
             return
         lengths = {name: shape[0] for name, (shape, _, _) in headers.items() if _has_sample_axis(shape, known[name])}
         if len(samples) != 1 or len(lengths) != len(known):
-            raise DataError(f"{path}: give every array the same leading sample axis, or none; found shapes {[h[0] for h in headers.values()]}")
+            raise DataError(
+                f"{path}: give every array the same leading sample axis, or none; found shapes "
+                f"{[h[0] for h in headers.values()]}"
+            )
         streams = {name: _samples(archive, entry) for name, entry in members.items()}
         for index in range(samples.pop()):
             yield f"{path} sample {index}", {name: next(stream) for name, stream in streams.items()}

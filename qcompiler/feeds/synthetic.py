@@ -1,10 +1,12 @@
 """Feeds made up from what the graph says about its inputs.
 
-- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. One of 8-bit integers of three axes and more is a picture
-  too, of some brightness and contrast, unless it picks rows of a table. Where BatchNorm statistics of the first layers behind
-  it are known, its spread is then set so that these layers' outputs have the mean variance that was seen in training.
+- A float input is drawn from N(0, 1), pictures (rank 4) with equal power at every scale. One of 8-bit integers of three
+  axes and more is a picture too, of some brightness and contrast, unless it picks rows of a table. Where BatchNorm
+  statistics of the first layers behind it are known, its spread is then set so that these layers' outputs have the
+  mean variance that was seen in training.
 - An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
-- A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any other.
+- A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
+  other.
 """
 
 from __future__ import annotations
@@ -46,13 +48,17 @@ class SyntheticFeeds:
         rng = np.random.default_rng(self.ctx.seed)
         spread = _spreads(self.graph, self.ctx)
         for _ in range(self.count):
-            yield {tensor.name: _draw(tensor, self.ctx, rng, spread.get(tensor.name, 1.0)) for tensor in self.graph.inputs}
+            yield {
+                tensor.name: _draw(tensor, self.ctx, rng, spread.get(tensor.name, 1.0)) for tensor in self.graph.inputs
+            }
 
 
 def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:
     dtype, shape = np.dtype(tensor.dtype), _shape(tensor, ctx)
     if np.issubdtype(dtype, np.floating):
-        values = _image(shape, rng) if len(shape) == 4 and min(_sides(shape)) >= 2 * SMALLEST else rng.standard_normal(shape)
+        values = (
+            _image(shape, rng) if len(shape) == 4 and min(_sides(shape)) >= 2 * SMALLEST else rng.standard_normal(shape)
+        )
         return (spread * values).astype(dtype)
     high = _table_rows(tensor)
     if _holds_bytes(tensor) and not high:
@@ -65,7 +71,12 @@ def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float)
 def _holds_bytes(tensor: Tensor) -> bool:
     """True for 8-bit integers of three axes and more that are not called a mask."""
     dtype = np.dtype(tensor.dtype)
-    return dtype.kind in "iu" and dtype.itemsize == 1 and len(tensor.shape or ()) >= 3 and "mask" not in tensor.name.lower()
+    return (
+        dtype.kind in "iu"
+        and dtype.itemsize == 1
+        and len(tensor.shape or ()) >= 3
+        and "mask" not in tensor.name.lower()
+    )
 
 
 def _picture(shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -88,7 +99,9 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large things."""
+    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large
+    things.
+    """
     if _channels_last(shape):
         return np.ascontiguousarray(np.moveaxis(_image((shape[0], shape[3], *shape[1:3]), rng), 1, 3))
     height, width = shape[2:]
@@ -149,7 +162,12 @@ def _table_rows(tensor: Tensor) -> int | None:
 
 def _spreads(graph: Graph, ctx: Context) -> dict[str, float]:
     """Standard deviation of each float input under which the layers it feeds have the variance their BatchNorm saw."""
-    layers = [(tensor, node.outputs[0].name) for tensor in graph.inputs for node in consumers(tensor) if node.outputs[0].name in ctx.batchnorm]
+    layers = [
+        (tensor, node.outputs[0].name)
+        for tensor in graph.inputs
+        for node in consumers(tensor)
+        if node.outputs[0].name in ctx.batchnorm
+    ]
     if not layers:
         return {}
     rng = np.random.default_rng(ctx.seed)

@@ -1,7 +1,8 @@
 """Inputs unlike those of the calibration, made from one of its feeds, where the graph admits them.
 
-Padding in a mask that held none, half and twice the length, a batch of two, an empty cache, later positions. What belongs to what is read from
-the symbols of the inputs' shapes and from the words that exporters use in their names; a feed that the float model refuses says nothing.
+Padding in a mask that held none, half and twice the length, a batch of two, an empty cache, later positions. What
+belongs to what is read from the symbols of the inputs' shapes and from the words that exporters use in their names; a
+feed that the float model refuses says nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +37,17 @@ def _is_called(tensor: Tensor, *words: str) -> bool:
 
 
 def _padded(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Feed]]:
-    masks = [tensor.name for tensor in graph.inputs if _is_called(tensor, "mask") and _only_ones([feed[tensor.name] for feed in feeds])]
+    masks = [
+        tensor.name
+        for tensor in graph.inputs
+        if _is_called(tensor, "mask") and _only_ones([feed[tensor.name] for feed in feeds])
+    ]
     masks = [name for name in masks if feeds[0][name].ndim and feeds[0][name].shape[-1] >= 2]
     if masks:
-        yield f"padding: the last half of '{masks[0]}' 0", {**feeds[0], **{name: _masked(feeds[0][name]) for name in masks}}
+        yield (
+            f"padding: the last half of '{masks[0]}' 0",
+            {**feeds[0], **{name: _masked(feeds[0][name]) for name in masks}},
+        )
 
 
 def _only_ones(arrays: Sequence[Array]) -> bool:
@@ -76,7 +84,10 @@ def _other_lengths(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, F
             continue
         seen = {feed[name].shape[axis] for feed in feeds for name, axis in places}
         if min(seen) > size // 2:
-            yield f"half the length: {symbol} = {size // 2}", _changed(feeds[0], places, lambda x, axis: np.take(x, range(x.shape[axis] // 2), axis))
+            yield (
+                f"half the length: {symbol} = {size // 2}",
+                _changed(feeds[0], places, lambda x, axis: np.take(x, range(x.shape[axis] // 2), axis)),
+            )
         if max(seen) < 2 * size:
             longer = _changed(feeds[0], places, lambda x, axis: np.concatenate([x, x], axis))
             yield f"twice the length: {symbol} = {2 * size}", _counted_on(graph, longer, places)
@@ -90,7 +101,9 @@ def _counted_on(graph: Graph, feed: Feed, places: Sequence[tuple[str, int]]) -> 
         if axis is not None and _is_called(tensor, "position") and result[tensor.name].dtype.kind in "iu":
             first = np.take(result[tensor.name], [0], axis)
             shape = [-1 if index == axis else 1 for index in range(first.ndim)]
-            result[tensor.name] = (first + np.arange(result[tensor.name].shape[axis]).reshape(shape)).astype(first.dtype)
+            result[tensor.name] = (first + np.arange(result[tensor.name].shape[axis]).reshape(shape)).astype(
+                first.dtype
+            )
     return result
 
 
@@ -100,18 +113,28 @@ def _other_batch(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Fee
     symbolic = all(tensor.shape and isinstance(tensor.shape[0], str) for tensor in graph.inputs)
     if not symbolic or len({feed[name].shape[0] for feed in feeds for name in names}) != 1:
         return
-    other = next((feed for feed in feeds[1:] if all(feed[name].shape == feeds[0][name].shape for name in names)), feeds[0])
-    yield f"a batch of {2 * feeds[0][names[0]].shape[0]}", {name: np.concatenate([feeds[0][name], other[name]]) for name in names}
+    other = next(
+        (feed for feed in feeds[1:] if all(feed[name].shape == feeds[0][name].shape for name in names)), feeds[0]
+    )
+    yield (
+        f"a batch of {2 * feeds[0][names[0]].shape[0]}",
+        {name: np.concatenate([feeds[0][name], other[name]]) for name in names},
+    )
 
 
 def _empty_caches(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Feed]]:
-    caches = {tensor.name for tensor in graph.inputs if _is_called(tensor, "past", "cache") and len(tensor.shape or ()) >= 3}
+    caches = {
+        tensor.name for tensor in graph.inputs if _is_called(tensor, "past", "cache") and len(tensor.shape or ()) >= 3
+    }
     for symbol, places in _symbols(graph).items():
         inside = [(name, axis) for name, axis in places if name in caches and axis]
         if not inside or not (length := feeds[0][inside[0][0]].shape[inside[0][1]]):
             continue
         empty = _changed(feeds[0], inside, lambda x, axis: np.take(x, [], axis))
-        yield f"an empty cache: {symbol} = 0", {name: _shortened(name, value, length, caches) for name, value in empty.items()}
+        yield (
+            f"an empty cache: {symbol} = 0",
+            {name: _shortened(name, value, length, caches) for name, value in empty.items()},
+        )
 
 
 def _shortened(name: str, value: Array, length: int, caches: set[str]) -> Array:
@@ -125,4 +148,7 @@ def _later_positions(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str,
         if _is_called(tensor, "position") and np.dtype(tensor.dtype).kind in "iu":
             step = 1 + max(int(feed[tensor.name].max(initial=0)) for feed in feeds)
             later = (feeds[0][tensor.name] + step).astype(tensor.dtype)
-            yield f"later positions: '{tensor.name}' up to {int(later.max(initial=0))}", {**feeds[0], tensor.name: later}
+            yield (
+                f"later positions: '{tensor.name}' up to {int(later.max(initial=0))}",
+                {**feeds[0], tensor.name: later},
+            )

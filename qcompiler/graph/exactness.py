@@ -2,11 +2,14 @@
 
 `value_kinds` says what the values of a tensor are; this module says what follows for nodes:
 
-- a node that computes with positions or counts alone stays as it is: its arithmetic is cheap, and any size must be right;
-- a node that combines data with a position or count of any size (``sum / count``, ``box + anchor``) has no grid for that operand;
-- a fill (-1e9, -inf, finfo.min where a mask says) must not stretch the grid of the data beside it. A Softmax does not look below a floor
-  (`calibration.softmax_floor`), so where all readers are of that sort the fill saturates; elsewhere the nodes that put it there, and those
-  that pick or move what may be a fill, stay float: they compute nothing.
+- a node that computes with positions or counts alone stays as it is: its arithmetic is cheap,
+and any size must be right;
+- a node that combines data with a position or count of any size (``sum / count``,
+``box + anchor``) has no grid for that operand;
+- a fill (-1e9, -inf,
+finfo.min where a mask says) must not stretch the grid of the data beside it. A Softmax does not look below a floor
+  (`calibration.softmax_floor`), so where all readers are of that sort the fill saturates; elsewhere the nodes that put
+  it there, and those that pick or move what may be a fill, stay float: they compute nothing.
 """
 
 from __future__ import annotations
@@ -18,28 +21,66 @@ import numpy as np
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer
 from qcompiler.graph.value_kinds import FILL_FROM, Kind, Value
 
-__all__ = ["exact_nodes", "filled", "is_fill", "is_share", "passes_to_softmax", "puts_fill", "reaches_only_softmax", "selections"]
+__all__ = [
+    "exact_nodes",
+    "filled",
+    "is_fill",
+    "is_share",
+    "passes_to_softmax",
+    "puts_fill",
+    "reaches_only_softmax",
+    "selections",
+]
 
 POSITIONS = "computes with positions or counts, which are exact for any size"
 UNBOUNDED = "an operand is a position or count of any size"
 FILLS = "puts a fill beside data where a mask says, or picks among such values"
 TRUTHS = "chooses between numbers too far apart for one grid"
 
-_MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
-})
+_MOVES = frozenset(
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 _PICKS = frozenset({"ReduceMax", "ReduceMin", "Max", "Min", "Concat", "Where"})
 _POOLS = frozenset({"MaxPool", "GlobalMaxPool"})
 """They pick among windows that hold a datum each, so what Pad put there never comes out."""
-_BINARY = frozenset({
-    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal",
-})
+_BINARY = frozenset(
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Min",
+        "Max",
+        "Where",
+        "Less",
+        "LessOrEqual",
+        "Greater",
+        "GreaterOrEqual",
+        "Equal",
+    }
+)
 _DEPTH = 12
 
 
 def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> bool:
-    """True when whatever ``tensor`` reaches is a Softmax, over its elements as they are or with others added to them."""
+    """True when whatever ``tensor`` reaches is a Softmax,
+    over its elements as they are or with others added to them.
+    """
     users = consumers(tensor)
     if not users or depth == 0 or any(tensor is out for out in graph.outputs) or not is_float(tensor):
         return False
@@ -47,7 +88,9 @@ def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> b
 
 
 def passes_to_softmax(graph: Graph, node: Node, tensor: Tensor, depth: int = _DEPTH) -> bool:
-    """True for a Softmax, and for a node of ``graph`` that adds to ``tensor``, chooses or moves its elements on the way to one."""
+    """True for a Softmax, and for a node of ``graph`` that adds to ``tensor``,
+    chooses or moves its elements on the way to one.
+    """
     if node.domain not in STANDARD_DOMAINS or not any(node is other for other in graph.nodes):
         return False
     if node.op == "Softmax":
@@ -80,15 +123,24 @@ def puts_fill(node: Node, kinds: Mapping[str, Value]) -> bool:
     if node.op == "Pad":
         return len(node.inputs) > 2 and is_float(node.inputs[2]) and is_fill(node.inputs[2], kinds)
     if node.op == "Concat":
-        return any(is_fill(part, kinds) for part in node.inputs) and not all(is_fill(part, kinds) for part in node.inputs)
+        return any(is_fill(part, kinds) for part in node.inputs) and not all(
+            is_fill(part, kinds) for part in node.inputs
+        )
     if node.op not in ("Add", "Sub"):
         return False
-    masks = [value for tensor in node.inputs if (value := _value(tensor, kinds)) is not None and value.kind == Kind.TRUTH]
-    return any(max(abs(value.lo), abs(value.hi)) >= FILL_FROM and value.values is not None and 0.0 in value.values for value in masks)
+    masks = [
+        value for tensor in node.inputs if (value := _value(tensor, kinds)) is not None and value.kind == Kind.TRUTH
+    ]
+    return any(
+        max(abs(value.lo), abs(value.hi)) >= FILL_FROM and value.values is not None and 0.0 in value.values
+        for value in masks
+    )
 
 
 def selections(node: Node, kinds: Mapping[str, Value]) -> list[Tensor]:
-    """The float operands whose elements, or those with a 0 added to them, come out of ``node`` where it puts no fill; [] for other nodes."""
+    """The float operands whose elements, or those with a 0 added to them,
+    come out of ``node`` where it puts no fill; [] for other nodes.
+    """
     if node.op in _MOVES or node.op in _POOLS or node.op in ("Pad", "ReduceMax", "ReduceMin"):
         return [node.inputs[0]]
     if node.op in ("Add", "Sub") and puts_fill(node, kinds):
@@ -134,13 +186,17 @@ def _exact_reason(graph: Graph, node: Node, kinds: Mapping[str, Value], fills: s
     if to_softmax or _is_pooled(graph, node):
         return None
     picks = node.op in ("ArgMax", "TopK") or bool(selections(node, kinds))
-    if puts_fill(node, kinds) or (picks and node.op not in _POOLS and any(tensor.name in fills for tensor in node.inputs)):
+    if puts_fill(node, kinds) or (
+        picks and node.op not in _POOLS and any(tensor.name in fills for tensor in node.inputs)
+    ):
         return FILLS if values or node.op in ("ArgMax", "TopK") else None
     return None
 
 
 def is_share(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
-    """True for the mean of a mask, kept above a small bound or not: a number from 0 to 1 of which small ones count, too."""
+    """True for the mean of a mask, kept above a small bound or not: a number from 0 to 1 of which small ones count,
+    too.
+    """
     node, value = producer(tensor), kinds.get(tensor.name)
     if node is None or value is None or value.kind != Kind.INDEX or not value.bounded:
         return False
@@ -150,9 +206,15 @@ def is_share(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
 
 
 def _is_pooled(graph: Graph, node: Node) -> bool:
-    """True for a Pad that only MaxPool reads: no window is padding alone, so the fill may be any number below the data."""
+    """True for a Pad that only MaxPool reads: no window is padding alone,
+    so the fill may be any number below the data.
+    """
     users = consumers(node.outputs[0]) if node.op == "Pad" else []
-    return bool(users) and all(user.op in _POOLS for user in users) and not any(node.outputs[0] is out for out in graph.outputs)
+    return (
+        bool(users)
+        and all(user.op in _POOLS for user in users)
+        and not any(node.outputs[0] is out for out in graph.outputs)
+    )
 
 
 def _on_one_grid(value: Value) -> bool:

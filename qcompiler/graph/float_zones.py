@@ -1,10 +1,14 @@
-"""What an ``.onnx`` file leaves in float because a grid would lose what matters there: its runtime has float kernels beside the integer ones.
+"""What an ``.onnx`` file leaves in float because a grid would lose what matters there: its runtime has float kernels
+beside the integer ones.
 
-- *front*: what scales or normalizes an input before the first layer, where columns or samples of it differ in size: quantized behind.
-- *decades*: what a logarithm, a high root or a reciprocal power reads. These need a relative precision of their input (the error of log x is that
-  of x over x), which a uniform grid gives to its largest values alone; so their operands stay float back to the layer that computes them, and with
-  the whole chain where it is a front end of few layers (a spectrum, then mel bands).
-- *tail*: what only moves, joins or rescales values on their way to an output: parts of an output that differ in size keep grids of their own.
+- *front*: what scales or normalizes an input before the first layer,
+where columns or samples of it differ in size: quantized behind.
+- *decades*: what a logarithm,
+a high root or a reciprocal power reads. These need a relative precision of their input (the error of log x is that
+  of x over x), which a uniform grid gives to its largest values alone; so their operands stay float back to the layer
+  that computes them, and with the whole chain where it is a front end of few layers (a spectrum, then mel bands).
+- *tail*: what only moves,
+joins or rescales values on their way to an output: parts of an output that differ in size keep grids of their own.
 """
 
 from __future__ import annotations
@@ -36,12 +40,35 @@ ROOT = 0.5
 """Powers below it (cube roots of spectra, reciprocals) stretch small values so much that they ask for decades."""
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
-_MOVING = frozenset({
-    "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
-})
-_STATISTICS = frozenset({
-    "InstanceNormalization", "LayerNormalization", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare",
-})
+_MOVING = frozenset(
+    {
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Pad",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+_STATISTICS = frozenset(
+    {
+        "InstanceNormalization",
+        "LayerNormalization",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "ReduceSumSquare",
+    }
+)
 _ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
 _FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
 _CARRYING = (_FRONT | {"Exp", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
@@ -65,14 +92,26 @@ def border_zones(graph: Graph) -> set[int]:
     found: set[int] = set()
     for node in graph.nodes:
         operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
-        if node.op in _AFFINE and len(operands) == 1 and id(operands[0]) in known and not _divides(node) and len(consumers(operands[0])) == 1:
+        if (
+            node.op in _AFFINE
+            and len(operands) == 1
+            and id(operands[0]) in known
+            and not _divides(node)
+            and len(consumers(operands[0])) == 1
+        ):
             known[id(node.outputs[0])] = is_unequal(node) or known[id(operands[0])]
             found.add(id(node))
     chains = [node for node in graph.nodes if id(node) in found]
     unequal = _ends_unequal(chains, known)
     outputs = {id(tensor) for tensor in graph.outputs}
-    joins = [node for node in graph.nodes if node.op == "Concat" and is_float(node.outputs[0]) and id(node.outputs[0]) in outputs]
-    return unequal | {id(node) for node in joins if not consumers(node.outputs[0]) and all(part.inputs for part in node.inputs)}
+    joins = [
+        node
+        for node in graph.nodes
+        if node.op == "Concat" and is_float(node.outputs[0]) and id(node.outputs[0]) in outputs
+    ]
+    return unequal | {
+        id(node) for node in joins if not consumers(node.outputs[0]) and all(part.inputs for part in node.inputs)
+    }
 
 
 def _divides(node: Node) -> bool:
@@ -108,7 +147,11 @@ def is_unequal(node: Node) -> bool:
     """True for a factor whose columns differ in size."""
     if node.op not in ("Mul", "Div"):
         return False
-    values = [np.abs(value[value != 0]) for tensor in node.inputs if (value := constant_of(tensor)) is not None and value.size > 1]
+    values = [
+        np.abs(value[value != 0])
+        for tensor in node.inputs
+        if (value := constant_of(tensor)) is not None and value.size > 1
+    ]
     return any(value.size > 1 and float(value.max()) >= UNEQUAL * float(value.min()) for value in values)
 
 
@@ -116,14 +159,20 @@ def _normalizes(node: Node) -> bool:
     """True for what takes each sample's own mean or size off it."""
     if node.op in ("InstanceNormalization", "LayerNormalization"):
         return True
-    return node.op == "Div" and all(constant_of(tensor) is None for tensor in node.inputs) and _is_statistic(node.inputs[1])
+    return (
+        node.op == "Div"
+        and all(constant_of(tensor) is None for tensor in node.inputs)
+        and _is_statistic(node.inputs[1])
+    )
 
 
 def _is_statistic(tensor: Tensor, depth: int = 6) -> bool:
     node = producer(tensor)
     if node is None or depth == 0:
         return False
-    return node.op in _STATISTICS or (node.op in _FRONT and any(_is_statistic(each, depth - 1) for each in node.inputs if constant_of(each) is None))
+    return node.op in _STATISTICS or (
+        node.op in _FRONT and any(_is_statistic(each, depth - 1) for each in node.inputs if constant_of(each) is None)
+    )
 
 
 def _decades(graph: Graph) -> set[int]:
@@ -145,7 +194,9 @@ def _decades(graph: Graph) -> set[int]:
 
 
 def _holds_a_one(tensor: Tensor) -> bool:
-    """True for ``sum(exp(x - max(x)))``, a part of LogSoftmax: one of its terms is 1, so its logarithm needs no small values."""
+    """True for ``sum(exp(x - max(x)))``, a part of LogSoftmax: one of its terms is 1,
+    so its logarithm needs no small values.
+    """
     sums = producer(tensor)
     powers = None if sums is None or sums.op != "ReduceSum" else producer(sums.inputs[0])
     difference = None if powers is None or powers.op != "Exp" else producer(powers.inputs[0])
@@ -160,11 +211,14 @@ def _relative_operand(node: Node) -> Tensor | None:
     if node.op == "Log":
         return node.inputs[0]
     exponent = constant_of(node.inputs[1]) if node.op == "Pow" else None
-    return node.inputs[0] if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) < ROOT else None
+    return (
+        node.inputs[0] if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) < ROOT else None
+    )
 
 
 def _behind(tensor: Tensor) -> tuple[set[int], set[int], bool]:
-    """What computes a tensor: operators of an element, of movement and of sums; layers; and whether these are all there is up to the inputs.
+    """What computes a tensor: operators of an element,
+    of movement and of sums; layers; and whether these are all there is up to the inputs.
 
     Behind more than `FRONT_LAYERS` layers only what stands behind the last ones is told.
     """
@@ -205,8 +259,13 @@ def _tail(graph: Graph, floats: Collection[int]) -> set[int]:
 
 
 def _rescales(node: Node, floats: Collection[int]) -> bool:
-    """True for a sum or product with a constant, or with what stays float anyway (the scale that was taken off an input)."""
+    """True for a sum or product with a constant,
+    or with what stays float anyway (the scale that was taken off an input).
+    """
     if node.op not in _AFFINE:
         return False
-    known = [constant_of(tensor) is not None or ((source := producer(tensor)) is not None and id(source) in floats) for tensor in node.inputs]
+    known = [
+        constant_of(tensor) is not None or ((source := producer(tensor)) is not None and id(source) in floats)
+        for tensor in node.inputs
+    ]
     return known.count(False) == 1

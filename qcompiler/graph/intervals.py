@@ -1,6 +1,7 @@
 """What mathematics says about the values of a tensor, before any data are seen: interval arithmetic over a float graph.
 
-A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums, products and maxima of such values have the
+A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums,
+products and maxima of such values have the
 bounds that interval arithmetic gives them (Moore, *Interval Analysis*, 1966). A bound that nothing implies is infinite.
 """
 
@@ -27,22 +28,48 @@ BOUNDED: dict[str, Range] = {
 """Operators whose values have bounds of their own, whatever they read."""
 
 _HALF = {
-    "Abs": _POSITIVE, "Exp": _POSITIVE, "Sqrt": _POSITIVE, "Softplus": _POSITIVE, "ReduceL2": _POSITIVE, "ReduceL1": _POSITIVE,
-    "ReduceSumSquare": _POSITIVE, "LogSoftmax": Range(-math.inf, 0.0), "Gelu": Range(-0.17, math.inf), "HardSwish": Range(-0.375, math.inf),
-    "Swish": Range(-0.2785, math.inf), "Mish": Range(-0.3089, math.inf), "Elu": Range(-math.inf, math.inf), "Acos": Range(0.0, math.pi),
+    "Abs": _POSITIVE, "Exp": _POSITIVE, "Sqrt": _POSITIVE, "Softplus": _POSITIVE, "ReduceL2": _POSITIVE,
+    "ReduceL1": _POSITIVE,
+    "ReduceSumSquare": _POSITIVE, "LogSoftmax": Range(-math.inf, 0.0), "Gelu": Range(-0.17, math.inf),
+    "HardSwish": Range(-0.375, math.inf),
+    "Swish": Range(-0.2785, math.inf), "Mish": Range(-0.3089, math.inf), "Elu": Range(-math.inf, math.inf),
+    "Acos": Range(0.0, math.pi),
 }  # fmt: skip
 
-_KEEPING = frozenset({
-    "AveragePool", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "ReduceMax",
-    "ReduceMean", "ReduceMin", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})
+_KEEPING = frozenset(
+    {
+        "AveragePool",
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "MaxPool",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 """Operators whose values lie between the smallest and the largest of their first input."""
 
 _MOVING = _KEEPING - {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 
 
 def bounded_source(tensor: Tensor, depth: int = 16) -> Node | None:
-    """The operator of `BOUNDED` (or Clip) whose values ``tensor`` holds, as they are or moved; None where there is none."""
+    """The operator of `BOUNDED` (or Clip) whose values ``tensor`` holds,
+    as they are or moved; None where there is none.
+    """
     node = producer(tensor)
     while node is not None and node.op in _MOVING and depth:
         node, depth = producer(node.inputs[0]), depth - 1
@@ -75,7 +102,11 @@ class Intervals:
         if not inputs:
             return _ALL
         if node.op in _KEEPING:
-            return inputs[0].with_zero() if node.op in ("MaxPool", "AveragePool") and any(node.attrs.get("pads", ())) else inputs[0]
+            return (
+                inputs[0].with_zero()
+                if node.op in ("MaxPool", "AveragePool") and any(node.attrs.get("pads", ()))
+                else inputs[0]
+            )
         rule = _RULES.get(node.op)
         return _meet(_HALF.get(node.op, _ALL), _ALL if rule is None else _sound(rule(node, inputs)))
 
@@ -136,7 +167,9 @@ def _divided(_node: Node, inputs: list[Range]) -> Range:
 
 def _clipped(node: Node, inputs: list[Range]) -> Range:
     bounds = [constant_of(tensor) if tensor.name else None for tensor in node.inputs[1:3]]
-    lo, hi = (float(value.reshape(-1)[0]) if value is not None and value.size else None for value in (*bounds, None, None)[:2])
+    lo, hi = (
+        float(value.reshape(-1)[0]) if value is not None and value.size else None for value in (*bounds, None, None)[:2]
+    )
     lo, hi = -math.inf if lo is None else lo, math.inf if hi is None else hi
     return Range(min(max(inputs[0].lo, lo), hi), max(min(inputs[0].hi, hi), lo))
 

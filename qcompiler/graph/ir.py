@@ -1,7 +1,7 @@
 """What onnx-graphsurgeon lacks: stages, quantization parameters, explicit Q/DQ annotation, a networkx view.
 
-The graph is `onnx_graphsurgeon.Graph`. Quantization is explicit in it: a QuantizeLinear / DequantizeLinear pair *is* the
-annotation of a tensor, and there is no other state that a pass could forget to update.
+The graph is `onnx_graphsurgeon.Graph`. Quantization is explicit in it: a QuantizeLinear / DequantizeLinear pair *is*
+the annotation of a tensor, and there is no other state that a pass could forget to update.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def copy_of(graph: Graph) -> Graph:
-    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences, and what the file said besides."""
+    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences,
+    and what the file said besides.
+    """
     kinds = {tensor.name: tensor.type for tensor in _variables(graph)}
     copy = graph.copy()
     for tensor in _variables(copy):
@@ -218,7 +220,8 @@ def replace_uses(graph: Graph, old: Tensor, new: Tensor, readers: Iterable[Node]
 def read_spec(node: Node) -> QuantSpec | None:
     """The grid of a QuantizeLinear or DequantizeLinear node; None when its parameters are not constant.
 
-    A vector of one scale keeps its axis over a constant of one channel. Over anything else it is a grid per tensor, as a scalar is.
+    A vector of one scale keeps its axis over a constant of one channel. Over anything else it is a grid per tensor,
+    as a scalar is.
     """
     scale = constant_of(node.inputs[1])
     if scale is None:
@@ -234,7 +237,9 @@ def read_spec(node: Node) -> QuantSpec | None:
     axis = int(node.attrs.get("axis", 1))
     per_channel = scale.size > 1 or (scale.ndim == 1 and _has_one_channel(node.inputs[0], axis))
     shape = scale.shape if per_channel else ()
-    return QuantSpec(scale.astype(np.float32).reshape(shape), zero.reshape(shape), zero.dtype, axis if per_channel else None)
+    return QuantSpec(
+        scale.astype(np.float32).reshape(shape), zero.reshape(shape), zero.dtype, axis if per_channel else None
+    )
 
 
 def _has_one_channel(tensor: Tensor, axis: int) -> bool:
@@ -281,7 +286,9 @@ def insert_qdq(
     if takes_output:
         inner = unique_name(taken, f"{tensor.name}_float")
         result.name, tensor.name = tensor.name, inner
-    for op, name, source, target in zip(("QuantizeLinear", "DequantizeLinear"), nodes, (tensor, codes), (codes, result), strict=True):
+    for op, name, source, target in zip(
+        ("QuantizeLinear", "DequantizeLinear"), nodes, (tensor, codes), (codes, result), strict=True
+    ):
         graph.nodes.append(Node(op, name, dict(attrs), [source, *parameters], [target]))
     return result
 
@@ -291,7 +298,9 @@ def dequantize_constant(graph: Graph, name: str, codes: Array, spec: QuantSpec, 
     stored = Constant(unique_name(taken, f"{name}_codes"), codes.astype(spec.dtype, order="C"))
     result = Variable(unique_name(taken, f"{name}_dq"), dtype=np.float32, shape=list(codes.shape))
     attrs = {} if spec.axis is None else {"axis": spec.axis}
-    graph.nodes.append(Node("DequantizeLinear", result.name, attrs, [stored, *_parameters(name, spec, taken)], [result]))
+    graph.nodes.append(
+        Node("DequantizeLinear", result.name, attrs, [stored, *_parameters(name, spec, taken)], [result])
+    )
     return result
 
 

@@ -1,4 +1,6 @@
-"""What a layer is: an operator that multiplies and accumulates, its constant weights, its bias, and what is fused behind it."""
+"""What a layer is: an operator that multiplies and accumulates, its constant weights, its bias,
+and what is fused behind it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,24 @@ from qcompiler.graph.ir import (
 from qcompiler.graph.operators import LAYERS, RECURRENT
 
 __all__ = [
-    "BIAS_LIMIT", "Layer", "add_to_bias", "bias_constant", "bias_floor", "find_layers", "fused_activation", "fused_bias", "has_bias",
-    "is_depthwise", "output_shift",
-    "set_weight", "set_weight_scale", "share_weight", "underlying_constant", "weight_axis", "weight_pair", "weight_slots",
+    "BIAS_LIMIT",
+    "Layer",
+    "add_to_bias",
+    "bias_constant",
+    "bias_floor",
+    "find_layers",
+    "fused_activation",
+    "fused_bias",
+    "has_bias",
+    "is_depthwise",
+    "output_shift",
+    "set_weight",
+    "set_weight_scale",
+    "share_weight",
+    "underlying_constant",
+    "weight_axis",
+    "weight_pair",
+    "weight_slots",
 ]
 
 ACTIVATABLE = (*LAYERS, "Add")
@@ -86,7 +103,12 @@ def weight_slots(node: Node) -> tuple[int, ...]:
         return ()
     if node.op == "Gemm" and not _plain_gemm(node):
         return ()
-    if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2].name and underlying_constant(node.inputs[2]) is None:
+    if (
+        node.op in ("Conv", "ConvTranspose")
+        and len(node.inputs) > 2
+        and node.inputs[2].name
+        and underlying_constant(node.inputs[2]) is None
+    ):
         return ()
     return (1,)
 
@@ -109,13 +131,19 @@ def _plain_recurrent(node: Node) -> bool:
     constants = [underlying_constant(tensor) for tensor in node.inputs[1:4] if tensor.name]
     peephole = len(node.inputs) > 7 and bool(node.inputs[7].name)
     default = _DEFAULT_ACTIVATIONS[node.op] * directions
-    usual = list(attrs.get("activations", default)) == default and not attrs.get("activation_alpha") and not attrs.get("activation_beta")
+    usual = (
+        list(attrs.get("activations", default)) == default
+        and not attrs.get("activation_alpha")
+        and not attrs.get("activation_beta")
+    )
     special = "clip" in attrs or attrs.get("input_forget", 0) or attrs.get("layout", 0)
     return all(tensor is not None for tensor in constants) and not peephole and usual and not special
 
 
 def weight_axis(node: Node, slot: int) -> int:
-    """Output-channel axis of the weight at ``slot``. A ConvTranspose shares a channel's scale among its groups, a recurrent node among directions."""
+    """Output-channel axis of the weight at ``slot``. A ConvTranspose shares a channel's scale among its groups,
+    a recurrent node among directions.
+    """
     if node.op == "Gemm":
         return 0 if node.attrs.get("transB", 0) else 1
     return 0 if node.op == "Conv" else 1
@@ -181,21 +209,33 @@ def find_layers(graph: Graph) -> Iterator[Layer]:
 
 
 def weight_pair(layer: Layer) -> tuple[Node, Node] | None:
-    """The QuantizeLinear and DequantizeLinear between a layer and its float weight; None where there are no such two."""
+    """The QuantizeLinear and DequantizeLinear between a layer
+    and its float weight; None where there are no such two.
+    """
     dequantize = producer(layer.weight)
-    quantize = producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
-    is_float = quantize is not None and isinstance(quantize.inputs[0], Constant) and quantize.inputs[0].dtype == np.float32
+    quantize = (
+        producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
+    )
+    is_float = (
+        quantize is not None and isinstance(quantize.inputs[0], Constant) and quantize.inputs[0].dtype == np.float32
+    )
     return (quantize, dequantize) if is_float and dequantize is not None and quantize is not None else None
 
 
-def set_weight(layer: Layer, values: NDArray[np.float32], scale: NDArray[np.float32], taken: set[str], suffix: str) -> None:
-    """Give a layer that has a `weight_pair` other float weights, named after the old ones, and their Q/DQ pair other scales [C]."""
+def set_weight(
+    layer: Layer, values: NDArray[np.float32], scale: NDArray[np.float32], taken: set[str], suffix: str
+) -> None:
+    """Give a layer that has a `weight_pair` other float weights, named after the old ones,
+    and their Q/DQ pair other scales [C].
+    """
     pair = weight_pair(layer)
     if pair is None:
         return
     quantize, _ = pair
     shape = quantize.inputs[1].shape
-    quantize.inputs[0] = Constant(unique_name(taken, f"{quantize.inputs[0].name}_{suffix}"), np.ascontiguousarray(values))
+    quantize.inputs[0] = Constant(
+        unique_name(taken, f"{quantize.inputs[0].name}_{suffix}"), np.ascontiguousarray(values)
+    )
     set_weight_scale(layer, scale.reshape(shape), taken)
 
 
@@ -223,7 +263,9 @@ def add_to_bias(layer: Layer, shift: NDArray[Any], taken: set[str]) -> None:
     if layer.bias_node is not None:
         old = layer.bias_node.inputs[layer.bias_slot]
         values = np.broadcast_to(np.asarray(old.values, np.float64).reshape(-1), shift.shape) + shift
-        layer.bias_node.inputs[layer.bias_slot] = Constant(unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32))
+        layer.bias_node.inputs[layer.bias_slot] = Constant(
+            unique_name(taken, f"{old.name}_corrected"), values.astype(np.float32)
+        )
         return
     bias = Constant(unique_name(taken, f"{layer.output.name}_bias"), shift.astype(np.float32))
     if len(layer.node.inputs) > 2:

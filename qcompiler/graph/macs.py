@@ -1,4 +1,6 @@
-"""How much arithmetic a graph does: multiply-accumulates of its layers, and of everything else that multiplies by weights."""
+"""How much arithmetic a graph does: multiply-accumulates of its layers, and of everything else that multiplies by
+weights.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,26 @@ _MATRIX = 2
 
 
 def layer_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
-    """The layers of ``graph``, products of activations among them, with their multiply-accumulates in one run on ``feed``."""
+    """The layers of ``graph``, products of activations among them, with their multiply-accumulates in one run on
+    ``feed``.
+    """
     layers = [node for node in graph.nodes if _is_layer(node)]
     shapes = _shapes_of(graph, layers, feed)
     return [(node, _macs(node, shapes)) for node in layers]
 
 
 def all_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
-    """As `layer_macs`, with recurrent nodes, nodes of other operators that read matrices of weights, and control flow that holds layers.
+    """As `layer_macs`, with recurrent nodes, nodes of other operators that read matrices of weights, and control flow
+    that holds layers.
 
-    An operator that is not known is taken to multiply every row of its first input by every weight. What a body of control flow computes cannot be
-    seen from outside: each of its weights counts once.
+    An operator that is not known is taken to multiply every row of its first input by every weight. What a body of
+    control flow computes cannot be seen from outside: each of its weights counts once.
     """
     nodes = [node for node in graph.nodes if _is_layer(node) or _weights(node)]
     shapes = _shapes_of(graph, nodes, feed)
-    counted = [(node, _macs(node, shapes) if _is_layer(node) else _rows(node, shapes) * _weights(node)) for node in nodes]
+    counted = [
+        (node, _macs(node, shapes) if _is_layer(node) else _rows(node, shapes) * _weights(node)) for node in nodes
+    ]
     bodies = [(node, sum(_weights_inside(body) for body in subgraphs(node))) for node in graph.nodes if subgraphs(node)]
     return counted + [(node, count) for node, count in bodies if count]
 
@@ -47,10 +54,14 @@ def _weights(node: Node) -> int:
     if _is_layer(node) or subgraphs(node) or node.op in (*_LOOKED_UP, "QuantizeLinear", "DequantizeLinear"):
         return 0
     foreign = node.domain not in STANDARD_DOMAINS
-    if not (foreign or node.op in (*_RECURRENT, "Einsum", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")):
+    if not (
+        foreign or node.op in (*_RECURRENT, "Einsum", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
+    ):
         return 0
     values = [constant_of(quantized_source(tensor) or tensor) for tensor in node.inputs[1:]]
-    return sum(value.size for value in values if value is not None and value.ndim >= _MATRIX and value.size > value.shape[-1])
+    return sum(
+        value.size for value in values if value is not None and value.ndim >= _MATRIX and value.size > value.shape[-1]
+    )
 
 
 def _weights_inside(body: Graph) -> int:
@@ -62,7 +73,11 @@ def _weights_inside(body: Graph) -> int:
 
 
 def _shapes_of(graph: Graph, nodes: Iterable[Node], feed: Feed) -> Shapes:
-    read = [t for node in nodes for t in (*node.inputs[:1], *node.outputs, *(node.inputs[1:2] if _has_computed_weights(node) else ()))]
+    read = [
+        t
+        for node in nodes
+        for t in (*node.inputs[:1], *node.outputs, *(node.inputs[1:2] if _has_computed_weights(node) else ()))
+    ]
     names = dict.fromkeys(t.name for t in read if t.name and constant_of(t) is None)
     graph_inputs = {tensor.name for tensor in graph.inputs}
     wanted = [name for name in names if name not in graph_inputs]

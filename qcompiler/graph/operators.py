@@ -1,7 +1,7 @@
 """What is known of each operator, in one table. Whoever asks what kind of operator a node is asks here.
 
-The rest of an operator is code: its shape in `shapes/rules.py`, its rule in `lowering/rules/`, what the rule writes in `lowering/to_machine/` and
-`lowering/to_onnx/`. CONTRIBUTING.md adds one.
+The rest of an operator is code: its shape in `shapes/rules.py`, its rule in `lowering/rules/`, what the rule writes in
+`lowering/to_machine/` and `lowering/to_onnx/`. CONTRIBUTING.md adds one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["LAYERS", "MAY_BE_INFINITE", "MOVEMENT", "MOVERS", "OPERATORS", "RECURRENT", "UNARIES", "Operator", "lowered_by"]
+__all__ = [
+    "LAYERS",
+    "MAY_BE_INFINITE",
+    "MOVEMENT",
+    "MOVERS",
+    "OPERATORS",
+    "RECURRENT",
+    "UNARIES",
+    "Operator",
+    "lowered_by",
+]
 
 
 @dataclass(frozen=True)
@@ -18,13 +28,14 @@ class Operator:
 
     Attributes:
         rule: name of the rule that lowers it (`lowering/rules/table.py`).
-        codes: positions of the inputs that are codes once it is integer; None: a float graph does not get grids at it, but a quantized model that
-            somebody else made may hold it.
+        codes: positions of the inputs that are codes once it is integer; None: a float graph does not get grids at it,
+            but a quantized model that somebody else made may hold it.
         has_weights: it multiplies and accumulates, with stored weights as a rule.
         is_table: a function of one element: a table in the machine.
         shares_grid: its first input and its outputs are on one grid.
         rearranges: the elements of its first input come out unchanged, in another place; none are chosen by value.
-        may_be_infinite: a model may look with IsNaN, IsInf or a comparison for infinite or undefined values in its result.
+        may_be_infinite: a model may look with IsNaN, IsInf or a comparison for infinite or undefined values in its
+            result.
     """
 
     rule: str
@@ -49,7 +60,8 @@ OPERATORS: Mapping[str, Operator] = {
     **_of("GRU", Operator("recurrent", (0, 5))),
     # functions of one element
     **_of(
-        "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish LeakyRelu Mish Neg Relu Round Selu "
+        "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish "
+        "LeakyRelu Mish Neg Relu Round Selu "
         "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu",
         Operator("unary", is_table=True),
     ),
@@ -99,4 +111,6 @@ MOVERS = frozenset(name for name, operator in OPERATORS.items() if operator.shar
 MOVEMENT = tuple(name for name, operator in OPERATORS.items() if operator.rearranges)
 """Operators whose first input's elements come out unchanged, in another place."""
 MAY_BE_INFINITE = frozenset(name for name, operator in OPERATORS.items() if operator.may_be_infinite)
-"""Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers are finite."""
+"""Operators whose infinite or undefined results a model may ask for with IsNaN, IsInf or a comparison; sums of layers
+are finite.
+"""

@@ -32,7 +32,8 @@ class Origin:
     def of(model: onnx.ModelProto) -> Origin:
         """What ``model`` says."""
         fields = onnx.ModelProto(
-            producer_name=model.producer_name, producer_version=model.producer_version, domain=model.domain, model_version=model.model_version,
+            producer_name=model.producer_name, producer_version=model.producer_version, domain=model.domain,
+            model_version=model.model_version,
             doc_string=model.doc_string, metadata_props=model.metadata_props,
         )  # fmt: skip
         values = {}
@@ -55,7 +56,9 @@ def restore(model: onnx.ModelProto, graph: Graph, producer: tuple[str, str]) -> 
     model.producer_name, model.producer_version = (source.producer_name, source.producer_version) if named else producer
     model.domain, model.model_version, model.doc_string = source.domain, source.model_version, source.doc_string
     model.graph.doc_string = origin.graph_doc
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in sorted(source.metadata_props, key=lambda entry: entry.key)})
+    onnx.helper.set_model_props(
+        model, {entry.key: entry.value for entry in sorted(source.metadata_props, key=lambda entry: entry.key)}
+    )
     for value in (*model.graph.input, *model.graph.output):
         _restore_value(value, origin.values.get(value.name))
     restore_sequences(model.graph, graph)
@@ -79,7 +82,9 @@ def _restore_value(value: onnx.ValueInfoProto, declared: onnx.ValueInfoProto | N
 
 
 def restore_sequences(proto: onnx.GraphProto, graph: Graph) -> None:
-    """Outputs that are no tensors (sequences, maps) get their declared types: graphsurgeon does not know what these hold."""
+    """Outputs that are no tensors (sequences, maps) get their declared types: graphsurgeon does not know what these
+    hold.
+    """
     declared = origin_of(graph).values
     for output in proto.output:
         known = declared.get(output.name)

@@ -19,7 +19,17 @@ import numpy as np
 
 from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
-from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer, subgraphs
+from qcompiler.graph.ir import (
+    STANDARD_DOMAINS,
+    Graph,
+    Node,
+    Tensor,
+    constant_of,
+    consumers,
+    is_float,
+    producer,
+    subgraphs,
+)
 from qcompiler.graph.layers import fused_activation, fused_bias, weight_slots
 from qcompiler.graph.operators import MAY_BE_INFINITE, MOVERS, OPERATORS
 from qcompiler.graph.value_kinds import Value
@@ -51,7 +61,8 @@ class Group:
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
         wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
-        step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is; 0: measured.
+        step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is;
+            0: measured.
     """
 
     tensors: list[Tensor]
@@ -105,7 +116,12 @@ class UnionFind:
 
 
 def place(
-    graph: Graph, kinds: Mapping[str, Value] | None = None, *, leave_exact: bool = True, empty: Collection[str] = (), zones: Zones = "none"
+    graph: Graph,
+    kinds: Mapping[str, Value] | None = None,
+    *,
+    leave_exact: bool = True,
+    empty: Collection[str] = (),
+    zones: Zones = "none",
 ) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
 
@@ -114,8 +130,10 @@ def place(
         kinds: what the values of its tensors are, where that is known.
         leave_exact: whatever computes with positions or puts fills stays float.
         empty: names of tensors that may have no element: onnxruntime's integer kernels of two operands crash on those.
-        zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output, or to nodes on the way
-            there, has no grid, but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
+        zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output,
+        or to nodes on the way
+            there, has no grid,
+            but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
             border what `float_zones.border_zones` names.
     """
     result = Placement()
@@ -137,7 +155,9 @@ def place(
         elif reason is not None:
             result.left_float.append((node, reason))
     idle = _idle_movers(graph, candidates, [node for node, _ in result.left_float])
-    result.left_float += [(node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle]
+    result.left_float += [
+        (node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle
+    ]
     result.quantized = [node for node in candidates if id(node) not in idle]
     _group(graph, result, kinds, exact, floats if zones == "float" else None)
     return result
@@ -151,11 +171,17 @@ def operand_slots(node: Node) -> tuple[int, ...]:
     """Positions of the float inputs of a quantized node that are codes, weights excluded."""
     slots = tuple(range(len(node.inputs))) if node.op == "Concat" else _codes(node.op) or ()
     weights = weight_slots(node)
-    return tuple(i for i in slots if i < len(node.inputs) and i not in weights and is_float(node.inputs[i]) and node.inputs[i].name)
+    return tuple(
+        i
+        for i in slots
+        if i < len(node.inputs) and i not in weights and is_float(node.inputs[i]) and node.inputs[i].name
+    )
 
 
 def _refusal(node: Node) -> str | None:
-    """'' for a node with an integer form, a reason for a float one without, None for a node that handles no float values."""
+    """'' for a node with an integer form, a reason for a float one without,
+    None for a node that handles no float values.
+    """
     if subgraphs(node):
         return "control flow"
     floats = [tensor for tensor in (*node.inputs, *node.outputs) if is_float(tensor) and tensor.name]
@@ -179,7 +205,9 @@ def _special_refusal(node: Node) -> str | None:
     later = [tensor for tensor in inputs[1:] if tensor.name]
     if op in ("Conv", "ConvTranspose", "Gemm", "LSTM", "GRU") and not weight_slots(node):
         return "its weights are not constant, or an attribute has no integer form"
-    if op in ("Clip", "Pow", "LayerNormalization", "InstanceNormalization", "Pad") and any(constant_of(t) is None for t in later if is_float(t)):
+    if op in ("Clip", "Pow", "LayerNormalization", "InstanceNormalization", "Pad") and any(
+        constant_of(t) is None for t in later if is_float(t)
+    ):
         return f"parameter '{next(t.name for t in later if is_float(t) and constant_of(t) is None)}' is not constant"
     if op == "Pow" and np.prod(inputs[1].shape) != 1:
         return "its exponent is not one number"
@@ -199,7 +227,9 @@ def _special_refusal(node: Node) -> str | None:
 
 
 def _examined_for_infinity(graph: Graph) -> set[int]:
-    """Nodes that look for infinity or NaN (fully masked rows of attention are found so), and those that compute what they look at."""
+    """Nodes that look for infinity or NaN (fully masked rows of attention are found so),
+    and those that compute what they look at.
+    """
     found: set[int] = set()
     pending = [node for node in graph.nodes if _looks_for_infinity(node)]
     while pending:
@@ -240,11 +270,17 @@ def _leaves(node: Node, tensor: Tensor, floats: Mapping[int, str]) -> bool:
 
 
 def _group(
-    graph: Graph, result: Placement, kinds: Mapping[str, Value], exact: Mapping[int, str], floats: Mapping[int, str] | None
+    graph: Graph,
+    result: Placement,
+    kinds: Mapping[str, Value],
+    exact: Mapping[int, str],
+    floats: Mapping[int, str] | None,
 ) -> None:
     """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid."""
     quantized = {id(node) for node in result.quantized}
-    inner = {id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)}
+    inner = {
+        id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)
+    }
     biases = {id(add) for node in result.quantized if (add := fused_bias(graph, node))}
     tensors: dict[int, Tensor] = {}
     operands: dict[int, list[Node]] = {}
@@ -266,7 +302,9 @@ def _group(
         groups.setdefault(sharing.find(key), Group([])).tensors.append(tensor)
         source = producer(tensor)
         shared = any((floats or {}).get(id(reader)) == AT_DECADES for reader in consumers(tensor))
-        result.readers[key] = None if source is not None and id(source) in quantized and not shared else operands.get(key, [])
+        result.readers[key] = (
+            None if source is not None and id(source) in quantized and not shared else operands.get(key, [])
+        )
     for group in groups.values():
         sources = [node for tensor in group.tensors if (node := producer(tensor)) is not None and node.op not in MOVERS]
         whole = all(producer(tensor) is not None for tensor in group.tensors)
@@ -278,7 +316,9 @@ def _group(
 
 
 def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> bool:
-    """True where only nodes that stay float for the sake of exact values read what an integer operator gives: they take it as it is."""
+    """True where only nodes that stay float
+    for the sake of exact values read what an integer operator gives: they take it as it is.
+    """
     users = consumers(tensor)
     return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
 
@@ -297,7 +337,9 @@ def _is_turn(node: Node) -> bool:
 
 
 def _is_in_masked_mean(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
-    return is_share(tensor, kinds) or any(node.op == "Div" and is_share(node.inputs[1], kinds) for node in consumers(tensor))
+    return is_share(tensor, kinds) or any(
+        node.op == "Div" and is_share(node.inputs[1], kinds) for node in consumers(tensor)
+    )
 
 
 def _sums_unknown_length(node: Node) -> bool:
@@ -313,7 +355,9 @@ def _sums_unknown_length(node: Node) -> bool:
 
 
 def _share(graph: Graph, nodes: Iterable[Node], tensors: dict[int, Tensor]) -> UnionFind:
-    """Sets of tensors on one grid: through movers, at an Equal, through a recurrent state, and into a Concat that alone reads them."""
+    """Sets of tensors on one grid: through movers, at an Equal, through a recurrent state,
+    and into a Concat that alone reads them.
+    """
     sharing = UnionFind()
     for node in nodes:
         if node.op in MOVERS:
@@ -327,7 +371,9 @@ def _share(graph: Graph, nodes: Iterable[Node], tensors: dict[int, Tensor]) -> U
     for concat in (node for node in nodes if node.op == "Concat"):
         for tensor in concat.inputs:
             members = [t for key, t in tensors.items() if sharing.find(key) == sharing.find(id(tensor))]
-            if not any(id(t) in outputs for t in members) and all(_is_inside(reader, concat) for t in members for reader in consumers(t)):
+            if not any(id(t) in outputs for t in members) and all(
+                _is_inside(reader, concat) for t in members for reader in consumers(t)
+            ):
                 sharing.union(id(concat.outputs[0]), id(tensor))
     return sharing
 

@@ -1,8 +1,8 @@
 """Runs a graph on onnxruntime: the reference for everything the compiler claims.
 
-onnxruntime replaces quantized layers by integer kernels of its own, and those saturate on x86 CPUs without VNNI (``vpmaddubsw``): the same
-file then gives other answers there. The compiler judges quantized graphs with these replacements switched off: layers are computed in float
-between DequantizeLinear and QuantizeLinear, on every CPU.
+onnxruntime replaces quantized layers by integer kernels of its own, and those saturate on x86 CPUs without VNNI
+(``vpmaddubsw``): the same file then gives other answers there. The compiler judges quantized graphs with these
+replacements switched off: layers are computed in float between DequantizeLinear and QuantizeLinear, on every CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, typ
 """What onnxruntime raises; its errors share no base class of their own."""
 
 _SHARED_FROM = 1 << 16
-"""Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2 GiB)."""
+"""Bytes from which a weight is handed to onnxruntime where it lies,
+instead of in the model's bytes (which end at 2 GiB)."""
 
 PROVIDERS = ["CPUExecutionProvider"]
 
@@ -41,13 +42,18 @@ def _known_operators() -> frozenset[tuple[str, str]]:
 
 
 def refuse_unknown_operators(graph: Graph) -> None:
-    """ModelError, naming the node, where an operator of another domain is unknown to onnxruntime: then the model cannot be run at all."""
+    """ModelError, naming the node,
+    where an operator of another domain is unknown to onnxruntime: then the model cannot be run at all.
+    """
     for body in (graph, *graph.subgraphs(recursive=True)):
         for node in body.nodes:
             if node.domain not in STANDARD_DOMAINS and (node.domain, node.op) not in _known_operators():
-                inputs = ", ".join(f"'{tensor.name}'" for tensor in node.inputs if isinstance(tensor, Variable) and tensor.name)
+                inputs = ", ".join(
+                    f"'{tensor.name}'" for tensor in node.inputs if isinstance(tensor, Variable) and tensor.name
+                )
                 raise ModelError(
-                    f"node '{node.name}' ({node.domain}.{node.op}): onnxruntime has no such operator, so the model cannot be run here; "
+                    f"node '{node.name}' ({node.domain}.{node.op}): onnxruntime has no such operator, so the model "
+                    "cannot be run here; "
                     f"cut the model in front of it (at {inputs}) and run that node outside"
                 )
 
@@ -63,7 +69,8 @@ class Runner:
         weights: with a model: the weights that `light_model` took out of it.
         outputs: names of the tensors to return; any tensor of the graph may be asked for. Default: its outputs.
         fusions: False runs every operator as written, without onnxruntime's optimizer.
-        integer_kernels: True runs quantized layers on onnxruntime's integer kernels, as a session of default options does. They saturate on
+        integer_kernels: True runs quantized layers on onnxruntime's integer kernels,
+        as a session of default options does. They saturate on
             CPUs without VNNI: for showing what a user of the file gets on this CPU, never for a decision.
         threads: 1 by default, so that two runs of a program give the same bits.
 
@@ -89,7 +96,9 @@ class Runner:
             proto, self._shared = light_model(model)
         known = {out.name for out in proto.graph.output}
         self._wanted = list(outputs) if outputs is not None else [out.name for out in proto.graph.output]
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known)
+        proto.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in dict.fromkeys(self._wanted) if name not in known
+        )
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._shared.values()]
         options.add_external_initializers(list(self._shared), values)
         if not integer_kernels:
@@ -103,11 +112,14 @@ class Runner:
 
     @property
     def types(self) -> dict[str, str]:
-        """The types of the wanted tensors as onnxruntime names them: ``tensor(float)``, ``seq(map(int64,tensor(float)))``."""
+        """The types of the wanted tensors as onnxruntime names them: ``tensor(float)``,
+        ``seq(map(int64,tensor(float)))``.
+        """
         return {output.name: output.type for output in self._session.get_outputs()}
 
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Values of the wanted tensors for one feed; with ``outputs`` only some of them, and no more is computed than they need.
+        """Values of the wanted tensors for one feed; with ``outputs`` only some of them,
+        and no more is computed than they need.
 
         Raises:
             ModelError: onnxruntime cannot run the model on this feed.
@@ -136,7 +148,8 @@ def light_model(graph: Graph) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]
     large = {}
     for node in graph.nodes:
         for tensor in node.inputs:
-            stored = isinstance(tensor, Constant) and isinstance(tensor._values, LazyValues)  # strings, 4-bit integers: as they came
+            stored = isinstance(tensor, Constant) and isinstance(tensor._values, LazyValues)
+            # strings, 4-bit integers: as they came
             if isinstance(tensor, Constant) and not stored and tensor.values.nbytes >= _SHARED_FROM:
                 large[tensor.name] = tensor
     with _stubs(list(large.values())) as arrays:

@@ -1,9 +1,9 @@
 """Lets onnxruntime give a float graph the same bits on every x86 CPU with AVX2, with AVX-512 or without.
 
 Its kernels are chosen by the CPU. As its sources say (MLAS: `platform.cpp`, `sgemm.cpp`, `convolve.cpp`, `snchwc.cpp`
-and the kernels in `lib/x86_64`), elementwise kernels, `sgemm`, `dgemm` and the convolutions made of them give one result
-by one chain of fused multiply-adds in one order, whatever the width of the registers. Three kinds do not, and are
-written here in operators that do:
+and the kernels in `lib/x86_64`), elementwise kernels, `sgemm`, `dgemm` and the convolutions made of them give one
+result by one chain of fused multiply-adds in one order, whatever the width of the registers. Three kinds do not, and
+are written here in operators that do:
 
 * ``Softmax`` and ``LogSoftmax`` add 8 or 16 lanes; ``Gelu`` is another polynomial on AVX-512. Each becomes the
   elementwise operators that define it: their ``Exp``, ``Erf`` and ``Tanh`` agree, and ``ReduceSum`` is compiled once.
@@ -32,7 +32,9 @@ FUSIONS_BY_CPU = ("GeluFusionL1", "GeluFusionL2", "QuickGeluFusion")
 """onnxruntime's transformers whose kernels differ by CPU."""
 
 FEWEST, BLOCK = 8, 16
-"""Smallest and largest block of NCHWc: fewer channels than the first are never blocked, multiples of the second always."""
+"""Smallest and largest block of NCHWc: fewer channels than the first are never blocked, multiples of the second
+always.
+"""
 
 _ZERO, _SAME_SHAPE = "steady//zero", "steady//same_shape"
 
@@ -122,11 +124,14 @@ class _Rewriter:
         for name, value in ((_ZERO, np.zeros(1, np.float32)), (_SAME_SHAPE, np.array([0, 0, 0, -1], np.int64))):
             if name in self.used:
                 graph.initializer.append(numpy_helper.from_array(value, name))
-                graph.input.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape))
+                graph.input.append(
+                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                )
 
 
 def keeps_order(node: onnx.NodeProto, weight: Shape | None, *, channels_meet: bool) -> bool:
-    """Whether a Conv adds in the same order in blocks of 8, in blocks of 16 and where blocks of neither are possible on the one but not the other.
+    """Whether a Conv adds in the same order in blocks of 8, in blocks of 16 and where blocks of neither are possible
+    on the one but not the other.
 
     Args:
         node: the Conv.
@@ -141,7 +146,11 @@ def keeps_order(node: onnx.NodeProto, weight: Shape | None, *, channels_meet: bo
         return False
     if groups > 1:
         return inputs == 1 and outputs == groups and outputs % BLOCK == 0
-    pointwise = kernel == [1, 1] and not any(_attribute(node, "pads", [])) and _attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    pointwise = (
+        kernel == [1, 1]
+        and not any(_attribute(node, "pads", []))
+        and _attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    )
     return inputs < FEWEST or (pointwise and inputs % BLOCK == 0)
 
 
@@ -158,7 +167,9 @@ def _constant_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), default)
+    return next(
+        (helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), default
+    )
 
 
 @dataclass(frozen=True)
@@ -228,5 +239,9 @@ def _gelu(site: _Site) -> Iterator[onnx.NodeProto]:
     yield site.make("Mul", ["z", "h"], "y")
 
 
-_DEFINITIONS: dict[str, Callable[[_Site], Iterator[onnx.NodeProto]]] = {"Softmax": _softmax, "LogSoftmax": _log_softmax, "Gelu": _gelu}
+_DEFINITIONS: dict[str, Callable[[_Site], Iterator[onnx.NodeProto]]] = {
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+    "Gelu": _gelu,
+}
 """The operators, written in others."""

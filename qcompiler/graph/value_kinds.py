@@ -1,15 +1,20 @@
 """What the values of a tensor are: constants, truths, indices or data; and the bounds that hold of them for every feed.
 
-A forward analysis over the graph. The kinds form a chain, and a result is of the largest kind among what it is computed from:
+A forward analysis over the graph. The kinds form a chain,
+and a result is of the largest kind among what it is computed from:
 
     CONSTANT < TRUTH < INDEX < DATA
 
-- TRUTH: one of a few known values: booleans, 0/1 masks, and what is computed from these and constants (``(1 - mask) * -1e4``);
-- INDEX: positions, sizes, counts and what is computed from these alone: exact, and mostly unbounded (a sine of a position is bounded);
-- DATA: everything that layers, embeddings or float inputs have a part in; what calibration shows is all that is known of it.
+- TRUTH: one of a few known values: booleans, 0/1 masks,
+and what is computed from these and constants (``(1 - mask) * -1e4``);
+- INDEX: positions, sizes, counts and what is computed from these alone: exact,
+and mostly unbounded (a sine of a position is bounded);
+- DATA: everything that layers,
+embeddings or float inputs have a part in; what calibration shows is all that is known of it.
 
-Integer inputs are indices where something looks them up, compares them or takes a sine of them; else they are numbers like any other (ages,
-pixels), so data. What makes an input a mask is said at `mask_inputs`.
+Integer inputs are indices where something looks them up,
+compares them or takes a sine of them; else they are numbers like any other (ages,
+pixels), so data. What makes an input a mask is said in `mask_inputs.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, to_networkx
 
-__all__ = ["DATA", "FILL_FROM", "Kind", "Value", "mask_candidates", "mask_inputs", "value_kinds"]
+__all__ = ["DATA", "FILL_FROM", "Kind", "Value", "value_kinds"]
 
 MOST_VALUES = 16
 """Different values of a TRUTH."""
@@ -75,7 +80,9 @@ class Value:
         """What holds of elements of either."""
         both = None if self.values is None or other.values is None else (*self.values, *other.values)
         kind = max(self.kind, other.kind)
-        return _of_values(kind, both) if both is not None else Value(kind, min(self.lo, other.lo), max(self.hi, other.hi))
+        return (
+            _of_values(kind, both) if both is not None else Value(kind, min(self.lo, other.lo), max(self.hi, other.hi))
+        )
 
 
 TRUTH = Value(Kind.TRUTH, 0.0, 1.0, (0.0, 1.0))
@@ -87,10 +94,30 @@ _TRUTHS = frozenset({
     "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Xor", "Not", "IsNaN", "IsInf",
 })
 _COUNTS = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
-_MOVES = frozenset({
-    "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "MaxPool", "ReduceMax", "ReduceMin", "Reshape",
-    "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "GlobalMaxPool", "Dropout",
-})
+MOVES = frozenset(
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "MaxPool",
+        "ReduceMax",
+        "ReduceMin",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "GlobalMaxPool",
+        "Dropout",
+    }
+)
 """Operators whose results are elements of their first input."""
 _MEANS = frozenset({"ReduceMean", "AveragePool", "GlobalAveragePool", "Resize"})
 """Operators whose results lie between the elements of their first input."""
@@ -100,9 +127,28 @@ _LOOKS = frozenset({"Range", "Floor", "Ceil", "Mod", "CumSum", "ScatterND", "One
 
 Array = NDArray[Any]
 _FUNCTIONS: dict[str, Callable[..., Array]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Neg": np.negative, "Abs": np.abs, "Floor": np.floor, "Ceil": np.ceil,
-    "Round": np.rint, "Sqrt": np.sqrt, "Exp": np.exp, "Log": np.log, "Sin": np.sin, "Cos": np.cos, "Min": np.minimum, "Max": np.maximum,
-    "Relu": lambda x: np.maximum(x, 0), "Sign": np.sign, "Reciprocal": np.reciprocal, "Tanh": np.tanh, "Pow": np.power, "Mod": np.fmod,
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Floor": np.floor,
+    "Ceil": np.ceil,
+    "Round": np.rint,
+    "Sqrt": np.sqrt,
+    "Exp": np.exp,
+    "Log": np.log,
+    "Sin": np.sin,
+    "Cos": np.cos,
+    "Min": np.minimum,
+    "Max": np.maximum,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Sign": np.sign,
+    "Reciprocal": np.reciprocal,
+    "Tanh": np.tanh,
+    "Pow": np.power,
+    "Mod": np.fmod,
     "Sum": lambda *xs: np.sum(np.stack(np.broadcast_arrays(*xs)), axis=0),
 }
 """Element by element, exact functions of exact values."""
@@ -136,7 +182,7 @@ def value_kinds(graph: Graph, masks: Mapping[str, Value] | None = None) -> dict[
 
     Args:
         graph: float graph.
-        masks: what inputs hold that are masks (`mask_inputs`).
+        masks: what inputs hold that are masks (`mask_inputs.mask_inputs`).
     """
     masks = masks or {}
     known: dict[str, Value] = {tensor.name: _of_input(tensor, masks) for tensor in graph.inputs}
@@ -155,7 +201,9 @@ def _read(tensor: Tensor, known: Mapping[str, Value]) -> Value:
 
 
 def _settled(value: Value, tensor: Tensor) -> Value:
-    """What a node computes from constants alone is a truth where its values are few, data where they are real numbers (a slice of a table)."""
+    """What a node computes from constants alone is a truth where its values are few,
+    data where they are real numbers (a slice of a table).
+    """
     if value.kind == Kind.TRUTH and value.values is None:
         return replace(value, kind=Kind.INDEX)
     if value.kind != Kind.CONSTANT:
@@ -177,19 +225,21 @@ def _of_input(tensor: Tensor, masks: Mapping[str, Value]) -> Value:
 
 
 def _is_looked_at(tensor: Tensor, depth: int = 12) -> bool:
-    """True where a node looks an integer up, compares it or asks for its sine, rather than computing with it as with any number."""
+    """True where a node looks an integer up, compares it or asks for its sine,
+    rather than computing with it as with any number.
+    """
     return depth > 0 and any(_looks_at(node, tensor, depth) for node in consumers(tensor))
 
 
 def _looks_at(node: Node, tensor: Tensor, depth: int) -> bool:
     if node.op in _LOOKS or (node.op.startswith("Gather") and node.inputs[0] is not tensor):
         return True
-    if node.op in _FUNCTIONS or node.op in _MOVES or node.op in ("Cast", "Concat", "Where", "MatMul"):
+    if node.op in _FUNCTIONS or node.op in MOVES or node.op in ("Cast", "Concat", "Where", "MatMul"):
         return any(_is_looked_at(output, depth - 1) for output in node.outputs)
     return False
 
 
-def _is_added_to_scores(tensor: Tensor, depth: int = 8) -> bool:
+def is_added_to_scores(tensor: Tensor, depth: int = 8) -> bool:
     """True for a mask given as floats that all its readers add to what a Softmax reads: 0, or as low as they please."""
     users = consumers(tensor)
     return bool(users) and depth > 0 and all(_adds_to_scores(node, tensor, depth) for node in users)
@@ -197,16 +247,23 @@ def _is_added_to_scores(tensor: Tensor, depth: int = 8) -> bool:
 
 def _adds_to_scores(node: Node, tensor: Tensor, depth: int) -> bool:
     if node.op == "Add":
-        return bool(node.outputs[0].outputs) and all(user.op in ("Softmax", *_MOVES) for user in consumers(node.outputs[0]))
-    return node.op in (*_MOVES, "Cast") and node.inputs[0] is tensor and all(_is_added_to_scores(output, depth - 1) for output in node.outputs)
+        return bool(node.outputs[0].outputs) and all(
+            user.op in ("Softmax", *MOVES) for user in consumers(node.outputs[0])
+        )
+    return (
+        node.op in (*MOVES, "Cast")
+        and node.inputs[0] is tensor
+        and all(is_added_to_scores(output, depth - 1) for output in node.outputs)
+    )
 
 
 def _reaches_waves_alone(tensor: Tensor, depth: int = 8) -> bool:
     """True for a time or position given as a float: all that is made of it is a sine or a cosine of multiples."""
     users = consumers(tensor)
-    passing = (*_MOVES, "Cast", "Concat", "Mul", "Div")
+    passing = (*MOVES, "Cast", "Concat", "Mul", "Div")
     return bool(users) and depth > 0 and all(
-        node.op in _WAVES or (node.op in passing and all(_reaches_waves_alone(output, depth - 1) for output in node.outputs)) for node in users
+        node.op in _WAVES or (node.op in passing and all(_reaches_waves_alone(output,
+        depth - 1) for output in node.outputs)) for node in users
     )  # fmt: skip
 
 
@@ -221,7 +278,7 @@ def _result(node: Node, inputs: Sequence[Value], slot: int) -> Value:
         return COUNT
     if op == "Cast":
         return _cast(node, inputs[0])
-    if op in _MOVES:
+    if op in MOVES:
         return inputs[0]
     if op in _MEANS:
         return replace(inputs[0], kind=max(inputs[0].kind, Kind.INDEX), values=None)
@@ -269,7 +326,10 @@ def _function(op: str, inputs: Sequence[Value]) -> Value:
     kind, compute = max(value.kind for value in inputs), _FUNCTIONS[op]
     sets = [value.values for value in inputs]
     with np.errstate(all="ignore"):
-        if all(values is not None for values in sets) and math.prod(len(values or ()) for values in sets) <= MOST_VALUES**2:
+        if (
+            all(values is not None for values in sets)
+            and math.prod(len(values or ()) for values in sets) <= MOST_VALUES**2
+        ):
             grids = np.meshgrid(*[np.asarray(values, np.float64) for values in sets], indexing="ij")
             return _of_values(kind, np.unique(compute(*grids)))
         lo, hi = _bounds(op, inputs)
@@ -282,7 +342,9 @@ def _bounds(op: str, inputs: Sequence[Value]) -> tuple[float, float]:
         return -1.0, 1.0
     if op in ("Add", "Sub", "Mul", "Min", "Max") and len(inputs) == 2:
         ends = [_FUNCTIONS[op](a, b) for a in (inputs[0].lo, inputs[0].hi) for b in (inputs[1].lo, inputs[1].hi)]
-        corners = [0.0 if math.isnan(end) else float(end) for end in ends]  # 0 · ∞: the 0 is a value, the ∞ only a bound
+        corners = [
+            0.0 if math.isnan(end) else float(end) for end in ends
+        ]  # 0 · ∞: the 0 is a value, the ∞ only a bound
         return min(corners), max(corners)
     if op == "Neg":
         return -inputs[0].hi, -inputs[0].lo
@@ -316,62 +378,3 @@ def _is_outer(node: Node) -> bool:
     """A product of a column and a row: every result is one product."""
     left, right = (tensor.shape for tensor in node.inputs)
     return bool(left and left[-1] == 1) or bool(right and len(right) > 1 and right[-2] == 1)
-
-
-def mask_candidates(graph: Graph) -> list[str]:
-    """Inputs of integers or floats whose name or use is that of a mask."""
-    numbers = [tensor for tensor in graph.inputs if tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iuf"]
-    return [tensor.name for tensor in numbers if _is_named(tensor) or _is_complemented(tensor) or _is_added_to_scores(tensor)]
-
-
-def _is_named(tensor: Tensor) -> bool:
-    return "mask" in tensor.name.lower()
-
-
-def mask_inputs(graph: Graph, seen: Mapping[str, Collection[float]] | None = None) -> dict[str, Value]:
-    """Inputs of integers or floats that are masks, with the values that they can have.
-
-    0 and 1, where the name says "mask", or a use: ``1 - m``, or a product with a constant of the size of a fill. 0 and less, where all that is
-    done is to add it to what a Softmax reads, and the name says so or calibration shows 0 and fills alone. Where calibration shows anything
-    else, the input is no mask.
-
-    Args:
-        graph: float graph.
-        seen: different values of an input in calibration, by name.
-    """
-    found, candidates = {}, set(mask_candidates(graph))
-    for tensor in graph.inputs:
-        values = set((seen or {}).get(tensor.name, ()))
-        if tensor.name not in candidates:
-            continue
-        if not _is_added_to_scores(tensor) and values <= {0.0, 1.0}:
-            found[tensor.name] = TRUTH
-        elif _is_added_to_scores(tensor) and (values or _is_named(tensor)) and all(value == 0 or value <= -FILL_FROM for value in values):
-            found[tensor.name] = Value(Kind.INDEX, hi=0.0)
-    return found
-
-
-def _is_complemented(tensor: Tensor, depth: int = 8) -> bool:
-    """True where somebody computes ``1 - m``, or multiplies by a fill."""
-    return depth > 0 and any(_complements(node, tensor, depth) for node in consumers(tensor))
-
-
-def _complements(node: Node, tensor: Tensor, depth: int) -> bool:
-    others = [constant_of(other) for other in node.inputs if other is not tensor]
-    constant = others[0] if len(others) == 1 and others[0] is not None and others[0].size == 1 and others[0].dtype.kind == "f" else None
-    if node.op == "Sub" and constant is not None:
-        return node.inputs[1] is tensor and float(constant.reshape(())) == 1.0 and any(_is_filling(output) for output in node.outputs)
-    if node.op == "Mul" and constant is not None:
-        return float(constant.reshape(())) <= -1e3
-    return (node.op == "Cast" or (node.op in _MOVES and node.inputs[0] is tensor)) and any(_is_complemented(out, depth - 1) for out in node.outputs)
-
-
-def _is_filling(tensor: Tensor, depth: int = 4) -> bool:
-    """True where a truth is made a mask: by a fill, or as a condition."""
-    for node in consumers(tensor):
-        values = [constant_of(other) for other in node.inputs if other is not tensor]
-        if any(value is not None and value.size == 1 and value.dtype.kind == "f" and abs(float(value.reshape(()))) >= FILL_FROM for value in values):
-            return True
-        if node.op in ("Cast", *_MOVES) and depth > 0 and any(_is_filling(output, depth - 1) for output in node.outputs):
-            return True
-    return False

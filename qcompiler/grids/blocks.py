@@ -1,12 +1,15 @@
-"""Block scales: within a row every block of neighbouring products has a small integer factor, and yet the row remains an int8 row.
+"""Block scales: within a row every block of neighbouring products has a small integer factor, and yet the row remains
+an int8 row.
 
-Block b of a row stands for ``s * T[f_b][code]`` with the one float scale s of the row and one of 16 tables of int8 levels, the levels of the grid
-times a factor of 3 … 18, rounded to integers: ``T[f] = round(levels * m * (3 + f) / 18)``. ``m`` is the largest integer with which the levels stay
-within the limit, so the last table holds the grid itself and a layer without blocks is a layer whose blocks all use that one.
+Block b of a row stands for ``s * T[f_b][code]`` with the one float scale s of the row and one of 16 tables of int8
+levels, the levels of the grid times a factor of 3 … 18, rounded to integers: ``T[f] = round(levels * m * (3 + f) /
+18)``. ``m`` is the largest integer with which the levels stay within the limit, so the last table holds the grid itself
+and a layer without blocks is a layer whose blocks all use that one.
 
-What is rounded is the table, once, and the levels of weights are chosen among its entries: the rounding error moves levels, it is not added to
-weights. 64 as limit costs nothing, then: measured on Gaussian and Laplace weights, factors of 4 bits and integer levels together lose 1 to 5 % of
-the squared error of float scales, whether the limit is 64 or 127.
+What is rounded is the table, once, and the levels of weights are chosen among its entries: the rounding error moves
+levels, it is not added to weights. 64 as limit costs nothing, then: measured on Gaussian and Laplace weights, factors
+of 4 bits and integer levels together lose 1 to 5 % of the squared error of float scales, whether the limit is 64 or
+127.
 """
 
 from __future__ import annotations
@@ -69,6 +72,9 @@ class BlockTables:
 def block_levels(grid: Grid) -> NDArray[np.int16]:
     """The levels of a grid under each factor: int16 [16, L]. OptionError for a grid of more than 16 levels."""
     if len(grid.levels) > MOST_LEVELS:
-        raise OptionError(f"grid '{grid.name}' has {len(grid.levels)} levels; blocks need one of at most {MOST_LEVELS}, such as int4 or nf4")
+        raise OptionError(
+            f"grid '{grid.name}' has {len(grid.levels)} levels; blocks need one of at most "
+            f"{MOST_LEVELS}, such as int4 or nf4"
+        )
     whole = max(PAIR_SAFE_LEVEL // grid.largest, 1)
     return np.asarray(np.rint(grid.levels * (whole * FACTORS[:, None] / FACTORS[-1])), np.int16)

@@ -1,10 +1,11 @@
 """One-dimensional k-means, exact and without any draw.
 
-Sorted points fall into clusters of neighbours, so the best clustering is a best choice of k - 1 cuts. Dynamic programming finds it: with
-``C(i, j)`` the weighted squared error of points i … j - 1 around their mean, ``D_k(j) = min_i D_{k-1}(i) + C(i, j)``.
+Sorted points fall into clusters of neighbours, so the best clustering is a best choice of k - 1 cuts. Dynamic
+programming finds it: with ``C(i, j)`` the weighted squared error of points i … j - 1 around their mean, ``D_k(j) =
+min_i D_{k-1}(i) + C(i, j)``.
 
-More than `CELLS` different values are first put into as many cells of equal width whose moments stay exact; the cuts between cells are then
-moved to where Lloyd's rule wants them among all the values.
+More than `CELLS` different values are first put into as many cells of equal width whose moments stay exact; the cuts
+between cells are then moved to where Lloyd's rule wants them among all the values.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Floats = NDArray[np.float64]
 def cluster_centres(values: Array, count: int, counts: Array | None = None, pinned: float | None = None) -> Floats:
     """Centres of the best ``count`` clusters, ascending; fewer where there are fewer different values.
 
-    With a ``pinned`` value the centre nearest to it moves there, where there is none to spare, and the others to where Lloyd's rule then
-    wants them.
+    With a ``pinned`` value the centre nearest to it moves there, where there is none to spare, and the others to where
+    Lloyd's rule then wants them.
 
     Args:
         values: finite, any shape.
@@ -38,7 +39,9 @@ def cluster_centres(values: Array, count: int, counts: Array | None = None, pinn
         pinned: a centre there must be.
     """
     points, inverse = np.unique(np.asarray(values, np.float64).reshape(-1), return_inverse=True)
-    weights = np.bincount(inverse, None if counts is None else np.asarray(counts, np.float64).reshape(-1), len(points)).astype(np.float64)
+    weights = np.bincount(
+        inverse, None if counts is None else np.asarray(counts, np.float64).reshape(-1), len(points)
+    ).astype(np.float64)
     counted = weights > NEGLIGIBLE * weights.sum()  # below that running sums lose it
     points, weights = points[counted], weights[counted]
     if not len(points):
@@ -93,10 +96,14 @@ def _best_cuts(moments: list[Floats], count: int) -> Floats:
 
 
 def _lloyd(points: Floats, weights: Floats, centres: Floats, pinned: float | None) -> Floats:
-    """The centres once no point (ascending) changes its cluster any more, or after `ROUNDS` rounds; the pinned one stays."""
+    """The centres once no point (ascending) changes its cluster any more, or after `ROUNDS` rounds; the pinned one
+    stays.
+    """
     mass, linear = (np.concatenate([[0.0], np.cumsum(moment)]) for moment in (weights, weights * points))
     for _ in range(ROUNDS):
-        cuts = np.concatenate([[0], np.searchsorted(points, (centres[1:] + centres[:-1]) / 2, side="right"), [len(points)]])
+        cuts = np.concatenate(
+            [[0], np.searchsorted(points, (centres[1:] + centres[:-1]) / 2, side="right"), [len(points)]]
+        )
         inside = np.diff(mass[cuts])
         moved = np.where(inside > 0, np.diff(linear[cuts]) / np.where(inside > 0, inside, 1.0), centres)
         moved = np.where(centres == pinned, centres, moved)

@@ -1,10 +1,12 @@
 """Grids whose levels a formula gives.
 
-* ``power(a, b)``: magnitudes ``(i / n)^(1/a)``, i = 0 … n = 2^(b-1) - 1 (PowerQuant, NUPES). ``a = 1`` is uniform, ``a < 1`` is denser near
-  zero; ``a = 1/2`` has squares. The power keeps products, not sums: weights are decoded to these levels before anything is added up.
+* ``power(a, b)``: magnitudes ``(i / n)^(1/a)``, i = 0 … n = 2^(b-1) - 1 (PowerQuant, NUPES). ``a = 1`` is uniform, ``a
+  < 1`` is denser near zero; ``a = 1/2`` has squares. The power keeps products, not sums: weights are decoded to these
+  levels before anything is added up.
 * ``post(b)``: 0 and the powers of the square root of two ``2^(-k/2)``, k = 0 … n - 1 (POST).
 * ``nf4``: quantiles of the normal distribution (QLoRA).
-* ``floating(e, m)``: a sign, e exponent and m mantissa bits, no infinities (LLM-FP4); subnormals share the step of the first binade.
+* ``floating(e, m)``: a sign, e exponent and m mantissa bits, no infinities (LLM-FP4); subnormals share the step of the
+  first binade.
 * ``fp4_bnb``: the 4-bit float of bitsandbytes, which is none of these.
 """
 
@@ -22,8 +24,10 @@ from qcompiler.grids.grid import LARGEST_LEVEL, Grid, integer_levels
 __all__ = ["floating", "fp4_bnb", "nf4", "post", "power"]
 
 NF4 = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
-    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434,
+    0.5626170039176941,
     0.7229568362236023, 1.0,
 )  # fmt: skip
 BNB = (0.0625, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -59,7 +63,9 @@ def nf4(block: int | None = None, largest: int = LARGEST_LEVEL) -> Grid:
 
 
 def floating(exponent_bits: int, mantissa_bits: int, block: int | None = None) -> Grid:
-    """A float of 4 bits: e2m1 (the OCP format), e1m2 (evenly spaced) or e3m0 (powers of two). OptionError for any other."""
+    """A float of 4 bits: e2m1 (the OCP format), e1m2 (evenly spaced) or e3m0 (powers of two). OptionError for any
+    other.
+    """
     if (exponent_bits, mantissa_bits) not in ((2, 1), (1, 2), (3, 0)):
         raise OptionError(f"a 4-bit float is e2m1, e1m2 or e3m0, not e{exponent_bits}m{mantissa_bits}")
     fraction = np.arange(2**mantissa_bits) / 2**mantissa_bits

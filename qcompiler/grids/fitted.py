@@ -1,7 +1,7 @@
 """Grids whose levels are fitted to a layer's weight.
 
-All rows of a layer share the levels, each with its own scale, so they are fitted to the rows divided by their scales. Fitting and the search
-for the scales alternate; a squared error of a row counts with the square of its scale.
+All rows of a layer share the levels, each with its own scale, so they are fitted to the rows divided by their scales.
+Fitting and the search for the scales alternate; a squared error of a row counts with the square of its scale.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class FittedGrid(ABC):
 
 @dataclass(frozen=True)
 class PowerGrid(FittedGrid):
-    """The power grid whose exponent suits the weight best, each row under its own best scale (NUPES, data-free or weighted by the metric).
+    """The power grid whose exponent suits the weight best, each row under its own best scale (NUPES, data-free or
+    weighted by the metric).
 
     It has 2 to 8 bits; with 2 there is nothing to choose, the levels are -1, 0, 1.
     """
@@ -118,9 +119,11 @@ class KMeansGrid(FittedGrid):
 
 @dataclass(frozen=True)
 class SplitGrid(FittedGrid):
-    """SplitQuant as one grid: the levels of three clusters (low, middle, high), each evenly spaced over the members of its cluster.
+    """SplitQuant as one grid: the levels of three clusters (low, middle, high), each evenly spaced over the members of
+    its cluster.
 
-    ``bits``, 1 to 6, are those of each branch. A code says cluster and place in it, so it costs up to two bits more in store.
+    ``bits``, 1 to 6, are those of each branch. A code says cluster and place in it, so it costs up to two bits more in
+    store.
     """
 
     kind: ClassVar[str] = "split"
@@ -147,9 +150,13 @@ class SplitGrid(FittedGrid):
 
 
 def _normalised(scale: Array, block: int | None, weight: Array, metric: Array | None) -> tuple[Array, Array]:
-    """Weights in units of the scale of their row and block, and how much the squared error of each counts; rows without a scale are left out."""
+    """Weights in units of the scale of their row and block, and how much the squared error of each counts; rows
+    without a scale are left out.
+    """
     rows, importance = in_blocks(weight, block), importance_of(weight, metric)
-    counts = in_blocks(np.ones(weight.shape) if importance is None else np.broadcast_to(importance, weight.shape), block)
+    counts = in_blocks(
+        np.ones(weight.shape) if importance is None else np.broadcast_to(importance, weight.shape), block
+    )
     step = scale.reshape(-1, 1).astype(np.float64)
     used = (np.abs(rows).max(axis=1) > 0) & (step[:, 0] > 0)  # of the smallest numbers the squares are 0
     return rows[used] / step[used], counts[used] * step[used] ** 2

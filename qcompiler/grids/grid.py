@@ -1,11 +1,11 @@
 """What a grid is.
 
-A `Grid` holds at most 256 integer levels. A weight on it is ``scale * level`` with one scale an output channel, or one a block of ``block``
-neighbouring products. Every level fits int8, so a layer on any grid is an int8 layer whose codes take few values: one kernel runs them all,
-and fewer bits are a matter of storage.
+A `Grid` holds at most 256 integer levels. A weight on it is ``scale * level`` with one scale an output channel, or one
+a block of ``block`` neighbouring products. Every level fits int8, so a layer on any grid is an int8 layer whose codes
+take few values: one kernel runs them all, and fewer bits are a matter of storage.
 
-Levels that a formula gives as fractions of the largest are rounded to integers (`integer_levels`): the error is at most half a step, that is
-``1 / (2 * 127)`` of the largest level.
+Levels that a formula gives as fractions of the largest are rounded to integers (`integer_levels`): the error is at most
+half a step, that is ``1 / (2 * 127)`` of the largest level.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class GridFamily(Protocol):
 
         Args:
             weight: float [G, R, K], as a `LayerProblem` has it.
-            metric: float [G, K, K], the matrix of its loss (of which the diagonal weighs the errors); None: all weights count the same.
+            metric: float [G, K, K], the matrix of its loss (of which the diagonal weighs the errors); None: all weights
+                count the same.
         """
 
     def within(self, largest: int) -> GridFamily:
@@ -79,9 +80,13 @@ class Grid:
     def __post_init__(self) -> None:
         levels = self.levels
         if levels.dtype != np.int16 or levels.ndim != 1 or not 2 <= len(levels) <= 256:
-            raise ValueError(f"grid '{self.name}' needs 2 to 256 int16 levels in one dimension, not {levels.dtype} {levels.shape}")
+            raise ValueError(
+                f"grid '{self.name}' needs 2 to 256 int16 levels in one dimension, not {levels.dtype} {levels.shape}"
+            )
         if not (np.diff(levels) > 0).all() or 0 not in levels or np.abs(levels).max() > LARGEST_LEVEL:
-            raise ValueError(f"levels of grid '{self.name}' must ascend, hold 0 and stay within +-{LARGEST_LEVEL}: {levels.tolist()}")
+            raise ValueError(
+                f"levels of grid '{self.name}' must ascend, hold 0 and stay within +-{LARGEST_LEVEL}: {levels.tolist()}"
+            )
         object.__setattr__(self, "_by_quarter", level_lookup(levels))
 
     @property
@@ -100,7 +105,9 @@ class Grid:
         return bool((np.diff(self.levels) == 1).all())
 
     def nearest(self, values: Array) -> NDArray[np.int16]:
-        """The nearest level of each value, in units of the scale. A tie goes to the even level, or to the smaller of two even or two odd ones."""
+        """The nearest level of each value, in units of the scale. A tie goes to the even level, or to the smaller of
+        two even or two odd ones.
+        """
         if self.is_uniform:
             return np.clip(np.rint(values), self.levels[0], self.levels[-1]).astype(np.int16)
         halves = np.clip(np.multiply(values, 2), -EDGE, EDGE)
@@ -116,12 +123,18 @@ class Grid:
         """The same levels in proportion, rounded; fewer where steps are 1, for they cannot be smaller."""
         if self.largest <= largest:
             return self
-        smaller = self.levels[np.abs(self.levels) <= largest] if self.is_uniform else np.rint(self.levels * (largest / self.largest))
+        smaller = (
+            self.levels[np.abs(self.levels) <= largest]
+            if self.is_uniform
+            else np.rint(self.levels * (largest / self.largest))
+        )
         return Grid(self.name, np.unique(smaller).astype(np.int16), self.block)
 
 
 def thresholds(levels: NDArray[np.int16]) -> NDArray[np.float64]:
-    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it. Ties as in `Grid.nearest`."""
+    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it.
+    Ties as in `Grid.nearest`.
+    """
     low, high = levels[:-1].astype(np.int64), levels[1:].astype(np.int64)
     middle = (low + high) / 2
     to_low = np.where((low + high) % 2 == 0, np.abs(low) < np.abs(high), low % 2 == 0)
@@ -140,8 +153,9 @@ def level_lookup(levels: NDArray[np.int16]) -> NDArray[np.int16]:
 def integer_levels(fractions: Array, largest: int = LARGEST_LEVEL) -> NDArray[np.int16]:
     """Integer levels in proportion to ``fractions``.
 
-    They are exact, and the smallest such integers, where some multiple within ``largest`` makes all of them integers; else the fractions of
-    the largest magnitude, times ``largest``, rounded: each is off by at most ``1 / (2 * largest)`` of it.
+    They are exact, and the smallest such integers, where some multiple within ``largest`` makes all of them integers;
+    else the fractions of the largest magnitude, times ``largest``, rounded: each is off by at most ``1 / (2 *
+    largest)`` of it.
 
     Args:
         fractions: float [L] in any order, finite, at least one not 0; 0 is added where it is missing.
@@ -157,7 +171,9 @@ def integer_levels(fractions: Array, largest: int = LARGEST_LEVEL) -> NDArray[np
 
 
 def uniform(bits: int, block: int | None = None) -> Grid:
-    """The symmetric uniform grid of 2 to 8 bits: levels -(2^(bits-1) - 1) … 2^(bits-1) - 1. OptionError for another number of bits."""
+    """The symmetric uniform grid of 2 to 8 bits: levels -(2^(bits-1) - 1) … 2^(bits-1) - 1. OptionError for another
+    number of bits.
+    """
     if not 2 <= bits <= 8:
         raise OptionError(f"a uniform grid has 2 to 8 bits, not {bits}")
     largest = 2 ** (bits - 1) - 1

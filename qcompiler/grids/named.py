@@ -14,7 +14,8 @@ from qcompiler.grids.grid import LARGEST_LEVEL, GridFamily, uniform
 __all__ = ["GRID_NAMES", "grid_label", "grid_named"]
 
 GRID_NAMES = (
-    "int2 … int8, power2 … power8, power4(0.5), post2 … post5, nf4, fp4 (fp4_e2m1), fp4_e1m2, fp4_e3m0, fp4_bnb, split1 … split6, kmeans2 … kmeans8"
+    "int2 … int8, power2 … power8, power4(0.5), post2 … post5, nf4, fp4 (fp4_e2m1), fp4_e1m2, fp4_e3m0, fp4_bnb, "
+    "split1 … split6, kmeans2 … kmeans8"
 )
 """The names, for people."""
 
@@ -39,13 +40,15 @@ _BY_BITS: dict[str, Callable[[int, int | None, int], GridFamily]] = {
 
 
 def grid_named(text: str, block: int | None = None, largest: int | None = None) -> GridFamily:
-    """The grid of a name such as ``int4``, ``power3``, ``power4(0.5)``, ``nf4`` or ``kmeans4``; its ``fit`` gives the `Grid` of a layer.
+    """The grid of a name such as ``int4``, ``power3``, ``power4(0.5)``, ``nf4`` or ``kmeans4``; its ``fit`` gives the
+    `Grid` of a layer.
 
     Args:
         text: the name, see `GRID_NAMES`; with ``/64`` behind it blocks of 64 products have scales of their own.
-        block: weights along K that share a scale, where the name says nothing about it; None: one scale per output channel.
-        largest: largest magnitude of a level where levels are rounded fractions of it; None: `PAIR_SAFE_LEVEL` for up to 16 levels, which
-            costs them next to nothing, and 127 for more.
+        block: weights along K that share a scale, where the name says nothing about it; None: one scale per output
+            channel.
+        largest: largest magnitude of a level where levels are rounded fractions of it; None: `PAIR_SAFE_LEVEL` for up
+            to 16 levels, which costs them next to nothing, and 127 for more.
 
     Raises:
         OptionError: no such grid, or no such block.
@@ -73,7 +76,9 @@ def grid_label(family: GridFamily) -> str:
 def _grid_in_blocks(text: str, largest: int | None) -> GridFamily:
     name, _, size = text.partition("/")
     if size not in map(str, BLOCKS):
-        raise OptionError(f"grid '{text}': a block has {', '.join(map(str, BLOCKS[:-1]))} or {BLOCKS[-1]} products, not '{size}'")
+        raise OptionError(
+            f"grid '{text}': a block has {', '.join(map(str, BLOCKS[:-1]))} or {BLOCKS[-1]} products, not '{size}'"
+        )
     family = grid_named(name, int(size), largest)
     if family.bits > (2 if isinstance(family, SplitGrid) else 4):
         raise OptionError(f"grid '{text}': blocks need a grid of at most 4 bits, such as int4 or nf4")

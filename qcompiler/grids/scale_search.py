@@ -1,8 +1,8 @@
 """Search for the scale, and for one more parameter, under which a weight lies best on a grid.
 
-Clipping competes with the shape of a grid: under the scale that fits the largest weight a grid dense near zero looks better than it is. So
-both are searched together: for every shape each row (and block) gets its own best scale. The loss is piecewise, hence a coarse bracket
-first, then a golden section inside it.
+Clipping competes with the shape of a grid: under the scale that fits the largest weight a grid dense near zero looks
+better than it is. So both are searched together: for every shape each row (and block) gets its own best scale. The loss
+is piecewise, hence a coarse bracket first, then a golden section inside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Floats = NDArray[np.float64]
 
 
 def minimize(loss: Callable[[Floats], Floats], candidates: Floats, steps: int) -> tuple[Floats, Floats]:
-    """The minima of many functions of one number at once: the best candidate, then a golden section between its neighbours.
+    """The minima of many functions of one number at once: the best candidate, then a golden section between its
+    neighbours.
 
     Args:
         loss: values [N] of the N functions, each at its own place of a vector [N].
@@ -57,7 +58,9 @@ def minimize(loss: Callable[[Floats], Floats], candidates: Floats, steps: int) -
 
 
 def importance_of(weight: Array, metric: Array | None) -> NDArray[np.float32] | None:
-    """How much a squared error of each weight [G, R, K] counts: the diagonal of the metric, float32 [G, 1, K]; None without one."""
+    """How much a squared error of each weight [G, R, K] counts: the diagonal of the metric, float32 [G, 1, K]; None
+    without one.
+    """
     if metric is None:
         return None
     diagonal = np.maximum(np.einsum("gkk->gk", metric), 0.0)
@@ -91,7 +94,9 @@ def fit_scale(grid: Grid, weight: Array, metric: Array | None = None) -> NDArray
 
 
 def grid_loss(grid: Grid, weight: Array, metric: Array | None = None) -> float:
-    """The squared error of a weight [G, R, K] on a grid, under the best scales, weighted by the diagonal of the metric (of mean 1)."""
+    """The squared error of a weight [G, R, K] on a grid, under the best scales, weighted by the diagonal of the metric
+    (of mean 1).
+    """
     _, loss = _search(grid, weight, importance_of(weight, metric), steps=4)
     return float(loss.sum())
 
@@ -106,7 +111,9 @@ def _search(grid: Grid, weight: Array, importance: NDArray[np.float32] | None, s
     return np.concatenate([scale for scale, _ in found]), np.concatenate([loss for _, loss in found])
 
 
-def _search_rows(grid: Grid, rows: NDArray[np.float32], counts: NDArray[np.float32] | None, steps: int) -> tuple[Floats, Floats]:
+def _search_rows(
+    grid: Grid, rows: NDArray[np.float32], counts: NDArray[np.float32] | None, steps: int
+) -> tuple[Floats, Floats]:
     largest = np.abs(rows).max(axis=1)
     full = np.where(largest > 0, largest / grid.largest, 1.0).astype(np.float32)
 

@@ -1,11 +1,14 @@
-"""What it costs that a network's outputs change: their squared error, or, of a classifier, the divergence of its distributions.
+"""What it costs that a network's outputs change: their squared error, or, of a classifier, the divergence of its
+distributions.
 
 * ``mse``: squared error over the energy of what was expected.
-* ``kl``: ``KL(float || changed)`` in nats, the mean over all distributions along the last axis (ZeroQ's sensitivity). Outputs that sum to 1 are
-  taken as probabilities, others as logits. What all logits gain alike costs nothing, nor do those of classes that neither model believes in.
+* ``kl``: ``KL(float || changed)`` in nats, the mean over all distributions along the last axis (ZeroQ's sensitivity).
+  Outputs that sum to 1 are taken as probabilities, others as logits. What all logits gain alike costs nothing, nor do
+  those of classes that neither model believes in.
 
-Each loss also has an *error*: a vector whose squared length is the loss, so that what two changes cost together follows from products of their
-errors. For ``kl`` it is the second-order form: ``KL = 1/2 Var_p(change of the log-probabilities)``, made as long as the loss really is.
+Each loss also has an *error*: a vector whose squared length is the loss, so that what two changes cost together follows
+from products of their errors. For ``kl`` it is the second-order form: ``KL = 1/2 Var_p(change of the
+log-probabilities)``, made as long as the loss really is.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ def _difference(values: Array, expected: Array) -> Array:
 
 def is_distribution(values: Array) -> bool:
     """True where the last axis holds probabilities."""
-    return bool((values >= 0).all() and np.abs(values.sum(axis=-1, dtype=np.float64) - 1).max(initial=0) < SUM_TOLERANCE)
+    return bool(
+        (values >= 0).all() and np.abs(values.sum(axis=-1, dtype=np.float64) - 1).max(initial=0) < SUM_TOLERANCE
+    )
 
 
 def _log_probabilities(values: Array, probabilities: bool) -> NDArray[np.float64]:
@@ -68,13 +73,17 @@ def _log_probabilities(values: Array, probabilities: bool) -> NDArray[np.float64
 
 def _both(values: Array, expected: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if expected.ndim == 0 or expected.shape[-1] < 2:
-        raise OptionError(f"loss=kl: an output of shape {expected.shape} has no classes along its last axis; take loss=mse")
+        raise OptionError(
+            f"loss=kl: an output of shape {expected.shape} has no classes along its last axis; take loss=mse"
+        )
     probabilities = is_distribution(expected)
     return _log_probabilities(values, probabilities), _log_probabilities(expected, probabilities)
 
 
 def kl_divergence(values: Array, expected: Array) -> float:
-    """``KL(expected || values)`` of the distributions along the last axis, their mean, in nats. OptionError where that axis has no two classes."""
+    """``KL(expected || values)`` of the distributions along the last axis, their mean, in nats. OptionError where that
+    axis has no two classes.
+    """
     got, want = _both(values, expected)
     return max(float((np.exp(want) * (want - got)).sum(axis=1).mean()), 0.0)
 

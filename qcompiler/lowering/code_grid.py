@@ -102,7 +102,8 @@ class CodeGrid:
 class Coded:
     """A code tensor of the integer graph, its grid, and the smallest and largest code that can occur in it.
 
-    ``row_sum`` is known of probabilities: along the last axis, codes that were not rounded would be at least 0 and sum to at most that.
+    ``row_sum`` is known of probabilities: along the last axis, codes that were not rounded would be at least 0 and sum
+    to at most that.
     """
 
     tensor: Tensor
@@ -119,7 +120,8 @@ class Coded:
     def row_magnitude(self, depth: int) -> int:
         """The most that ``|code - zero_point|`` can sum to over ``depth`` elements of the last axis."""
         largest = depth * self.magnitude
-        return largest if self.row_sum is None else min(largest, self.row_sum + (depth + 1) // 2)  # each code is off by at most 1/2
+        # each code is off by at most 1/2
+        return largest if self.row_sum is None else min(largest, self.row_sum + (depth + 1) // 2)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -158,7 +160,8 @@ class Target:
 
 
 def common_factors(factors: list[float], bits: int = _FACTOR_BITS, most: int = 40) -> tuple[list[int], int]:
-    """Integers m_i and one n with ``factor_i ~ m_i / 2^n`` and every ``|m_i| < 2^bits``; n is as large as that allows, at most ``most``.
+    """Integers m_i and one n with ``factor_i ~ m_i / 2^n`` and every ``|m_i| < 2^bits``; n is as large as that allows,
+    at most ``most``.
 
     Raises:
         UnsupportedError: a factor of 2^(bits-1) and more has no such form.
@@ -170,5 +173,7 @@ def common_factors(factors: list[float], bits: int = _FACTOR_BITS, most: int = 4
     if round(largest * 2.0**n) >= 2**bits:
         n -= 1
     if n < 1:
-        raise UnsupportedError(f"a scale ratio of {largest:.3g} is too large for a fixed-point factor; its grids do not fit each other")
+        raise UnsupportedError(
+            f"a scale ratio of {largest:.3g} is too large for a fixed-point factor; its grids do not fit each other"
+        )
     return [round(f * 2.0**n) for f in factors], n

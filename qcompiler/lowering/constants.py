@@ -79,7 +79,13 @@ def _ancestors(tensor: Tensor) -> Iterator[Node]:
         stack.extend(producer(source) for source in node.inputs)
 
 
-def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Array], known: Callable[[Tensor], Array | None] = constant_of) -> Array:
+def evaluate(
+    graph: Graph,
+    nodes: list[Node],
+    result: Tensor,
+    feed: dict[str, Array],
+    known: Callable[[Tensor], Array | None] = constant_of,
+) -> Array:
     """Value of ``result`` computed by ``nodes`` of ``graph`` in onnxruntime, given the tensors of ``feed``.
 
     Args:
@@ -106,7 +112,9 @@ def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Ar
             return by_name[tensor.name]
         if id(tensor) not in tensors:
             value = known(tensor) if tensor.name and id(tensor) not in written else None
-            tensors[id(tensor)] = gs.Variable(tensor.name, dtype=tensor.dtype) if value is None else gs.Constant(tensor.name, value)
+            tensors[id(tensor)] = (
+                gs.Variable(tensor.name, dtype=tensor.dtype) if value is None else gs.Constant(tensor.name, value)
+            )
         return tensors[id(tensor)]
 
     for node in ordered:
@@ -118,7 +126,9 @@ def evaluate(graph: Graph, nodes: list[Node], result: Tensor, feed: dict[str, Ar
         return Runner(part, fusions=False).run(feed)[target.name]
     except ModelError as error:
         names = ", ".join(f"'{node.name}' ({node.op})" for node in ordered[:3])
-        raise UnsupportedError(f"onnxruntime cannot evaluate {names} at lowering: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(
+            f"onnxruntime cannot evaluate {names} at lowering: {str(error).splitlines()[0]}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -144,8 +154,8 @@ class Weight:
 def read_weight(constants: Constants, tensor: Tensor, channel_axis: int) -> Weight | None:
     """The weight behind a constant float tensor; None when the tensor is not constant.
 
-    Codes behind a DequantizeLinear (whatever computes them from constants) are taken as they are; a float constant is rounded
-    to int8 per channel of ``channel_axis``.
+    Codes behind a DequantizeLinear (whatever computes them from constants) are taken as they are; a float constant is
+    rounded to int8 per channel of ``channel_axis``.
 
     Raises:
         UnsupportedError: the scales are per block, or not constant.

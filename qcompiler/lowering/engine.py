@@ -1,11 +1,16 @@
 """The engine of the lowering: from float tensors between Q/DQ pairs to codes.
 
-The float part of a quantized graph is read backwards from each QuantizeLinear node. ``Lowering.value(tensor, target)`` answers
-"which integer operators give the codes of this float tensor on that grid", by asking the rule of the operator that writes it;
-the recursion ends at DequantizeLinear nodes, constants and graph inputs. Operators that only move values hand the question on
-to their inputs, so a grid travels backwards through them and is changed (Requantize) once, where codes on another grid begin.
+The float part of a quantized graph is read backwards from each QuantizeLinear node. ``Lowering.value(tensor,
+target)`` answers
+"which integer operators give the codes of this float tensor on that grid",
+by asking the rule of the operator that writes it;
+the recursion ends at DequantizeLinear nodes,
+constants and graph inputs. Operators that only move values hand the question on
+to their inputs, so a grid travels backwards through them and is changed (Requantize) once,
+where codes on another grid begin.
 
-A value that no QuantizeLinear node follows gets a grid of its own (``natural``): the one of its source for movers, else an int16 grid
+A value that no QuantizeLinear node follows gets a grid of its own (``natural``): the one of its source for movers,
+else an int16 grid
 that holds every value the operator can produce.
 """
 
@@ -87,7 +92,14 @@ class Lowering:
         shared: codes of all outputs of a node that writes them at once, by a key of its rule.
     """
 
-    def __init__(self, source: Graph, rules: Mapping[str, Rule], integer_rules: Mapping[str, IntegerRule], look_up: LookUp, border: Border) -> None:
+    def __init__(
+        self,
+        source: Graph,
+        rules: Mapping[str, Rule],
+        integer_rules: Mapping[str, IntegerRule],
+        look_up: LookUp,
+        border: Border,
+    ) -> None:
         self.source = source
         self.constants = Constants(source)
         self._shapes = infer.infer_shapes(source)
@@ -219,7 +231,9 @@ class Lowering:
     def constant(self, values: Array, target: Target) -> Coded:
         """A constant as codes."""
         codes = np.clip(target.grid.quantize(values), target.lo, target.hi).astype(target.grid.dtype)
-        lo, hi = (int(codes.min()), int(codes.max())) if codes.size else (target.grid.zero_point, target.grid.zero_point)
+        lo, hi = (
+            (int(codes.min()), int(codes.max())) if codes.size else (target.grid.zero_point, target.grid.zero_point)
+        )
         return Coded(self.out.constant(target.name, codes), target.grid, lo, hi)
 
     def _rule(self, node: Node) -> Rule:
@@ -273,7 +287,9 @@ class Lowering:
         """An integer or bool tensor as codes (QuantizeInteger): its values stand for themselves."""
         m, n = fixed_point(1.0 / target.grid.scale)
         attrs = {"m": m, "n": n, **target.attributes()}
-        codes = self.out.op("QuantizeInteger", target.name, [self.integer(tensor)], attrs, target.grid.dtype, tensor.shape)
+        codes = self.out.op(
+            "QuantizeInteger", target.name, [self.integer(tensor)], attrs, target.grid.dtype, tensor.shape
+        )
         return Coded(codes, target.grid, target.lo, target.hi)
 
     def natural(self, tensor: Tensor) -> Coded:
@@ -314,7 +330,9 @@ class Lowering:
             return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         node = producer(tensor)
         if node is None:
-            raise UnsupportedError(f"it needs the range of '{tensor.name}'; put a QuantizeLinear/DequantizeLinear pair behind that tensor")
+            raise UnsupportedError(
+                f"it needs the range of '{tensor.name}'; put a QuantizeLinear/DequantizeLinear pair behind that tensor"
+            )
         if node.op == "DequantizeLinear":
             return self.codes_behind(node).bounds
         return self._rule(node).bounds(self, node)

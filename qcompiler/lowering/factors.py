@@ -47,14 +47,17 @@ def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
 
 
 def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
-    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| < 2^62``.
+    """``(m,
+    n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| < 2^62``.
 
     Raises:
         UnsupportedError: fewer than 15 bits are left for m.
     """
     bits = min(31, 62 - int(largest).bit_length())
     if bits < 15:
-        raise UnsupportedError(f"its sum may reach {largest:.3g}, which leaves too few bits for the factor; reduce fewer elements")
+        raise UnsupportedError(
+            f"its sum may reach {largest:.3g}, which leaves too few bits for the factor; reduce fewer elements"
+        )
     return fixed_point(factor, bits)
 
 
@@ -84,7 +87,8 @@ def signed_sums(weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[n
 def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Coded) -> None:
     """Refuse a layer whose int32 accumulator could overflow.
 
-    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur, plus the bias. A padded position
+    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur,
+    plus the bias. A padded position
     counts as ``x - x_zp = 0``, so the interval always includes 0.
 
     Args:

@@ -24,9 +24,13 @@ class IntegerBuilder:
         self._taken: set[str] = {tensor.name for tensor in (*source.inputs, *source.outputs)}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], Constant] = {}
 
-    def op(self, kind: str, name: str, inputs: Sequence[Tensor], attrs: Mapping[str, Any], dtype: Any, shape: Shape) -> Variable:
+    def op(
+        self, kind: str, name: str, inputs: Sequence[Tensor], attrs: Mapping[str, Any], dtype: Any, shape: Shape
+    ) -> Variable:
         """Append one operator with one output and return that output."""
-        output = Variable(unique_name(self._taken, name), dtype=np.dtype(dtype), shape=None if shape is None else list(shape))
+        output = Variable(
+            unique_name(self._taken, name), dtype=np.dtype(dtype), shape=None if shape is None else list(shape)
+        )
         self.append(kind, list(inputs), attrs, [output])
         return output
 
@@ -37,7 +41,9 @@ class IntegerBuilder:
 
     def variable(self, name: str, dtype: Any, shape: Shape) -> Variable:
         """A new tensor with a free name."""
-        return Variable(unique_name(self._taken, name), dtype=np.dtype(dtype), shape=None if shape is None else list(shape))
+        return Variable(
+            unique_name(self._taken, name), dtype=np.dtype(dtype), shape=None if shape is None else list(shape)
+        )
 
     def constant(self, name: str, values: Array) -> Constant:
         """A constant; equal arrays are stored once."""

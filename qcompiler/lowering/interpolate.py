@@ -1,9 +1,11 @@
-"""Tables of 65536 codes become piecewise linear functions where no code is more than one step off, and 8-bit ones hardly ever that.
+"""Tables of 65536 codes become piecewise linear functions where no code is more than one step off, and 8-bit ones
+hardly ever that.
 
-Every line is fitted by least squares to the function whose rounding the table is, as far as the places of its steps tell, and the result is
-compared with the table for every code. One step of 8 bits is no small matter where many values meet it (PP-OCR rec lost 3 dB to that), so
-among any `_WINDOW` neighbouring codes few may differ; one step of 16 bits is. Codes at which the table saturates say nothing about the
-function, so they do not take part where others do. A table without such a form (a jump, a kink that 16-bit codes resolve) stays.
+Every line is fitted by least squares to the function whose rounding the table is, as far as the places of its steps
+tell, and the result is compared with the table for every code. One step of 8 bits is no small matter where many values
+meet it (PP-OCR rec lost 3 dB to that), so among any `_WINDOW` neighbouring codes few may differ; one step of 16 bits
+is. Codes at which the table saturates say nothing about the function, so they do not take part where others do. A table
+without such a form (a jump, a kink that 16-bit codes resolve) stays.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ def interpolate_tables(graph: Graph) -> Graph:
             continue
         numbers = {name: getattr(lines, name) for name in ("first", "width_bits", "fraction", "lo", "hi")}
         node.op, node.attrs = "PiecewiseLinear", {**numbers, "dtype": entries.dtype.name}
-        node.inputs = [node.inputs[0], *(Constant(f"{node.name}_{name}", getattr(lines, name)) for name in ("base", "slope"))]
+        node.inputs = [
+            node.inputs[0],
+            *(Constant(f"{node.name}_{name}", getattr(lines, name)) for name in ("base", "slope")),
+        ]
     return graph
 
 
@@ -67,7 +72,9 @@ def _busiest(differs: NDArray[np.bool_]) -> float:
 
 
 def _fitted(table: NDArray[np.int64], start: int, end: int, segments: int) -> Piecewise:
-    """Lines over the entries from ``start`` to ``end`` (exclusive), and a line's width beyond: what lies farther takes the outermost values."""
+    """Lines over the entries from ``start`` to ``end`` (exclusive), and a line's width beyond: what lies farther takes
+    the outermost values.
+    """
     margin = -(-(end - start) // segments)
     start, end = max(start - margin, 0), min(end + margin, _CODES)
     bits = next(bits for bits in range(MOST_WIDTH_BITS + 1) if segments << bits >= end - start)
@@ -78,7 +85,9 @@ def _fitted(table: NDArray[np.int64], start: int, end: int, segments: int) -> Pi
     values, smooth = table[inside].astype(np.float64), _smooth(table)[inside]
     weights = ((values > lo) & (values < hi) & (places < _CODES)).astype(np.float64)
     weights[weights.sum(axis=1) < 2] = 1.0
-    fraction = next(bits for bits in range(MOST_FRACTION, -1, -1) if max(abs(lo), abs(hi)) << bits <= _LARGEST or bits == 0)
+    fraction = next(
+        bits for bits in range(MOST_FRACTION, -1, -1) if max(abs(lo), abs(hi)) << bits <= _LARGEST or bits == 0
+    )
     left, right = (np.rint(side * 2.0**fraction) for side in _line_ends(smooth, weights))
     left = np.clip(left, -_LARGEST - 1, _LARGEST)
     rise = np.clip(right - left, -_LARGEST, _LARGEST)
@@ -86,26 +95,35 @@ def _fitted(table: NDArray[np.int64], start: int, end: int, segments: int) -> Pi
 
 
 def _smooth(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The function that was rounded to ``table``, as far as its steps tell: half-way between two codes where one follows the other."""
+    """The function that was rounded to ``table``, as far as its steps tell: half-way between two codes where one
+    follows the other.
+    """
     steps = np.flatnonzero(np.diff(table))
     if not steps.size:
         return table.astype(np.float64)
     places, values = steps + 0.5, (table[steps] + table[steps + 1]) / 2
-    turns = np.flatnonzero(values[1:] == values[:-1])  # up and down again, or down and up: between them lies the code itself
+    # up and down again, or down and up: between them lies the code itself
+    turns = np.flatnonzero(values[1:] == values[:-1])
     before, after = (places[1] - places[0], places[-1] - places[-2]) if places.size > 1 else (1.0, 1.0)
-    places = np.concatenate([[places[0] - before], places, (places[turns] + places[turns + 1]) / 2, [places[-1] + after]])
+    places = np.concatenate(
+        [[places[0] - before], places, (places[turns] + places[turns + 1]) / 2, [places[-1] + after]]
+    )
     values = np.concatenate([[_end(table, 0)], values, table[steps[turns] + 1], [_end(table, -1)]])
     order = np.argsort(places, kind="stable")
     return np.asarray(np.interp(np.arange(_CODES), places[order], values[order]))
 
 
 def _end(table: NDArray[np.int64], index: int) -> float:
-    """What the function does beyond its last step: it stays in the middle of that code, or, where the table saturates, well inside."""
+    """What the function does beyond its last step: it stays in the middle of that code, or, where the table saturates,
+    well inside.
+    """
     code = int(table[index])
     return code + _INSIDE * bool(code == table.max()) - _INSIDE * bool(code == table.min())
 
 
-def _line_ends(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _line_ends(
+    values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted least squares: the lines' values at the first code of their segment and at that of the next."""
     width = values.shape[1]
     total = weights.sum(axis=1)

@@ -31,7 +31,12 @@ def _take_casts_off(graph: Graph) -> None:
     """An input of another float type is quantized as it comes: its Cast to float32 has no work of its own."""
     inputs = {id(tensor) for tensor in graph.inputs if is_float(tensor)}
     for node in list(graph.nodes):
-        if node.op == "Cast" and id(node.inputs[0]) in inputs and is_float(node.outputs[0]) and node.outputs[0].dtype == np.float32:
+        if (
+            node.op == "Cast"
+            and id(node.inputs[0]) in inputs
+            and is_float(node.outputs[0])
+            and node.outputs[0].dtype == np.float32
+        ):
             replace_uses(graph, node.outputs[0], node.inputs[0])
             node.inputs.clear()
             node.outputs.clear()

@@ -26,7 +26,9 @@ def static_shape(tensor: Tensor, why: str) -> list[int]:
     rank_of(tensor)
     sizes = [size if isinstance(size, int) else -1 for size in tensor.shape]
     if any(size < 0 for size in sizes[1:]):
-        raise UnsupportedError(f"{why}, but '{tensor.name}' has the shape {list(tensor.shape)}; fix its sizes: --dim NAME=SIZE")
+        raise UnsupportedError(
+            f"{why}, but '{tensor.name}' has the shape {list(tensor.shape)}; fix its sizes: --dim NAME=SIZE"
+        )
     return sizes
 
 

@@ -23,7 +23,9 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _compose(graph: Graph, node: Node) -> None:
-    """One Table for Table and Requantize nodes in a row, at least one of them a Table, whose inner results nothing else reads."""
+    """One Table for Table and Requantize nodes in a row, at least one of them a Table, whose inner results nothing
+    else reads.
+    """
     chain = [node]
     while True:
         inner = producer(chain[-1].inputs[0])
@@ -52,5 +54,7 @@ def _as_table(node: Node) -> NDArray[Any]:
     kind = np.iinfo(np.dtype(node.inputs[0].dtype))
     m, n, zero, y_zp = (int(node.attrs[key]) for key in ("m", "n", "x_zp", "y_zp"))
     scaled = ((np.arange(int(kind.min), int(kind.max) + 1) - zero) * m + (1 << (n - 1))) >> n
-    codes: NDArray[Any] = np.clip(scaled + y_zp, int(node.attrs["lo"]), int(node.attrs["hi"])).astype(str(node.attrs["dtype"]))
+    codes: NDArray[Any] = np.clip(scaled + y_zp, int(node.attrs["lo"]), int(node.attrs["hi"])).astype(
+        str(node.attrs["dtype"])
+    )
     return codes

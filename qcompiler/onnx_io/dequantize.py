@@ -1,10 +1,12 @@
-"""Files that are quantized in other ways than by QuantizeLinear / DequantizeLinear, as models that this compiler can work on.
+"""Files that are quantized in other ways than by QuantizeLinear / DequantizeLinear,
+as models that this compiler can work on.
 
 *Dynamic* quantization, where a scale is found anew in each run, is undone: the model becomes the float model that it
 approximates, with the weights that its file holds.
 
     DynamicQuantizeLinear(x) = x, 1, -      MatMulInteger(x, W, -, z) = MatMul(x, W - z)      Cast(float) = -
-    DynamicQuantizeLSTM, DynamicQuantizeMatMul, MatMulIntegerToFloat, QAttention, MatMulNBits: with ``scale * (W - z)`` as the weights
+    DynamicQuantizeLSTM, DynamicQuantizeMatMul, MatMulIntegerToFloat, QAttention, MatMulNBits: with ``scale * (W - z)``
+    as the weights
 
 So is the quantization of weights alone (DequantizeLinear of constants, and no QuantizeLinear). *Static* quantization
 in operators of its own becomes the same between Q/DQ nodes:
@@ -18,7 +20,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, constant_of, consumers, names_in, producer, replace_uses
+from qcompiler.graph.ir import (
+    STANDARD_DOMAINS,
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    constant_of,
+    consumers,
+    names_in,
+    producer,
+    replace_uses,
+)
 from qcompiler.onnx_io.qlinear import STATIC, Site, given, to_qdq
 
 __all__ = ["undo_quantization"]
@@ -47,12 +60,16 @@ def undo_quantization(graph: Graph) -> int:
 
 # ------------------------------------------------------------------ dynamic
 def _undo_dynamic(graph: Graph, node: Node) -> bool:
-    """Let what reads the codes of ``node`` read its input; False (nothing changed) where an operator needs the codes themselves."""
+    """Let what reads the codes of ``node`` read its input; False (nothing changed) where an operator needs the codes
+    themselves.
+    """
     codes, scale, zero = (*node.outputs, None, None)[:3]
     layers = list(_layers_behind(codes))
     zero_readers = [] if zero is None else consumers(zero)
     known = {id(layer) for layer in layers if layer is not None}
-    if any(layer is None or not _ends_in_casts(layer) for layer in layers) or any(id(reader) not in known for reader in zero_readers):
+    if any(layer is None or not _ends_in_casts(layer) for layer in layers) or any(
+        id(reader) not in known for reader in zero_readers
+    ):
         return False
     if any(tensor is output for tensor in node.outputs for output in graph.outputs):
         return False
@@ -83,7 +100,9 @@ def _layers_behind(codes: Tensor) -> Iterator[Node | None]:
         if reader.op in _MOVEMENT and reader.inputs[0] is codes:
             yield from _layers_behind(reader.outputs[0])
         else:
-            known = reader.op in (*_INTEGER_LAYERS, "MatMulIntegerToFloat", "QAttention") and any(codes is tensor for tensor in reader.inputs[:2])
+            known = reader.op in (*_INTEGER_LAYERS, "MatMulIntegerToFloat", "QAttention") and any(
+                codes is tensor for tensor in reader.inputs[:2]
+            )
             yield reader if known else None
 
 
@@ -99,12 +118,16 @@ def _to_float_layer(graph: Graph, layer: Node) -> None:
     for slot, zero_slot in ((0, 2), (1, 3)):
         values = constant_of(layer.inputs[slot])
         if values is not None:
-            layer.inputs[slot] = Site(graph, names_in(graph)).constant(f"{layer.inputs[slot].name}_float", _centred(values, given(layer, zero_slot)))
+            layer.inputs[slot] = Site(graph, names_in(graph)).constant(
+                f"{layer.inputs[slot].name}_float", _centred(values, given(layer, zero_slot))
+            )
     layer.op, layer.inputs = _INTEGER_LAYERS[layer.op], layer.inputs[:2]
     sums = layer.outputs[0]
     sums.dtype = np.dtype(np.float32)
     for cast in consumers(sums):
-        replace_uses(graph, cast.outputs[0], sums) if not any(cast.outputs[0] is output for output in graph.outputs) else _as_identity(cast)
+        replace_uses(graph, cast.outputs[0], sums) if not any(
+            cast.outputs[0] is output for output in graph.outputs
+        ) else _as_identity(cast)
 
 
 def _as_identity(cast: Node) -> None:
@@ -144,7 +167,9 @@ def _dynamic_lstm(site: Site, node: Node) -> bool:
 
 
 def _matmul_of(site: Site, node: Node, weight: np.ndarray, bias: Tensor | None, x: Tensor) -> bool:
-    product = site.op("MatMul", [x, site.constant(f"{node.outputs[0].name}_weight", weight)], f"{node.outputs[0].name}_product")
+    product = site.op(
+        "MatMul", [x, site.constant(f"{node.outputs[0].name}_weight", weight)], f"{node.outputs[0].name}_product"
+    )
     site.finish(node, product if bias is None else site.op("Add", [product, bias], f"{node.outputs[0].name}_sum"))
     return True
 
@@ -179,10 +204,14 @@ def _matmul_of_blocks(site: Site, node: Node) -> bool:
     if codes is None or scales is None or bits not in (2, 4, 8) or given(node, 4) is not None:
         return False
     blocks = -(-k // block)
-    whole = _unpacked(codes.reshape(rows, -1), bits)[:, : blocks * block].reshape(rows, blocks, block).astype(np.float32)
+    whole = (
+        _unpacked(codes.reshape(rows, -1), bits)[:, : blocks * block].reshape(rows, blocks, block).astype(np.float32)
+    )
     offset = np.full((rows, blocks), 2.0 ** (bits - 1), np.float32)
     if zeros is not None:
-        offset = (_unpacked(zeros.reshape(rows, -1), bits) if zeros.dtype == np.uint8 else zeros.reshape(rows, -1))[:, :blocks].astype(np.float32)
+        offset = (_unpacked(zeros.reshape(rows, -1), bits) if zeros.dtype == np.uint8 else zeros.reshape(rows, -1))[
+            :, :blocks
+        ].astype(np.float32)
     weight = (whole - offset[:, :, None]) * scales.astype(np.float32).reshape(rows, blocks, 1)
     return _matmul_of(site, node, weight.reshape(rows, -1)[:, :k].T, given(node, 5), node.inputs[0])
 
@@ -194,15 +223,24 @@ def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
 
 
 _FLOAT = {
-    "DynamicQuantizeLSTM": _dynamic_lstm, "DynamicQuantizeMatMul": _dynamic_matmul, "MatMulIntegerToFloat": _matmul_to_float,
-    "QAttention": _attention, "MatMulNBits": _matmul_of_blocks,
+    "DynamicQuantizeLSTM": _dynamic_lstm,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulIntegerToFloat": _matmul_to_float,
+    "QAttention": _attention,
+    "MatMulNBits": _matmul_of_blocks,
 }
 
 
 def _undo_weight(node: Node) -> bool:
     """A DequantizeLinear of a constant becomes that constant, in float."""
     values, scale = constant_of(node.inputs[0]), constant_of(node.inputs[1])
-    if values is None or scale is None or node.domain not in STANDARD_DOMAINS or "block_size" in node.attrs or producer(node.inputs[0]) is not None:
+    if (
+        values is None
+        or scale is None
+        or node.domain not in STANDARD_DOMAINS
+        or "block_size" in node.attrs
+        or producer(node.inputs[0]) is not None
+    ):
         return False
     zero = constant_of(given(node, 2))
     axis = int(node.attrs.get("axis", 1))
@@ -210,7 +248,9 @@ def _undo_weight(node: Node) -> bool:
     if scale.size > 1:
         shape[axis] = -1
     offset = 0 if zero is None else zero.astype(np.int64).reshape(shape if scale.size > 1 else ())
-    real = (values.astype(np.int64) - offset).astype(np.float32) * scale.astype(np.float32).reshape(shape if scale.size > 1 else ())
+    real = (values.astype(np.int64) - offset).astype(np.float32) * scale.astype(np.float32).reshape(
+        shape if scale.size > 1 else ()
+    )
     output = node.outputs[0]
     if type(node.inputs[0]) is not Constant or values.dtype not in _WEIGHT_TYPES or not output.outputs:
         return False

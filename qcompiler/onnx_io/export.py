@@ -1,7 +1,7 @@
 """Graph to file: the only door out.
 
-A model leaves at the lowest opset (13 or later) and IR version that its content needs, and only after onnxruntime has loaded
-and run it. The same graph always gives the same bytes.
+A model leaves at the lowest opset (13 or later) and IR version that its content needs, and only after onnxruntime has
+loaded and run it. The same graph always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def to_model(graph: Graph, *, pack: bool = True) -> onnx.ModelProto:
         model, weights = _at_opset(graph, version)
         if _refusal(model, full=True) is None:
             return _filled(model, weights)
-    model, weights = _at_opset(graph, lowest)  # onnx's inference has its own faults: models exist that only onnxruntime accepts
+    # onnx's inference has its own faults: models exist that only onnxruntime accepts
+    model, weights = _at_opset(graph, lowest)
     refusal = _refusal(model, full=False)
     if refusal is not None:
         raise ExportError(f"the compiled graph is not a valid model: {one_line(refusal)}")
@@ -106,7 +107,9 @@ def _at_opset(graph: Graph, version: int) -> tuple[onnx.ModelProto, dict[str, ND
 
 def _drop_implied_types(graph: onnx.GraphProto) -> None:
     """Forget the types of what Q/DQ nodes write: those of what they read tell them."""
-    implied = {name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.output}
+    implied = {
+        name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.output
+    }
     kept = [value for value in graph.value_info if value.name not in implied]
     del graph.value_info[:]
     graph.value_info.extend(kept)
@@ -117,13 +120,22 @@ def _domains(graph: Graph, version: int) -> list[onnx.OperatorSetIdProto]:
     declared = {entry.domain: entry.version for entry in graph.import_domains or []}
     bodies = [graph, *graph.subgraphs(recursive=True)]
     used = {node.domain for body in bodies for node in body.nodes if node.domain not in STANDARD_DOMAINS}
-    return [onnx.helper.make_opsetid("", version), *(onnx.helper.make_opsetid(name, declared.get(name, 1)) for name in sorted(used))]
+    return [
+        onnx.helper.make_opsetid("", version),
+        *(onnx.helper.make_opsetid(name, declared.get(name, 1)) for name in sorted(used)),
+    ]
 
 
 def save(
-    model: Graph | onnx.ModelProto, path: str | os.PathLike[str], *, reference_feed: Feed | None = None, force: bool = False, pack: bool = True
+    model: Graph | onnx.ModelProto,
+    path: str | os.PathLike[str],
+    *,
+    reference_feed: Feed | None = None,
+    force: bool = False,
+    pack: bool = True,
 ) -> None:
-    """Write a model, after onnxruntime has loaded it and, given a feed, run it. Either the whole file appears or nothing changes.
+    """Write a model, after onnxruntime has loaded it and, given a feed, run it. Either the whole file appears or
+    nothing changes.
 
     Args:
         model: a graph, exported by `to_model`, or a finished model.
@@ -138,11 +150,14 @@ def save(
     """
     target = Path(path)
     check_target(target, force=force)
-    shapes_of = _expected_shapes(model, reference_feed) if isinstance(model, Graph) and reference_feed is not None else {}
+    shapes_of = (
+        _expected_shapes(model, reference_feed) if isinstance(model, Graph) and reference_feed is not None else {}
+    )
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             draft = Path(folder) / target.name
-            _write(model if isinstance(model, onnx.ModelProto) else to_model(model, pack=pack), draft)  # gone before onnxruntime loads its own
+            # gone before onnxruntime loads its own
+            _write(model if isinstance(model, onnx.ModelProto) else to_model(model, pack=pack), draft)
             _execute(draft, reference_feed, shapes_of)
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the model that names them
                 file.replace(target.parent / file.name)
@@ -194,7 +209,9 @@ def _moved(tensor: onnx.TensorProto, file: Any, location: str) -> onnx.TensorPro
     offset = -(-file.tell() // 4096) * 4096
     file.seek(offset)
     file.write(tensor.raw_data)
-    moved = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=onnx.TensorProto.EXTERNAL)
+    moved = onnx.TensorProto(
+        name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=onnx.TensorProto.EXTERNAL
+    )
     for key, value in (("location", location), ("offset", offset), ("length", len(tensor.raw_data))):
         moved.external_data.add(key=key, value=str(value))
     return moved
@@ -205,7 +222,9 @@ def _expected_shapes(graph: Graph, feed: Feed) -> dict[str, tuple[int, ...]]:
     sizes = {
         size: length
         for tensor in graph.inputs
-        for size, length in zip(tensor.shape or (), feed[tensor.name].shape if tensor.name in feed else (), strict=False)
+        for size, length in zip(
+            tensor.shape or (), feed[tensor.name].shape if tensor.name in feed else (), strict=False
+        )
         if isinstance(size, str)
     }
     return dict(_evaluated(graph, sizes))
@@ -224,7 +243,8 @@ def _evaluated(graph: Graph, sizes: dict[str, int]) -> Iterator[tuple[str, tuple
 def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ...]]) -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_prepacking", "1")  # one run: not worth a second copy of the weights
+    # one run: not worth a second copy of the weights
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if feed is None:
@@ -232,9 +252,16 @@ def _execute(path: Path, feed: Feed | None, expected: Mapping[str, tuple[int, ..
         names = [output.name for output in session.get_outputs()]
         results = dict(zip(names, session.run(names, dict(feed)), strict=True))
     except ORT_ERRORS as error:
-        raise ExportError(f"onnxruntime cannot run the compiled model, so it was not written: {one_line(error)}") from error
+        raise ExportError(
+            f"onnxruntime cannot run the compiled model, so it was not written: {one_line(error)}"
+        ) from error
     for name, result in results.items():
         if isinstance(result, np.ndarray) and result.dtype.kind == "f" and not np.isfinite(result).all():
-            raise ExportError(f"output '{name}' of the compiled model is not finite on the given feed, so it was not written")
+            raise ExportError(
+                f"output '{name}' of the compiled model is not finite on the given feed, so it was not written"
+            )
         if name in expected and np.shape(result) != expected[name]:
-            raise ExportError(f"output '{name}' of the compiled model has shape {np.shape(result)} instead of {expected[name]}; it was not written")
+            raise ExportError(
+                f"output '{name}' of the compiled model has shape {np.shape(result)} instead of "
+                f"{expected[name]}; it was not written"
+            )

@@ -47,7 +47,11 @@ class _Writer:
         x, result = node.inputs[0], node.outputs[0]
         tanh = node.attrs.get("approximate", "none") == "tanh"
         node.outputs.clear()
-        bent = self._apply("Tanh", self._cubic(x)) if tanh else self._apply("Erf", self._apply("Div", x, self._number(x, sqrt(2))))
+        bent = (
+            self._apply("Tanh", self._cubic(x))
+            if tanh
+            else self._apply("Erf", self._apply("Div", x, self._number(x, sqrt(2))))
+        )
         product = self._apply("Mul", x, self._apply("Add", bent, self._number(x, 1.0)))
         self._write("Mul", [product, self._number(x, 0.5)], result)
 

@@ -1,7 +1,7 @@
 """File to graph: the only door into the compiler.
 
-What comes in: any ONNX model of opset 7 and up. What comes out: a graph of opset 21 in topological order, in which weights
-are constants, every node and every dimension has a name, and float tensors are float32.
+What comes in: any ONNX model of opset 7 and up. What comes out: a graph of opset 21 in topological order, in which
+weights are constants, every node and every dimension has a name, and float tensors are float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from qcompiler.graph.runner import ORT_ERRORS
 from qcompiler.onnx_io import opset, schema, single
 from qcompiler.onnx_io.dequantize import undo_quantization
 from qcompiler.onnx_io.model_file import Detached, check, detach, is_plain, read_proto
-from qcompiler.onnx_io.packed_constants import StoredConstant, unpack
+from qcompiler.onnx_io.packed_constants import StoredConstant
+from qcompiler.onnx_io.unpacked import unpack
 from qcompiler.shapes import infer
 
 _OLDEST_OPSET = 7
@@ -34,8 +35,10 @@ _NEWEST_OPSET = int(onnx.defs.onnx_opset_version())
 _IR_VERSION = 10
 _RESIZE_WITH_MODES = 11
 _PARAMETERS = {
-    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (0, 1, 2), "MatMul": (0, 1), "BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2),
-    "LayerNormalization": (1, 2), "GroupNormalization": (1, 2), "LSTM": (1, 2, 3), "GRU": (1, 2, 3), "RNN": (1, 2, 3), "PRelu": (1,),
+    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (0, 1, 2), "MatMul": (0, 1), "BatchNormalization": (1, 2, 3, 4),
+    "InstanceNormalization": (1, 2),
+    "LayerNormalization": (1, 2), "GroupNormalization": (1, 2), "LSTM": (1, 2, 3), "GRU": (1, 2, 3), "RNN": (1, 2, 3),
+    "PRelu": (1,),
 }  # fmt: skip
 """Inputs that hold learned numbers, where an infinity is damage and not a mask."""
 _CHUNK = 1 << 20
@@ -48,7 +51,8 @@ def load_graph(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
         source: path of an ``.onnx`` file (external data is found beside it), or a model, which is not changed.
 
     Raises:
-        ModelError: the file is missing or damaged, is not ONNX, is too old or too new, or holds NaN or infinite weights.
+        ModelError: the file is missing or damaged, is not ONNX, is too old or too new, or holds NaN or infinite
+            weights.
     """
     where = "model" if isinstance(source, onnx.ModelProto) else str(source)
     try:
@@ -85,7 +89,9 @@ def _refuse_types(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.WhichOneof("value")
         if kind not in (None, "tensor_type", "sequence_type"):
-            raise ModelError(f"tensor '{value.name}' has the type {kind}, which is not supported; only tensors and sequences are")
+            raise ModelError(
+                f"tensor '{value.name}' has the type {kind}, which is not supported; only tensors and sequences are"
+            )
 
 
 def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
@@ -95,9 +101,13 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     if not light.graph.output:
         raise ModelError("the model has no outputs, so there is nothing to compute")
     if version < _OLDEST_OPSET:
-        raise ModelError(f"opset {version} is too old; export the model again with opset {_OLDEST_OPSET} or later (best: 17 to 21)")
+        raise ModelError(
+            f"opset {version} is too old; export the model again with opset {_OLDEST_OPSET} or later (best: 17 to 21)"
+        )
     if version > _NEWEST_OPSET:
-        raise ModelError(f"opset {version} is newer than the installed onnx package knows ({_NEWEST_OPSET}); upgrade onnx")
+        raise ModelError(
+            f"opset {version} is newer than the installed onnx package knows ({_NEWEST_OPSET}); upgrade onnx"
+        )
     light.ir_version = max(light.ir_version, _IR_VERSION) if version <= opset.INTERNAL_OPSET else light.ir_version
     if light.functions:
         light = onnx.inliner.inline_local_functions(light)
@@ -130,14 +140,17 @@ def _runs(light: onnx.ModelProto) -> bool:
 def _converted(light: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """The model at opset 13, by onnx's own converter."""
     if any(node.op_type == "Scan" for node in light.graph.node) and version < 9:
-        raise ModelError(f"Scan of opset {version} has another meaning than today's; export the model again with opset 13 or later")
+        raise ModelError(
+            f"Scan of opset {version} has another meaning than today's; export the model again with opset 13 or later"
+        )
     domains = [entry for entry in light.opset_import if entry.domain not in ("", "ai.onnx")]
     try:
         typed = onnx.shape_inference.infer_shapes(light, data_prop=True)  # the converter of Softmax wants ranks
         result = onnx.version_converter.convert_version(typed, opset.OLDEST)
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"opset {version} cannot be converted to {opset.OLDEST} ({one_line(error)}); export the model again with opset 13 or later"
+            f"opset {version} cannot be converted to {opset.OLDEST} ({one_line(error)}); export the model again with "
+            "opset 13 or later"
         ) from error
     if version < _RESIZE_WITH_MODES:
         _restore_resizing(light.graph, result.graph)
@@ -185,7 +198,9 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
             else:
                 waiting.append(node)
         if len(waiting) == len(pending):
-            raise ModelError(f"node '{waiting[0].name}' ({waiting[0].op_type}) depends on its own output: the graph has a cycle")
+            raise ModelError(
+                f"node '{waiting[0].name}' ({waiting[0].op_type}) depends on its own output: the graph has a cycle"
+            )
         pending = waiting
     if any(a is not b for a, b in zip(ordered, graph.node, strict=True)):
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
@@ -213,7 +228,12 @@ def _constants_for_nodes(graph: Graph) -> None:
     border = {id(tensor) for tensor in graph.outputs}
     for node in list(graph.nodes):
         value = node.attrs.get("value")
-        if node.op != "Constant" or not isinstance(value, Constant) or isinstance(value.dtype, int) or id(node.outputs[0]) in border:
+        if (
+            node.op != "Constant"
+            or not isinstance(value, Constant)
+            or isinstance(value.dtype, int)
+            or id(node.outputs[0]) in border
+        ):
             continue
         if value.dtype.kind in "fiub":
             output = node.outputs[0]
@@ -297,7 +317,9 @@ def _check_weights(graph: Graph) -> None:
 
 
 def _check_weight(tensor: Constant, node: Node, learned: bool) -> None:
-    if not (isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)) and not single.is_other_float(tensor.dtype):
+    if not (
+        isinstance(tensor.dtype, np.dtype) and np.issubdtype(tensor.dtype, np.floating)
+    ) and not single.is_other_float(tensor.dtype):
         return
     flat = np.asarray(tensor.values).reshape(-1)
     for start in range(0, flat.size, _CHUNK):
@@ -305,4 +327,7 @@ def _check_weight(tensor: Constant, node: Node, learned: bool) -> None:
         bad = np.isnan(part) if not learned else ~np.isfinite(part)
         if bad.any():
             kind = "NaN" if np.isnan(part).any() else "infinite values"
-            raise ModelError(f"weight '{tensor.name}' of node '{node.name}' ({node.op}) holds {kind}; the model is damaged or badly trained")
+            raise ModelError(
+                f"weight '{tensor.name}' of node '{node.name}' ({node.op}) holds {kind}; the model is "
+                "damaged or badly trained"
+            )

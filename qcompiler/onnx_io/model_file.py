@@ -69,7 +69,10 @@ def _external_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
     fields = {entry.key: entry.value for entry in tensor.external_data}
     location = fields.get("location", "")
     if folder is None:
-        raise ModelError(f"weight '{tensor.name}' lies in external data '{location}': pass the path of the model, not the loaded model")
+        raise ModelError(
+            f"weight '{tensor.name}' lies in external data '{location}': pass the path of the model, not "
+            "the loaded model"
+        )
     path = folder / location
     if not location or Path(location).is_absolute() or folder.resolve() not in path.resolve().parents:
         raise ModelError(f"weight '{tensor.name}': external data '{location}' is not a file in the model's own folder")
@@ -78,9 +81,13 @@ def _external_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
     if not path.is_file():
         raise ModelError(f"weight '{tensor.name}': its external data file '{location}' is missing beside the model")
     if int(fields.get("length", size)) != size:
-        raise ModelError(f"weight '{tensor.name}': its external data has {fields['length']} bytes, its shape and type need {size}")
+        raise ModelError(
+            f"weight '{tensor.name}': its external data has {fields['length']} bytes, its shape and type need {size}"
+        )
     if offset < 0 or path.stat().st_size < offset + size:
-        raise ModelError(f"weight '{tensor.name}': external data file '{location}' is truncated: it ends before byte {offset + size}")
+        raise ModelError(
+            f"weight '{tensor.name}': external data file '{location}' is truncated: it ends before byte {offset + size}"
+        )
     if size == 0:
         return np.empty(tuple(tensor.dims), dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
@@ -94,14 +101,17 @@ def _inline_array(tensor: onnx.TensorProto) -> Array:
             return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
-        raise ModelError(f"weight '{tensor.name}': its data does not fit its shape {list(tensor.dims)}; the file is damaged") from error
+        raise ModelError(
+            f"weight '{tensor.name}': its data does not fit its shape {list(tensor.dims)}; the file is damaged"
+        ) from error
 
 
 def is_plain(tensor: onnx.TensorProto) -> bool:
     """True for types that numpy knows or that become float32: not strings, 4-bit or 8-bit floats."""
     kinds = onnx.TensorProto
     return tensor.data_type in (
-        kinds.FLOAT, kinds.DOUBLE, kinds.FLOAT16, kinds.BFLOAT16, kinds.BOOL, kinds.INT8, kinds.INT16, kinds.INT32, kinds.INT64,
+        kinds.FLOAT, kinds.DOUBLE, kinds.FLOAT16, kinds.BFLOAT16, kinds.BOOL, kinds.INT8, kinds.INT16, kinds.INT32,
+        kinds.INT64,
         kinds.UINT8, kinds.UINT16, kinds.UINT32, kinds.UINT64,
     )  # fmt: skip
 
@@ -176,13 +186,18 @@ def _add_weight(light: onnx.GraphProto, name: str, array: Array, data_type: int)
 
 
 def check(light: onnx.ModelProto, *, full: bool = False) -> None:
-    """Run onnx's checker, which wants shapes at the border where onnxruntime does not: they are filled in while it looks.
+    """Run onnx's checker,
+    which wants shapes at the border where onnxruntime does not: they are filled in while it looks.
 
     Raises:
         onnx.checker.ValidationError: the model breaks a rule of ONNX.
         onnx.shape_inference.InferenceError: with ``full``, types or shapes contradict each other.
     """
-    border = [value.type.tensor_type for value in (*light.graph.input, *light.graph.output) if value.type.HasField("tensor_type")]
+    border = [
+        value.type.tensor_type
+        for value in (*light.graph.input, *light.graph.output)
+        if value.type.HasField("tensor_type")
+    ]
     bare = [kind for kind in border if not kind.HasField("shape")]
     for kind in bare:
         kind.shape.SetInParent()

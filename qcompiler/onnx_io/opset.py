@@ -18,7 +18,9 @@ INTERNAL_OPSET = 21
 OLDEST = 13
 """From here on this module converts; older models go through onnx's own converter first."""
 
-REDUCE = tuple(f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"))
+REDUCE = tuple(
+    f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+)
 """Their axes became an input in opset 18 (those of ReduceSum in 13)."""
 
 
@@ -92,7 +94,9 @@ def _grid_mode(names: dict[str, str], default: str) -> Plan:
 
 
 def _roi_mode_up(node: Node) -> Edit:
-    return _edit(node, coordinate_transformation_mode=node.attrs.get("coordinate_transformation_mode", "output_half_pixel"))
+    return _edit(
+        node, coordinate_transformation_mode=node.attrs.get("coordinate_transformation_mode", "output_half_pixel")
+    )
 
 
 def _roi_mode_down(node: Node) -> Edit:
@@ -126,7 +130,10 @@ _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 CHANGES: dict[tuple[str, int], tuple[Plan, Plan]] = {
     **{(op, 18): (_axes_to_input, _axes_to_attribute) for op in REDUCE},
     ("Split", 18): (_split_count, _split_even),
-    ("GridSample", 20): (_grid_mode(_MODES, "bilinear"), _grid_mode({new: old for old, new in _MODES.items()}, "linear")),
+    ("GridSample", 20): (
+        _grid_mode(_MODES, "bilinear"),
+        _grid_mode({new: old for old, new in _MODES.items()}, "linear"),
+    ),
     ("RoiAlign", 16): (_roi_mode_up, _roi_mode_down),
     ("GroupNormalization", 21): (_group_norm_up, _refuse),
     ("DFT", 20): (_refuse, _refuse),

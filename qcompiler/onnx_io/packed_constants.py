@@ -1,18 +1,24 @@
-"""Few bits on disk: integer constants of few different values are stored as packed codes, and come back as what they were.
+"""Few bits on disk: integer constants of few different values are stored as packed codes, and come back as what they
+were.
 
-A constant of 8- or 16-bit integers that takes at most 64 different values is written as codes with the operators that give its values back. All
-inputs of these are constants, so a runtime evaluates them once, when it loads the file, and then runs what it would have run anyway:
+A constant of 8- or 16-bit integers that takes at most 64 different values is written as codes with the operators that
+give its values back. All inputs of these are constants, so a runtime evaluates them once, when it loads the file, and
+then runs what it would have run anyway:
 
-* up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) → Cast;
+* up to 4 or 16 values within the range of a 2- or 4-bit integer: that type (``INT2`` from opset 25, ``INT4`` from 21) →
+  Cast;
 * any other up to 4 or 16 values: ``UINT2`` or ``UINT4`` codes → Cast → Gather from the values;
-* up to 8, 32 or 64 values, and up to 4 where opset 25 is out of reach: codes of 3, 5, 6 or 2 bits, as many as fit in a ``UINT64`` → BitShift →
-  BitwiseAnd → Cast → Gather;
-* as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for each;
-* blocks of rows or columns that share 16 tables (`qcompiler.grids.blocks`): ``UINT4`` numbers of tables → Cast → Gather, a number for each weight →
-  Mul by the length of a table → Add of the codes → Gather from the tables; of a convolution, whose blocks run tap by tap, → Reshape → Transpose.
+* up to 8, 32 or 64 values, and up to 4 where opset 25 is out of reach: codes of 3, 5, 6 or 2 bits, as many as fit in a
+  ``UINT64`` → BitShift → BitwiseAnd → Cast → Gather;
+* as few values in each row or column of a matrix, not in all of it: codes as above → GatherElements from a table for
+  each;
+* blocks of rows or columns that share 16 tables (`qcompiler.grids.blocks`): ``UINT4`` numbers of tables → Cast →
+  Gather, a number for each weight → Mul by the length of a table → Add of the codes → Gather from the tables; of a
+  convolution, whose blocks run tap by tap, → Reshape → Transpose.
 
-The Cast matters: onnxruntime keeps a DequantizeLinear of a 4-bit type as it is and runs it again with every inference, in float (2.6 to 6.6 times
-the time of the int8 layer), and refuses one of a 2-bit type; behind a Cast to int8 it finds the layer it has a kernel for.
+The Cast matters: onnxruntime keeps a DequantizeLinear of a 4-bit type as it is and runs it again with every inference,
+in float (2.6 to 6.6 times the time of the int8 layer), and refuses one of a 2-bit type; behind a Cast to int8 it finds
+the layer it has a kernel for.
 """
 
 from __future__ import annotations
@@ -26,13 +32,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
+from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, copy_of, names_in, unique_name
 from qcompiler.grids.blocks import FACTORS
 from qcompiler.onnx_io import opset
 from qcompiler.runtime.program.block_tables import fewest_codes
 from qcompiler.runtime.program.coded_constants import coded_rows, few_values
 
-__all__ = ["StoredConstant", "packed", "stored_bytes", "unpack"]
+__all__ = ["StoredConstant", "packed", "stored_bytes"]
 
 SMALLEST = 1024
 """Elements from which packing a constant is worth its nodes."""
@@ -51,7 +57,7 @@ PAIR_OPSET, NIBBLE_OPSET = 25, 21
 
 _UINT2, _INT2 = 25, 26
 """Numbers of ONNX's types; onnx has names for them from opset 25 on."""
-_SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, _INT2: np.int8, _UINT2: np.uint8}
+SMALL_TYPES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, _INT2: np.int8, _UINT2: np.uint8}
 
 Array = NDArray[Any]
 
@@ -76,7 +82,8 @@ class PackedConstant:
     Attributes:
         codes: uint8, of the array's shape.
         values: [L], the value of each code, ascending; or [R, L] for the rows of a matrix, [L, C] for its columns.
-        axis: axis of ``codes`` and ``values`` along which a code is looked up (that of GatherElements); None: one table for all.
+        axis: axis of ``codes`` and ``values`` along which a code is looked up (that of GatherElements); None: one table
+            for all.
     """
 
     codes: NDArray[np.uint8]
@@ -101,7 +108,9 @@ class PackedConstant:
         """True where the values are within the range of an integer type of as many bits."""
         if self.values.dtype.itemsize > 1 or self.bits not in (2, 4) or self.axis is not None:
             return False
-        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1)) if self.values.dtype == np.int8 else (0, 2**self.bits)
+        low, high = (
+            (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1)) if self.values.dtype == np.int8 else (0, 2**self.bits)
+        )
         return bool(low <= self.values[0] and self.values[-1] < high)
 
 
@@ -139,14 +148,29 @@ def coded(array: Array) -> PackedConstant | None:
 
 
 def _coded_blocks(array: Array) -> PackedBlocks | None:
-    """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of a recurrent weight."""
-    for along, taps_first in ((0, False), (1, False)) if array.ndim == 2 else ((1, True), (1, False)) if array.ndim > 2 else ():
-        matrix = (np.moveaxis(array, 1, -1) if taps_first else array).reshape((len(array), -1) if taps_first else (-1, array.shape[-1]))
+    """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of
+    a recurrent weight.
+    """
+    for along, taps_first in (
+        ((0, False), (1, False)) if array.ndim == 2 else ((1, True), (1, False)) if array.ndim > 2 else ()
+    ):
+        matrix = (np.moveaxis(array, 1, -1) if taps_first else array).reshape(
+            (len(array), -1) if taps_first else (-1, array.shape[-1])
+        )
         found = fewest_codes(np.ascontiguousarray(matrix if along == 0 else matrix.T), BLOCK_SIZES)
         if found is None:
             continue
         codes, kinds = (part if along == 0 else np.ascontiguousarray(part.T) for part in (found.codes, found.kinds))
-        result = PackedBlocks(codes, found.tables, 1, kinds=kinds, block=found.block, along=along, shape=array.shape, taps_first=taps_first)
+        result = PackedBlocks(
+            codes,
+            found.tables,
+            1,
+            kinds=kinds,
+            block=found.block,
+            along=along,
+            shape=array.shape,
+            taps_first=taps_first,
+        )
         return result if result.nbytes < MOST_SHARE * array.nbytes else None
     return None
 
@@ -167,14 +191,19 @@ def _coded(array: Array) -> PackedConstant | None:
 
 
 def packed(graph: Graph) -> Graph:
-    """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too little."""
+    """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too
+    little.
+    """
     inside = {id(node) for node in graph.nodes}  # the bodies of control flow keep what they read
     constants = {
         id(tensor): tensor for node in graph.nodes for tensor in node.inputs
-        if isinstance(tensor, Constant) and tensor.dtype in PACKED_TYPES and all(id(reader) in inside for reader in tensor.outputs)
+        if isinstance(tensor,
+        Constant) and tensor.dtype in PACKED_TYPES and all(id(reader) in inside for reader in tensor.outputs)
     }  # fmt: skip
     sizes = {key: np.asarray(tensor.values).nbytes for key, tensor in constants.items()}
-    found = {tensor.name: coded(np.asarray(tensor.values)) for key, tensor in constants.items() if sizes[key] >= SMALLEST}
+    found = {
+        tensor.name: coded(np.asarray(tensor.values)) for key, tensor in constants.items() if sizes[key] >= SMALLEST
+    }
     chosen = {name: code for name, code in found.items() if code is not None}
     total = sum(sizes.values())
     saved = sum(sizes[key] - chosen[tensor.name].nbytes for key, tensor in constants.items() if tensor.name in chosen)
@@ -225,7 +254,9 @@ class _Packer:
         if code.fits_type and (code.bits == 4 or self._pairs):
             signed = code.values.dtype == np.int8
             kind = {(2, True): _INT2, (2, False): _UINT2, (4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
-            return self._cast(name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype)
+            return self._cast(
+                name, self._stored(name, code.values[code.codes], kind[code.bits, signed]), code.values.dtype
+            )
         if isinstance(code, PackedBlocks):
             return self._in_blocks(name, code)
         values = self._constant(f"{name}_levels", code.values)
@@ -242,14 +273,18 @@ class _Packer:
         length = self._common(f"levels_{code.values.shape[1]}", np.array(code.values.shape[1], np.int32))
         start = self._node("Mul", name, [spread, length], np.int32, whole)
         place = self._node("Add", name, [start, self._index(name, code)], np.int32, whole)
-        values = self._node("Gather", name, [self._constant(f"{name}_levels", code.values.reshape(-1)), place], np.int8, whole, axis=0)
+        values = self._node(
+            "Gather", name, [self._constant(f"{name}_levels", code.values.reshape(-1)), place], np.int8, whole, axis=0
+        )
         if list(code.shape) == whole:
             return values
         last = [code.shape[0], *code.shape[2:], code.shape[1]] if code.taps_first else list(code.shape)
         moved = self._node("Reshape", name, [values, self._constant(f"{name}_shape", np.array(last))], np.int8, last)
         if not code.taps_first:
             return moved
-        return self._node("Transpose", name, [moved], np.int8, code.shape, perm=[0, len(last) - 1, *range(1, len(last) - 1)])
+        return self._node(
+            "Transpose", name, [moved], np.int8, code.shape, perm=[0, len(last) - 1, *range(1, len(last) - 1)]
+        )
 
     def _index(self, name: str, code: PackedConstant) -> Tensor:
         """The codes as int32."""
@@ -263,21 +298,35 @@ class _Packer:
         mask = self._common(f"mask_{code.bits}_bits", np.array(2**code.bits - 1, np.uint64))
         places = self._common(f"places_{code.bits}_bits", shifts)
         grid = [len(words), len(shifts)]
-        moved = self._node("BitShift", name, [self._constant(f"{name}_words", words), places], np.uint64, grid, direction="RIGHT")
+        moved = self._node(
+            "BitShift", name, [self._constant(f"{name}_words", words), places], np.uint64, grid, direction="RIGHT"
+        )
         cut = self._cast(name, self._node("BitwiseAnd", name, [moved, mask], np.uint64, grid), np.dtype(np.int32))
-        flat = self._node("Reshape", name, [cut, self._common("flat", np.array([-1]))], np.int32, [len(words) * len(shifts)])
+        flat = self._node(
+            "Reshape", name, [cut, self._common("flat", np.array([-1]))], np.int32, [len(words) * len(shifts)]
+        )
         if flat.shape[0] != code.codes.size:
             ends = [self._common("front", np.array([0])), self._constant(f"{name}_end", np.array([code.codes.size]))]
             flat = self._node("Slice", name, [flat, *ends], np.int32, [code.codes.size])
-        return self._node("Reshape", name, [flat, self._constant(f"{name}_shape", np.array(code.codes.shape))], np.int32, code.codes.shape)
+        return self._node(
+            "Reshape",
+            name,
+            [flat, self._constant(f"{name}_shape", np.array(code.codes.shape))],
+            np.int32,
+            code.codes.shape,
+        )
 
     def _stored(self, name: str, values: Array, kind: int) -> Tensor:
         raw = _nibbles(values) if kind in (TensorProto.INT4, TensorProto.UINT4) else _pairs(values)
         label = unique_name(self._taken, f"{name}_packed")
-        return StoredConstant(label, LazyValues(TensorProto(name=label, data_type=kind, dims=values.shape, raw_data=raw)))
+        return StoredConstant(
+            label, LazyValues(TensorProto(name=label, data_type=kind, dims=values.shape, raw_data=raw))
+        )
 
     def _cast(self, name: str, source: Tensor, kind: np.dtype[Any]) -> Tensor:
-        return self._node("Cast", name, [source], kind, source.shape, to=int(onnx.helper.np_dtype_to_tensor_dtype(kind)))
+        return self._node(
+            "Cast", name, [source], kind, source.shape, to=int(onnx.helper.np_dtype_to_tensor_dtype(kind))
+        )
 
     def _constant(self, name: str, values: Array) -> Tensor:
         return Constant(unique_name(self._taken, name), values)
@@ -313,62 +362,15 @@ def _words(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint64], NDA
     return np.bitwise_or.reduce(padded << shifts, axis=1, keepdims=True), shifts
 
 
-def unpack(graph: Graph) -> None:
-    """Undo `packed`, in place: codes become the constants they stand for."""
-    ours: set[int] = set()
-    for node in graph.nodes:
-        for index, tensor in enumerate(node.inputs):
-            if isinstance(tensor, StoredConstant) and all(reader.op == "Cast" for reader in tensor.outputs):
-                kind = _SMALL_TYPES.get(tensor._values.tensor.data_type)
-                if kind is not None:
-                    node.inputs[index] = Constant(tensor.name, np.asarray(tensor.values).astype(kind))
-                    ours.add(id(node.inputs[index]))
-    for node in list(graph.nodes):
-        from_codes = any(id(tensor) in ours for tensor in node.inputs) or (node.op == "BitShift" and node.inputs[0].dtype == np.uint64)
-        if from_codes and node.domain in STANDARD_DOMAINS and all(_is_integer(tensor) for tensor in node.inputs):
-            value = _value(node)
-            if value is not None:
-                output = node.outputs[0]
-                node.outputs.clear()
-                output.to_constant(value)
-                ours.add(id(output))
-    graph.cleanup(remove_unused_graph_inputs=False)
 
 
-def _is_integer(tensor: Tensor) -> bool:
-    return isinstance(tensor, Constant) and isinstance(tensor.dtype, np.dtype) and tensor.dtype.kind in "iu"
 
 
-def _value(node: Node) -> Array | None:
-    """What an operator of `packed` makes of its constants; None for any other, and for other uses of these."""
-    values, attrs = [np.asarray(tensor.values) for tensor in node.inputs], node.attrs
-    match node.op:
-        case "Cast":
-            kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(attrs["to"])))
-            return values[0].astype(kind) if kind.kind in "iu" else None
-        case "Gather":
-            return np.take(values[0], values[1], axis=int(attrs.get("axis", 0)))
-        case "GatherElements" if values[0].ndim == values[1].ndim == 2:
-            return np.take_along_axis(values[0], values[1], axis=int(attrs.get("axis", 0)))
-        case "BitShift" if attrs["direction"] == "RIGHT":
-            return np.asarray(np.right_shift(values[0], values[1]))
-        case "Mul":
-            return np.asarray(np.multiply(values[0], values[1]))
-        case "Add":
-            return np.asarray(np.add(values[0], values[1]))
-        case "Transpose" if "perm" in attrs:
-            return np.ascontiguousarray(values[0].transpose([int(axis) for axis in attrs["perm"]]))
-        case "BitwiseAnd":
-            return np.asarray(np.bitwise_and(values[0], values[1]))
-        case "Reshape" if not (values[1] == 0).any():
-            return values[0].reshape([int(size) for size in values[1]])
-        case "Slice" if len(values) == 3 and values[0].ndim == 1:
-            return values[0][int(values[1][0]) : int(values[2][0])]
-    return None
 
 
 def stored_bytes(distinct: int, rows: int, products: int, block: int | None = None) -> int:
-    """Predicted file size of a quantized weight: bytes of its codes; scales, of which every grid has as many, are not counted.
+    """Predicted file size of a quantized weight: bytes of its codes; scales, of which every grid has as many, are not
+    counted.
 
     Args:
         distinct: number of levels of its grid.

@@ -1,4 +1,5 @@
-"""Operators that take and give codes (QLinearConv, QLinearAdd, …) as float ones between DequantizeLinear and QuantizeLinear.
+"""Operators that take and give codes (QLinearConv, QLinearAdd,
+…) as float ones between DequantizeLinear and QuantizeLinear.
 
 Source: docs/Operators.md of ONNX, docs/ContribOperators.md of onnxruntime.
 """
@@ -60,7 +61,9 @@ class Site:
         attrs = {"axis": axis} if axis is not None and channels is not None and channels.size > 1 else {}
         if channels is not None and channels.ndim == 1 and channels.size == 1:
             scale, zero = self._scalar(scale), None if zero is None else self._scalar(zero)
-        return self.op("DequantizeLinear", [codes, scale, *([] if zero is None else [zero])], f"{codes.name}_real", **attrs)
+        return self.op(
+            "DequantizeLinear", [codes, scale, *([] if zero is None else [zero])], f"{codes.name}_real", **attrs
+        )
 
     def _scalar(self, tensor: Tensor) -> Tensor:
         value = constant_of(tensor)
@@ -96,12 +99,21 @@ def _conv(site: Site, node: Node) -> bool:
 
 def _matmul(site: Site, node: Node) -> bool:
     a, a_s, az, b, bs, bz, ys, yz = node.inputs[:8]
-    return site.codes(node, site.op("MatMul", [site.real(a, a_s, az), site.real(b, bs, bz, 1)], f"{node.outputs[0].name}_real"), ys, yz)
+    return site.codes(
+        node,
+        site.op("MatMul", [site.real(a, a_s, az), site.real(b, bs, bz, 1)], f"{node.outputs[0].name}_real"),
+        ys,
+        yz,
+    )
 
 
 def _gemm(site: Site, node: Node) -> bool:
     a, a_s, az, b, bs, bz = node.inputs[:6]
-    inputs = [site.real(a, a_s, az), site.real(b, bs, bz, 0 if node.attrs.get("transB", 0) else 1), *_bias(site, node, 6, a_s, bs)]
+    inputs = [
+        site.real(a, a_s, az),
+        site.real(b, bs, bz, 0 if node.attrs.get("transB", 0) else 1),
+        *_bias(site, node, 6, a_s, bs),
+    ]
     result = site.op("Gemm", inputs, f"{node.outputs[0].name}_real", **node.attrs)
     scale = given(node, 7)
     if scale is not None:
@@ -133,27 +145,46 @@ def _unary(op: str, keep: Sequence[str] = ()) -> Rule:
 
 def _concat(site: Site, node: Node) -> bool:
     parts = [site.real(*node.inputs[index:index + 3]) for index in range(2, len(node.inputs), 3)]
-    return site.codes(node, site.op("Concat", parts, f"{node.outputs[0].name}_real", axis=int(node.attrs["axis"])), node.inputs[0], node.inputs[1])
+    return site.codes(
+        node,
+        site.op("Concat", parts, f"{node.outputs[0].name}_real", axis=int(node.attrs["axis"])),
+        node.inputs[0],
+        node.inputs[1],
+    )
 
 
 def _mover(site: Site, node: Node) -> bool:
-    """A move (or a largest) of codes, which keep the grid of the QuantizeLinear before them; False for a move of anything else."""
+    """A move (or a largest) of codes,
+    which keep the grid of the QuantizeLinear before them; False for a move of anything else.
+    """
     source = producer(node.inputs[0])
     if source is None or source.op != "QuantizeLinear" or (len(node.outputs) > 1 and node.outputs[1].name):
         return False
     scale, zero = source.inputs[1], given(source, 2)
-    result = site.op(node.op, [site.real(node.inputs[0], scale, zero), *node.inputs[1:]], f"{node.outputs[0].name}_real", **node.attrs)
+    result = site.op(
+        node.op,
+        [site.real(node.inputs[0], scale, zero), *node.inputs[1:]],
+        f"{node.outputs[0].name}_real",
+        **node.attrs,
+    )
     return site.codes(node, result, scale, zero)
 
 
 _MOVES = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Identity")
 _POOL = ("kernel_shape", "pads", "strides", "auto_pad", "ceil_mode", "count_include_pad")
 STATIC: dict[str, Rule] = {
-    "QLinearConv": _conv, "QLinearMatMul": _matmul, "QGemm": _gemm, "QLinearAdd": _binary("Add"), "QLinearMul": _binary("Mul"),
-    "QLinearSigmoid": _unary("Sigmoid"), "QLinearLeakyRelu": _unary("LeakyRelu", ("alpha",)),
+    "QLinearConv": _conv,
+    "QLinearMatMul": _matmul,
+    "QGemm": _gemm,
+    "QLinearAdd": _binary("Add"),
+    "QLinearMul": _binary("Mul"),
+    "QLinearSigmoid": _unary("Sigmoid"),
+    "QLinearLeakyRelu": _unary("LeakyRelu", ("alpha",)),
     "QLinearSoftmax": _unary("Softmax", ("axis",)),
-    **dict.fromkeys(_MOVES, _mover), "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
-    "QLinearAveragePool": _unary("AveragePool", _POOL), "QLinearConcat": _concat,
+    **dict.fromkeys(_MOVES, _mover),
+    "QLinearGlobalAveragePool": _unary("GlobalAveragePool"),
+    "QLinearAveragePool": _unary("AveragePool", _POOL),
+    "QLinearConcat": _concat,
 }
 
 

@@ -54,7 +54,9 @@ def history(op: str) -> list[onnx.defs.OpSchema]:
 def _type_string(tensor: Tensor) -> str | None:
     if tensor.dtype is None or (isinstance(tensor, Variable) and tensor.type != "tensor_type"):
         return None
-    number = tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    number = (
+        tensor.dtype if isinstance(tensor.dtype, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    )
     return f"tensor({onnx.TensorProto.DataType.Name(number).lower()})"
 
 
@@ -91,7 +93,9 @@ def _changed_attributes(op: str, version: int) -> tuple[str, ...]:
 
 
 def _fits(node: Node, schema: onnx.defs.OpSchema, newer: list[onnx.defs.OpSchema], opset: int) -> bool:
-    """Whether ``node`` can be expressed under ``schema``, with the rewrites of `qcompiler.onnx_io.opset` across the ``newer`` ones."""
+    """Whether ``node`` can be expressed under ``schema``, with the rewrites of `qcompiler.onnx_io.opset` across the
+    ``newer`` ones.
+    """
     crossed = [step.since_version for step in newer]
     handled = {name for version in crossed for name in _changed_attributes(node.op, version)}
     if any(name not in handled for name in unknown_attributes(node, schema)):
@@ -122,12 +126,14 @@ def needed_version(node: Node, opset: int) -> int:
 def needed_opset(graph: Graph) -> int:
     """The lowest opset (at least 13) in which ``graph`` can be expressed."""
     bodies = [graph, *graph.subgraphs(recursive=True)]
-    versions = [needed_version(node, graph.opset) for body in bodies for node in body.nodes if node.domain in STANDARD_DOMAINS]
+    versions = [
+        needed_version(node, graph.opset) for body in bodies for node in body.nodes if node.domain in STANDARD_DOMAINS
+    ]
     return max(versions, default=OLDEST)
 
 
 def drop_defaults(graph: Graph, version: int) -> None:
-    """Remove attributes that an operator does not have yet at ``version``; they hold their defaults (`needed_opset`)."""
+    """Remove attributes that operators do not have yet at ``version``; they hold their defaults (`needed_opset`)."""
     for node in graph.nodes:
         known = [step for step in history(node.op) if step.since_version <= version]
         if node.domain in STANDARD_DOMAINS and known:

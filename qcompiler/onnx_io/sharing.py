@@ -19,12 +19,16 @@ Key = tuple[Any, ...]
 
 
 def share_constants(graph: Graph) -> None:
-    """Let every reader of a constant, in all bodies of ``graph``, read one of equal type, shape and bytes, under a name that nothing else has."""
+    """Let every reader of a constant, in all bodies of ``graph``, read one of equal type, shape and bytes, under a
+    name that nothing else has.
+    """
     bodies = [graph, *graph.subgraphs(recursive=True)]
     tensors = {id(t): t for body in bodies for node in body.nodes for t in (*node.inputs, *node.outputs)}
     tensors |= {id(t): t for body in bodies for t in (*body.inputs, *body.outputs)}
     keys = {identity: _key(tensor) for identity, tensor in tensors.items()}
-    uses = Counter(name for name, _ in {(tensor.name, keys[identity] or identity) for identity, tensor in tensors.items()})
+    uses = Counter(
+        name for name, _ in {(tensor.name, keys[identity] or identity) for identity, tensor in tensors.items()}
+    )
     taken = set(uses)
     kept: dict[Key, Constant] = {}
     for body in bodies:
@@ -45,12 +49,15 @@ def _key(tensor: Any) -> Key | None:
     if not isinstance(tensor, Constant) or isinstance(tensor._values, LazyValues):
         return None
     values = np.asarray(tensor.values)
-    base = values if values.ndim == 0 or any(values.strides) else values.reshape(-1)[:1]  # a view of one number, whatever its size
+    # a view of one number, whatever its size
+    base = values if values.ndim == 0 or any(values.strides) else values.reshape(-1)[:1]
     return (values.dtype.str, values.shape, blake2b(np.ascontiguousarray(base).tobytes()).digest())
 
 
 def hoist_initializers(proto: onnx.GraphProto) -> None:
-    """Move the initializers of bodies into the graph itself, each once; their names must be unique (`share_constants`)."""
+    """Move the initializers of bodies into the graph itself, each once; their names must be unique
+    (`share_constants`).
+    """
     known = {tensor.name for tensor in proto.initializer}
     for body in _bodies(proto):
         own = {output.name for output in body.output}

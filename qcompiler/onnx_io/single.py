@@ -1,6 +1,7 @@
 """Everything computes in float32 from here on: float16, bfloat16 and float64 become float32 everywhere.
 
-The graph's inputs and outputs keep their types, with a Cast at the border. What float64 holds beyond float32's range saturates.
+The graph's inputs and outputs keep their types, with a Cast at the border. What float64 holds beyond float32's range
+saturates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ import onnx
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, names_in, replace_uses, unique_name
+from qcompiler.graph.ir import (
+    STANDARD_DOMAINS,
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    names_in,
+    replace_uses,
+    unique_name,
+)
 
 _NUMPY = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64))
 _ONNX = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
@@ -98,11 +109,14 @@ def to_single(graph: Graph) -> bool:
             if foreign and any(is_other_float(tensor.dtype) for tensor in (*node.inputs, *node.outputs)):
                 operator = ".".join(filter(None, (node.domain, node.op)))
                 raise ModelError(
-                    f"node '{node.name}' ({operator}) computes in another type than float32, which cannot be changed; export a float32 model"
+                    f"node '{node.name}' ({operator}) computes in another type than float32, which cannot be changed; "
+                    "export a float32 model"
                 )
     _keep_border(graph)
     border = {id(t) for t in (*graph.inputs, *graph.outputs) if is_other_float(t.dtype)}
-    casts = {id(node) for node in graph.nodes if node.op == "Cast" and any(id(tensor) in border for tensor in node.outputs)}
+    casts = {
+        id(node) for node in graph.nodes if node.op == "Cast" and any(id(tensor) in border for tensor in node.outputs)
+    }
     for body in bodies:
         for node in body.nodes:
             if id(node) not in casts:

@@ -31,14 +31,20 @@ def block_of(graph: Graph, inputs: str, outputs: str) -> Graph:
 
 
 def block_milliseconds(blocks: Sequence[Graph], values: NDArray[Any], quantize: Sequence[Pass]) -> list[float] | None:
-    """The fastest run of each block on ``values``, quantized by the passes ``quantize``; None where one has no integer form."""
+    """The fastest run of each block on ``values``, quantized by the passes ``quantize``; None where one has no integer
+    form.
+    """
     sessions = []
     try:
         for block in blocks:
             ctx = Context(data=[{block.inputs[0].name: values}])
             for step in quantize:
                 step.run(block, ctx)
-            sessions.append(Session(to_program(lower_graph(block.cleanup(remove_unused_graph_inputs=False).toposort())), num_threads=1))
+            sessions.append(
+                Session(
+                    to_program(lower_graph(block.cleanup(remove_unused_graph_inputs=False).toposort())), num_threads=1
+                )
+            )
     except UnsupportedError:
         return None
     feeds = [{block.inputs[0].name: values} for block in blocks]

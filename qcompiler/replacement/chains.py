@@ -1,7 +1,9 @@
 """Where replacements fit: chains of dense layers with functions of one element between them, which nothing else reads.
 
-A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap, one group and no stride: the same matrix for every row, token or
-pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh, HardSwish, ``x * Sigmoid(x)``, …), or none.
+A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap,
+one group and no stride: the same matrix for every row, token or
+pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh, HardSwish, ``x * Sigmoid(x)``,
+…), or none.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ __all__ = ["Link", "Region", "bias_of", "find_chains", "is_dense", "linear_outpu
 Array = NDArray[Any]
 
 _OF_TWO = ("Add", "Div", "Max", "Min", "Mul", "Sub")
-"""Functions of two operands that are functions of one element where the other operand is a number or varies with the same element."""
+"""Functions of two operands that are functions of one element where the other operand is a number or varies with the
+same element.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,9 @@ def shape_of(layer: Layer) -> tuple[int, int]:
 
 
 def matrix_of(layer: Layer) -> NDArray[np.float64]:
-    """The weight of a layer of one group as [outputs, products]: a dense layer's inputs, or a convolution's inputs and taps."""
+    """The weight of a layer of one group as [outputs, products]: a dense layer's inputs,
+    or a convolution's inputs and taps.
+    """
     matrix = as_matrix(layer, layer.values)
     return np.zeros((0, 0)) if matrix is None else np.asarray(matrix[0], np.float64)
 
@@ -102,12 +108,20 @@ def bias_of(layer: Layer) -> NDArray[np.float64]:
 def is_dense(layer: Layer) -> bool:
     """True for a layer of float constants that multiplies every row by the same matrix."""
     node = layer.node
-    if not isinstance(layer.weight, Constant) or layer.weight.dtype != np.float32 or node.domain not in STANDARD_DOMAINS:
+    if (
+        not isinstance(layer.weight, Constant)
+        or layer.weight.dtype != np.float32
+        or node.domain not in STANDARD_DOMAINS
+    ):
         return False
     if node.op in ("Gemm", "MatMul"):
         return True
     attrs = node.attrs
-    plain = attrs.get("group", 1) == 1 and not any(attrs.get("pads") or ()) and all(step == 1 for step in attrs.get("strides") or ())
+    plain = (
+        attrs.get("group", 1) == 1
+        and not any(attrs.get("pads") or ())
+        and all(step == 1 for step in attrs.get("strides") or ())
+    )
     return node.op == "Conv" and plain and all(size == 1 for size in layer.values.shape[2:])
 
 
@@ -164,7 +178,9 @@ def _link(graph: Graph, layer: Layer, layers: dict[int, Layer], order: dict[int,
                 inside[id(reader)] = reader
                 varying[id(reader.outputs[0])] = reader.outputs[0]
                 pending.append(reader.outputs[0])
-    if len(ends) != 1 or any(id(t) not in varying and not _is_number(t) for node in inside.values() for t in node.inputs if t.name):
+    if len(ends) != 1 or any(
+        id(t) not in varying and not _is_number(t) for node in inside.values() for t in node.inputs if t.name
+    ):
         return None
     (key, hidden), = ends.items()
     nodes = sorted(inside.values(), key=lambda node: order[id(node)])
@@ -172,7 +188,11 @@ def _link(graph: Graph, layer: Layer, layers: dict[int, Layer], order: dict[int,
 
 
 def _of_one_element(node: Node) -> bool:
-    return (node.op in UNARIES or node.op in _OF_TWO or node.op == "Identity") and node.domain in STANDARD_DOMAINS and len(node.outputs) == 1
+    return (
+        (node.op in UNARIES or node.op in _OF_TWO or node.op == "Identity")
+        and node.domain in STANDARD_DOMAINS
+        and len(node.outputs) == 1
+    )
 
 
 def _is_number(tensor: Tensor) -> bool:

@@ -40,8 +40,12 @@ def bundle_cost(inputs: int, features: int, outputs: int, *, factors: int = 1, s
     return Cost.of([*layers, *([(outputs, inputs, not layers)] if skip else [])])
 
 
-def most_features(inputs: int, outputs: int, whole: Cost, share: float, *, factors: int = 1, skip: bool, most: int) -> int:
-    """The largest number of features, at most ``most``, whose cost is within ``share`` of ``whole``; -1 where not even none is."""
+def most_features(
+    inputs: int, outputs: int, whole: Cost, share: float, *, factors: int = 1, skip: bool, most: int
+) -> int:
+    """The largest number of features, at most ``most``, whose cost is within ``share`` of ``whole``; -1 where not even
+    none is.
+    """
     low, high = -1, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,16 +1,20 @@
-"""The kernels that random features estimate: ``K(x, w) = E[Φ(x) · Ψ(w)]``, so that a layer's parameters become features as well.
+"""The kernels that random features estimate: ``K(x, w) = E[Φ(x) · Ψ(w)]``, so that a layer's parameters become
+features as well.
 
-A Scalable Neural Network Kernel writes ``f(w · x + b)`` so, with m features of the input and m of the parameters; then ``W2 Ψ`` is one matrix of m
-columns, and layers are bundled without a look at any data. The closed-form fit of `qcompiler.replacement.fit` needs Φ alone and errs less on the data
-it is fitted to; what the features estimate by themselves is for judging how many of them a function takes. Each estimate is without bias, and its
-variance falls with 1/m.
+A Scalable Neural Network Kernel writes ``f(w · x + b)`` so, with m features of the input and m of the parameters; then
+``W2 Ψ`` is one matrix of m columns, and layers are bundled without a look at any data. The closed-form fit of
+`qcompiler.replacement.fit` needs Φ alone and errs less on the data it is fitted to; what the features estimate by
+themselves is for judging how many of them a function takes. Each estimate is without bias, and its variance falls with
+1/m.
 
-    sin, cos    e^{i (w·x + b)} = E_g[ L_g(i x) · e^{i b} L_g(w) ],  L_g(z) = (1 + 4M)^{d/4} exp(-M ‖g‖² + sqrt(1 + 4M) g·z - z·z / 2)
+    sin, cos  e^{i (w·x + b)} = E_g[ L_g(i x) · e^{i b} L_g(w) ]
+              L_g(z) = (1 + 4M)^{d/4} exp(-M ‖g‖² + sqrt(1 + 4M) g·z - z·z / 2)
     relu        E_g[ 2 max(g·x, 0) max(g·w, 0) ] = ‖x‖ ‖w‖ (sin θ + (π - θ) cos θ) / π,  θ the angle of x and w
     series      Σ_n a_n (w·x)^n = E[ (a_N / p_N) Π_j (ω_j·x) (ω_j·w) ],  N drawn with p_n = 2^-(n+1), ω of random signs
 
-g is standard Gaussian. ReLU features do not estimate ``max(w·x, 0)`` but the kernel above. Features of sin and cos grow like ``e^{‖x‖² / 2}``; the
-drawn maps leave that factor out, and the fit takes its part. Sources: Choromanski et al. (ICLR 2024); Cho and Saul (2009); Kar and Karnick (2012).
+g is standard Gaussian. ReLU features do not estimate ``max(w·x, 0)`` but the kernel above. Features of sin and cos grow
+like ``e^{‖x‖² / 2}``; the drawn maps leave that factor out, and the fit takes its part. Sources: Choromanski et al.
+(ICLR 2024); Cho and Saul (2009); Kar and Karnick (2012).
 """
 
 from __future__ import annotations
@@ -74,7 +78,9 @@ def urf_features(function: str, x: Array, weight: Array, bias: Array, g: Array, 
 
 
 def relu_features(x: Array, weight: Array, g: Array) -> _Pair:
-    """ReLU features of inputs [N, d] and parameters [R, d] for Gaussian rows g [m, d]: they estimate `arc_cosine_kernel`."""
+    """ReLU features of inputs [N, d] and parameters [R, d] for Gaussian rows g [m, d]: they estimate
+    `arc_cosine_kernel`.
+    """
     return _Pair(np.maximum(x @ g.T, 0.0), 2 * np.maximum(weight @ g.T, 0.0) / len(g))
 
 
@@ -86,7 +92,9 @@ def arc_cosine_kernel(x: Array, weight: Array) -> NDArray[np.float64]:
     return np.asarray(lengths * (np.sin(angle) + (np.pi - angle) * cosine) / np.pi)
 
 
-def series_features(coefficients: Sequence[float], x: Array, weight: Array, count: int, rng: np.random.Generator) -> _Pair:
+def series_features(
+    coefficients: Sequence[float], x: Array, weight: Array, count: int, rng: np.random.Generator
+) -> _Pair:
     """Random Maclaurin features of ``Σ a_n (w·x)^n``; signs of the coefficients are kept on the side of the parameters.
 
     Args:

@@ -1,13 +1,13 @@
 """One weight as the product of two smaller ones, for the inputs it meets: low rank, and the two-core tensor-train form.
 
-Low rank.  The best weight of rank r for ``E‖(W - Ŵ)(x - E x)‖²`` with covariance C of x is ``U Uᵀ W``, U the r leading eigenvectors of
-``W C Wᵀ``: the singular value decomposition of ``W C^{1/2}`` multiplied back by ``C^{-1/2}``, without either root. What is lost is the sum of the
-other eigenvalues.
+Low rank.  The best weight of rank r for ``E‖(W - Ŵ)(x - E x)‖²`` with covariance C of x is ``U Uᵀ W``, U the r leading
+eigenvectors of ``W C Wᵀ``: the singular value decomposition of ``W C^{1/2}`` multiplied back by ``C^{-1/2}``, without
+either root. What is lost is the sum of the other eigenvalues.
 
-Two cores.  With outputs (o1, o2) and inputs (i1, i2), ``W[o1 o2, i1 i2] ≈ Σ_k A[o1, i1, k] B[k, o2, i2]``: a matrix product operator of bond
-dimension k, a sum of k Kronecker products. It starts from the SVD of the permuted weight and is then fitted to C by alternating least squares, each
-core in closed form. Plain low rank is the case o2 = i1 = 1. Sources: Tomut et al., *CompactifAI* (2024); Van Loan and Pitsianis (1993); Oseledets
-(2011).
+Two cores.  With outputs (o1, o2) and inputs (i1, i2), ``W[o1 o2, i1 i2] ≈ Σ_k A[o1, i1, k] B[k, o2, i2]``: a matrix
+product operator of bond dimension k, a sum of k Kronecker products. It starts from the SVD of the permuted weight and
+is then fitted to C by alternating least squares, each core in closed form. Plain low rank is the case o2 = i1 = 1.
+Sources: Tomut et al., *CompactifAI* (2024); Van Loan and Pitsianis (1993); Oseledets (2011).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Spectrum:
     energy: NDArray[np.float64]
 
     def lost(self, covariance: Array) -> NDArray[np.float64]:
-        """Squared error with rank 0, 1, … R on inputs of any covariance, relative to the energy of the outputs: [R + 1]."""
+        """Squared error with rank 0, 1, … R on inputs of any covariance, relative to the energy of the outputs: [R +
+        1].
+        """
         along = np.einsum("ri,rs,si->i", self.basis, self.weight @ covariance @ self.weight.T, self.basis)
         left = np.concatenate([np.cumsum(np.maximum(along, 0.0)[::-1])[::-1], [0.0]])
         return np.asarray(left / max(left[0], 1e-300))
@@ -112,7 +114,9 @@ def fit_cores(weight: Array, covariance: Array, outputs: tuple[int, int], inputs
     """
     blocks = np.asarray(weight, np.float64).reshape(*outputs, *inputs)
     bond = min(bond, outputs[0] * inputs[0], outputs[1] * inputs[1])
-    left, values, right = np.linalg.svd(blocks.transpose(0, 2, 1, 3).reshape(outputs[0] * inputs[0], -1), full_matrices=False)
+    left, values, right = np.linalg.svd(
+        blocks.transpose(0, 2, 1, 3).reshape(outputs[0] * inputs[0], -1), full_matrices=False
+    )
     root = np.sqrt(values[:bond])
     first = (left[:, :bond] * root).reshape(outputs[0], inputs[0], bond)
     second = (root[:, None] * right[:bond]).reshape(bond, outputs[1], inputs[1])

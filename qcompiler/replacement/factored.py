@@ -19,9 +19,15 @@ Array = NDArray[Any]
 
 
 def write_low_rank(graph: Graph, layer: Layer, left: Array, right: Array, bias: Array) -> None:
-    """Rewrite ``graph`` in place: ``right`` [r, K] first, as the layer's own operator, then ``left`` [O, r] with ``bias`` [O]."""
+    """Rewrite ``graph`` in place: ``right`` [r, K] first, as the layer's own operator, then ``left`` [O,
+    r] with ``bias`` [O].
+    """
     out = Writer(graph, names_in(graph), f"{layer.node.name}_rank")
-    inner = _convolution(out, layer, right) if layer.node.op == "Conv" else out.dense("down", layer.node.inputs[0], right, None, layer)
+    inner = (
+        _convolution(out, layer, right)
+        if layer.node.op == "Conv"
+        else out.dense("down", layer.node.inputs[0], right, None, layer)
+    )
     result = out.dense("up", inner, left, bias, layer)
     inherit_name(result, layer.node)
     out.take_over(result, linear_output(layer))
@@ -34,7 +40,9 @@ def _convolution(out: Writer, layer: Layer, right: Array) -> Variable:
 
 
 def write_cores(graph: Graph, layer: Layer, cores: Cores, bias: Array) -> None:
-    """Rewrite ``graph`` in place: two MatMuls over the split channels of a Gemm or MatMul, what moves elements between them, and the bias."""
+    """Rewrite ``graph`` in place: two MatMuls over the split channels of a Gemm or MatMul,
+    what moves elements between them, and the bias.
+    """
     out, x = Writer(graph, names_in(graph), f"{layer.node.name}_cores"), layer.node.inputs[0]
     (outer, rows, bond), (_, inner, columns) = cores.first.shape, cores.second.shape
     leading = len(layer.node.outputs[0].shape) - 1
@@ -61,8 +69,12 @@ def _with_shape(variable: Variable, like: Tensor, channels: list[int]) -> Variab
 
 
 def _reshape(out: Writer, tensor: Tensor, x: Tensor, channels: list[int]) -> Variable:
-    """``tensor`` with its last axes split or joined to ``channels``; the axes before them are those of ``x``, kept as they are."""
-    target = Constant(unique_name(out.taken, f"{out.stem}_shape"), np.array([*[0] * (len(x.shape) - 1), *channels], np.int64))
+    """``tensor`` with its last axes split or joined to ``channels``; the axes before them are those of ``x``,
+    kept as they are.
+    """
+    target = Constant(
+        unique_name(out.taken, f"{out.stem}_shape"), np.array([*[0] * (len(x.shape) - 1), *channels], np.int64)
+    )
     return _with_shape(out.node("Reshape", "split", [tensor, target], tensor), x, channels)
 
 

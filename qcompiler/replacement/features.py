@@ -1,13 +1,18 @@
-"""Feature maps φ(P x + c) of few nonlinear functions, drawn from a seed: they know the scale of the inputs and nothing else of a network.
+"""Feature maps φ(P x + c) of few nonlinear functions,
+drawn from a seed: they know the scale of the inputs and nothing else of a network.
 
 | kind | features | estimates, where the rows of P are Gaussian |
 |---|---|---|
 | `relu` | max(P x + c, 0) | the arc-cosine kernel of order 1 (ReLU-SNNK) |
-| `cos` | cos(P x + c) with c uniform in [0, 2π) | the Gaussian kernel (random Fourier features; the x side of SNNK's URF for sine and cosine) |
-| `product` | (P₁ x + c₁)(P₂ x + c₂), rows of ±1 | the square of the inner product (random Maclaurin features of degree 2) |
+| `cos` | cos(P x + c) with c uniform in [0,
+2π) | the Gaussian kernel (random Fourier features; the x side of SNNK's URF for sine and cosine) |
+| `product` | (P₁ x + c₁)(P₂ x + c₂),
+rows of ±1 | the square of the inner product (random Maclaurin features of degree 2) |
 
-Rows come in blocks that are orthogonal (Gaussian lengths, so that each row alone is Gaussian), or as rows of a Hadamard matrix with random signs,
-whose entries are ±1. Sources: Choromanski et al., *Scalable Neural Network Kernels* (ICLR 2024); Cho and Saul (2009); Rahimi and Recht (2007); Kar
+Rows come in blocks that are orthogonal (Gaussian lengths, so that each row alone is Gaussian),
+or as rows of a Hadamard matrix with random signs,
+whose entries are ±1. Sources: Choromanski et al.,
+*Scalable Neural Network Kernels* (ICLR 2024); Cho and Saul (2009); Rahimi and Recht (2007); Kar
 and Karnick (2012); Yu et al., *Orthogonal random features* (2016).
 """
 
@@ -23,7 +28,8 @@ from qcompiler.equivalence.hadamard import hadamard
 from qcompiler.linear_algebra import matmul
 
 __all__ = [
-    "DIRECTIONS", "DRAWN", "FeatureMap", "InputScale", "draw_directions", "draw_map", "orthogonal_gaussian", "rademacher",
+    "DIRECTIONS", "DRAWN", "FeatureMap", "InputScale", "draw_directions", "draw_map", "orthogonal_gaussian",
+    "rademacher",
     "signed_hadamard",
 ]  # fmt: skip
 
@@ -83,7 +89,13 @@ class FeatureMap:
 
 
 def draw_map(
-    kind: str, count: int, scale: InputScale, rng: np.random.Generator, *, directions: str = "orthogonal", width: float = 1.0
+    kind: str,
+    count: int,
+    scale: InputScale,
+    rng: np.random.Generator,
+    *,
+    directions: str = "orthogonal",
+    width: float = 1.0,
 ) -> FeatureMap:
     """A feature map for inputs of a known scale.
 
@@ -101,7 +113,11 @@ def draw_map(
     size = len(scale.mean)
     if kind not in DRAWN:
         raise ValueError(f"feature map '{kind}' is unknown; known: {', '.join(DRAWN)}")
-    drawn = [rademacher(count, size, rng) for _ in range(2)] if kind == "product" else [draw_directions(directions, count, size, rng)]
+    drawn = (
+        [rademacher(count, size, rng) for _ in range(2)]
+        if kind == "product"
+        else [draw_directions(directions, count, size, rng)]
+    )
     factors = []
     for rows in drawn:
         weight = rows * (width / (scale.spread * np.sqrt(size)))
@@ -135,7 +151,9 @@ def rademacher(count: int, size: int, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def signed_hadamard(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rows [count, size] of signs: blocks of a Hadamard matrix whose rows are permuted and whose columns have random signs."""
+    """Rows [count,
+    size] of signs: blocks of a Hadamard matrix whose rows are permuted and whose columns have random signs.
+    """
     order = 1 << max(size - 1, 0).bit_length()
     matrix = hadamard(order)
     blocks = [matrix[rng.permutation(order)][:, :size] * rademacher(1, size, rng) for _ in range(-(-count // order))]

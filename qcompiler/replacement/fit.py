@@ -1,11 +1,13 @@
 """Least squares in closed form: normal equations that grow row by row, and ridge regression on them.
 
-    minimize  Σ ‖y - W z - b‖² + λ n Σ v_j ‖W_j - W⁰_j‖²        (v_j: variance of feature j; the bias b is not penalized)
+    minimize  Σ ‖y - W z - b‖² + λ n Σ v_j ‖W_j - W⁰_j‖²       (v_j: variance of feature j; the bias b is not penalized)
 
-W⁰ is what is thought of W before any row is seen: the network's own weights where there are such, else 0. A large λ keeps it.
+W⁰ is what is thought of W before any row is seen: the network's own weights where there are such, else 0. A large λ
+keeps it.
 
-The sums are float64 and of fixed size however many rows come; any subset of the features can be fitted from them afterwards, and the error of any
-(W, b) on rows that were accounted for elsewhere is a matter of algebra, too. λ is chosen on such rows held out.
+The sums are float64 and of fixed size however many rows come; any subset of the features can be fitted from them
+afterwards, and the error of any (W, b) on rows that were accounted for elsewhere is a matter of algebra, too. λ is
+chosen on such rows held out.
 """
 
 from __future__ import annotations
@@ -126,8 +128,14 @@ class _System:
         varies = variance > _SMALLEST * max(float(variance.max(initial=0.0)), 1e-300)
         self._unit = np.where(varies, 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
         self._scaled, self._right = gram * self._unit[:, None] * self._unit, cross * self._unit[:, None]
-        count, origin = max(equations.rows, 1), equations.origin or (np.zeros(len(equations.gram) - 1), np.zeros(len(equations.energy)))
-        self._means = equations.gram[-1, :-1][chosen] / count + origin[0][chosen], equations.cross[-1] / count + origin[1]
+        count, origin = (
+            max(equations.rows, 1),
+            equations.origin or (np.zeros(len(equations.gram) - 1), np.zeros(len(equations.energy))),
+        )
+        self._means = (
+            equations.gram[-1, :-1][chosen] / count + origin[0][chosen],
+            equations.cross[-1] / count + origin[1],
+        )
 
     def fit(self, penalty: float) -> Fit:
         """The minimum for one λ."""
@@ -154,7 +162,11 @@ def _solve(matrix: Array, right: Array) -> Array:
 
 
 def best_ridge(
-    fit: NormalEquations, held: NormalEquations, chosen: NDArray[np.int64], prior: Array | None = None, penalties: Sequence[float] = PENALTIES
+    fit: NormalEquations,
+    held: NormalEquations,
+    chosen: NDArray[np.int64],
+    prior: Array | None = None,
+    penalties: Sequence[float] = PENALTIES,
 ) -> Fit:
     """The fit of least error on ``held`` among several λ."""
     system = _System(fit, chosen, prior)

@@ -1,10 +1,12 @@
-"""Healing: layers behind a replacement are fitted again to the float model's outputs, one after the other, in closed form.
+"""Healing: layers behind a replacement are fitted again to the float model's outputs, one after the other, in closed
+form.
 
     W ← W + argmin ‖y - W x̂ - b - D x̂ - e‖² + λ ‖D‖²
 
-x̂ is what reaches a layer now, y what it put out in the float model. Where a layer's output is added to a residual stream, y is what the stream was
-behind it, so that the layer also takes back what it can of the stream's error. Each layer sees those before it as they have become, and is left
-alone unless its error on rows held out falls; the whole stays only where the network's outputs gain on feeds held out.
+x̂ is what reaches a layer now, y what it put out in the float model. Where a layer's output is added to a residual
+stream, y is what the stream was behind it, so that the layer also takes back what it can of the stream's error. Each
+layer sees those before it as they have become, and is left alone unless its error on rows held out falls; the whole
+stays only where the network's outputs gain on feeds held out.
 """
 
 from __future__ import annotations
@@ -49,9 +51,14 @@ def healable(graph: Graph, reference: Graph) -> list[str]:
     known = {layer.node.name: layer for layer in find_layers(reference)}
     changed, found = set[int](), []
     layers = {id(layer.node): layer for layer in find_layers(graph)}
-    there = {tensor.name for node in reference.nodes for tensor in node.outputs} | {tensor.name for tensor in reference.inputs}
+    there = {tensor.name for node in reference.nodes for tensor in node.outputs} | {
+        tensor.name for tensor in reference.inputs
+    }
     for node in graph.nodes:
-        touched = any(id(tensor) in changed or (not isinstance(tensor, Constant) and tensor.name not in there) for tensor in node.inputs)
+        touched = any(
+            id(tensor) in changed or (not isinstance(tensor, Constant) and tensor.name not in there)
+            for tensor in node.inputs
+        )
         layer, twin = layers.get(id(node)), known.get(node.name)
         if touched and layer is not None and twin is not None and _is_same(layer, twin):
             found.append(node.name)
@@ -62,8 +69,17 @@ def healable(graph: Graph, reference: Graph) -> list[str]:
 
 
 def _is_same(layer: Layer, twin: Layer) -> bool:
-    plain = isinstance(layer.weight, Constant) and layer.node.attrs.get("group", 1) == 1 and layer.node.op != "ConvTranspose"
-    return plain and has_bias(layer) and layer.values.shape == twin.values.shape and linear_output(layer).name == linear_output(twin).name
+    plain = (
+        isinstance(layer.weight, Constant)
+        and layer.node.attrs.get("group", 1) == 1
+        and layer.node.op != "ConvTranspose"
+    )
+    return (
+        plain
+        and has_bias(layer)
+        and layer.values.shape == twin.values.shape
+        and linear_output(layer).name == linear_output(twin).name
+    )
 
 
 def _fit_again(graph: Graph, reference: Graph, name: str, data: Iterable[Feed], seed: int) -> bool:
@@ -97,7 +113,9 @@ def _stream(graph: Graph, layer: Layer) -> Tensor:
     return result if varies and result.shape == output.shape else output
 
 
-def _equations(graph: Graph, reference: Graph, layer: Layer, data: Iterable[Feed], seed: int) -> tuple[NormalEquations, NormalEquations]:
+def _equations(
+    graph: Graph, reference: Graph, layer: Layer, data: Iterable[Feed], seed: int
+) -> tuple[NormalEquations, NormalEquations]:
     """Of what a layer's outputs lack, over its inputs: to fit on and held out."""
     source, target, (_, products) = layer.node.inputs[0].name, _stream(graph, layer).name, products_of_row(layer)
     fit, held = (NormalEquations(products, layer.channels) for _ in range(2))

@@ -2,9 +2,10 @@
 
 Two greedy orders, both nested: the first m of the order are the choice of m neurons.
 
-- ``pivoting``: the neuron that those taken before it explain least, weighted by what the next layer makes of it: column-pivoted QR of the hidden
-  activations, done on their Gram matrix as a pivoted Cholesky factorization.
-- ``pursuit``: the neuron that takes most of the remaining error of the outputs (orthogonal matching pursuit with exact least squares at each step).
+- ``pivoting``: the neuron that those taken before it explain least, weighted by what the next layer makes of it:
+  column-pivoted QR of the hidden activations, done on their Gram matrix as a pivoted Cholesky factorization.
+- ``pursuit``: the neuron that takes most of the remaining error of the outputs (orthogonal matching pursuit with exact
+  least squares at each step).
 
 Features that stay anyway, such as those of an affine skip, are eliminated first.
 """
@@ -29,7 +30,9 @@ _DEPENDENT = 1e-9
 """Share of a neuron's variance that must be left for it to say anything new."""
 
 
-def neuron_order(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64], how: str, importance: Array, most: int) -> NDArray[np.int64]:
+def neuron_order(
+    gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64], how: str, importance: Array, most: int
+) -> NDArray[np.int64]:
     """The neurons by use, best first.
 
     Args:
@@ -53,9 +56,13 @@ def neuron_order(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64
         use = gains / np.where(alive, variance, 1.0) if how == "pursuit" else variance * importance
         best, done = int(np.argmax(np.where(alive, use, -1.0))), slice(step)
         root = np.sqrt(variance[best])
-        column = (left[:, best] - matmul(columns[:, done], columns[best, done])) / root  # what this neuron says beyond those taken
+        # what this neuron says beyond those taken
+        column = (left[:, best] - matmul(columns[:, done], columns[best, done])) / root
         target = (right[best] - matmul(columns[best, done], targets[done])) / root
-        gains -= column * (2 * (matmul(right, target) - matmul(columns[:, done], matmul(targets[done], target))) - column * matmul(target, target))
+        gains -= column * (
+            2 * (matmul(right, target) - matmul(columns[:, done], matmul(targets[done], target)))
+            - column * matmul(target, target)
+        )
         variance -= np.square(column)
         columns[:, step], targets[step], alive[best] = column, target, False
         order.append(best)

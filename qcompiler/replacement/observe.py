@@ -1,7 +1,10 @@
-"""What a replacement is fitted to: rows of a region's inputs, of its hidden neurons and of the outputs that the float model has there.
+"""What a replacement is fitted to: rows of a region's inputs,
+of its hidden neurons and of the outputs that the float model has there.
 
-Inputs are those of the graph as it has become so far, targets those of the float graph: each replacement takes back what it can of the errors of
-those before it. One feed is held at a time; of its rows a sample is taken, and of all feeds one in `HELD_SHARE` is held out (of too few feeds, one
+Inputs are those of the graph as it has become so far,
+targets those of the float graph: each replacement takes back what it can of the errors of
+those before it. One feed is held at a time; of its rows a sample is taken,
+and of all feeds one in `HELD_SHARE` is held out (of too few feeds, one
 row in so many).
 """
 
@@ -99,7 +102,8 @@ class Observed:
             yield Batch(inputs, hidden, targets, apart)
 
     def judged(self, graph: Graph, layer: Layer, products: int) -> Judgement:
-        """How far a layer's outputs (those of the same name) are from the float model's in ``graph``, on what was held out.
+        """How far a layer's outputs (those of the same name) are from the float model's in ``graph``,
+        on what was held out.
 
         Raises:
             DataError: no feed at all.
@@ -112,13 +116,17 @@ class Observed:
             if held and number not in held:
                 continue
             got, want = (rows_of(layer, runner.run(feed, [output])[output]) for runner in (here, there))
-            chosen = draw_rows(len(want), count, np.random.default_rng([self.seed, number]))[:: 1 if held else HELD_SHARE]
+            chosen = draw_rows(len(want), count, np.random.default_rng([self.seed, number]))[
+                :: 1 if held else HELD_SHARE
+            ]
             judgement.add(got[chosen].astype(np.float64), want[chosen].astype(np.float64), together=by_feed)
         return judgement
 
 
 class Judgement:
-    """Squared error of outputs relative to their variance, and how sure that is: rows of one feed are relatives and count as one sample."""
+    """Squared error of outputs relative to their variance,
+    and how sure that is: rows of one feed are relatives and count as one sample.
+    """
 
     def __init__(self) -> None:
         self._errors: list[Array] = []
@@ -151,7 +159,9 @@ class Judgement:
         return float(np.sqrt(away) / max(energies.sum(), 1e-30))
 
     def bound(self, confidence: float) -> float:
-        """What the error is below with this confidence, by Student's distribution: few samples leave much room; a single one says nothing."""
+        """What the error is below with this confidence,
+        by Student's distribution: few samples leave much room; a single one says nothing.
+        """
         from scipy.special import stdtrit
 
         samples = len(np.concatenate(self._errors))
@@ -159,7 +169,8 @@ class Judgement:
 
 
 def split_rows(data: Iterable[Feed], products: int, seed: int) -> tuple[frozenset[int], int]:
-    """The feeds held out, and how many rows of each feed are looked at: some `ROWS_PER_FEATURE` for each of ``products`` over all feeds.
+    """The feeds held out,
+    and how many rows of each feed are looked at: some `ROWS_PER_FEATURE` for each of ``products`` over all feeds.
 
     Raises:
         DataError: no feed at all.

@@ -37,7 +37,13 @@ class Writer:
     stem: str
 
     def node(
-        self, op: str, name: str, inputs: Sequence[Tensor], like: Tensor, channels: int | None = None, attrs: Mapping[str, Any] | None = None
+        self,
+        op: str,
+        name: str,
+        inputs: Sequence[Tensor],
+        like: Tensor,
+        channels: int | None = None,
+        attrs: Mapping[str, Any] | None = None,
     ) -> Variable:
         """The output of a new node; its shape is that of ``like`` with other channels, if any are given."""
         shape = None if like.shape is None else list(like.shape)
@@ -62,9 +68,19 @@ class Writer:
         stored = [self.constant(f"{name}_weight", weight.T)]
         result = linear_output(like)
         if op == "Gemm":
-            return self.node("Gemm", name, [x, *stored, *([self.constant(f"{name}_bias", bias)] if bias is not None else [])], result, outputs)
+            return self.node(
+                "Gemm",
+                name,
+                [x, *stored, *([self.constant(f"{name}_bias", bias)] if bias is not None else [])],
+                result,
+                outputs,
+            )
         product = self.node("MatMul", name, [x, *stored], result, outputs)
-        return product if bias is None else self.node("Add", f"{name}_sum", [product, self.constant(f"{name}_bias", bias)], result, outputs)
+        return (
+            product
+            if bias is None
+            else self.node("Add", f"{name}_sum", [product, self.constant(f"{name}_bias", bias)], result, outputs)
+        )
 
     def copy_link(self, link: Link, start: Tensor, x: Tensor) -> Tensor:
         """The nodes between two layers once more, reading ``x`` where they read ``start``."""
@@ -88,7 +104,12 @@ def neurons_of(region: Region, chosen: NDArray[np.int64]) -> tuple[Array, Array]
 
 
 def write_bundle(
-    graph: Graph, region: Region, features: FeatureMap | NDArray[np.int64], weight: Array, skip: Array | None, bias: Array
+    graph: Graph,
+    region: Region,
+    features: FeatureMap | NDArray[np.int64],
+    weight: Array,
+    skip: Array | None,
+    bias: Array,
 ) -> None:
     """Rewrite ``graph`` in place.
 
@@ -123,7 +144,9 @@ def _features(out: Writer, region: Region, features: FeatureMap | NDArray[np.int
 
 
 def inherit_name(output: Variable, old: Node) -> None:
-    """Call the layer behind ``output`` what the one was called in whose place it is: later passes know layers by their names."""
+    """Call the layer behind ``output`` what the one was called in whose place it is: later passes know layers by their
+    names.
+    """
     node = output.inputs[0]
     node = producer(node.inputs[0]) if node.op == "Add" else node
     if node is not None:

@@ -1,7 +1,9 @@
-"""Finds a cheap replacement of a region: feature maps of many kinds and sizes, each with its closed-form fit, compared on rows held out.
+"""Finds a cheap replacement of a region: feature maps of many kinds and sizes, each with its closed-form fit, compared
+on rows held out.
 
-All maps are observed in one run over the feeds. A family is a nested sequence of features, so its normal equations hold those of every smaller
-size; of the region's own neurons there are as many families as there are orders to take them in, all on the same equations.
+All maps are observed in one run over the feeds. A family is a nested sequence of features, so its normal equations hold
+those of every smaller size; of the region's own neurons there are as many families as there are orders to take them in,
+all on the same equations.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Replacement:
 
     Attributes:
         region: what it stands for.
-        kind: ``affine`` (no features at all), or one of `KINDS`, with how neurons were chosen or the width of a drawn map.
+        kind: ``affine`` (no features at all), or one of `KINDS`, with how neurons were chosen or the width of a drawn
+            map.
         features: a drawn map, or indices of neurons of the region's first layer.
         fit: over the features and, with a skip, the inputs.
         skip: it has an affine skip.
@@ -89,7 +92,14 @@ class Replacement:
     def write(self, graph: Graph, region: Region) -> None:
         """Put it into a graph in the place of ``region``, its own one or that of a copy."""
         weight = self.fit.weight
-        write_bundle(graph, region, self.features, weight[:, : self.count], weight[:, self.count :] if self.skip else None, self.fit.bias)
+        write_bundle(
+            graph,
+            region,
+            self.features,
+            weight[:, : self.count],
+            weight[:, self.count :] if self.skip else None,
+            self.fit.bias,
+        )
 
 
 @dataclass(eq=False)
@@ -129,7 +139,9 @@ class Survey:
         self._orders: dict[tuple[int, str, bool], NDArray[np.int64]] = {}
 
     def best(self, share: float) -> Replacement | None:
-        """The replacement of least error on rows held out whose cost is at most ``share`` of the region's; None where none is that cheap."""
+        """The replacement of least error on rows held out whose cost is at most ``share`` of the region's; None where
+        none is that cheap.
+        """
         found = list(self.each(share))
         return min(found, key=lambda each: (each.fit.held, each.cost.macs)) if found else None
 
@@ -153,17 +165,25 @@ class Survey:
             yield self._replacement(family.kind, family, np.arange(count), inputs, skip=skip)
             return
         for how in ORDERS:
-            yield self._replacement(f"neurons by {how}", family, np.sort(self._order(family, how, skip)[:count]), inputs, skip=skip)
+            yield self._replacement(
+                f"neurons by {how}", family, np.sort(self._order(family, how, skip)[:count]), inputs, skip=skip
+            )
 
-    def _replacement(self, kind: str, family: _Family, chosen: NDArray[np.int64], inputs: NDArray[np.int64], *, skip: bool) -> Replacement:
+    def _replacement(
+        self, kind: str, family: _Family, chosen: NDArray[np.int64], inputs: NDArray[np.int64], *, skip: bool
+    ) -> Replacement:
         widths = self.region.widths
-        fit = best_ridge(family.fit, family.held, np.concatenate([chosen, inputs]), self._prior(family, chosen, len(inputs)))
+        fit = best_ridge(
+            family.fit, family.held, np.concatenate([chosen, inputs]), self._prior(family, chosen, len(inputs))
+        )
         features = chosen if family.drawn is None or not len(chosen) else family.drawn.first(len(chosen))
         cost = bundle_cost(widths[0], len(chosen), widths[-1], factors=family.factors, skip=skip)
         return Replacement(self.region, kind, features, fit, skip, cost)
 
     def _prior(self, family: _Family, chosen: NDArray[np.int64], inputs: int) -> Array | None:
-        """What a pair's last layer makes of the neurons now; nothing is known of other features, nor of neurons that are not next to the outputs."""
+        """What a pair's last layer makes of the neurons now; nothing is known of other features, nor of neurons that
+        are not next to the outputs.
+        """
         if family.drawn is not None or len(self.region.layers) != 2:
             return None
         return np.pad(matrix_of(self.region.layers[1])[:, chosen], ((0, 0), (0, inputs)))
@@ -185,7 +205,9 @@ def moment_bytes(region: Region, menu: Menu, share: float) -> int:
     """Bytes of the normal equations of a region's survey."""
     sizes = [region.widths[1]] if "neurons" in menu.kinds else []
     sizes += [_drawn_count(region, kind, share) for kind in menu.kinds if kind != "neurons" for _ in WIDTHS[kind]]
-    return sum(2 * 8 * (size + region.widths[0] + 1) * (size + region.widths[0] + 1 + region.widths[-1]) for size in sizes)
+    return sum(
+        2 * 8 * (size + region.widths[0] + 1) * (size + region.widths[0] + 1 + region.widths[-1]) for size in sizes
+    )
 
 
 def survey(region: Region, observed: Observed, menu: Menu, share: float) -> Survey:
@@ -205,7 +227,9 @@ def survey(region: Region, observed: Observed, menu: Menu, share: float) -> Surv
         for width in WIDTHS[kind]:
             rng = np.random.default_rng([menu.seed, index])
             drawn = draw_map(kind, count, scale, rng, directions=menu.directions, width=width)
-            families.append(_family(f"{kind} of width {width:g}" if len(WIDTHS[kind]) > 1 else kind, drawn, count, region))
+            families.append(
+                _family(f"{kind} of width {width:g}" if len(WIDTHS[kind]) > 1 else kind, drawn, count, region)
+            )
     for batch in chain(probe, batches):
         for family in families:
             family.add(batch)
@@ -216,7 +240,9 @@ def _drawn_count(region: Region, kind: str, share: float) -> int:
     """Features of a drawn map that the cost admits; more than the region has neurons are never worth their moments."""
     factors = 2 if kind == "product" else 1
     most = 2 * max(region.widths[1:-1])
-    return most_features(region.widths[0], region.widths[-1], region.cost, share, factors=factors, skip=False, most=most)
+    return most_features(
+        region.widths[0], region.widths[-1], region.cost, share, factors=factors, skip=False, most=most
+    )
 
 
 def _family(kind: str, drawn: FeatureMap | None, count: int, region: Region) -> _Family:

@@ -1,4 +1,6 @@
-"""The gate of replacements: one is put into a copy of the graph, and stays only where errors on feeds held out and cost are within the budgets."""
+"""The gate of replacements: one is put into a copy of the graph, and stays only where errors on feeds held out and
+cost are within the budgets.
+"""
 
 from __future__ import annotations
 
@@ -90,11 +92,15 @@ class Trials:
         return Observed(self.graph, self.reference, self.data, self.ctx.seed)
 
     def attempt(self, after: Graph, block: Block, form: str, cost: Cost) -> Replaced:
-        """The verdict on ``after``, a copy of the graph in which a block was replaced; it becomes the graph where it is kept."""
+        """The verdict on ``after``, a copy of the graph in which a block was replaced; it becomes the graph where it
+        is kept.
+        """
         verdict = self.observed.judged(after, block.last, block.products)
         loss, bound, reason = self._judge(after), verdict.bound(SURE), ""
         if not bound <= self.error:
-            reason = f"as {form} its outputs err by {verdict.error:.3g} (up to {bound:.3g}), and {self.error:g} is allowed"
+            reason = (
+                f"as {form} its outputs err by {verdict.error:.3g} (up to {bound:.3g}), and {self.error:g} is allowed"
+            )
         elif not loss <= self.error:
             reason = f"as {form} the network's outputs err by {loss:.3g}, and {self.error:g} is allowed"
         record = _record(self.ctx.running, block, form, cost, reason, verdict.error)
@@ -125,7 +131,8 @@ class Trials:
         if healing:
             self.graph = heal(self.graph, self.reference, self.data, self._judge, self.ctx)
         graph.nodes, graph.inputs, graph.outputs = self.graph.nodes, self.graph.inputs, self.graph.outputs
-        self.ctx.reference = copy_of(graph)  # what follows shall come close to this; layers have other shapes than before
+        # what follows shall come close to this; layers have other shapes than before
+        self.ctx.reference = copy_of(graph)
         return True
 
     def _timed(self, record: Replaced, after: Graph, block: Block) -> Replaced:
@@ -133,14 +140,20 @@ class Trials:
         feed = spread_feeds(self.data, 1)[0]
         inputs, outputs = block.first.node.inputs[0].name, linear_output(block.last).name
         values = feed[inputs] if inputs in feed else Runner(self.graph, [inputs]).run(feed, [inputs])[inputs]
-        times = block_milliseconds([block_of(graph, inputs, outputs) for graph in (self.graph, after)], values, self.quantize)
+        times = block_milliseconds(
+            [block_of(graph, inputs, outputs) for graph in (self.graph, after)], values, self.quantize
+        )
         if times is None:
             return record
         slow = self.latency == "gate" and times[1] >= times[0]
-        reason = f"as {record.form} it takes {times[1]:.3g} ms on the machine, and {times[0]:.3g} ms before" if slow else ""
+        reason = (
+            f"as {record.form} it takes {times[1]:.3g} ms on the machine, and {times[0]:.3g} ms before" if slow else ""
+        )
         return replace(record, kept=not slow, reason=reason, milliseconds_before=times[0], milliseconds_after=times[1])
 
 
 def _record(running: str, block: Block, form: str, cost: Cost, reason: str, error: float) -> Replaced:
     before = block.cost
-    return Replaced(running, block.name, form, not reason, reason, before.macs, cost.macs, before.bytes, cost.bytes, error)
+    return Replaced(
+        running, block.name, form, not reason, reason, before.macs, cost.macs, before.bytes, cost.bytes, error
+    )

@@ -1,8 +1,11 @@
 """Columns of an output that are of very different size: one figure over all of them would tell of the largest alone.
 
-Boxes in pixels beside scores from 0 to 1, several targets of a regressor in their own units: columns are the indices of one axis of an output, and
-groups of them are found in the float model's answers. The root mean square of each column is sorted, and where neighbours differ by a factor of
-`GAP` and more, another group begins. Columns that a Sigmoid or another operator of known range writes are of one size, however rarely they rise.
+Boxes in pixels beside scores from 0 to 1,
+several targets of a regressor in their own units: columns are the indices of one axis of an output, and
+groups of them are found in the float model's answers. The root mean square of each column is sorted,
+and where neighbours differ by a factor of
+`GAP` and more, another group begins. Columns that a Sigmoid or another operator of known range writes are of one size,
+however rarely they rise.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ def find_columns(answers: Sequence[Array], bounded: Mapping[int, Sequence[range]
 
     Args:
         answers: values of one output for several feeds, of one rank.
-        bounded: by axis, runs of columns whose range is known, each of one size. An axis of 0 says so of the whole output.
+        bounded: by axis, runs of columns whose range is known,
+        each of one size. An axis of 0 says so of the whole output.
     """
     bounded = bounded or {}
     rank = answers[0].ndim if answers else 0

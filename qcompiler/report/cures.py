@@ -1,4 +1,4 @@
-"""What brings an output back whose accuracy has collapsed: each cure is tried on the graph before a warning names it."""
+"""What brings an output back whose accuracy has collapsed; each cure is tried before a warning names it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ GAIN_DB = 6.0
 
 
 def find_cures(graph: Graph, judge: Judge) -> dict[tuple[str, str], str]:
-    """By output and columns, the cure that was tried and brought at least `GAIN_DB`, with what it brought; none where nothing did.
+    """By output and columns, the cure that was tried and brought at least `GAIN_DB`, with what it brought; none where
+    nothing did.
 
     Args:
         graph: with Q/DQ pairs; it is not changed.
@@ -43,8 +44,14 @@ def _cures(graph: Graph) -> Iterator[tuple[str, Graph]]:
     """What to say, and the graph as it would be."""
     wide = _widened(copy_of(graph))
     yield "with 16 bits for all activations (--activations int16) it is {:.1f} dB", wide
-    yield "its weights need more bits (see --weights): with float ones it is {:.1f} dB", _with_float_weights(copy_of(graph))
-    yield "it needs more bits for weights and activations: with float weights and --activations int16 it is {:.1f} dB", _with_float_weights(wide)
+    yield (
+        "its weights need more bits (see --weights): with float ones it is {:.1f} dB",
+        _with_float_weights(copy_of(graph)),
+    )
+    yield (
+        "it needs more bits for weights and activations: with float weights and --activations int16 it is {:.1f} dB",
+        _with_float_weights(wide),
+    )
 
 
 def _widened(graph: Graph) -> Graph:

@@ -1,8 +1,9 @@
 """The figures of an output on feeds that nothing was fitted to, with their spread.
 
-A figure is the energy of the float answers over that of the error. The energy of the error is that of the feeds held out. Where these hold few
-numbers it is uncertain by itself; then the feeds that were fitted to count, too, as long as those held out err by no more than they do but for
-chance: by `CHANCE` standard errors of a mean over as many fitted feeds as there are held-out ones.
+A figure is the energy of the float answers over that of the error. The energy of the error is that of the feeds held
+out. Where these hold few numbers it is uncertain by itself; then the feeds that were fitted to count, too, as long as
+those held out err by no more than they do but for chance: by `CHANCE` standard errors of a mean over as many fitted
+feeds as there are held-out ones.
 """
 
 from __future__ import annotations
@@ -62,12 +63,21 @@ class Judge:
         return found
 
 
-def _figure(name: str, columns: Columns | None, held: Sequence[tuple[Array, Array]], fitted: Sequence[tuple[Array, Array]]) -> OutputFigure:
+def _figure(
+    name: str, columns: Columns | None, held: Sequence[tuple[Array, Array]], fitted: Sequence[tuple[Array, Array]]
+) -> OutputFigure:
     here, there = ([_energies(*pair, columns) for pair in pairs] for pairs in (held, fitted))
     every = np.array([*here, *there]).reshape(-1, 3)
     each = [decibels(signal, noise) for signal, noise, _ in here]
     signal = float(every[:, 0].sum() / max(every[:, 2].sum(), 1))
-    return OutputFigure(name, "" if columns is None else str(columns), decibels(signal, _noise(here, there)), min(each), max(each), len(here))
+    return OutputFigure(
+        name,
+        "" if columns is None else str(columns),
+        decibels(signal, _noise(here, there)),
+        min(each),
+        max(each),
+        len(here),
+    )
 
 
 def _energies(real: Array, got: Array, columns: Columns | None) -> tuple[float, float, int]:

@@ -19,7 +19,17 @@ from qcompiler.graph.runner import Runner
 from qcompiler.records import LayerError
 from qcompiler.report.decibels import SAME_DB, decibels
 
-__all__ = ["SAME_DB", "Sqnr", "decibels", "layer_errors", "macs", "output_sqnr", "peak_memory_bytes", "shared_tensors", "weight_bytes"]
+__all__ = [
+    "SAME_DB",
+    "Sqnr",
+    "decibels",
+    "layer_errors",
+    "macs",
+    "output_sqnr",
+    "peak_memory_bytes",
+    "shared_tensors",
+    "weight_bytes",
+]
 
 Values = Mapping[str, NDArray[Any]]
 COMPARED = frozenset({*LAYERS, *RECURRENT, "Add", "Mul", "LayerNormalization", "InstanceNormalization", "Softmax"})
@@ -63,10 +73,13 @@ def output_sqnr(references: Iterable[Values], run: Callable[[Feed], Values], fee
 def shared_tensors(first: Graph, second: Graph) -> dict[str, Node]:
     """First named outputs of `COMPARED` operators that both graphs have under one name, with the first graph's node.
 
-    What feeds a Softmax is left out: a masked score of -10000 may become -50 without harm, and Softmax's own output shows any harm.
+    What feeds a Softmax is left out: a masked score of -10000 may become -50 without harm, and Softmax's own output
+    shows any harm.
     """
     there = {tensor.name for node in second.nodes for tensor in node.outputs if tensor.name}
-    outputs = ((node, next(tensor for tensor in node.outputs if tensor.name)) for node in first.nodes if node.op in COMPARED)
+    outputs = (
+        (node, next(tensor for tensor in node.outputs if tensor.name)) for node in first.nodes if node.op in COMPARED
+    )
     return {
         output.name: node for node, output in outputs
         if output.name in there and all(reader.op != "Softmax" for reader in consumers(output))
@@ -108,7 +121,8 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
 
 
 def macs(graph: Graph, feed: Feed, left_float: Collection[str] = ()) -> tuple[int, int, dict[str, int]]:
-    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other node by its name.
+    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other
+    node by its name.
 
     The nodes ``left_float`` count as others even where what they read are codes.
     """

@@ -1,4 +1,6 @@
-"""What bits cost: the front of sizes against losses, as lines of the closing table, as a table of its own and as a drawing (SVG)."""
+"""What bits cost: the front of sizes against losses, as lines of the closing table, as a table of its own and as a
+drawing (SVG).
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,12 @@ def allocation_lines(allocation: Allocation) -> Iterator[str]:
     yield ", ".join(f"{grid} in {count}" for grid, count in sorted(grids.items())) + " layers"
     chosen = allocation.candidates[0]
     share = allocation.size / max(allocation.full, 1)
-    yield f"{share:.1%} of the 8-bit weights, {_loss_text(allocation, chosen.measured)} on feeds held out ({chosen.origin})"
+    loss = _loss_text(allocation, chosen.measured)
+    yield f"{share:.1%} of the 8-bit weights, {loss} on feeds held out ({chosen.origin})"
     if allocation.time is not None:
         time, full = allocation.time, max(allocation.time.full, 1)
-        yield f"{time.chosen / full:.1%} of the time that the layers take with 8-bit weights, {time.full / 1e3:.0f} µs, as measured on one machine"
+        part, whole = time.chosen / full, time.full / 1e3
+        yield f"{part:.1%} of the time that 8-bit layers take, {whole:.0f} µs, as measured on one machine"
 
 
 def _loss_text(allocation: Allocation, loss: float) -> str:
@@ -49,12 +53,16 @@ def front_table(allocation: Allocation) -> Table:
     lines += [("", size, loss, None) for size, loss in allocation.front[::step]]
     for mark, size, predicted, measured in sorted(lines, key=lambda line: line[1]):
         figure = "" if measured is None else _loss_text(allocation, measured)
-        table.add_row(mark, f"{size:,}", f"{size / max(allocation.full, 1):.1%}", _loss_text(allocation, predicted), figure)
+        table.add_row(
+            mark, f"{size:,}", f"{size / max(allocation.full, 1):.1%}", _loss_text(allocation, predicted), figure
+        )
     return table
 
 
 def front_svg(allocation: Allocation) -> str:
-    """The front as a line, evaluated candidates as circles (the chosen one filled): share of the 8-bit size against decibels."""
+    """The front as a line, evaluated candidates as circles (the chosen one filled): share of the 8-bit size against
+    decibels.
+    """
     full = max(allocation.full, 1)
     front = [(size / full, loss_db(loss)) for size, loss in allocation.front]
     tried = [(candidate.size / full, loss_db(candidate.measured)) for candidate in allocation.candidates]
@@ -64,7 +72,9 @@ def front_svg(allocation: Allocation) -> str:
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{"#c33" if index == 0 else "none"}" stroke="#c33"/>'
         for index, (x, y) in enumerate(_place(point, low, high) for point in tried)
     ]
-    body = "\n".join([*_axes(low, high), f'<polyline points="{path}" fill="none" stroke="#36c" stroke-width="2"/>', *circles])
+    body = "\n".join(
+        [*_axes(low, high), f'<polyline points="{path}" fill="none" stroke="#36c" stroke-width="2"/>', *circles]
+    )
     font = 'font-family="sans-serif" font-size="12"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" {font}>\n{body}\n</svg>\n'
 
@@ -73,7 +83,10 @@ def _range(points: Sequence[Point]) -> tuple[Point, Point]:
     """The corners of the drawing: shares to the twentieth, decibels to the ten."""
     shares, decibels = zip(*points, strict=True)
     low = (math.floor(min(shares) * 20) / 20, math.floor(min(decibels) / 10) * 10.0)
-    high = (max(math.ceil(max(shares) * 20) / 20, low[0] + 0.05), max(math.ceil(max(decibels) / 10) * 10.0, low[1] + 10))
+    high = (
+        max(math.ceil(max(shares) * 20) / 20, low[0] + 0.05),
+        max(math.ceil(max(decibels) / 10) * 10.0, low[1] + 10),
+    )
     return low, high
 
 
@@ -92,5 +105,7 @@ def _axes(low: Point, high: Point) -> Iterator[str]:
         yield f'<line x1="{MARGIN}" y1="{y:.1f}" x2="{WIDTH - MARGIN}" y2="{y:.1f}" stroke="#ddd"/>'
         yield f'<text x="{x:.1f}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{share:.0%}</text>'
         yield f'<text x="{MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{decibels:.0f}</text>'
-    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 16}" text-anchor="middle">bytes of the weights, of those at 8 bits</text>'
-    yield f'<text x="16" y="{HEIGHT / 2}" text-anchor="middle" transform="rotate(-90 16 {HEIGHT / 2})">signal over error, dB</text>'
+    middle = 'text-anchor="middle"'
+    turned = f'transform="rotate(-90 16 {HEIGHT / 2})"'
+    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 16}" {middle}>bytes of the weights, of those at 8 bits</text>'
+    yield f'<text x="16" y="{HEIGHT / 2}" {middle} {turned}>signal over error, dB</text>'

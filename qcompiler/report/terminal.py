@@ -113,7 +113,11 @@ def _replacements(report: Report) -> Iterator[Row]:
     if not report.replacements:
         return
     saved = sum(each.macs_before - each.macs_after for each in kept)
-    yield "replaced", f"{len(kept)} of {len(report.replacements)} blocks" + (f": {saved:,} multiply-accumulates a row fewer" if kept else "")
+    yield (
+        "replaced",
+        f"{len(kept)} of {len(report.replacements)} blocks"
+        + (f": {saved:,} multiply-accumulates a row fewer" if kept else ""),
+    )
     for each in kept[:BLOCK_LINES]:
         yield "", f"{each.region}: {_replacement_text(each)}"
     others = [each for each in report.replacements if not each.kept]
@@ -124,7 +128,11 @@ def _replacements(report: Report) -> Iterator[Row]:
 
 
 def _replacement_text(each: Replaced) -> str:
-    parts = [each.form, f"{each.macs_before:,} -> {each.macs_after:,} MACs", f"{size(each.bytes_before)} -> {size(each.bytes_after)}"]
+    parts = [
+        each.form,
+        f"{each.macs_before:,} -> {each.macs_after:,} MACs",
+        f"{size(each.bytes_before)} -> {size(each.bytes_after)}",
+    ]
     if each.milliseconds_before is not None:
         parts.append(f"{each.milliseconds_before:.3g} -> {each.milliseconds_after:.3g} ms")
     if each.error is not None:
@@ -142,7 +150,10 @@ def _widths(report: Report) -> Iterator[Row]:
     layers, cost = _figure(report, "avoid_saturation_layers"), _figure(report, "avoid_saturation_cost_db")
     if layers:
         price = "" if cost is None else f" at a cost of {cost:.1f} dB of weight noise"
-        yield "saturation", f"avoided in {layers:.0f} layers{price}; --no-avoid-saturation: for CPUs that multiply exactly"
+        yield (
+            "saturation",
+            f"avoided in {layers:.0f} layers{price}; --no-avoid-saturation: for CPUs that multiply exactly",
+        )
         yield "", "and, slower, for all with onnxruntime's session option session.x64quantprecision = 1"
 
 
@@ -167,7 +178,9 @@ def _left_float(report: Report) -> Iterator[Row]:
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for node in report.left_float:
         groups[node.op, node.reason].append(node.node)
-    shares = {key: sum(node.share or 0.0 for node in report.left_float if (node.op, node.reason) == key) for key in groups}
+    shares = {
+        key: sum(node.share or 0.0 for node in report.left_float if (node.op, node.reason) == key) for key in groups
+    }
     largest = sorted(groups.items(), key=lambda group: (-shares[group[0]], -len(group[1]), group[0]))
     for index, ((op, reason), names) in enumerate(largest[:FLOAT_LINES]):
         which = names[0] if len(names) == 1 else f"{len(names)} nodes, {names[0]} first"

@@ -2,8 +2,10 @@
 
     softmax(scale * Q Kᵀ + mask) V,  heads of h channels, scale = 1 / sqrt(h) unless given
 
-A mask adds ``mask_filter_value`` (-10000) to the scores of what it hides. It is one number of valid tokens a row [B], zeros and ones for keys [B, T],
-or for queries and keys [B, S, T]. ``unidirectional`` hides later keys from a query. ``past`` [2, B, N, P, h] comes before the keys and values.
+A mask adds ``mask_filter_value`` (-10000) to the scores of what it hides. It is one number of valid tokens a row [B],
+zeros and ones for keys [B, T],
+or for queries and keys [B, S, T]. ``unidirectional`` hides later keys from a query. ``past`` [2, B, N, P,
+h] comes before the keys and values.
 
 Source: docs/ContribOperators.md of onnxruntime; `onnxruntime/contrib_ops/cpu/bert/attention_helper.h` for the masks.
 """
@@ -42,7 +44,9 @@ def _projected(w: Writer, node: Node, sizes: list[int]) -> list[Tensor] | str:
     results: list[Tensor] = []
     for name, end, size in zip("qkv", np.cumsum(sizes), sizes, strict=True):
         product = w.op("MatMul", node.inputs[0], w.constant(f"weight_{name}", weight[:, end - size:end]))
-        results.append(product if bias is None else w.op("Add", product, w.constant(f"bias_{name}", offsets[end - size:end])))
+        results.append(
+            product if bias is None else w.op("Add", product, w.constant(f"bias_{name}", offsets[end - size : end]))
+        )
     return results
 
 
@@ -96,11 +100,19 @@ def _causal_term(w: Writer, node: Node, queries: Tensor, keys: Tensor) -> Tensor
     total = _length(w, keys, 2)
     own = w.ints("Unsqueeze", _positions(w, total), w.int64("row", [1]))
     first = w.ints("Sub", total, _length(w, queries, 2))
-    rows = w.ints("Slice", own, w.ints("Unsqueeze", first, w.int64("start_axis", [0])), w.int64("end", [2**63 - 1]), w.int64("axes", [0]))
+    rows = w.ints(
+        "Slice",
+        own,
+        w.ints("Unsqueeze", first, w.int64("start_axis", [0])),
+        w.int64("end", [2**63 - 1]),
+        w.int64("axes", [0]),
+    )
     return _filled(w, w.op("GreaterOrEqual", rows, _positions(w, total), dtype=bool), node)
 
 
-def _terms(w: Writer, node: Node, mask: Tensor | None, bias: Tensor | None, q: Tensor, k: Tensor) -> tuple[Tensor, ...] | str:
+def _terms(
+    w: Writer, node: Node, mask: Tensor | None, bias: Tensor | None, q: Tensor, k: Tensor
+) -> tuple[Tensor, ...] | str:
     terms: list[Tensor] = []
     if bias is not None:
         terms.append(bias)
@@ -161,7 +173,10 @@ def _multi_head(w: Writer, node: Node) -> Results:
     if values is not None:
         ends = np.cumsum(widths)
         biases = [values[end - width:end] for end, width in zip(ends, widths, strict=True)]
-        parts = [w.op("Add", part, w.constant(f"bias_{name}", value)) for name, part, value in zip("qkv", x, biases, strict=True)]
+        parts = [
+            w.op("Add", part, w.constant(f"bias_{name}", value))
+            for name, part, value in zip("qkv", x, biases, strict=True)
+        ]
     q, k, v = (_split_heads(w, part, heads, width // heads) for part, width in zip(parts, widths, strict=True))
     if given(node, 6) is not None and given(node, 7) is not None:
         k, v = w.op("Concat", node.inputs[6], k, axis=2), w.op("Concat", node.inputs[7], v, axis=2)

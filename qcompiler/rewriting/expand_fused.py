@@ -26,7 +26,9 @@ def activated(w: Writer, x: Tensor, name: str, parameters: list[float]) -> Tenso
     if name in _PLAIN_ACTIVATIONS:
         return w.op(name, x)
     if name == "Clip":
-        low, high = (parameters + [float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)][len(parameters):])[:2]
+        low, high = (
+            parameters + [float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)][len(parameters) :]
+        )[:2]
         return w.op("Clip", x, w.constant("min", low), w.constant("max", high))
     known = _ACTIVATION_ATTRIBUTES.get(name)
     if known is None:
@@ -112,7 +114,10 @@ def _sum_of(w: Writer, node: Node, bias: int) -> Tensor:
 
 
 def _used(node: Node, *outputs: int) -> bool:
-    return any(index < len(node.outputs) and bool(node.outputs[index].name) and bool(node.outputs[index].outputs) for index in outputs)
+    return any(
+        index < len(node.outputs) and bool(node.outputs[index].name) and bool(node.outputs[index].outputs)
+        for index in outputs
+    )
 
 
 def _layer_norm(w: Writer, node: Node, x: Tensor, gamma: Tensor, beta: Tensor | None, epsilon: float) -> Tensor:
@@ -136,7 +141,9 @@ def _skip_rms_norm(w: Writer, node: Node) -> Results:
 
 
 def _embed_layer_norm(w: Writer, node: Node) -> Results:
-    """``LayerNorm(word[ids] + position[0 … S-1] + segment[ids])``; output 1 is the number of tokens that the mask leaves."""
+    """``LayerNorm(word[ids] + position[0 … S-1] + segment[ids])``; output 1 is the number of tokens that the mask
+    leaves.
+    """
     ids, segments, positions = node.inputs[0], given(node, 1), given(node, 8)
     table = constant_of(node.inputs[3])
     if table is None:
@@ -149,7 +156,14 @@ def _embed_layer_norm(w: Writer, node: Node) -> Results:
     total = w.op("Add", words, w.op("Gather", node.inputs[3], positions, axis=0))
     if segments is not None and given(node, 4) is not None:
         total = w.op("Add", total, w.op("Gather", node.inputs[4], segments, axis=0))
-    result = w.op("LayerNormalization", total, node.inputs[5], given(node, 6), axis=-1, epsilon=float(node.attrs.get("epsilon", 1e-12)))
+    result = w.op(
+        "LayerNormalization",
+        total,
+        node.inputs[5],
+        given(node, 6),
+        axis=-1,
+        epsilon=float(node.attrs.get("epsilon", 1e-12)),
+    )
     return [result, _token_count(w, node), total]
 
 
@@ -179,8 +193,17 @@ def _group_norm(w: Writer, node: Node) -> Results:
 
 
 FUSED: dict[str, Rule] = {
-    "FusedConv": _fused_conv, "FusedGemm": _fused_gemm, "FusedMatMul": _fused_matmul, "TransposeMatMul": _fused_matmul,
-    "BiasGelu": _bias_gelu, "FastGelu": _fast_gelu, "QuickGelu": _quick_gelu, "Gelu": lambda w, node: [_gelu(w, node.inputs[0])],
-    "BiasAdd": _bias_add, "SkipLayerNormalization": _skip_layer_norm,
-    "SkipSimplifiedLayerNormalization": _skip_rms_norm, "EmbedLayerNormalization": _embed_layer_norm, "GroupNorm": _group_norm,
+    "FusedConv": _fused_conv,
+    "FusedGemm": _fused_gemm,
+    "FusedMatMul": _fused_matmul,
+    "TransposeMatMul": _fused_matmul,
+    "BiasGelu": _bias_gelu,
+    "FastGelu": _fast_gelu,
+    "QuickGelu": _quick_gelu,
+    "Gelu": lambda w, node: [_gelu(w, node.inputs[0])],
+    "BiasAdd": _bias_add,
+    "SkipLayerNormalization": _skip_layer_norm,
+    "SkipSimplifiedLayerNormalization": _skip_rms_norm,
+    "EmbedLayerNormalization": _embed_layer_norm,
+    "GroupNorm": _group_norm,
 }

@@ -2,7 +2,8 @@
 
 zeros as initial states or peepholes (made from sizes, mostly)   left out
 layout 1 (batch first)                                           Transposes around layout 0
-RNN with tanh                                                    a GRU whose update gate is closed and whose reset gate is open:
+RNN with tanh                                                    a GRU whose update gate is closed
+and whose reset gate is open:
 z = sigmoid(-40) = 0, r = sigmoid(40) = 1 in float32,
 h' = (1 - z) tanh(W x + b_w + r (R h + b_r)) + z h
 """
@@ -53,7 +54,10 @@ def recurrent(w: Writer, node: Node) -> Results:
     inputs = [None if slot in zeros or not tensor.name else tensor for slot, tensor in enumerate(node.inputs)]
     attrs = {key: value for key, value in node.attrs.items() if key != "layout"}
     if turned:
-        inputs = [_swapped(w, tensor) if slot in (0, *_STATES) and tensor is not None else tensor for slot, tensor in enumerate(inputs)]
+        inputs = [
+            _swapped(w, tensor) if slot in (0, *_STATES) and tensor is not None else tensor
+            for slot, tensor in enumerate(inputs)
+        ]
     op = "GRU" if plain else node.op
     if plain:
         inputs, attrs = _gated(w, node, inputs, attrs)
@@ -75,7 +79,9 @@ def _cell(node: Node) -> str:
     return "with parameters" if special else " and ".join(sorted(names))
 
 
-def _gated(w: Writer, node: Node, inputs: list[Tensor | None], attrs: dict[str, Any]) -> tuple[list[Tensor | None], dict[str, Any]]:
+def _gated(
+    w: Writer, node: Node, inputs: list[Tensor | None], attrs: dict[str, Any]
+) -> tuple[list[Tensor | None], dict[str, Any]]:
     """Inputs and attributes of the GRU that an RNN is: gates z, r and h."""
     hidden = int(node.attrs["hidden_size"])
     for slot, name in ((1, "weights"), (2, "recurrent_weights")):

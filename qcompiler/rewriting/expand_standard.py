@@ -1,4 +1,5 @@
-"""Standard operators that are short for several: GroupNormalization, RMSNormalization, LogSoftmax, norms and sums of powers, sums of many tensors.
+"""Standard operators that are short for several: GroupNormalization, RMSNormalization, LogSoftmax,
+norms and sums of powers, sums of many tensors.
 
 RMSNorm(x)    = the first half of LayerNorm([x, -x]): mean 0, variance mean(x²)
 LogSoftmax(x) = d - log(sum(exp(d))), d = x - max(x): every part has a range of its own, and the sum is at least 1
@@ -20,7 +21,9 @@ _NORM_EPSILON = 1e-9
 
 
 def rms_norm(w: Writer, x: Tensor, scale: Tensor, axis: int, epsilon: float) -> Tensor | str:
-    """``x / sqrt(mean(x²) + epsilon) * scale`` over the axes from ``axis`` on; a reason where the scale is not constant."""
+    """``x / sqrt(mean(x²) + epsilon) * scale`` over the axes from ``axis`` on; a reason where the scale is not
+    constant.
+    """
     values = constant_of(scale)
     if values is None or values.ndim == 0 or values.shape[-1] == 1:
         return f"its scale '{scale.name}' is not a constant with a number for each channel"
@@ -47,7 +50,9 @@ def _group_norm(w: Writer, node: Node) -> Results:
         return "its scale and bias are not constant, or the rank of its input is unknown"
     per_channel = scale.size != groups  # until opset 20 there was one number for each group
     ones, zeros = (w.constant(name, np.full(groups, fill)) for name, fill in (("ones", 1.0), ("zeros", 0.0)))
-    inner = (ones, zeros) if per_channel else (w.constant("scale", scale.reshape(-1)), w.constant("bias", bias.reshape(-1)))
+    inner = (
+        (ones, zeros) if per_channel else (w.constant("scale", scale.reshape(-1)), w.constant("bias", bias.reshape(-1)))
+    )
     rows = w.op("Reshape", x, w.int64("groups", [0, groups, -1]))
     flat = w.op("InstanceNormalization", rows, *inner, epsilon=float(node.attrs.get("epsilon", 1e-5)))
     y: Tensor = w.op("Reshape", flat, w.ints("Shape", x))
@@ -124,7 +129,11 @@ def _chained(op: str) -> Rule:
 
     def rule(w: Writer, node: Node) -> Results:
         inputs = [tensor for tensor in node.inputs if tensor.name]
-        return None if len(inputs) == 2 and node.op == op else [reduce(lambda total, tensor: w.op(op, total, tensor), inputs)]
+        return (
+            None
+            if len(inputs) == 2 and node.op == op
+            else [reduce(lambda total, tensor: w.op(op, total, tensor), inputs)]
+        )
 
     return rule
 
@@ -135,10 +144,21 @@ def _mean(w: Writer, node: Node) -> Results:
 
 
 STANDARD: dict[str, Rule] = {
-    "GroupNormalization": _group_norm, "RMSNormalization": _rms, "SimplifiedLayerNormalization": _rms, "LogSoftmax": _log_softmax,
-    "ReduceL1": _reduce_l1, "ReduceL2": _reduce_l2, "ReduceSumSquare": _reduce_sum_square, "ReduceLogSum": _reduce_log_sum,
-    "ReduceLogSumExp": _reduce_log_sum_exp, "LpNormalization": _lp_normalization, "MeanVarianceNormalization": _mean_variance,
+    "GroupNormalization": _group_norm,
+    "RMSNormalization": _rms,
+    "SimplifiedLayerNormalization": _rms,
+    "LogSoftmax": _log_softmax,
+    "ReduceL1": _reduce_l1,
+    "ReduceL2": _reduce_l2,
+    "ReduceSumSquare": _reduce_sum_square,
+    "ReduceLogSum": _reduce_log_sum,
+    "ReduceLogSumExp": _reduce_log_sum_exp,
+    "LpNormalization": _lp_normalization,
+    "MeanVarianceNormalization": _mean_variance,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), explicit_padding),
-    "Sum": _chained("Add"), "Mean": _mean, "Max": _chained("Max"), "Min": _chained("Min"),
+    "Sum": _chained("Add"),
+    "Mean": _mean,
+    "Max": _chained("Max"),
+    "Min": _chained("Min"),
 }

@@ -8,13 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Tensor, Variable, constant_of, names_in, producer, replace_uses, unique_name
+from qcompiler.graph.ir import (
+    STANDARD_DOMAINS,
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    constant_of,
+    names_in,
+    producer,
+    replace_uses,
+    unique_name,
+)
 
 Array = NDArray[Any]
 
 
 def standard(graph: Graph, *ops: str) -> Iterator[Node]:
-    """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile, replaced nodes are left out."""
+    """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile, replaced nodes are
+    left out.
+    """
     for node in list(graph.nodes):
         if node.op in ops and node.domain in STANDARD_DOMAINS and node.outputs:
             yield node

@@ -25,7 +25,8 @@ def rank_of(tensor: Tensor) -> int | None:
 
 
 Results = Sequence[Tensor | None] | str | None
-"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline, or None for a node that it leaves alone silently."""
+"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline,
+or None for a node that it leaves alone silently."""
 
 
 class Writer:
@@ -46,13 +47,19 @@ class Writer:
 
     def op(self, op: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any) -> Variable:
         """The output of a new node; missing trailing inputs are left out, others are empty."""
-        output = Variable(unique_name(self._taken, f"{self._base}_{op}"), dtype=self.dtype if dtype is None else np.dtype(dtype))
+        output = Variable(
+            unique_name(self._taken, f"{self._base}_{op}"), dtype=self.dtype if dtype is None else np.dtype(dtype)
+        )
         self._append(op, inputs, [output], attrs)
         return output
 
-    def ops(self, op: str, inputs: Sequence[Tensor | None], wanted: Sequence[bool], **attrs: Any) -> list[Tensor | None]:
+    def ops(
+        self, op: str, inputs: Sequence[Tensor | None], wanted: Sequence[bool], **attrs: Any
+    ) -> list[Tensor | None]:
         """The outputs of a new node with several; None for those that are not wanted."""
-        names = [unique_name(self._taken, f"{self._base}_{op}_{index}") if want else "" for index, want in enumerate(wanted)]
+        names = [
+            unique_name(self._taken, f"{self._base}_{op}_{index}") if want else "" for index, want in enumerate(wanted)
+        ]
         outputs = [Variable(name, dtype=self.dtype) if name else Variable.empty() for name in names]
         self._append(op, inputs, outputs, attrs)
         return [output if output.name else None for output in outputs]
@@ -72,14 +79,18 @@ class Writer:
         """A constant; numbers and float arrays take the node's element type."""
         array = np.asarray(values)
         array = array if array.dtype.kind in "iub" else array.astype(self.dtype)
-        return Constant(unique_name(self._taken, f"{self._base}_{name}"), np.ascontiguousarray(array) if array.ndim else array)
+        return Constant(
+            unique_name(self._taken, f"{self._base}_{name}"), np.ascontiguousarray(array) if array.ndim else array
+        )
 
     def int64(self, name: str, values: Any) -> Constant:
         """A constant of sizes, axes or positions."""
         return self.constant(name, np.asarray(values, np.int64))
 
     def replace(self, graph: Graph, results: Sequence[Tensor | None]) -> None:
-        """Put the collected nodes into ``graph`` and let ``results`` take the names and the readers of the node's outputs."""
+        """Put the collected nodes into ``graph`` and let ``results`` take the names
+        and the readers of the node's outputs.
+        """
         position = next(index for index, other in enumerate(graph.nodes) if other is self.node)
         for output, result in zip(self.node.outputs, results, strict=False):
             if output.name and result is not None:

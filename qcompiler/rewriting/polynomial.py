@@ -84,7 +84,9 @@ def matches(found: Polynomial | None, wanted: Mapping[Any, float]) -> bool:
     if found is None:
         return False
     terms = {powers for powers, value in found.items() if value != 0.0}
-    return terms == set(wanted) and all(isclose(found[powers], value, rel_tol=TOLERANCE) for powers, value in wanted.items())
+    return terms == set(wanted) and all(
+        isclose(found[powers], value, rel_tol=TOLERANCE) for powers, value in wanted.items()
+    )
 
 
 def ancestors(tensor: Tensor, depth: int = _DEPTH) -> Iterator[Tensor]:

@@ -28,7 +28,9 @@ def parse_sizes(texts: Iterable[str]) -> dict[str, tuple[int, int]]:
     for text in texts:
         match = _ITEM.fullmatch(text.strip())
         if match is None:
-            raise OptionError(f"--dim {text}: write NAME=SIZE or NAME=SMALLEST..LARGEST, such as batch=1 or length=1..512")
+            raise OptionError(
+                f"--dim {text}: write NAME=SIZE or NAME=SMALLEST..LARGEST, such as batch=1 or length=1..512"
+            )
         low = int(match["low"])
         high = low if match["high"] is None else int(match["high"])
         if not 1 <= low <= high:
@@ -49,7 +51,9 @@ def fix_sizes(graph: Graph, sizes: Sizes) -> None:
     unknown = next((name for name in sizes if name not in symbols), None)
     if unknown is not None:
         known = ", ".join(symbols) or "none: all of its sizes are numbers"
-        raise OptionError(f"--dim {unknown}: no input has a dimension of that name; the model's symbolic dimensions are {known}")
+        raise OptionError(
+            f"--dim {unknown}: no input has a dimension of that name; the model's symbolic dimensions are {known}"
+        )
     fixed = {name: low for name, (low, high) in sizes.items() if low == high}
     for tensor in (*graph.inputs, *graph.outputs):
         if tensor.shape is not None:
@@ -68,4 +72,7 @@ def check_sizes(graph: Graph, feed: Feed, sizes: Sizes) -> None:
         for name, have in zip(tensor.shape or (), feed[tensor.name].shape, strict=False):
             low, high = sizes.get(name, (have, have)) if isinstance(name, str) else (have, have)
             if not low <= have <= high:
-                raise DataError(f"input '{tensor.name}': '{name}' is {have} in a calibration feed, outside of --dim {name}={low}..{high}")
+                raise DataError(
+                    f"input '{tensor.name}': '{name}' is {have} in a calibration feed, outside of --dim "
+                    f"{name}={low}..{high}"
+                )

@@ -1,8 +1,8 @@
 """Symbolic inference of shapes, and of the values of small integer tensors, for a whole graph.
 
 Dimensions are ints or expressions over positive integer symbols, named as in the shapes of the graph's inputs
-(`qcompiler.shapes.dims`). What an operator's rule cannot tell is None, never a guess: then a static shape that the tensor itself
-carries is used, if there is one.
+(`qcompiler.shapes.dims`). What an operator's rule cannot tell is None, never a guess: then a static shape that the
+tensor itself carries is used, if there is one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ from qcompiler.shapes import values as shape_values
 from qcompiler.shapes.dims import Dim, evaluate, symbol, to_nested
 from qcompiler.shapes.site import Shape, Site, Value
 
-__all__ = ["Dim", "Inferred", "Shape", "Value", "annotate", "dim_name", "evaluate", "infer", "infer_shapes", "symbol", "to_nested"]
+__all__ = [
+    "Dim",
+    "Inferred",
+    "Shape",
+    "Value",
+    "annotate",
+    "dim_name",
+    "evaluate",
+    "infer",
+    "infer_shapes",
+    "symbol",
+    "to_nested",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,9 @@ def _input_shape(tensor: Tensor) -> Shape:
     dims: list[Dim] = []
     for axis, size in enumerate(tensor.shape):
         known = isinstance(size, int | np.integer) and size >= 0
-        dims.append(int(size) if known else symbol(size if isinstance(size, str) and size else dim_name(tensor.name, axis)))
+        dims.append(
+            int(size) if known else symbol(size if isinstance(size, str) and size else dim_name(tensor.name, axis))
+        )
     return tuple(dims)
 
 
@@ -54,7 +68,9 @@ def _declared(tensor: Tensor, symbols: set[str]) -> Shape:
     """The shape that a tensor carries, if it is made of ints and of the graph's own symbols."""
     if tensor.shape is None or getattr(tensor, "type", "tensor_type") != "tensor_type":
         return None
-    if not all(size in symbols if isinstance(size, str) else isinstance(size, int) and size >= 0 for size in tensor.shape):
+    if not all(
+        size in symbols if isinstance(size, str) else isinstance(size, int) and size >= 0 for size in tensor.shape
+    ):
         return None
     return tuple(symbol(size) if isinstance(size, str) else size for size in tensor.shape)
 
@@ -77,7 +93,9 @@ def _visit(known: Inferred, node: Node, opset: int, symbols: set[str]) -> None:
     for tensor in node.inputs:
         if isinstance(tensor, Constant) and tensor.name not in known.shapes:
             _enter_constant(known, tensor)
-    site = Site(node, [known.shapes.get(t.name) for t in node.inputs], [known.values.get(t.name) for t in node.inputs], opset)
+    site = Site(
+        node, [known.shapes.get(t.name) for t in node.inputs], [known.values.get(t.name) for t in node.inputs], opset
+    )
     standard = node.domain in STANDARD_DOMAINS
     shapes = _apply(rules.RULES.get(node.op) if standard else None, site)
     values = _apply(shape_values.RULES.get(node.op) if standard else None, site)
@@ -98,7 +116,9 @@ def infer(graph: Graph) -> Inferred:
     for tensor in graph.outputs:
         if isinstance(tensor, Constant):
             _enter_constant(known, tensor)
-    symbols = {s.name for shape in known.shapes.values() for d in shape or () if not isinstance(d, int) for s in d.free_symbols}
+    symbols = {
+        s.name for shape in known.shapes.values() for d in shape or () if not isinstance(d, int) for s in d.free_symbols
+    }
     for node in graph.nodes:
         _visit(known, node, graph.opset, symbols)
     return known
@@ -116,7 +136,7 @@ def _plain(dim: Dim) -> int | str | None:
 
 
 def annotate(graph: Graph) -> None:
-    """Write the inferred shapes into the graph's variables; a size that is neither a number nor a symbol becomes None."""
+    """Write inferred shapes into the graph's variables; a size that is neither number nor symbol becomes None."""
     known = infer_shapes(graph)
     symbols = {size for tensor in graph.inputs for size in tensor.shape or () if isinstance(size, str)}
     written = [tensor for node in graph.nodes for tensor in node.outputs]

@@ -75,7 +75,9 @@ def _transpose(site: Site) -> Answer:
 
 def reshape_target(x: tuple[Dim, ...], target: Sequence[Any], allow_zero: bool = False) -> Shape:
     """The output shape of a Reshape: 0 copies a dimension, -1 takes what is left."""
-    dims = [x[index] if same(size, 0) and not allow_zero and index < len(x) else size for index, size in enumerate(target)]
+    dims = [
+        x[index] if same(size, 0) and not allow_zero and index < len(x) else size for index, size in enumerate(target)
+    ]
     unknown = [index for index, size in enumerate(dims) if same(size, -1)]
     if not unknown:
         return tuple(dims)
@@ -296,24 +298,37 @@ def _names(text: str) -> list[str]:
     return text.split()
 
 
-_UNARY = _names("""Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum DequantizeLinear Dropout Elu Erf Exp EyeLike
-Floor Gelu HardSigmoid HardSwish Hardmax Identity InstanceNormalization GroupNormalization IsInf IsNaN LRN LeakyRelu Log LogSoftmax
-LpNormalization MeanVarianceNormalization Mish Neg Not QuantizeLinear RMSNormalization Reciprocal Relu Round ScatterElements ScatterND Scatter
-Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu BatchNormalization CastLike
-RandomNormalLike RandomUniformLike Bernoulli ReverseSequence""")
-_BINARY = _names("""Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow
-PRelu Sub Sum Where Xor""")
+_UNARY = _names(
+    """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum DequantizeLinear
+    Dropout Elu Erf Exp EyeLike Floor Gelu HardSigmoid HardSwish Hardmax Identity InstanceNormalization
+    GroupNormalization IsInf IsNaN LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish
+    Neg Not QuantizeLinear RMSNormalization Reciprocal Relu Round ScatterElements ScatterND Scatter Selu
+    Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu
+    BatchNormalization CastLike RandomNormalLike RandomUniformLike Bernoulli ReverseSequence
+    """
+)
+_BINARY = _names(
+    """
+    Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max
+    Mean Min Mod Mul Or Pow PRelu Sub Sum Where Xor
+    """
+)
 _REDUCE = _names("L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare")
 
 RULES: dict[str, Callable[[Site], Answer]] = {
-    **dict.fromkeys(_UNARY, _same), **dict.fromkeys(_BINARY, _elementwise), **{f"Reduce{kind}": _reduce for kind in _REDUCE},
-    "ArgMax": _arg, "ArgMin": _arg, "Concat": _concat, "Constant": _constant, "ConstantOfShape": _filled, "Expand": _expand, "Flatten": _flatten,
+    **dict.fromkeys(_UNARY, _same), **dict.fromkeys(_BINARY, _elementwise),
+    **{f"Reduce{kind}": _reduce for kind in _REDUCE},
+    "ArgMax": _arg, "ArgMin": _arg, "Concat": _concat, "Constant": _constant, "ConstantOfShape": _filled,
+    "Expand": _expand, "Flatten": _flatten,
     "DynamicQuantizeLinear": lambda site: [site.shape(0), (), ()],
     "Gather": _gather, "GatherElements": lambda site: [site.shape(1)], "GatherND": _gather_nd, "Gemm": _gemm,
     "LayerNormalization": _layer_norm, "MatMul": _matmul, "MatMulInteger": _matmul, "OneHot": _one_hot,
     "QLinearMatMul": lambda site: [matmul_shape(site.shape(0), site.shape(3))],
     "Pad": _pad, "RandomNormal": _attributed, "RandomUniform": _attributed, "Range": _range,
-    "Reshape": _reshape, "Shape": lambda site: None if site.shape(0) is None else [(len(site.shape(0) or ()),)], "Size": lambda _: [()],
-    "Slice": _slice, "Split": _split, "Squeeze": _squeeze, "Tile": _tile, "TopK": _topk, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape, "Shape": lambda site: None if site.shape(0) is None else [(len(site.shape(0) or ()),)],
+    "Size": lambda _: [()],
+    "Slice": _slice, "Split": _split, "Squeeze": _squeeze, "Tile": _tile, "TopK": _topk, "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
     **windows.RULES,
 }  # fmt: skip

@@ -1,4 +1,6 @@
-"""Types that shape inference cannot tell (operators of other domains, and all that lies behind them), as one run on a feed shows them."""
+"""Types that shape inference cannot tell (operators of other domains, and all that lies behind them),
+as one run on a feed shows them.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,21 @@ __all__ = ["complete_types"]
 
 _ELEMENT_TYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
-    **{name: np.dtype(name).type for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    **{name: np.dtype(name).type for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+    "uint64")},
 }  # fmt: skip
 """numpy types by the name that onnxruntime gives them."""
 
 
 def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
-    """Give every tensor of ``graph`` without an element type the one that it has in a run on ``feed``, and its rank; True when there was one.
+    """Give every tensor of ``graph`` without an element type the one that it has in a run on ``feed``,
+    and its rank; True when there was one.
 
     Sizes stay unknown, except those that inference finds now: another feed may have others.
     """
-    unknown = [t for node in graph.nodes for t in node.outputs if t.name and isinstance(t, Variable) and t.dtype is None]
+    unknown = [
+        t for node in graph.nodes for t in node.outputs if t.name and isinstance(t, Variable) and t.dtype is None
+    ]
     if not unknown:
         return False
     by_name = {tensor.name: tensor for tensor in unknown}

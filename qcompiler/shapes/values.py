@@ -1,6 +1,7 @@
 """Values of small tensors, symbolically: the arithmetic that models do on shapes.
 
-Elements are ints, sympy expressions over sizes, rationals (of float tensors) and bools. Float arithmetic is followed only
+Elements are ints, sympy expressions over sizes,
+rationals (of float tensors) and bools. Float arithmetic is followed only
 where float32 is exact (dyadic constants), so that a folded `floor` is the one onnxruntime would compute.
 """
 
@@ -25,7 +26,8 @@ _LIMIT = 1024
 _FLOAT_LIMIT = 16
 """The same for float tensors: scales of a Resize, or one number. Longer ones are weights."""
 _LARGEST_NUMERATOR = 2**12
-"""Float constants with larger numerators are not followed: products of two, and sums of up to 2^12 of those, must be exact in float32 (24 bits)."""
+"""Float constants with larger numerators are not followed: products of two, and sums of up to 2^12 of those,
+must be exact in float32 (24 bits)."""
 
 
 Answer = list["Value | None"] | None
@@ -49,7 +51,11 @@ def _array(elements: Sequence[Any], shape: Sequence[int]) -> NDArray[Any]:
 def from_array(array: NDArray[Any]) -> Value | None:
     """The elements of a small constant; None for what is not followed (large, not finite, other types)."""
     kind = "i" if array.dtype.kind in "iu" else array.dtype.kind
-    if array.size > (_FLOAT_LIMIT if kind == "f" else _LIMIT) or kind not in "ifb" or (kind == "f" and not np.isfinite(array).all()):
+    if (
+        array.size > (_FLOAT_LIMIT if kind == "f" else _LIMIT)
+        or kind not in "ifb"
+        or (kind == "f" and not np.isfinite(array).all())
+    ):
         return None
     return Value(_array([_element(item) for item in array.flat], array.shape), kind)
 
@@ -68,7 +74,12 @@ def _constant(site: Site) -> Answer:
     attrs = site.node.attrs
     if "value" in attrs:
         return [of_constant(attrs["value"])] if isinstance(attrs["value"], Constant) else None
-    for name, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
+    for name, dtype in (
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+    ):
         if name in attrs:
             return [from_array(np.asarray(attrs[name], dtype))]
     return None
@@ -129,7 +140,11 @@ def _number(op: str, kind: str, a: Any, b: Any) -> Any:
     if op == "Div" and kind == "i":
         return _int_div(a, b)
     if op == "Div":
-        return sympy.expand(sympy.sympify(a) / b) if sympy.sympify(b).is_number and b != 0 and _is_dyadic(1 / sympy.sympify(b)) else None
+        return (
+            sympy.expand(sympy.sympify(a) / b)
+            if sympy.sympify(b).is_number and b != 0 and _is_dyadic(1 / sympy.sympify(b))
+            else None
+        )
     result = {"Add": a + b, "Sub": a - b, "Mul": a * b}[op] if op in ("Add", "Sub", "Mul") else None
     return as_dim(result) if kind == "i" else sympy.expand(result)
 
@@ -148,7 +163,11 @@ def _binary(op: str) -> Callable[[Site], Answer]:
 
 
 def _extreme(function: Any) -> Callable[[Site], Answer]:
-    return lambda site: _zip(site, lambda kind, a, b: as_dim(function(a, b)) if kind == "i" else None) if len(site.values) == 2 else None
+    return lambda site: (
+        _zip(site, lambda kind, a, b: as_dim(function(a, b)) if kind == "i" else None)
+        if len(site.values) == 2
+        else None
+    )
 
 
 def _decide(relation: Any) -> Any:
@@ -179,7 +198,11 @@ def _each(function: Callable[[Value, Any], Any], kind: str | None = None) -> Cal
         if value is None:
             return None
         items = [function(value, item) for item in value.items.flat]
-        return None if any(item is None for item in items) else [Value(_array(items, value.items.shape), kind or value.kind)]
+        return (
+            None
+            if any(item is None for item in items)
+            else [Value(_array(items, value.items.shape), kind or value.kind)]
+        )
 
     return rule
 
@@ -216,7 +239,12 @@ def _cast(site: Site) -> Answer:
     if value.kind == kind:
         return [value]
     convert = {
-        "ib": _truth, "fb": _truth, "fi": _truncated, "if": sympy.sympify, "bi": int, "bf": lambda b: sympy.Integer(int(b)),
+        "ib": _truth,
+        "fb": _truth,
+        "fi": _truncated,
+        "if": sympy.sympify,
+        "bi": int,
+        "bf": lambda b: sympy.Integer(int(b)),
     }.get(value.kind + kind)
     if convert is None:
         return None
@@ -297,7 +325,9 @@ def _where(site: Site) -> Answer:
     if condition is None or yes is None or no is None:
         return None
     c, a, b = np.broadcast_arrays(condition.items, yes.items, no.items)
-    return [Value(_array([x if take else y for take, x, y in zip(c.flat, a.flat, b.flat, strict=True)], c.shape), yes.kind)]
+    return [
+        Value(_array([x if take else y for take, x, y in zip(c.flat, a.flat, b.flat, strict=True)], c.shape), yes.kind)
+    ]
 
 
 def _range(site: Site) -> Answer:
@@ -317,7 +347,9 @@ def _reduce(function: Callable[[Any, Any], Any]) -> Callable[[Site], Answer]:
         total = value.ints()[0] if value.ints() else None
         for item in value.ints()[1:]:
             total = as_dim(function(total, item))
-        return None if total is None else [Value(_array([total], (1,) if site.node.attrs.get("keepdims", 1) else ()), "i")]
+        return (
+            None if total is None else [Value(_array([total], (1,) if site.node.attrs.get("keepdims", 1) else ()), "i")]
+        )
 
     return rule
 
@@ -326,9 +358,11 @@ RULES: dict[str, Callable[[Site], Answer]] = {
     "Constant": _constant, "Shape": _shape, "Size": _size, "Cast": _cast, "Identity": _moved(lambda _, items: items),
     **{op: _binary(op) for op in ("Add", "Sub", "Mul", "Div")}, "Max": _extreme(sympy.Max), "Min": _extreme(sympy.Min),
     **{op: _compare(op) for op in _COMPARE}, "Equal": lambda site: _zip(site, _equal, "b"),
-    "Not": _each(lambda _, item: not item), "Neg": _each(lambda _, item: -item), "Floor": _each(_floor_item), "Ceil": _each(_ceil_item),
+    "Not": _each(lambda _, item: not item), "Neg": _each(lambda _, item: -item), "Floor": _each(_floor_item),
+    "Ceil": _each(_ceil_item),
     "Gather": _moved(_gather), "Slice": _moved(_slice), "Concat": _concat, "Split": _split,
-    "Reshape": _moved(_reshaped), "Squeeze": _moved(_reshaped), "Unsqueeze": _moved(_reshaped), "Flatten": _moved(_reshaped),
+    "Reshape": _moved(_reshaped), "Squeeze": _moved(_reshaped), "Unsqueeze": _moved(_reshaped),
+    "Flatten": _moved(_reshaped),
     "Transpose": _moved(lambda site, items: items.transpose(site.node.attrs.get("perm"))),
     "ConstantOfShape": _filled, "Expand": _moved(_expand), "Where": _where, "Range": _range,
     "ReduceProd": _reduce(lambda a, b: a * b), "ReduceSum": _reduce(lambda a, b: a + b),

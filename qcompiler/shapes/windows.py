@@ -96,7 +96,9 @@ def _scaled_dim(size: Dim, factor: Any) -> Dim | None:
     """``floor(size * scale)`` as onnxruntime computes it, in float32."""
     if isinstance(size, int):
         return int(np.floor(np.float32(size) * np.float32(float(factor))))
-    return scaled(size, sympy.Rational(factor)) if int(factor.q) & (int(factor.q) - 1) == 0 and factor.q < 2**8 else None
+    return (
+        scaled(size, sympy.Rational(factor)) if int(factor.q) & (int(factor.q) - 1) == 0 and factor.q < 2**8 else None
+    )
 
 
 def _resize(site: Site) -> Answer:

@@ -10,7 +10,17 @@ from qcompiler.solvers.descent import CoordinateDescent
 from qcompiler.solvers.gptq import Gptq
 from qcompiler.solvers.soft import SoftAssignment
 
-__all__ = ["SOLVERS", "AdaQuant", "AdaRound", "CoordinateDescent", "Gptq", "Nearest", "OptimalClip", "SoftAssignment", "Solver"]
+__all__ = [
+    "SOLVERS",
+    "AdaQuant",
+    "AdaRound",
+    "CoordinateDescent",
+    "Gptq",
+    "Nearest",
+    "OptimalClip",
+    "SoftAssignment",
+    "Solver",
+]
 
 SOLVERS: dict[str, Solver] = {
     "nearest": Nearest(),

@@ -1,9 +1,10 @@
 """AdaQuant: learn continuous weights and scales whose rounding is good.
 
-The weights ``u``, at first the exact ones, and the scales ``s`` move by Adam down the loss at ``s level(u / s)``; the rounding counts as the
-identity in the gradient (straight through), so that over many steps a weight may reach any level (Hubara et al., "Improving Post Training
-Neural Quantization: Layer-wise Calibration and Integer Programming", 2020). By the scale the gradient is that of LSQ (Esser et al., 2020):
-``level - u / s`` inside the grid, the outermost level outside. Each row keeps the best it has seen.
+The weights ``u``, at first the exact ones, and the scales ``s`` move by Adam down the loss at ``s level(u / s)``; the
+rounding counts as the identity in the gradient (straight through), so that over many steps a weight may reach any level
+(Hubara et al., "Improving Post Training Neural Quantization: Layer-wise Calibration and Integer Programming", 2020). By
+the scale the gradient is that of LSQ (Esser et al., 2020): ``level - u / s`` inside the grid, the outermost level
+outside. Each row keeps the best it has seen.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class AdaQuant(LearningSolver):
         return refit_scale(problem, best.solution)[0]
 
 
-def scale_gradient(problem: LayerProblem, gradient: Array, weight: Array, levels: NDArray[np.int16], scale: Array) -> Array:
+def scale_gradient(
+    problem: LayerProblem, gradient: Array, weight: Array, levels: NDArray[np.int16], scale: Array
+) -> Array:
     """The gradient by the scales [G, R, B], rounding taken as the identity.
 
     Args:

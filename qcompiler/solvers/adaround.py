@@ -1,8 +1,9 @@
 """AdaRound: learn for every weight whether it goes to the level below or above.
 
-A weight is relaxed to ``s (below + h (above - below))`` with ``h = clip(1.2 sigmoid(v) - 0.1, 0, 1)``. The loss, plus a penalty
-``Σ 1 - |2h - 1|^b`` that drives every ``h`` to 0 or 1 while ``b`` falls, is minimized over ``v`` by Adam (Nagel et al., "Up or Down? Adaptive
-Rounding for Post-Training Quantization", 2020). The layer is linear, so the gradient is known in closed form and no samples are needed.
+A weight is relaxed to ``s (below + h (above - below))`` with ``h = clip(1.2 sigmoid(v) - 0.1, 0, 1)``. The loss, plus a
+penalty ``Σ 1 - |2h - 1|^b`` that drives every ``h`` to 0 or 1 while ``b`` falls, is minimized over ``v`` by Adam (Nagel
+et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020). The layer is linear, so the gradient is
+known in closed form and no samples are needed.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class AdaRound(LearningSolver):
 
 
 def relax(problem: LayerProblem, start: Solution) -> tuple[NDArray[np.intp], Array, Relaxation]:
-    """The index of the level below each weight, the logits whose relaxed weights are the exact ones where the grid reaches, and the relaxation."""
+    """The index of the level below each weight, the logits whose relaxed weights are the exact ones where the grid
+    reaches, and the relaxation.
+    """
     grid = problem.grid.levels
     scale = spread(problem, start.scale)
     values = problem.weight / scale

@@ -20,8 +20,8 @@ Array = NDArray[Any]
 class Solver(ABC):
     """Puts the weights of a problem on its grid.
 
-    A solver is a frozen dataclass whose fields are its options. Its answer is never worse, in no output channel, than rounding to the
-    nearest level, nor than the solution it was given to start from.
+    A solver is a frozen dataclass whose fields are its options. Its answer is never worse, in no output channel, than
+    rounding to the nearest level, nor than the solution it was given to start from.
     """
 
     @abstractmethod
@@ -29,7 +29,9 @@ class Solver(ABC):
         """A solution of ``problem``; ``start`` is one to improve on, ``seed`` decides all random choices."""
 
     def tuned(self, fit: LayerProblem, held: LayerProblem) -> Solver:
-        """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose vectors are others."""
+        """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose
+        vectors are others.
+        """
         return self
 
     def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
@@ -43,7 +45,9 @@ class Solver(ABC):
 
 
 def nearest_solution(problem: LayerProblem) -> Solution:
-    """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the largest level."""
+    """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the
+    largest level.
+    """
     products, tables = problem.weight.shape[2], problem.tables
     width = problem.grid.block if tables is None else tables.width
     largest = np.maximum.reduceat(np.abs(problem.weight), np.arange(0, products, width or products), axis=2)
@@ -64,7 +68,9 @@ def rounded(problem: LayerProblem, scale: NDArray[np.float32]) -> Solution:
     levels = np.empty(problem.weight.shape, np.int16)
     for row in range(0, problem.weight.shape[1], 256):
         part = slice(row, row + 256)
-        levels[:, part] = problem.nearest(np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]), part)
+        levels[:, part] = problem.nearest(
+            np.asarray(problem.weight[:, part], np.float64) / spread(problem, scale[:, part]), part
+        )
     return Solution(levels, scale)
 
 
@@ -97,7 +103,9 @@ def part_of(solution: Solution, rows: slice) -> Solution:
 
 def stack_rows(parts: list[Solution]) -> Solution:
     """The solution whose rows are those of all parts in their order."""
-    return Solution(np.concatenate([part.levels for part in parts], axis=1), np.concatenate([part.scale for part in parts], axis=1))
+    return Solution(
+        np.concatenate([part.levels for part in parts], axis=1), np.concatenate([part.scale for part in parts], axis=1)
+    )
 
 
 def losses_of(problem: LayerProblem, solution: Solution) -> NDArray[np.float64]:
@@ -139,11 +147,14 @@ def choose(better: NDArray[np.bool_], this: Solution, that: Solution) -> Solutio
     return Solution(np.where(where, this.levels, that.levels), np.where(where, this.scale, that.scale))
 
 
-def refit_scale(problem: LayerProblem, solution: Solution, product: NDArray[np.float64] | None = None) -> tuple[Solution, NDArray[np.float64]]:
-    """The same levels with better scales: ``<W, L> / <L, L>`` in the metric of the loss, the exact minimum for one scale a row.
+def refit_scale(
+    problem: LayerProblem, solution: Solution, product: NDArray[np.float64] | None = None
+) -> tuple[Solution, NDArray[np.float64]]:
+    """The same levels with better scales: ``<W, L> / <L, L>`` in the metric of the loss, the exact minimum for one
+    scale a row.
 
-    With several blocks one after the other takes its minimum while the others stay: the loss never rises. A scale that would not be
-    positive stays as it is.
+    With several blocks one after the other takes its minimum while the others stay: the loss never rises. A scale that
+    would not be positive stays as it is.
 
     Args:
         problem: what is solved.

@@ -1,8 +1,10 @@
-"""The factors of blocks, chosen before levels: from float scales of blocks to one scale a row and a table of levels for each block.
+"""The factors of blocks, chosen before levels: from float scales of blocks to one scale a row and a table of levels
+for each block.
 
-Each block's best float scale says how far its table should reach; the scale of the row is tried around the one that the largest of them asks for,
-and with each of these every block takes the table of least error. All of it by nearest levels, errors counted by column. Any solver then chooses
-levels under these tables, and scales of rows, as it does on a single grid.
+Each block's best float scale says how far its table should reach; the scale of the row is tried around the one that the
+largest of them asks for, and with each of these every block takes the table of least error. All of it by nearest
+levels, errors counted by column. Any solver then chooses levels under these tables, and scales of rows, as it does on a
+single grid.
 """
 
 from __future__ import annotations

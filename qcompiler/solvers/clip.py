@@ -1,8 +1,9 @@
 """The scale that is best for rounding: clip few large weights so that the many small ones lie closer.
 
-For each of some scales between the one that fits the largest weight and a fraction of it the weights are rounded to the nearest level. With
-the levels ``L`` of a row fixed its loss is a parabola in the scale with the minimum ``<W, L> / <L, L>`` (products in the metric of the
-loss), so every candidate is judged at its own best scale. From the best candidate, rounding and refitting alternate while the loss falls.
+For each of some scales between the one that fits the largest weight and a fraction of it the weights are rounded to the
+nearest level. With the levels ``L`` of a row fixed its loss is a parabola in the scale with the minimum ``<W, L> / <L,
+L>`` (products in the metric of the loss), so every candidate is judged at its own best scale. From the best candidate,
+rounding and refitting alternate while the loss falls.
 
 With a scale a block, each block is first searched on its own (its part of the metric); the refits use the whole metric.
 """
@@ -55,12 +56,18 @@ class OptimalClip(Solver):
         best = self._scan(_blocks_apart(problem), nearest.scale.transpose(0, 2, 1).reshape(-1, rows, 1))
         levels = best.levels.reshape(groups, problem.blocks, rows, -1).transpose(0, 2, 1, 3).reshape(groups, rows, -1)
         scale = best.scale.reshape(groups, problem.blocks, rows).transpose(0, 2, 1)
-        return alternate(problem, Solution(np.ascontiguousarray(levels[:, :, :products]), np.ascontiguousarray(scale)), self.rounds)
+        return alternate(
+            problem, Solution(np.ascontiguousarray(levels[:, :, :products]), np.ascontiguousarray(scale)), self.rounds
+        )
 
     def _scan(self, problem: LayerProblem, largest: NDArray[np.float32]) -> Solution:
-        """The best candidate of each row; the problem has one scale a row, ``largest`` [G, R, 1] fits the largest weight."""
+        """The best candidate of each row; the problem has one scale a row, ``largest`` [G, R, 1] fits the largest
+        weight.
+        """
         product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
-        candidates = (rounded(problem, positive(largest * ratio)) for ratio in np.geomspace(1, self.lowest, self.candidates))
+        candidates = (
+            rounded(problem, positive(largest * ratio)) for ratio in np.geomspace(1, self.lowest, self.candidates)
+        )
         best = Best(*refit_scale(problem, next(candidates), product))
         for candidate in candidates:
             best.show(*refit_scale(problem, candidate, product))
@@ -68,7 +75,9 @@ class OptimalClip(Solver):
 
 
 def alternate(problem: LayerProblem, solution: Solution, rounds: int) -> Solution:
-    """Refit the scales to the levels and round again under the new ones, at most ``rounds`` times; the best of it in each row."""
+    """Refit the scales to the levels and round again under the new ones, at most ``rounds`` times; the best of it in
+    each row.
+    """
     product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
     best = Best(solution, losses_of(problem, solution))
     for _ in range(rounds):
@@ -81,8 +90,11 @@ def alternate(problem: LayerProblem, solution: Solution, rounds: int) -> Solutio
     return best.solution
 
 
-def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], candidates: int = 24, lowest: float = 0.2) -> NDArray[np.float32]:
-    """The scales [G, R, B] of least error by nearest levels where the squared error of column k counts ``importance[g, k]`` times.
+def importance_clip(
+    problem: LayerProblem, importance: NDArray[np.float64], candidates: int = 24, lowest: float = 0.2
+) -> NDArray[np.float32]:
+    """The scales [G, R, B] of least error by nearest levels where the squared error of column k counts ``importance[g,
+    k]`` times.
 
     Much cheaper than `OptimalClip`: a metric without its off-diagonal part.
     """
@@ -100,7 +112,9 @@ def importance_clip(problem: LayerProblem, importance: NDArray[np.float64], cand
 
 
 def _blocks_apart(problem: LayerProblem) -> LayerProblem:
-    """Each block of a row as a group of its own: [G * B, R, block] with its part of the metric, the last block filled up with zeros."""
+    """Each block of a row as a group of its own: [G * B, R, block] with its part of the metric, the last block filled
+    up with zeros.
+    """
     width = problem.grid.block
     if width is None:
         return problem

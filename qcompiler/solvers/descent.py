@@ -1,7 +1,8 @@
 """Coordinate descent: one weight after the other takes the level that is best while all others stay.
 
-The loss is a parabola in one weight, ``H_jj d² - 2 d (E H)_j`` when it moves by ``d``, so the best level is the one nearest to the parabola's
-minimum, however far it is. The loss never rises, and ends where no single change lowers it. Then the scales are refitted, and so on.
+The loss is a parabola in one weight, ``H_jj d² - 2 d (E H)_j`` when it moves by ``d``, so the best level is the one
+nearest to the parabola's minimum, however far it is. The loss never rises, and ends where no single change lowers it.
+Then the scales are refitted, and so on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class CoordinateDescent(Solver):
         """See `Solver.solve`."""
         first = Gptq().solve(problem, start) if start is None or problem.tables is not None else start
         metric = problem.metric
-        return stack_rows([self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)])
+        return stack_rows(
+            [self._rows(rows_of(problem, rows), metric, part_of(first, rows)) for rows in row_slices(problem)]
+        )
 
     def _rows(self, problem: LayerProblem, metric: Floats, start: Solution) -> Solution:
         best = keep_best(problem, start, nearest_solution(problem))

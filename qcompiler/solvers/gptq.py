@@ -1,17 +1,18 @@
 """GPTQ: round one column after the other and let the columns still free make good the errors so far.
 
-With the Cholesky factor of the metric, ``H = L Lᵀ`` (lower), the loss of a row's error ``e`` is ``|e L|²``, and its term of column ``j``,
-``(L_jj e_j + Σ_{i>j} L_ij e_i)²``, holds no error of a column before ``j``. So columns are rounded from the last to the first, each to the
-level nearest to ``w_j + Σ_{i>j} e_i L_ij / L_jj``, which makes its term as small as the grid allows. This gives the codes of OBQ in the same
-order (Frantar et al., "GPTQ", 2022; the form without an inverse is that of Chee et al., "QuIP", 2023), needs one factorization and no
-inverse, and leaves the weights as they are: what a block of columns owes to the columns before is one matrix product.
+With the Cholesky factor of the metric, ``H = L Lᵀ`` (lower), the loss of a row's error ``e`` is ``|e L|²``, and its
+term of column ``j``, ``(L_jj e_j + Σ_{i>j} L_ij e_i)²``, holds no error of a column before ``j``. So columns are
+rounded from the last to the first, each to the level nearest to ``w_j + Σ_{i>j} e_i L_ij / L_jj``, which makes its term
+as small as the grid allows. This gives the codes of OBQ in the same order (Frantar et al., "GPTQ", 2022; the form
+without an inverse is that of Chee et al., "QuIP", 2023), needs one factorization and no inverse, and leaves the weights
+as they are: what a block of columns owes to the columns before is one matrix product.
 
-The best level of a column is not always the best for those that follow. With a beam, as in the decoding of lattices, the ``beam`` partial
-roundings of least loss are kept instead of one.
+The best level of a column is not always the best for those that follow. With a beam, as in the decoding of lattices,
+the ``beam`` partial roundings of least loss are kept instead of one.
 
-Moments of few feeds are those of these feeds. Damping makes less of what inputs seem to have in common, and how much of it is best differs by
-far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal, the last ones, whose inputs differ from picture to picture,
-all of it and more. So `Gptq.tuned` asks vectors held out.
+Moments of few feeds are those of these feeds. Damping makes less of what inputs seem to have in common, and how much of
+it is best differs by far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal, the last
+ones, whose inputs differ from picture to picture, all of it and more. So `Gptq.tuned` asks vectors held out.
 
 With ``act_order`` the columns with the largest diagonal elements are rounded first, while there is most freedom left.
 """
@@ -74,16 +75,19 @@ class Factor:
 
 @dataclass(frozen=True)
 class Gptq(Solver):
-    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of least error by `feedback_importance`.
+    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of least
+    error by `feedback_importance`.
 
     Attributes:
         block: columns whose errors are passed on together; changes nothing but the speed.
         act_order: the columns with the largest inputs first.
-        damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the factorization succeeds.
-        ratios: the scales tried besides those of the start, relative to them; each row takes the one that came out best.
+        damping: added to the diagonal of the metric, relative to its mean; ten times as much again until the
+            factorization succeeds.
+        ratios: the scales tried besides those of the start, relative to them; each row takes the one that came out
+            best.
         rounds: how often the scales are refitted to the levels found and all columns rounded anew.
-        beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three nearest are tried
-            for more. The time grows with it, and without the help of matrix products.
+        beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three
+            nearest are tried for more. The time grows with it, and without the help of matrix products.
         short_beam: the least beam for rows of at most `SHORT` products, where it costs little.
     """
 
@@ -102,7 +106,14 @@ class Gptq(Solver):
         parts = []
         for rows in row_slices(problem):
             part = rows_of(problem, rows)
-            parts.append(self._rows(part, factor, scale[:, rows], keep_best(part, nearest_solution(part), start and part_of(start, rows))))
+            parts.append(
+                self._rows(
+                    part,
+                    factor,
+                    scale[:, rows],
+                    keep_best(part, nearest_solution(part), start and part_of(start, rows)),
+                )
+            )
         return stack_rows(parts)
 
     def tuned(self, fit: LayerProblem, held: LayerProblem) -> Gptq:
@@ -144,8 +155,12 @@ def feedback_importance(factor: Factor) -> Floats:
     return importance
 
 
-def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1) -> tuple[Solution, Floats]:
-    """Levels under the given scale; with the damped loss of each row [G, R]. ``block`` and ``beam`` are explained at `Gptq`."""
+def round_with_feedback(
+    problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1
+) -> tuple[Solution, Floats]:
+    """Levels under the given scale; with the damped loss of each row [G, R]. ``block`` and ``beam`` are explained at
+    `Gptq`.
+    """
     from qcompiler.solvers.kernels import halves, round_beam, round_columns
 
     order = factor.order[:, None, :]
@@ -161,7 +176,21 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
         for last in range(weight.shape[2], 0, -block):
             first = max(0, last - block)
             targets = weight[:, :, first:last] + matmul(error[:, :, last:], factor.lower[:, last:, first:last])
-            round_columns(targets, weight, steps, factor.lower, factor.diagonal, first, tables, ends, cells, kinds, chosen, error, losses)
+            round_columns(
+                targets,
+                weight,
+                steps,
+                factor.lower,
+                factor.diagonal,
+                first,
+                tables,
+                ends,
+                cells,
+                kinds,
+                chosen,
+                error,
+                losses,
+            )
     levels = np.empty_like(chosen)
     np.put_along_axis(levels, order, chosen, axis=2)
     return Solution(levels, scale), losses
@@ -170,8 +199,8 @@ def round_with_feedback(problem: LayerProblem, factor: Factor, scale: NDArray[np
 def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:
     """The factors of the damped metrics, with one array of the metrics' size.
 
-    A metric that is not positive definite, by columns that are always zero or depend on each other or by rounding errors, is damped
-    ten times more until it is.
+    A metric that is not positive definite, by columns that are always zero or depend on each other or by rounding
+    errors, is damped ten times more until it is.
 
     Raises:
         ValueError: the Gram matrix or a weight is not finite.
@@ -180,7 +209,11 @@ def factorize(problem: LayerProblem, damping: float, act_order: bool) -> Factor:
     diagonals = np.diagonal(problem.gram, axis1=1, axis2=2) - (problem.mean**2 if problem.corrects_mean else 0)
     if not np.isfinite(diagonals).all() or not np.isfinite(problem.weight).all():
         raise ValueError("the weights of the layer or the Gram matrix of its inputs are not finite")
-    order = np.argsort(diagonals, axis=1, kind="stable") if act_order else np.tile(np.arange(products - 1, -1, -1), (groups, 1))
+    order = (
+        np.argsort(diagonals, axis=1, kind="stable")
+        if act_order
+        else np.tile(np.arange(products - 1, -1, -1), (groups, 1))
+    )
     lower = _factorize_all(problem, order, damping * _units(diagonals)) if products <= SHORT else None
     if lower is None:
         lower = np.empty((groups, products, products))
@@ -210,8 +243,12 @@ def _factorize_all(problem: LayerProblem, order: NDArray[np.intp], added: Floats
         return None
 
 
-def _factorize_group(problem: LayerProblem, group: int, order: NDArray[np.intp], damping: tuple[float, float], out: Floats) -> None:
-    """Write the lower Cholesky factor of one damped metric in the given order; damping is the first value, and the least when that fails."""
+def _factorize_group(
+    problem: LayerProblem, group: int, order: NDArray[np.intp], damping: tuple[float, float], out: Floats
+) -> None:
+    """Write the lower Cholesky factor of one damped metric in the given order; damping is the first value, and the
+    least when that fails.
+    """
     added, least = damping
     while True:
         _copy_metric(problem, group, order, out)

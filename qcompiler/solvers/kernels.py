@@ -1,7 +1,7 @@
 """The loops over columns that NumPy cannot vectorize, one row of a weight after another.
 
-All of them live in one file: Numba's cache on disk does not notice that a function called from another file has changed. The solvers import it
-where they call it, so that only who solves a layer pays for loading Numba.
+All of them live in one file: Numba's cache on disk does not notice that a function called from another file has
+changed. The solvers import it where they call it, so that only who solves a layer pays for loading Numba.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def nearest_index(limits: Floats, kind: int, value: float) -> int:
 
 @jit
 def nearest_level(cells: Levels, tables: Levels, limits: Floats, kind: int, value: float) -> Any:
-    """The nearest level of ``value`` in a table. All limits are halves of integers: between two of them ``cells``, made by `halves`, knows it."""
+    """The nearest level of ``value`` in a table. All limits are halves of integers: between two of them ``cells``,
+    made by `halves`, knows it.
+    """
     doubled = 2 * value
     if not doubled > -HALVES:
         return tables[kind, 0]
@@ -61,9 +63,13 @@ def nearest_level(cells: Levels, tables: Levels, limits: Floats, kind: int, valu
 
 
 def halves(tables: Levels) -> Levels:
-    """int16 [T, 2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``, of each table [T, L]."""
+    """int16 [T, 2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``,
+    of each table [T, L].
+    """
     middles = np.arange(-HALVES, HALVES) / 2 + 0.25
-    return np.stack([levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)] for levels in tables])
+    return np.stack(
+        [levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)] for levels in tables]
+    )
 
 
 @jit
@@ -82,13 +88,15 @@ def round_columns(
     error: Floats,
     losses: Floats,
 ) -> None:
-    """Round columns ``first``, ``first + 1``, ... from the last to the first, each with the errors of those rounded before made good.
+    """Round columns ``first``, ``first + 1``, ... from the last to the first, each with the errors of those rounded
+    before made good.
 
     Args:
         targets: [G, R, C], what these columns should be given the errors of all columns after them; changed.
         weight: [G, R, K], the exact weights.
         scale: [G, R, K], positive.
-        factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
+        factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second
+            index).
         diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
         first: the first of the C columns.
         tables: int16 [T, L], the levels that there are.
@@ -117,7 +125,15 @@ def round_columns(
 
 @jit
 def descend_rows(
-    levels: Levels, gradient: Floats, scale: Floats, metric: Floats, tables: Levels, limits: Floats, kinds: Kinds, least_gain: Floats, sweeps: int
+    levels: Levels,
+    gradient: Floats,
+    scale: Floats,
+    metric: Floats,
+    tables: Levels,
+    limits: Floats,
+    kinds: Kinds,
+    least_gain: Floats,
+    sweeps: int,
 ) -> int:
     """Give one weight after the other the level that is best while all others stay, over and over.
 
@@ -164,7 +180,8 @@ def descend_rows(
 
 @jit
 def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, table: Floats) -> None:
-    """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors count by column.
+    """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors
+    count by column.
 
     Args:
         weight: [G, R, K].
@@ -196,8 +213,11 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
 
 
 @jit
-def choose_tables(weight: Floats, importance: Floats, scales: Floats, width: int, cells: Floats, scale: Floats, kinds: Kinds) -> None:
-    """Find the scale of each row, and the table of each of its blocks, with the least error when each weight goes to its nearest level.
+def choose_tables(
+    weight: Floats, importance: Floats, scales: Floats, width: int, cells: Floats, scale: Floats, kinds: Kinds
+) -> None:
+    """Find the scale of each row, and the table of each of its blocks, with the least error when each weight goes to
+    its nearest level.
 
     Args:
         weight: [G, R, K].
@@ -237,7 +257,9 @@ def choose_tables(weight: Floats, importance: Floats, scales: Floats, width: int
 
 @jit
 def insert(least: Floats, ranking: NDArray[np.int64], kept: int, cost: float, key: int) -> int:
-    """Put a cost with its key into the ascending list of the smallest, which has ``kept`` elements; returns how many it has then."""
+    """Put a cost with its key into the ascending list of the smallest, which has ``kept`` elements; returns how many
+    it has then.
+    """
     if kept == len(least):
         if cost >= least[kept - 1]:
             return kept
@@ -263,12 +285,14 @@ def round_beam(
     levels: Levels,
     losses: Floats,
 ) -> None:
-    """Round all columns from the last to the first as `round_columns` does, but follow the ``beam`` best choices so far of each row.
+    """Round all columns from the last to the first as `round_columns` does, but follow the ``beam`` best choices so
+    far of each row.
 
     Args:
         weight: [G, R, K], the exact weights.
         scale: [G, R, K], positive.
-        factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second index).
+        factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second
+            index).
         diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
         beam: choices that are followed.
         tables: int16 [T, L], the levels that there are.

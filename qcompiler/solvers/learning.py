@@ -34,7 +34,8 @@ class LearningSolver(Solver):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of each row in a unit of its own, so that one learning rate and one weight of a penalty suit every layer.
+    """The loss of each row in a unit of its own, so that one learning rate and one weight of a penalty suit every
+    layer.
 
     Attributes:
         weight: float [G, R, K].

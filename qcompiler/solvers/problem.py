@@ -1,10 +1,12 @@
 """One linear layer as mathematics: a weight, what its inputs look like, and the grid its values must lie on.
 
-A layer computes ``y = W x``. With weights ``Ŵ`` on a grid it errs by ``E = W - Ŵ``, and the expected squared error of its outputs is
-``tr(E H Eᵀ)`` with the Gram matrix ``H = E[x xᵀ]``. Where the layer has a bias, the bias can take back the mean error ``E E[x]``; what is
-left is the same form with the covariance ``H - E[x] E[x]ᵀ``. Every solver picks codes, scales, or both, so that this loss is small.
+A layer computes ``y = W x``. With weights ``Ŵ`` on a grid it errs by ``E = W - Ŵ``, and the expected squared error of
+its outputs is ``tr(E H Eᵀ)`` with the Gram matrix ``H = E[x xᵀ]``. Where the layer has a bias, the bias can take back
+the mean error ``E E[x]``; what is left is the same form with the covariance ``H - E[x] E[x]ᵀ``. Every solver picks
+codes, scales, or both, so that this loss is small.
 
-All arrays have a leading axis of groups: 1 for a dense layer, the number of groups for a grouped convolution, channels for a depthwise one.
+All arrays have a leading axis of groups: 1 for a dense layer, the number of groups for a grouped convolution, channels
+for a depthwise one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class LayerProblem:
         mean: float [G, K], ``E[x]``.
         grid: where the values must lie.
         corrects_mean: the layer has a bias that will take back the mean error, so only the covariance counts.
-        tables: the levels of each block, which then share the scale of their row; the grid is one without blocks. None: all have the grid's.
+        tables: the levels of each block, which then share the scale of their row; the grid is one without blocks. None:
+            all have the grid's.
     """
 
     weight: Array
@@ -95,7 +98,9 @@ def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]
 
 
 def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
-    """Expected squared error of each output with weights ``weight`` [G, R, K] (or what broadcasts to it) instead of the problem's: float64 [G, R]."""
+    """Expected squared error of each output with weights ``weight`` [G, R, K] (or what broadcasts to it) instead of
+    the problem's: float64 [G, R].
+    """
     result, weight = np.empty(problem.weight.shape[:2]), np.broadcast_to(weight, problem.weight.shape)
     for rows in row_slices(problem):
         error = np.asarray(problem.weight[:, rows], np.float64) - weight[:, rows]
@@ -120,7 +125,7 @@ def mean_error(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
 
 
 def row_slices(problem: LayerProblem) -> list[slice]:
-    """Consecutive ranges of rows so small that a temporary of one is never large: rows are independent of each other."""
+    """Consecutive ranges of rows, small enough for small temporaries: rows are independent of each other."""
     groups, rows, products = problem.weight.shape
     step = max(1, LARGEST_TEMPORARY // (groups * products))
     return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]

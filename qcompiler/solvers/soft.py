@@ -1,8 +1,9 @@
 """Soft assignment: learn for every weight a distribution over the levels around it, and sharpen it.
 
-A weight is relaxed to the mean of its levels, ``s Σ_k p_k L_k`` with ``p = softmax(θ / T)``. The loss plus the entropy of ``p`` is minimized over
-``θ`` by Adam while the temperature ``T`` falls; at the end each weight takes its most probable level. Learning over the whole space of codes
-instead of two neighbours is the idea of NUPES (Yvinec et al., 2023); a window of levels bounds the memory.
+A weight is relaxed to the mean of its levels, ``s Σ_k p_k L_k`` with ``p = softmax(θ / T)``. The loss plus the entropy
+of ``p`` is minimized over ``θ`` by Adam while the temperature ``T`` falls; at the end each weight takes its most
+probable level. Learning over the whole space of codes instead of two neighbours is the idea of NUPES (Yvinec et al.,
+2023); a window of levels bounds the memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class SoftAssignment(LearningSolver):
         levels = window(problem, start, self.reach)
         scale = spread(problem, start.scale)
         values = scale * levels.astype(np.float32)
-        logits = -np.square((problem.weight - values) / scale) / np.square(np.diff(levels, axis=0).astype(np.float32).mean(axis=0))
+        logits = -np.square((problem.weight - values) / scale) / np.square(
+            np.diff(levels, axis=0).astype(np.float32).mean(axis=0)
+        )
         adam = Adam(logits)
         for iteration in range(self.iterations):
             progress = iteration / self.iterations
@@ -55,15 +58,21 @@ class SoftAssignment(LearningSolver):
 
 
 def window(problem: LayerProblem, start: Solution, reach: int) -> NDArray[np.int16]:
-    """Neighbouring levels around those of ``start``: int16 [W, G, R, K], W at most ``2 reach + 1``; inside the grid throughout."""
+    """Neighbouring levels around those of ``start``: int16 [W, G, R, K], W at most ``2 reach + 1``; inside the grid
+    throughout.
+    """
     grid = problem.grid.levels
     size = min(2 * reach + 1, len(grid))
     first = np.clip(np.searchsorted(grid, start.levels) - reach, 0, len(grid) - size)
     return np.stack([grid[first + offset] for offset in range(size)])
 
 
-def soft_loss(objective: Objective, logits: Array, values: Array, temperature: float, entropy: float) -> tuple[Array, Array]:
-    """Loss with entropy of each row [G, R], and its gradient by the logits [W, G, R, K]; ``values`` are what the levels stand for."""
+def soft_loss(
+    objective: Objective, logits: Array, values: Array, temperature: float, entropy: float
+) -> tuple[Array, Array]:
+    """Loss with entropy of each row [G, R], and its gradient by the logits [W, G, R, K]; ``values`` are what the
+    levels stand for.
+    """
     shifted = (logits - logits.max(axis=0)) / temperature
     log_share = shifted - np.log(np.exp(shifted).sum(axis=0))
     share = np.exp(log_share)

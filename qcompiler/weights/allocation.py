@@ -1,9 +1,10 @@
-"""Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto front.
+"""Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto
+front.
 
-A `OptionTable` says what every option of every layer costs (the output loss that it adds), how large it is and how long it takes. Losses of layers
-add up as long as they are small (the assumption of AdaQuant's integer program and of ZeroQ's front); where they do not, ``pairs`` holds what two
-layers lose together beyond what each loses alone, a quadratic form (arXiv 2511.17801). Pure mathematics: what layers, options, sizes and times
-are is the caller's business.
+A `OptionTable` says what every option of every layer costs (the output loss that it adds), how large it is and how long
+it takes. Losses of layers add up as long as they are small (the assumption of AdaQuant's integer program and of ZeroQ's
+front); where they do not, ``pairs`` holds what two layers lose together beyond what each loses alone, a quadratic form
+(arXiv 2511.17801). Pure mathematics: what layers, options, sizes and times are is the caller's business.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class OptionTable:
     Attributes:
         cost: float64 [L, O], the loss that an option adds; infinite for an option that a layer does not have.
         size: int64 [L, O], not negative.
-        pairs: float64 [L, O, L, O], symmetric: what two layers lose together beyond the sum of their costs; None: nothing.
+        pairs: float64 [L, O, L, O], symmetric: what two layers lose together beyond the sum of their costs; None:
+            nothing.
         time: int64 [L, O], not negative; None: all take none.
 
     Raises:
@@ -59,7 +61,9 @@ class OptionTable:
 
     def __post_init__(self) -> None:
         if self.cost.ndim != 2 or self.size.shape != self.cost.shape:
-            raise ValueError(f"cost and size must both be [layers, options], not {self.cost.shape} and {self.size.shape}")
+            raise ValueError(
+                f"cost and size must both be [layers, options], not {self.cost.shape} and {self.size.shape}"
+            )
         if self.time is not None and self.time.shape != self.cost.shape:
             raise ValueError(f"time must be {self.cost.shape}, not {self.time.shape}")
         if self.pairs is not None and self.pairs.shape != self.cost.shape * 2:
@@ -117,7 +121,8 @@ class Front:
 def pareto_front(menu: OptionTable, limit: int = FRONT_POINTS) -> Front:
     """The front of all choices, layer by layer by dynamic programming; ``pairs`` are left out of it.
 
-    Exact while no more than ``limit`` points are needed; beyond that every point is still a real choice, but better ones may lie between.
+    Exact while no more than ``limit`` points are needed; beyond that every point is still a real choice, but better
+    ones may lie between.
     """
     sizes, costs = np.zeros(1, np.int64), np.zeros(1)
     options = menu.cost.shape[1]
@@ -149,7 +154,8 @@ def _traced_back(parents: list[NDArray[np.int64]], options: int) -> NDArray[np.i
 
 
 def allocate(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> Choice:
-    """The choice of least cost whose size is at most ``budget`` and whose time at most ``time_budget``, by an integer program; ``pairs`` count.
+    """The choice of least cost whose size is at most ``budget`` and whose time at most ``time_budget``, by an integer
+    program; ``pairs`` count.
 
     Raises:
         OptionError: no choice is within the budgets.
@@ -160,16 +166,25 @@ def allocate(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> Ch
         return cheapest
     if menu.time is None or time_budget == UNLIMITED:
         known = pareto_front(replace(menu, pairs=None), limit=512)
-        return _solve(menu, [(menu.size, budget)], float(known.cost[known.within(budget)]) if menu.pairs is None else np.inf)
-    fastest = allocate(OptionTable(np.where(np.isfinite(menu.cost), menu.time, np.inf).astype(np.float64), menu.size), budget)
+        return _solve(
+            menu, [(menu.size, budget)], float(known.cost[known.within(budget)]) if menu.pairs is None else np.inf
+        )
+    fastest = allocate(
+        OptionTable(np.where(np.isfinite(menu.cost), menu.time, np.inf).astype(np.float64), menu.size), budget
+    )
     if menu.time_of(fastest) > time_budget:
-        raise OptionError(f"the fastest choice of that size takes {menu.time_of(fastest):,} ns, the budget is {time_budget:,} ns: raise it")
+        raise OptionError(
+            f"the fastest choice of that size takes {menu.time_of(fastest):,} ns, the budget is "
+            f"{time_budget:,} ns: raise it"
+        )
     limits = [(menu.size, budget), (menu.time, time_budget)]
     return _solve(menu, limits, np.inf) if menu.pairs is not None else _solve_closer(menu, limits, fastest)
 
 
 def smallest(menu: OptionTable, cost: float, time_budget: int = UNLIMITED) -> Choice | None:
-    """The smallest choice of at most that cost and time, by an integer program; None where there is none. ``pairs`` are left out."""
+    """The smallest choice of at most that cost and time, by an integer program; None where there is none. ``pairs``
+    are left out.
+    """
     allowed = np.where(np.isfinite(menu.cost), menu.size, np.inf).astype(np.float64)
     bounded = OptionTable(allowed, menu.size, time=menu.time)
     limits: list[tuple[Array, float]] = [(np.where(np.isfinite(menu.cost), menu.cost, 0.0) / max(cost, 1e-300), 1.0)]
@@ -182,7 +197,10 @@ def smallest(menu: OptionTable, cost: float, time_budget: int = UNLIMITED) -> Ch
 def _check_size(menu: OptionTable, budget: int) -> None:
     least = menu.size_of(_least(menu, np.where(np.isfinite(menu.cost), menu.size, np.inf)))
     if least > budget:
-        raise OptionError(f"the smallest choice of the menu takes {least:,} bytes, the budget is {budget:,}: raise it or offer fewer bits")
+        raise OptionError(
+            f"the smallest choice of the menu takes {least:,} bytes, the budget is {budget:,}: raise it "
+            "or offer fewer bits"
+        )
 
 
 def _least(menu: OptionTable, what: Array) -> Choice:
@@ -194,7 +212,8 @@ def _least(menu: OptionTable, what: Array) -> Choice:
 def _solve_closer(menu: OptionTable, limits: Sequence[tuple[Array, float]], start: Choice) -> Choice:
     """The integer program, scaled to the cost of a choice that is within the limits, until no much better one is found.
 
-    A solver's tolerances are absolute: they must be small beside the cost that is sought, of which there is no good bound in advance.
+    A solver's tolerances are absolute: they must be small beside the cost that is sought, of which there is no good
+    bound in advance.
     """
     best = start
     while True:
@@ -206,14 +225,18 @@ def _solve_closer(menu: OptionTable, limits: Sequence[tuple[Array, float]], star
 
 
 def _solve(menu: OptionTable, limits: Sequence[tuple[Array, float]], bound: float) -> Choice:
-    """The integer program: sums of the limits' [L, O] at most what they say; a single option that costs more than ``bound`` is ruled out."""
+    """The integer program: sums of the limits' [L, O] at most what they say; a single option that costs more than
+    ``bound`` is ruled out.
+    """
     layers, options = menu.cost.shape
     usable = np.isfinite(menu.cost) & (menu.cost <= bound * (1 + 1e-9))
     cost, (links, joint) = np.where(usable, menu.cost, 0.0).reshape(-1), _joint_choices(menu)
     objective = np.concatenate([cost, joint])
     objective /= max(float(np.abs(objective).max()), 1e-300) if not np.isfinite(bound) else max(bound, 1e-300)
     upper = np.concatenate([usable.reshape(-1).astype(float), np.ones(len(joint))])
-    one_each = scipy.sparse.coo_array((np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size))
+    one_each = scipy.sparse.coo_array(
+        (np.ones(cost.size), (np.arange(cost.size) // options, np.arange(cost.size))), (layers, objective.size)
+    )
     constraints = [scipy.optimize.LinearConstraint(one_each, 1, 1)]
     for amounts, most in limits:
         row = np.concatenate([np.where(usable, amounts, 0).reshape(-1).astype(float), np.zeros(len(joint))])[None, :]
@@ -221,32 +244,42 @@ def _solve(menu: OptionTable, limits: Sequence[tuple[Array, float]], bound: floa
     if len(joint):
         constraints.append(scipy.optimize.LinearConstraint(links, 0, 0))
     binary = np.concatenate([np.ones(cost.size), np.zeros(len(joint))])
-    # without presolve HiGHS seldom has to mend a solution, of which some versions print a line: not where JSON may be printed
+    # without presolve HiGHS seldom has to mend a solution, of which some versions print a line: not where JSON may be
+    # printed
     how = {"mip_rel_gap": RELATIVE_GAP, "presolve": False}
     with quiet():
-        found = scipy.optimize.milp(objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how)
+        found = scipy.optimize.milp(
+            objective, integrality=binary, bounds=scipy.optimize.Bounds(0, upper), constraints=constraints, options=how
+        )
     if found.x is None:
         raise OptionError(f"the integer program of the bit allocation was not solved: {found.message}")
     return np.asarray(found.x[: cost.size].reshape(layers, options).argmax(axis=1), np.int64)
 
 
 def _joint_choices(menu: OptionTable) -> tuple[Any, NDArray[np.float64]]:
-    """A variable for each two options of each two layers that interact, tied to theirs: (rows of constraints, their costs)."""
+    """A variable for each two options of each two layers that interact, tied to theirs: (rows of constraints, their
+    costs).
+    """
     layers, options = menu.cost.shape
     pairs = menu.pairs
-    found = [] if pairs is None else [(i, j) for i in range(layers) for j in range(i + 1, layers) if pairs[i, :, j].any()]
+    found = (
+        [] if pairs is None else [(i, j) for i in range(layers) for j in range(i + 1, layers) if pairs[i, :, j].any()]
+    )
     if pairs is None or not found:
         return None, np.zeros(0)
     cost = np.concatenate([pairs[i, :, j].reshape(-1) for i, j in found])
     one, each = np.ones(options), np.eye(options)
     sums = scipy.sparse.vstack([scipy.sparse.coo_array(np.kron(each, one)), scipy.sparse.coo_array(np.kron(one, each))])
     columns = (np.array(found)[:, :, None] * options + np.arange(options)).reshape(-1)
-    single = scipy.sparse.coo_array((-np.ones(len(columns)), (np.arange(len(columns)), columns)), (len(columns), layers * options))
+    single = scipy.sparse.coo_array(
+        (-np.ones(len(columns)), (np.arange(len(columns)), columns)), (len(columns), layers * options)
+    )
     return scipy.sparse.hstack([single, scipy.sparse.kron(scipy.sparse.eye_array(len(found)), sums)]), cost
 
 
 def exchange(menu: OptionTable, choice: Choice, budget: int, time_budget: int = UNLIMITED, most: int = 1000) -> Choice:
-    """A choice that no change of one or two layers within the budgets makes better; ``pairs`` count. Never worse than ``choice``.
+    """A choice that no change of one or two layers within the budgets makes better; ``pairs`` count. Never worse than
+    ``choice``.
 
     Args:
         menu: of which all costs count.
@@ -271,7 +304,9 @@ def exchange(menu: OptionTable, choice: Choice, budget: int, time_budget: int = 
 
 
 def _changes(menu: OptionTable, choice: Choice) -> NDArray[np.float64]:
-    """What two layers' options instead of the chosen ones add to the cost: [L*O, L*O]; one layer alone is on the diagonal."""
+    """What two layers' options instead of the chosen ones add to the cost: [L*O, L*O]; one layer alone is on the
+    diagonal.
+    """
     layers, options = menu.cost.shape
     index = np.arange(layers)
     pairs = np.zeros(menu.cost.shape * 2) if menu.pairs is None else menu.pairs.copy()
@@ -298,7 +333,9 @@ def _growth(amounts: NDArray[np.int64], choice: Choice) -> NDArray[np.int64]:
 
 
 def perturbed(menu: OptionTable, rng: np.random.Generator, spread: float) -> OptionTable:
-    """The menu as it might have been measured on other feeds: every cost times ``exp(spread * z)``, z normal, and ``pairs`` in keeping with it."""
+    """The menu as it might have been measured on other feeds: every cost times ``exp(spread * z)``, z normal, and
+    ``pairs`` in keeping with it.
+    """
     factor = np.exp(spread / 2 * rng.standard_normal(menu.cost.shape))
     pairs = None if menu.pairs is None else menu.pairs * factor[:, :, None, None] * factor
     return replace(menu, cost=menu.cost * factor**2, pairs=pairs)

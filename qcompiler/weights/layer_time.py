@@ -1,8 +1,9 @@
 """How long a layer's product takes on this machine, with weights of 8 bits and of fewer.
 
-The machine reads codes of few bits as they are where memory limits it: products of at most a few rows. Everywhere else it decodes the weights when
-it loads a program, so few bits take exactly the time of eight, and only that one is measured. A layer is measured alone, compiled as ever, on one
-thread: bursts of runs with one storage and another take turns, and what counts is the median over all turns of their ratio.
+The machine reads codes of few bits as they are where memory limits it: products of at most a few rows. Everywhere else
+it decodes the weights when it loads a program, so few bits take exactly the time of eight, and only that one is
+measured. A layer is measured alone, compiled as ever, on one thread: bursts of runs with one storage and another take
+turns, and what counts is the median over all turns of their ratio.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ ENOUGH_SECONDS = 0.1
 
 SCALE = np.float32(0.03)
 UNCODED = 12
-"""Largest of the codes that stand for those of 8 bits: too many for a table, and so small that 16-bit inputs stay within an accumulator."""
+"""Largest of the codes that stand for those of 8 bits: too many for a table, and so small that 16-bit inputs stay
+within an accumulator.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,24 @@ class LayerShape:
 
 def layer_shape(layer: Layer, x: tuple[int, ...], activations: str) -> LayerShape:
     """That of a layer whose input has the shape ``x``."""
-    attrs = tuple(sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in layer.node.attrs.items()))
+    attrs = tuple(
+        sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in layer.node.attrs.items())
+    )
     return LayerShape(layer.node.op, attrs, x, tuple(layer.values.shape), layer.axis, activations)
 
 
 def code_bits(distinct: int, block: int | None) -> int:
-    """Bits that a weight's codes have in the machine's memory, where its reader keeps them: weights in blocks are decoded."""
+    """Bits that a weight's codes have in the machine's memory, where its reader keeps them: weights in blocks are
+    decoded.
+    """
     return 8 if block is not None else next((bits for bits in CODE_BITS if distinct <= 1 << bits), 8)
 
 
 @cache
 def nanoseconds(shape: LayerShape) -> Mapping[int, int]:
-    """Time of the product by bits of its weight's codes, 2, 4 and 8; nothing where the machine does not run such a layer."""
+    """Time of the product by bits of its weight's codes, 2, 4 and 8; nothing where the machine does not run such a
+    layer.
+    """
     try:
         whole = _session(shape, 8)
     except UnsupportedError:
@@ -89,7 +98,10 @@ def nanoseconds(shape: LayerShape) -> Mapping[int, int]:
         for bits, session in sessions.items():
             turns[bits].append(_product_time(session, x))
     full = statistics.median(turns[8])
-    ratios = {bits: statistics.median(few / eight for few, eight in zip(turns[bits], turns[8], strict=True)) for bits in sessions}
+    ratios = {
+        bits: statistics.median(few / eight for few, eight in zip(turns[bits], turns[8], strict=True))
+        for bits in sessions
+    }
     return {bits: round(full * ratios.get(bits, 1.0)) for bits in (*CODE_BITS, 8)}
 
 
@@ -122,15 +134,26 @@ def _alone(shape: LayerShape, bits: int) -> Graph:
     kind = np.dtype(shape.activations)
     grid = [Constant("scale", np.array(SCALE)), Constant("zero", np.array(128 if kind == np.uint8 else 0, kind))]
     channels = shape.weight[shape.axis]
-    weight_grid = [Constant("weight_scale", np.full(channels, SCALE)), Constant("weight_zero", np.zeros(channels, np.int8))]
+    weight_grid = [
+        Constant("weight_scale", np.full(channels, SCALE)),
+        Constant("weight_zero", np.zeros(channels, np.int8)),
+    ]
     x, y = Variable("x", np.dtype(np.float32), shape.x), Variable("y", np.dtype(np.float32))
     names = ("x_codes", "x_dq", "w_dq", "a", "y_codes")
-    x_codes, x_dq, w_dq, a, y_codes = (Variable(name, kind if name.endswith("codes") else np.dtype(np.float32)) for name in names)
+    x_codes, x_dq, w_dq, a, y_codes = (
+        Variable(name, kind if name.endswith("codes") else np.dtype(np.float32)) for name in names
+    )
     nodes = [
         Node("QuantizeLinear", "qx", {}, [x, *grid], [x_codes]),
         Node("DequantizeLinear", "dx", {}, [x_codes, *grid], [x_dq]),
         Node("DequantizeLinear", "dw", {"axis": shape.axis}, [Constant("codes", codes), *weight_grid], [w_dq]),
-        Node(shape.op, "layer", {key: list(value) if isinstance(value, tuple) else value for key, value in shape.attrs}, [x_dq, w_dq], [a]),
+        Node(
+            shape.op,
+            "layer",
+            {key: list(value) if isinstance(value, tuple) else value for key, value in shape.attrs},
+            [x_dq, w_dq],
+            [a],
+        ),
         Node("QuantizeLinear", "qy", {}, [a, *grid], [y_codes]),
         Node("DequantizeLinear", "dy", {}, [y_codes, *grid], [y]),
     ]

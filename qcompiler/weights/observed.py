@@ -59,17 +59,25 @@ def observed_layers(graph: Graph, ctx: Context, *, weighted: bool) -> Iterator[O
         return
     source = ctx.reference if ctx.reference is not None else graph
     data = feeds_of(graph, ctx)
-    for inputs in layer_inputs(source, [layer for layer in find_layers(source) if layer.node.name in layers], data, seed=ctx.seed):
+    for inputs in layer_inputs(
+        source, [layer for layer in find_layers(source) if layer.node.name in layers], data, seed=ctx.seed
+    ):
         found = layers[inputs.layer.node.name]
         yield Observed(found.layer, found.weight, inputs.fit, inputs.held)
 
 
 def loose_weights(graph: Graph) -> Iterator[tuple[Node, list[Array]]]:
-    """Nodes whose weights are no layer problem (LSTM, GRU, transposed convolutions) with their float weights as rows, each [1, C, K]."""
+    """Nodes whose weights are no layer problem (LSTM, GRU, transposed convolutions) with their float weights as rows,
+    each [1, C, K].
+    """
     for node in graph.nodes:
         slots = weight_slots(node) if node.op in (*RECURRENT, "ConvTranspose") else ()
         stored = [(slot, underlying_constant(node.inputs[slot])) for slot in slots]
-        rows = [_rows(np.asarray(value.values), weight_axis(node, slot)) for slot, value in stored if value is not None and value.dtype == np.float32]
+        rows = [
+            _rows(np.asarray(value.values), weight_axis(node, slot))
+            for slot, value in stored
+            if value is not None and value.dtype == np.float32
+        ]
         if rows and len(rows) == len(slots):
             yield node, rows
 
@@ -88,12 +96,16 @@ def _rounded(weight: Array, family: GridFamily, metric: Array | None) -> tuple[G
 
 def weight_loss(weights: list[Array], family: GridFamily) -> float:
     """Squared error of weights on their nearest levels under the best scales, relative to their energy."""
-    error = sum(float(np.sum((weight - _rounded(weight, family, None)[1]) ** 2, dtype=np.float64)) for weight in weights)
+    error = sum(
+        float(np.sum((weight - _rounded(weight, family, None)[1]) ** 2, dtype=np.float64)) for weight in weights
+    )
     return error / max(sum(float(np.sum(weight**2, dtype=np.float64)) for weight in weights), 1e-30)
 
 
 def output_loss(observed: Observed, family: GridFamily) -> float:
-    """Error of the outputs with the nearest levels under the best scales, relative to their energy: on what was held out, or of the weights alone."""
+    """Error of the outputs with the nearest levels under the best scales, relative to their energy: on what was held
+    out, or of the weights alone.
+    """
     if observed.held is None:
         return weight_loss([observed.weight], family)
     grid, rounded = _rounded(observed.weight, family, observed.metric)

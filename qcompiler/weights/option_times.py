@@ -1,4 +1,6 @@
-"""How long the layers' products take on each grid of a menu: measured on this machine, or as a report of an earlier compilation has it."""
+"""How long the layers' products take on each grid of a menu: measured on this machine, or as a report of an earlier
+compilation has it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from qcompiler.weights.layer_time import CODE_BITS, code_bits, layer_shape, nano
 KEPT_BITS = tuple(map(str, (*CODE_BITS, 8)))
 
 Clock = Callable[[Graph, Sequence[str], Feed], list[LayerTime]]
-"""Gives the times of the layers of a graph with activations on their grids, by name of their nodes, at the sizes of a feed."""
+"""Gives the times of the layers of a graph with activations on their grids, by name of their nodes, at the sizes of a
+feed.
+"""
 
 
 def measured_times(graph: Graph, names: Sequence[str], feed: Feed) -> list[LayerTime]:
@@ -53,10 +57,15 @@ def reported_times(path: Path, names: Sequence[str]) -> list[LayerTime]:
     except OSError as error:
         raise OptionError(f"--latency-costs {path}: {error.strerror}; name a report that --report wrote") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(f"--latency-costs {path}: holds no times of layers; name a report of a compilation with --latency-budget") from error
+        raise OptionError(
+            f"--latency-costs {path}: holds no times of layers; name a report of a compilation with --latency-budget"
+        ) from error
     missing = [name for name in names if name not in known]
     if missing:
-        raise OptionError(f"--latency-costs {path}: has no time of layer '{missing[0]}'; it must come from the same model with the same options")
+        raise OptionError(
+            f"--latency-costs {path}: has no time of layer '{missing[0]}'; it must come from the same "
+            "model with the same options"
+        )
     return [LayerTime(name, known[name]) for name in names]
 
 
@@ -75,7 +84,10 @@ class OptionTimes:
     @staticmethod
     def of(layers: Sequence[LayerTime], weights: Mapping[str, Sequence[RoundedWeight]]) -> OptionTimes:
         """The times of layers on each of their grids."""
-        rows = [[layer.nanoseconds[str(code_bits(weight.distinct, weight.block))] for weight in weights[layer.node]] for layer in layers]
+        rows = [
+            [layer.nanoseconds[str(code_bits(weight.distinct, weight.block))] for weight in weights[layer.node]]
+            for layer in layers
+        ]
         return OptionTimes(list(layers), np.array(rows, np.int64))
 
     @property
@@ -100,6 +112,13 @@ class OptionTimes:
         fastest = least.time_of(allocate(least, size))
         if fastest > limit:
             smallest = math.ceil(1000 * fastest / max(self.full, 1)) / 10
-            why = "" if self.differ else "; none is faster than 8 bits: with these feeds no product has so few rows (up to 4) that codes pay"
-            raise OptionError(f"--latency-budget {100 * share:g}%: the smallest share that the menu allows here is {smallest:g}%{why}")
+            why = (
+                ""
+                if self.differ
+                else "; none is faster than 8 bits: with these feeds no product has so few rows (up to 4) that codes "
+                "pay"
+            )
+            raise OptionError(
+                f"--latency-budget {100 * share:g}%: the smallest share that the menu allows here is {smallest:g}%{why}"
+            )
         return limit

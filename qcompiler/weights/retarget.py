@@ -1,16 +1,17 @@
 """What a layer should compute from inputs that are not quite those of the float model.
 
-The float model's layer gives ``W x``. In the quantized graph it sees ``z``, which carries the errors of all layers before; part of them can be
-told from ``z`` itself. The weights that come closest to ``W x`` on average are the least squares ``W E[x zᵀ] E[z zᵀ]⁻¹``; with a ridge ``r`` that
-draws them to ``W``::
+The float model's layer gives ``W x``. In the quantized graph it sees ``z``, which carries the errors of all layers
+before; part of them can be told from ``z`` itself. The weights that come closest to ``W x`` on average are the least
+squares ``W E[x zᵀ] E[z zᵀ]⁻¹``; with a ridge ``r`` that draws them to ``W``::
 
     W' = W + W (E[x zᵀ] - E[z zᵀ]) (E[z zᵀ] + r I)⁻¹
 
-(covariances in the place of moments where a bias takes the mean error). Few feeds ask for a strong ridge: least squares without one fits them and
-nothing else. The bias gives back the mean error of the layer's own rounding, ``(W' - Ŵ) E[x]``, or all that the mean of its outputs is off, also
-by the layers before. Which, and which ridge, held-out feeds must say: on EfficientNet-Lite0, calibrated on crops of eight pictures, means put in
-place layer by layer took 4-bit weights from 9 dB to 1 dB on other pictures; on MiniLM they gain half a dB. (Targets behind a quantized prefix: Li
-et al., "GPTAQ", 2025. The ridge and the choices are ours.)
+(covariances in the place of moments where a bias takes the mean error). Few feeds ask for a strong ridge: least squares
+without one fits them and nothing else. The bias gives back the mean error of the layer's own rounding, ``(W' - Ŵ)
+E[x]``, or all that the mean of its outputs is off, also by the layers before. Which, and which ridge, held-out feeds
+must say: on EfficientNet-Lite0, calibrated on crops of eight pictures, means put in place layer by layer took 4-bit
+weights from 9 dB to 1 dB on other pictures; on MiniLM they gain half a dB. (Targets behind a quantized prefix: Li et
+al., "GPTAQ", 2025. The ridge and the choices are ours.)
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ Smaller ones cost classes and lines."""
 
 
 def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_mean: bool) -> NDArray[np.float32]:
-    """The weights [G, R, K] that give the float model's outputs from the quantized inputs, drawn to ``weight`` by a relative ``ridge``."""
+    """The weights [G, R, K] that give the float model's outputs from the quantized inputs, drawn to ``weight`` by a
+    relative ``ridge``.
+    """
     cross, given = moments.cross, moments.given.gram
     if corrects_mean:
-        cross, given = cross - _outer(moments.exact.mean, moments.given.mean), given - _outer(moments.given.mean, moments.given.mean)
+        cross, given = (
+            cross - _outer(moments.exact.mean, moments.given.mean),
+            given - _outer(moments.given.mean, moments.given.mean),
+        )
     pull = matmul(np.asarray(weight, np.float64), cross - given)
     products = given.shape[1]
     added = ridge * np.trace(given, axis1=1, axis2=2) / products + np.finfo(np.float64).tiny
@@ -44,15 +50,18 @@ def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_
 
 
 def mean_shift(weight: Array, rounded: Array, exact: Array, given: Array) -> NDArray[np.float64]:
-    """``W E[x] - Ŵ E[z]``: what the bias must add for means ``exact`` and ``given``, both [G, K], of the inputs: float64 [G, R]."""
+    """``W E[x] - Ŵ E[z]``: what the bias must add for means ``exact`` and ``given``, both [G, K], of the inputs:
+    float64 [G, R].
+    """
     return np.asarray(_outputs(weight, exact) - _outputs(rounded, given))
 
 
 class OutputError:
     """What ``Ŵ z`` leaves of ``W x`` over all outputs, each under its best gain, relative to the energy.
 
-    Under a gain, because squared error alone praises outputs that shrink where they are unsure, and a shrunken logit is no better one. Where the mean
-    ``is_free``, as behind a bias, energies are those without means, and what a ``shift`` leaves of the means counts besides.
+    Under a gain, because squared error alone praises outputs that shrink where they are unsure, and a shrunken logit is
+    no better one. Where the mean ``is_free``, as behind a bias, energies are those without means, and what a ``shift``
+    leaves of the means counts besides.
 
     Args:
         weight: ``W`` [G, R, K].

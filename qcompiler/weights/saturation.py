@@ -1,11 +1,13 @@
 """Which int8 weights `vpmaddubsw` multiplies exactly: what runtimes need on x86 CPUs without VNNI.
 
-That instruction multiplies uint8 by int8 and adds two neighbouring products in int16. With activation codes up to ``a`` that is exact where two
-weights of one sign sum to at most ``(2^15 - 1) / a``: 128 for ``a = 255``. Which weights meet depends on a runtime's packing, so the rule asks it
-of the two largest weights of one sign in each output channel, whatever their order.
+That instruction multiplies uint8 by int8 and adds two neighbouring products in int16. With activation codes up to ``a``
+that is exact where two weights of one sign sum to at most ``(2^15 - 1) / a``: 128 for ``a = 255``. Which weights meet
+depends on a runtime's packing, so the rule asks it of the two largest weights of one sign in each output channel,
+whatever their order.
 
-onnxruntime 1.32 takes that path for constant int8 weights of Conv, Gemm and MatMul, and first turns int8 activations into uint8 ones. It does not
-for depthwise convolutions of one output a channel, transposed convolutions, recurrent nodes, 16-bit activations, or products of two activations.
+onnxruntime 1.32 takes that path for constant int8 weights of Conv, Gemm and MatMul, and first turns int8 activations
+into uint8 ones. It does not for depthwise convolutions of one output a channel, transposed convolutions, recurrent
+nodes, 16-bit activations, or products of two activations.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ Array = NDArray[Any]
 
 
 def pair_limit(layer: Layer) -> int:
-    """Largest sum of two weight codes of one sign with which the products of a layer stay exact; `UNLIMITED` where they do anyway."""
+    """Largest sum of two weight codes of one sign with which the products of a layer stay exact; `UNLIMITED` where
+    they do anyway.
+    """
     inputs = spec_of(layer.node.inputs[0])
     if inputs is None or inputs.dtype.itemsize > 1 or layer.node.op == "ConvTranspose" or _one_by_one(layer.node):
         return UNLIMITED
@@ -42,20 +46,31 @@ def pair_limit(layer: Layer) -> int:
 def _one_by_one(node: Node) -> bool:
     """True for a depthwise convolution of as many outputs as inputs."""
     weight = underlying_constant(node.inputs[1])
-    return node.op == "Conv" and weight is not None and 1 < int(node.attrs.get("group", 1)) == weight.shape[0] and weight.shape[1] == 1
+    return (
+        node.op == "Conv"
+        and weight is not None
+        and 1 < int(node.attrs.get("group", 1)) == weight.shape[0]
+        and weight.shape[1] == 1
+    )
 
 
 def _largest_code(tensor: Tensor, spec: QuantSpec) -> int:
-    """The largest code, as uint8, that can occur in a tensor with a grid: less than 255 behind a Clip (`narrow-activations`)."""
+    """The largest code, as uint8, that can occur in a tensor with a grid: less than 255 behind a Clip
+    (`narrow-activations`).
+    """
     codes = quantized_source(tensor)
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])
-    limit = constant_of(source.inputs[2]) if source is not None and source.op == "Clip" and len(source.inputs) > 2 else None
+    limit = (
+        constant_of(source.inputs[2]) if source is not None and source.op == "Clip" and len(source.inputs) > 2 else None
+    )
     return LARGEST_CODE if limit is None else int(spec.quantize(limit).max(initial=spec.qmin)) - spec.qmin
 
 
 def largest_pair(codes: Array, axis: int) -> NDArray[np.int64]:
-    """Sum of the two largest codes of one sign, over both signs, for each channel along ``axis``: int64 [C]; 0 where there are no two codes."""
+    """Sum of the two largest codes of one sign, over both signs, for each channel along ``axis``: int64 [C]; 0 where
+    there are no two codes.
+    """
     rows = np.moveaxis(codes, axis, 0).reshape(codes.shape[axis], -1).astype(np.int64)
     if rows.shape[1] < 2:
         return np.zeros(len(rows), np.int64)
@@ -65,7 +80,8 @@ def largest_pair(codes: Array, axis: int) -> NDArray[np.int64]:
 
 
 def exact_scale(weight: Array, spec: QuantSpec, limit: int) -> NDArray[np.float32]:
-    """float32 scales of the shape that ``spec`` has, at least its own, under which the codes of every channel keep a pair limit.
+    """float32 scales of the shape that ``spec`` has, at least its own, under which the codes of every channel keep a
+    pair limit.
 
     Args:
         weight: float32 weight.

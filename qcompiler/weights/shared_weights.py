@@ -33,7 +33,9 @@ class SharedWeights:
         for layer in layers:
             pair = weight_pair(layer)
             weight = layer.node.name if pair is None else id(pair[0].inputs[0])
-            groups.setdefault((weight, layer.node.op, repr(sorted(layer.node.attrs.items()))), []).append(layer.node.name)
+            groups.setdefault((weight, layer.node.op, repr(sorted(layer.node.attrs.items()))), []).append(
+                layer.node.name
+            )
         return SharedWeights(groups.values())
 
     def readers(self, name: str) -> list[str]:

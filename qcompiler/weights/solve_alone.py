@@ -1,6 +1,7 @@
 """A layer as a problem by itself, and its solution.
 
-A `Choice` is made on held-out vectors with fast solver settings; the layer is then solved at full effort on all vectors.
+A `Choice` is made on held-out vectors with fast solver settings; the layer is then solved at full effort on all
+vectors.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Choice:
         solver: with the options that suit the layer; `Nearest` where it lost to plain rounding.
         blocks: whether a grid with blocks keeps them.
         ridge: of the targets; None: the layer's own weights are the target.
-        in_place: the bias puts the mean of the outputs in place, instead of giving back what rounding this layer moved it.
+        in_place: the bias puts the mean of the outputs in place, instead of giving back what rounding this layer moved
+            it.
     """
 
     record: Reconstruction
@@ -48,7 +50,9 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A layer's solution with one scale a row, the problem that it solves, what its bias must add [C], and how it came about."""
+    """A layer's solution with one scale a row, the problem that it solves, what its bias must add [C], and how it came
+    about.
+    """
 
     solution: Solution
     problem: LayerProblem
@@ -58,7 +62,9 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A layer to solve by itself: weights [G, R, K] and moments of its inputs, products in the order of the grid's blocks; a solver's name."""
+    """A layer to solve by itself: weights [G, R, K] and moments of its inputs, products in the order of the grid's
+    blocks; a solver's name.
+    """
 
     node: str
     weight: Array
@@ -84,7 +90,9 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
 
 
 def solve(task: Task) -> Solved:
-    """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these do not lose less there."""
+    """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these
+    do not lose less there.
+    """
     choice, every = _decide(task), task.fit.with_those(task.held)
     plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
     solution, problem = solution_of(choice.solver, plain, task.seed)
@@ -102,7 +110,16 @@ def _decide(task: Task) -> Choice:
     held_before, held_after = relative_loss(held, plain), losses[best]
     kept = held_after <= held_before
     taken, name = (grids[best], task.solver) if kept else (grid, "nearest")
-    record = Reconstruction(task.node, label(taken), name, relative_loss(fit, plain), relative_loss(fit, tried[best]), held_before, held_after, kept)
+    record = Reconstruction(
+        task.node,
+        label(taken),
+        name,
+        relative_loss(fit, plain),
+        relative_loss(fit, tried[best]),
+        held_before,
+        held_after,
+        kept,
+    )
     return Choice(record, solver if kept else Nearest(), taken.block is not None)
 
 
@@ -128,7 +145,9 @@ def label(grid: Grid) -> str:
 
 
 def solution_of(solver: Solver, problem: LayerProblem, seed: int) -> tuple[Solution, LayerProblem]:
-    """A solution with one scale a row, and the problem that it solves: on tables of levels where the grid has blocks."""
+    """A solution with one scale a row,
+    and the problem that it solves: on tables of levels where the grid has blocks.
+    """
     if problem.grid.block is None:
         return solver.solve(problem, None, seed), problem
     placed, start = on_tables(problem, solver.importance(problem))

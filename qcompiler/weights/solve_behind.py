@@ -1,4 +1,6 @@
-"""A layer as a problem behind layers that are quantized already, and its solution: see `solve_alone.py`; more is decided here."""
+"""A layer as a problem behind layers that are quantized already, and its solution: see `solve_alone.py`; more is
+decided here.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class _PairedLayer:
         """What the bias adds, [G, R]."""
         if not self.has_bias:
             return np.zeros(self.weight.shape[:2])
-        return mean_shift(self.weight, solution.weight(), moments.exact.mean, moments.given.mean if in_place else moments.exact.mean)
+        return mean_shift(
+            self.weight, solution.weight(), moments.exact.mean, moments.given.mean if in_place else moments.exact.mean
+        )
 
     def error(self, moments: PairedMoments) -> OutputError:
         """The judge of solutions by these moments."""
@@ -85,5 +89,7 @@ def _decide(node: str, paired: _PairedLayer, family: GridFamily, name: str, seed
     )
     kept = losses[best] <= held_before
     taken = grid if kept else fitted
-    record = Reconstruction(node, label(taken), name if kept else "nearest", fit_before, fit_after, held_before, losses[best], kept)
+    record = Reconstruction(
+        node, label(taken), name if kept else "nearest", fit_before, fit_after, held_before, losses[best], kept
+    )
     return Choice(record, solver if kept else Nearest(), taken.block is not None, ridge if kept else None, in_place)

@@ -26,8 +26,8 @@ class Split:
 def clusters(values: Array) -> list[Array]:
     """``values`` as three arrays of their shape that hold the low, the middle and the high ones, and zeros elsewhere.
 
-    The bounds lie halfway between the centres of the best three clusters; a value on a bound belongs to the outer side. Fewer than three
-    different values fill as many arrays. The sum of the three is ``values``, bit for bit.
+    The bounds lie halfway between the centres of the best three clusters; a value on a bound belongs to the outer side.
+    Fewer than three different values fill as many arrays. The sum of the three is ``values``, bit for bit.
     """
     centres = cluster_centres(values, BRANCHES)
     bounds = (centres[1:] + centres[:-1]) / 2
@@ -52,17 +52,27 @@ def find_splits(graph: Graph) -> Iterator[Split]:
         if sole_user(graph, inner.outputs[0]) is not total:
             continue
         branches = [made_by(tensor, *LAYERS) for tensor in operands]
-        found = tuple(branch for branch in branches if branch is not None and sole_user(graph, branch.outputs[0]) in (inner, total))
+        found = tuple(
+            branch
+            for branch in branches
+            if branch is not None and sole_user(graph, branch.outputs[0]) in (inner, total)
+        )
         if len(found) == BRANCHES and _alike(found):
             yield Split(found, total)
 
 
 def _alike(branches: Sequence[Node]) -> bool:
     first = branches[0]
-    if any(node.op != first.op or node.attrs != first.attrs or node.inputs[0] is not first.inputs[0] for node in branches):
+    if any(
+        node.op != first.op or node.attrs != first.attrs or node.inputs[0] is not first.inputs[0] for node in branches
+    ):
         return False
     weights = [constant_of(node.inputs[1]) for node in branches]
     parts = [weight for weight in weights if weight is not None and weight.dtype.kind == "f"]
     if len(parts) < len(branches):
         return False
-    return len({part.shape for part in parts}) == 1 and len({len(node.inputs) for node in branches}) == 1 and disjoint(parts)
+    return (
+        len({part.shape for part in parts}) == 1
+        and len({len(node.inputs) for node in branches}) == 1
+        and disjoint(parts)
+    )

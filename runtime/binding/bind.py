@@ -75,7 +75,8 @@ class _Row(NamedTuple):
 
 
 def bind(program: Program, **dims: int) -> Bound:
-    """Instruction table, arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+    """Instruction table,
+    arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
 
     Raises:
         ProgramError: a missing, unknown or negative dimension, or an instruction that would leave its buffers.
@@ -106,7 +107,9 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
         ProgramError: anything that would be unsafe or meaningless to run; the line names the instruction's node.
     """
     shapes = tuple(program.shape(info.shape, dims) for info in program.buffers)
-    sizes = tuple(_bytes(shape, ELEMENT_SIZE[info.element]) for shape, info in zip(shapes, program.buffers, strict=True))
+    sizes = tuple(
+        _bytes(shape, ELEMENT_SIZE[info.element]) for shape, info in zip(shapes, program.buffers, strict=True)
+    )
     rows = [_checked_row(program, index, dims, sizes) for index in range(len(program.code))]
     for port in program.inputs:
         _check_input(port, program.buffers[port.buffer].element)
@@ -137,9 +140,14 @@ def _bytes(shape: Sequence[int], size: int) -> int:
 
 def _check_input(port: Port, element: Element) -> None:
     if port.scale is None and port.dtype != ELEMENT_DTYPE[element]:
-        raise ProgramError(f"input '{port.name}' is {port.dtype} without a scale, but its buffer is {ELEMENT_DTYPE[element]}")
+        raise ProgramError(
+            f"input '{port.name}' is {port.dtype} without a scale, but its buffer is {ELEMENT_DTYPE[element]}"
+        )
     if port.scale is not None and element not in (Element.U8, Element.I8, Element.I16):
-        raise ProgramError(f"input '{port.name}' is quantized, but its buffer is {ELEMENT_DTYPE[element]}; it must be uint8, int8 or int16")
+        raise ProgramError(
+            f"input '{port.name}' is quantized, but its buffer is {ELEMENT_DTYPE[element]}; it must be "
+            "uint8, int8 or int16"
+        )
 
 
 def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Sequence[int]) -> tuple[int, ...]:
@@ -154,7 +162,9 @@ def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Se
 def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: Sequence[int]) -> _Row:
     opcode = program.opcode(index)
     try:
-        values = {item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)}
+        values = {
+            item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)
+        }
         check_numbers(opcode, values)
         _check_not_empty(program, index, opcode, values, sizes)
         values = simplified(opcode.name, values)
@@ -169,14 +179,20 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
     return _Row(opcode, values, accesses)
 
 
-def _check_not_empty(program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]) -> None:
-    """Only what goes over elements one by one, as often as there are any, may meet an empty tensor (a cache that holds nothing yet)."""
+def _check_not_empty(
+    program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
+) -> None:
+    """Only what goes over elements one by one, as often as there are any,
+    may meet an empty tensor (a cache that holds nothing yet).
+    """
     if opcode.name in _ELEMENT_BY_ELEMENT:
         return
     for item in opcode.fields:
         is_buffer = item.kind.is_operand and int(program.kinds[index, opcode.position(item.name)]) == Source.BUFFER
         if is_buffer and sizes[values[item.name]] == 0:
-            raise ProgramError(f"operand {item.name} holds no element; only a tensor that is copied or joined with others may be empty")
+            raise ProgramError(
+                f"operand {item.name} holds no element; only a tensor that is copied or joined with others may be empty"
+            )
 
 
 def _number(program: Program, index: int, column: int, item: Field, dims: Mapping[str, int]) -> int:
@@ -209,7 +225,9 @@ def _check_operands(program: Program, index: int, opcode: Opcode, values: Mappin
             continue
         element = (program.buffers if source == Source.BUFFER else program.constants)[values[name]].element
         if item.kind is Kind.TYPE and (values[item.name] != element or program.kinds[index, column] != Source.LITERAL):
-            raise ProgramError(f"{item.name} is {values[item.name]} but the operand has the type {ELEMENT_DTYPE[element]}")
+            raise ProgramError(
+                f"{item.name} is {values[item.name]} but the operand has the type {ELEMENT_DTYPE[element]}"
+            )
         if item.kind.is_operand and element not in item.types:
             raise ProgramError(f"{opcode.name} does not take {ELEMENT_DTYPE[element]} for {name}")
 
@@ -224,7 +242,9 @@ def _check_access(
     size = sizes[operand] if source == Source.BUFFER else program.constants[operand].nbytes
     if access.first < 0 or access.end > size:
         verb = "write" if access.write else "read"
-        raise ProgramError(f"{opcode.name} would {verb} bytes {access.first} to {access.end} of {access.field}, which has {size}")
+        raise ProgramError(
+            f"{opcode.name} would {verb} bytes {access.first} to {access.end} of {access.field}, which has {size}"
+        )
 
 
 def _check_limit(program: Program, constant: int, name: str, low: int, high: int) -> None:
@@ -250,7 +270,9 @@ def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
     for index, row in enumerate(rows):
         for buffer in _touched(program, index, row, write=False):
             if buffer not in first:
-                raise ProgramError(f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it")
+                raise ProgramError(
+                    f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it"
+                )
             last[buffer] = index
         for buffer in _touched(program, index, row, write=True):
             first.setdefault(buffer, index)
@@ -263,7 +285,9 @@ def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
 
 
 def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
-    """Arena offsets by liveness, largest buffer first, each at the lowest gap that fits; and the arena's size in bytes."""
+    """Arena offsets by liveness, largest buffer first,
+    each at the lowest gap that fits; and the arena's size in bytes.
+    """
     order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
     offsets = [0] * len(sizes)
     placed: list[tuple[int, int, Life]] = []
@@ -306,7 +330,9 @@ def _last_writers(program: Program, rows: Sequence[_Row]) -> dict[int, tuple[int
     return result
 
 
-def _link(program: Program, rows: Sequence[_Row], offsets: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _link(
+    program: Program, rows: Sequence[_Row], offsets: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     code = np.zeros_like(program.code)
     kinds = np.zeros_like(program.kinds)
     code[:, 0] = program.code[:, 0]

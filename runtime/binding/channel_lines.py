@@ -1,9 +1,11 @@
-"""Scales channels of uint8: a convolution with one weight a channel, such as a batch normalization, without its multiplications in 64 bits.
+"""Scales channels of uint8: a convolution with one weight a channel, such as a batch normalization, without its
+multiplications in 64 bits.
 
-A code of x has 256 values, so the code of y is a step function of x, and some line gives it: ``min(max((A*x + B) >> s, lo), hi)`` with A of 31
-bits and B of 47. `line_of` finds A, B and s for a channel and proves them on all 256 codes; where there is none, the layer is left to
-`kernels/depthwise.py`. With ``A = 65536 * high + low``, low a signed 16-bit number, and B split likewise, the sum is ``65536 * h + l`` with
-two products of 16 bits, and its floor by ``2^s``, s >= 16, is ``(h + (l >> 16)) >> (s - 16)``.
+A code of x has 256 values, so the code of y is a step function of x, and some line gives it: ``min(max((A*x + B) >> s,
+lo), hi)`` with A of 31 bits and B of 47. `line_of` finds A, B and s for a channel and proves them on all 256 codes;
+where there is none, the layer is left to `kernels/depthwise.py`. With ``A = 65536 * high + low``, low a signed 16-bit
+number, and B split likewise, the sum is ``65536 * h + l`` with two products of 16 bits, and its floor by ``2^s``, s >=
+16, is ``(h + (l >> 16)) >> (s - 16)``.
 """
 
 from __future__ import annotations
@@ -38,14 +40,19 @@ class Lines(NamedTuple):
 
 def can_scale(f: Values) -> bool:
     """Whether a convolution only scales whole vectors of channels of uint8."""
-    pointwise = all(f[name] == 1 for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")) and f["pad_top"] == f["pad_left"] == 0
+    pointwise = (
+        all(f[name] == 1 for name in ("kernel_h", "kernel_w", "stride_h", "stride_w"))
+        and f["pad_top"] == f["pad_left"] == 0
+    )
     same = (f["in_h"], f["in_w"]) == (f["out_h"], f["out_w"]) and is_depthwise(f["groups"], f["in_c"], f["out_c"])
     bytes_only = f["x_type"] == f["y_type"] == Element.U8 and 0 <= f["lo"] <= f["hi"] < _CODES
     return pointwise and same and bytes_only and f["in_c"] % CHANNELS == 0
 
 
 def lines_of(w: Numbers, bias: Numbers, m: Numbers, n: Numbers, y_zp: int, lo: int, hi: int) -> Lines | None:
-    """Lines that give the codes ``min(max(requant(bias + w*x, m, n) + y_zp, lo), hi)`` of every x, each array [channels]; None: there are not."""
+    """Lines that give the codes ``min(max(requant(bias + w*x, m, n) + y_zp, lo), hi)`` of every x, each array
+    [channels]; None: there are not.
+    """
     x = np.arange(_CODES, dtype=np.int64)
     sums = bias[:, None] + w[:, None] * x
     if np.abs(sums).max() >= 1 << 31:
@@ -59,7 +66,9 @@ def lines_of(w: Numbers, bias: Numbers, m: Numbers, n: Numbers, y_zp: int, lo: i
     far = np.int64(_FARTHEST) + 1
     least = np.where(codes > lo, (codes << shift[:, None]) - slope[:, None] * x, -far).max(axis=1)
     most = np.where(codes < hi, ((codes + 1) << shift[:, None]) - 1 - slope[:, None] * x, far).min(axis=1)
-    start = np.select([(least == -far) & (most == far), least == -far, most == far], [0, most, least], (least + most) >> 1)
+    start = np.select(
+        [(least == -far) & (most == far), least == -far, most == far], [0, most, least], (least + most) >> 1
+    )
     exact = (least <= most) & (np.abs(start) < far)
     return Lines(slope, start, shift) if exact.all() else None
 
@@ -70,7 +79,9 @@ def _bits(values: Numbers) -> Numbers:
 
 
 def scale_numbers(lines: Lines, vector: int) -> NDArray[np.int32]:
-    """The numbers of all channels in the order in which the vector code of chunks of ``vector`` bytes or less reads them."""
+    """The numbers of all channels in the order in which the vector code of chunks of ``vector`` bytes or less reads
+    them.
+    """
     low = ((lines.slope + (1 << (_HALF - 1))) & 0xFFFF) - (1 << (_HALF - 1))
     high = (lines.slope - low) >> _HALF
     numbers = np.stack([high & 0xFFFF, low & 0xFFFF, lines.start >> _HALF, lines.start & 0xFFFF, lines.shift - _HALF])
@@ -84,5 +95,7 @@ def scale_numbers(lines: Lines, vector: int) -> NDArray[np.int32]:
 
 
 def quarters(size: int) -> list[list[int]]:
-    """The places of the bytes in each of the four vectors of int32 that ``size`` bytes become: by fours of every 128 bits."""
+    """The places of the bytes in each of the four vectors of int32 that ``size`` bytes become: by fours of every 128
+    bits.
+    """
     return [[16 * lane + 4 * quarter + i for lane in range(size // 16) for i in range(4)] for quarter in range(4)]

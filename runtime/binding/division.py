@@ -1,8 +1,10 @@
 """Divides an instruction into parts that threads can run at the same time.
 
-A part is itself an instruction of the same opcode, on some rows of the output: its numbers are smaller and its operands begin
+A part is itself an instruction of the same opcode,
+on some rows of the output: its numbers are smaller and its operands begin
 later. So it touches nothing that the whole does not touch, the kernels know nothing of threads, and the parts together
-write every element once, with the same bits. Products on packed weights can also be divided by columns: such a part is the
+write every element once,
+with the same bits. Products on packed weights can also be divided by columns: such a part is the
 whole instruction, but for the panels of columns that its row in the linked table names.
 """
 
@@ -36,11 +38,24 @@ _WALKS = ("binary", "where", "compare", "logic")
 """Opcodes that walk strided operands and write a dense result."""
 _BATCHES = ("b0", "b1", "b2", "b3")
 _PARTS_PER_THREAD = 3
-"""The most parts for each thread: more than one, so that one who comes late or is interrupted holds up the others little."""
+"""The most parts for each thread: more than one,
+so that one who comes late or is interrupted holds up the others little."""
 
 _NANOSECONDS = {
-    "softmax": 0.35, "layernorm": 0.25, "average_pool": 0.08, "max_pool": 0.02, "where": 0.2, "compare": 0.2, "resize_linear": 3.0, "binary": 0.1,
-    "reduce": 0.05, "argmax": 0.5, "conv_transpose": 0.02, "table": 0.2, "piecewise": 0.05, "requant": 0.015,
+    "softmax": 0.35,
+    "layernorm": 0.25,
+    "average_pool": 0.08,
+    "max_pool": 0.02,
+    "where": 0.2,
+    "compare": 0.2,
+    "resize_linear": 3.0,
+    "binary": 0.1,
+    "reduce": 0.05,
+    "argmax": 0.5,
+    "conv_transpose": 0.02,
+    "table": 0.2,
+    "piecewise": 0.05,
+    "requant": 0.015,
 }
 """Nanoseconds per element (per tap for windows) on one AVX-512 core. Operators not listed cost `_NANOSECONDS_ELSE`."""
 
@@ -49,7 +64,8 @@ _LOOKUP_NANOSECONDS = 0.01
 """Cost of a byte looked up in a table of bytes."""
 
 _RESULT_NANOSECONDS, _STEP_NANOSECONDS, _TAP_NANOSECONDS = 0.08, 0.0022, 0.012
-"""Cost of a result of a product with constant weights, of each of its multiplications, and of each of a depthwise convolution's."""
+"""Cost of a result of a product with constant weights, of each of its multiplications,
+and of each of a depthwise convolution's."""
 
 _WEIGHT_NANOSECONDS = 0.02
 """Cost of reading a weight that no cache holds: where there are few rows, that is all."""
@@ -123,7 +139,12 @@ def _product(results: int, k: int) -> float:
 
 
 def divide(
-    opcode: Opcode, f: Values, threads: int, form: Form | None = None, least: float = _LEAST_NANOSECONDS, most: int | None = None
+    opcode: Opcode,
+    f: Values,
+    threads: int,
+    form: Form | None = None,
+    least: float = _LEAST_NANOSECONDS,
+    most: int | None = None,
 ) -> list[Part]:
     """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
 
@@ -180,13 +201,17 @@ def activations(opcode: Opcode) -> str:
 
 def _overlaps(opcode: Opcode, f: Values) -> bool:
     """Whether the instruction writes where it reads: then the order of its elements could matter."""
-    ranges = [(f[access.field] + access.first, f[access.field] + access.end, access.write) for access in opcode.accesses(f)]
+    ranges = [
+        (f[access.field] + access.first, f[access.field] + access.end, access.write) for access in opcode.accesses(f)
+    ]
     written = [(first, end) for first, end, write in ranges if write]
     return any(first < end2 and first2 < end for first, end, write in ranges if not write for first2, end2 in written)
 
 
 def _ranges(total: int, parts: int, unit: int = 1) -> Iterator[tuple[int, int]]:
-    """``total`` rows in at most ``parts`` ranges as equal as multiples of ``unit`` allow: first row and number of rows."""
+    """``total`` rows in at most ``parts`` ranges as equal as multiples of ``unit`` allow: first row
+    and number of rows.
+    """
     units = -(-total // unit)
     parts = min(parts, units)
     for i in range(parts):
@@ -200,17 +225,28 @@ def _bytes(f: Values, operand: str) -> int:
 
 def _gemm(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     for first, count in _ranges(f["rows"], most, 6):
-        yield {"x_offset": f["x_offset"] + first * f["x_row"], "y_offset": f["y_offset"] + first * f["y_row"], "rows": count}
+        yield {
+            "x_offset": f["x_offset"] + first * f["x_row"],
+            "y_offset": f["y_offset"] + first * f["y_row"],
+            "rows": count,
+        }
 
 
 def _matmul(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     batch = max(range(4), key=lambda i: f[_BATCHES[i]])
     if f[_BATCHES[batch]] >= threads:
         for first, count in _ranges(f[_BATCHES[batch]], most):
-            yield {_BATCHES[batch]: count, **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{batch}"] for s in "aby"}}
+            yield {
+                _BATCHES[batch]: count,
+                **{f"{s}_offset": f[f"{s}_offset"] + first * f[f"{s}_s{batch}"] for s in "aby"},
+            }
         return
     for first, count in _ranges(f["rows"], min(most, threads), 6):
-        yield {"a_offset": f["a_offset"] + first * f["a_row"], "y_offset": f["y_offset"] + first * f["y_row"], "rows": count}
+        yield {
+            "a_offset": f["a_offset"] + first * f["a_row"],
+            "y_offset": f["y_offset"] + first * f["y_row"],
+            "rows": count,
+        }
 
 
 def _dense(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
@@ -239,9 +275,15 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 
 
 def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
-    """Along the dimension whose steps in y are the longest, of those that divide evenly: cores should not write to the same cache lines."""
+    """Along the dimension whose steps in y are the longest,
+    of those that divide evenly: cores should not write to the same cache lines.
+    """
     last, size = MAX_RANK - 1, _bytes(f, "y")
-    apart = [i for i in range(last) if abs(f[f"y_s{i}"]) * size >= _CACHE_LINE and (f[f"d{i}"] >= 8 * most or f[f"d{i}"] == most)]
+    apart = [
+        i
+        for i in range(last)
+        if abs(f[f"y_s{i}"]) * size >= _CACHE_LINE and (f[f"d{i}"] >= 8 * most or f[f"d{i}"] == most)
+    ]
     if f[f"d{last}"] >= 4 * most * _CACHE_LINE and f[f"y_s{last}"] != 0:
         apart.append(last)
     axis = max(apart, key=lambda i: abs(f[f"y_s{i}"]), default=None)
@@ -257,7 +299,11 @@ def _rows(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         return
     written = f["inner"] if name in ("reduce", "argmax") else f["k"] * f["inner"]
     for first, count in _ranges(f["outer"], most):
-        yield {"outer": count, "x": f["x"] + first * f["k"] * f["inner"] * _bytes(f, "x"), "y": f["y"] + first * written * _bytes(f, "y")}
+        yield {
+            "outer": count,
+            "x": f["x"] + first * f["k"] * f["inner"] * _bytes(f, "x"),
+            "y": f["y"] + first * written * _bytes(f, "y"),
+        }
 
 
 def streams_weights(name: str, f: Values, threads: int, form: Form) -> bool:
@@ -283,7 +329,10 @@ def _image(name: str, f: Values, most: int, threads: int, unit: int = 2) -> Iter
     outputs, lines = f.get("out_c", f["in_c"]), max(1, -(-most // f["batch"]))
     if f["out_h"] < _LEAST_LINES * lines:  # lines that two parts both read are read twice
         lines = min(lines, -(-threads // f["batch"]))
-    pitch_x, pitch_y = f["in_w"] * f["in_c"] * _bytes(f, "x"), f["out_w"] * (f.get("y_pitch") or outputs) * _bytes(f, "y")
+    pitch_x, pitch_y = (
+        f["in_w"] * f["in_c"] * _bytes(f, "x"),
+        f["out_w"] * (f.get("y_pitch") or outputs) * _bytes(f, "y"),
+    )
     if unit == 2 and f["out_h"] < 8 * lines:
         unit = 1
     for image in range(f["batch"]):
@@ -313,16 +362,30 @@ def _conv(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         yield from _image(name, f, most, threads)
         return
     for first, count in _ranges(pixels, most, 6):  # a matrix product: any pixels do
-        x, y = (f[s] + first * pitch * _bytes(f, s) for s, pitch in (("x", f["in_c"]), ("y", f["y_pitch"] or f["out_c"])))
+        x, y = (
+            f[s] + first * pitch * _bytes(f, s) for s, pitch in (("x", f["in_c"]), ("y", f["y_pitch"] or f["out_c"]))
+        )
         yield {"batch": 1, "in_h": count, "in_w": 1, "out_h": count, "out_w": 1, "x": x, "y": y}
 
 
 _Divider = Callable[[str, Values, int, int], Iterator[Part]]
 DIVIDERS: dict[str, tuple[_Divider, str]] = {
-    "gemm": (_gemm, "xy"), "matmul": (_matmul, "aby"), "conv": (_conv, "xy"), "conv_transpose": (_image, "xy"), "max_pool": (_image, "xy"),
-    "average_pool": (_image, "xy"), "resize_linear": (_image, "xy"), "table": (_dense, "xy"), "requant": (_requant, "xy"), "cast": (_dense, "xy"),
-    "piecewise": (_dense, "xy"), "move": (_move, "xy"),
-    "softmax": (_rows, "xy"), "layernorm": (_rows, "xy"), "reduce": (_rows, "xy"), "argmax": (_rows, "xy"),
+    "gemm": (_gemm, "xy"),
+    "matmul": (_matmul, "aby"),
+    "conv": (_conv, "xy"),
+    "conv_transpose": (_image, "xy"),
+    "max_pool": (_image, "xy"),
+    "average_pool": (_image, "xy"),
+    "resize_linear": (_image, "xy"),
+    "table": (_dense, "xy"),
+    "requant": (_requant, "xy"),
+    "cast": (_dense, "xy"),
+    "piecewise": (_dense, "xy"),
+    "move": (_move, "xy"),
+    "softmax": (_rows, "xy"),
+    "layernorm": (_rows, "xy"),
+    "reduce": (_rows, "xy"),
+    "argmax": (_rows, "xy"),
     **{name: (_walk, f"{''.join(BY_NAME[name].walked)}y") for name in _WALKS},
 }
 """How to divide an opcode, and the activations it must have for that."""

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cpu.isa import LANES, TABLE_BYTES, Isa, coded_panels
+from ..cpu.isa import LANES, Isa
 from ..instructions.conv_windows import is_banded, reads_lines, segment_count
-from ..instructions.depthwise_layout import chunk_bytes, chunk_order, is_depthwise, is_depthwise_size, line_groups, rows_at_once, vector_bytes
-from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, SHIFT_BASE, Element, Form, Opcode, Source
+from ..instructions.depthwise_layout import (
+    chunk_bytes,
+    chunk_order,
+    is_depthwise,
+    is_depthwise_size,
+    line_groups,
+    rows_at_once,
+    vector_bytes,
+)
+from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Element, Form, Opcode, Source
 from ..instructions.opcodes import BY_NUMBER
 from ..instructions.piecewise_linear import Piecewise
 from ..instructions.winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_transform, pays
 from ..program.model import Program
 from .bind import Bound
 from .channel_lines import can_scale, lines_of, scale_numbers
+from .panels import Packed, joined, pack_codes, pack_weights, padded, scale_vectors
 
-Packed = NDArray[np.uint8]
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
 
 _REPLACED = {"gemm": ("w",), "conv": ("w",), "lstm": ("w", "r")}
-"""Operands that an opcode never reads once its weights are packed. (A GRU that resets before the product reads its ``r``.)"""
+"""Operands that an opcode never reads once its weights are packed. (A GRU that resets before the product reads its
+``r``.)
+"""
 
 MOST_CODED_ROWS = 4
-"""Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed."""
+"""Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed.
+"""
 
 _LARGE = 1 << 21
-"""Bytes that do not fit a second cache. Above it codes pay for int16 activations and 512-bit vectors, too (below, widening bytes takes longer than
-reading them), and tables that rows are gathered from stay in codes."""
+"""Bytes that do not fit a second cache. Above it codes pay for int16 activations and 512-bit vectors, too (below,
+widening bytes takes longer than reading them), and tables that rows are gathered from stay in codes.
+"""
 
 MOST_ROWS_OF_2_BITS = 2
 """The same for codes of 2 bits; for more rows they are codes of 4."""
 
-_ALIGNMENT = 64
 _SMALLEST_GROUP = 4
 """Output channels of a group below which a panel of 16 columns would be mostly padding."""
 
@@ -74,12 +84,18 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
     return packed
 
 
-def decoded_operands(program: Program, bound: Bound, packed: Mapping[int, Weights]) -> dict[tuple[int, int], Packed | None]:
-    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads them. Kept by the program."""
+def decoded_operands(
+    program: Program, bound: Bound, packed: Mapping[int, Weights]
+) -> dict[tuple[int, int], Packed | None]:
+    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads
+    them. Kept by the program.
+    """
     found: dict[tuple[int, int], Packed | None] = {}
     for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
         constant, opcode = int(program.code[index, column]), program.opcode(index)
-        if program.constants[constant].coding is None or (index in packed and opcode.name == "gather" and column == opcode.position("x")):
+        if program.constants[constant].coding is None or (
+            index in packed and opcode.name == "gather" and column == opcode.position("x")
+        ):
             continue
         replaced = _REPLACED.get(opcode.name, ()) if index in packed else ()
         found[index, column] = None if column in map(opcode.position, replaced) else _decoded(program, constant)
@@ -91,7 +107,9 @@ def _coded_gather(program: Program, index: int, constant: int, fields: Mapping[s
     info = program.constants[constant]
     if info.coding is None or info.coding.block or info.nbytes < _LARGE:
         return {}
-    if info.coding.tables > 1 and (fields["outer"] != 1 or info.shape[0] * fields["inner"] * ELEMENT_SIZE[info.element] != info.nbytes):
+    if info.coding.tables > 1 and (
+        fields["outer"] != 1 or info.shape[0] * fields["inner"] * ELEMENT_SIZE[info.element] != info.nbytes
+    ):
         return {}
     return {index: Weights(np.array(info.coding[:2], np.int64).view(np.uint8))}
 
@@ -100,11 +118,13 @@ def _decoded(program: Program, constant: int) -> Packed:
     with program.lock:
         key = ("decoded", constant)
         if key not in program.packed:
-            program.packed[key] = _joined([program.constant(constant).reshape(-1).view(np.uint8)])
+            program.packed[key] = joined([program.constant(constant).reshape(-1).view(np.uint8)])
         return program.packed[key]
 
 
-def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> Weights:
+def _pack_product(
+    program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa
+) -> Weights:
     """The weights of one instruction, in the form that is best for it."""
     if _stays_coded(program, constants[0], fields, size, group, isa):
         return _pack_codes(program, constants, size, group, fields["rows"], isa)
@@ -124,11 +144,15 @@ def _pack_product(program: Program, constants: tuple[int, ...], fields: Mapping[
             if program.packed[scaled].size:
                 return Weights(program.packed[scaled], Form.SCALED)
         if key not in program.packed:
-            program.packed[key] = _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
+            program.packed[key] = (
+                _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
+            )
         return Weights(program.packed[key])
 
 
-def _stays_coded(program: Program, constant: int, fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa) -> bool:
+def _stays_coded(
+    program: Program, constant: int, fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa
+) -> bool:
     """Whether a product reads codes: it has few rows, so memory is its limit."""
     coding = program.constants[constant].coding
     if coding is None or coding.tables > 1 or not isa.has_lookup or not 1 <= fields.get("rows", 0) <= MOST_CODED_ROWS:
@@ -136,7 +160,9 @@ def _stays_coded(program: Program, constant: int, fields: Mapping[str, int], siz
     return group == 4 or isa is not Isa.AVX512_VNNI or size.k * size.cols >= _LARGE
 
 
-def _pack_codes(program: Program, constants: tuple[int, ...], size: ProductSize, group: int, rows: int, isa: Isa) -> Weights:
+def _pack_codes(
+    program: Program, constants: tuple[int, ...], size: ProductSize, group: int, rows: int, isa: Isa
+) -> Weights:
     """Bias and scale, then groups of panels of codes, each behind the levels; see `sum_tiles.py`."""
     with program.lock:
         coded = program.coded(constants[0])
@@ -147,7 +173,7 @@ def _pack_codes(program: Program, constants: tuple[int, ...], size: ProductSize,
         if key not in program.packed:
             codes = coded.codes.reshape(-1)[: size.k * size.cols].reshape(size.k, size.cols)
             heads = _heads(program, constants, slice(0, size.cols))
-            program.packed[key] = _joined([*heads, *pack_codes(codes, coded.tables.reshape(-1), bits, group, isa)])
+            program.packed[key] = joined([*heads, *pack_codes(codes, coded.tables.reshape(-1), bits, group, isa)])
     return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4)
 
 
@@ -160,7 +186,7 @@ def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, 
         if key not in program.packed:
             starts, rises = (program.constant(constant).reshape(-1)[: f["segments"]] for constant in (base, slope))
             codes = Piecewise(starts, rises, *numbers).codes().astype(ELEMENT_DTYPE[Element(f["y_type"])])
-            program.packed[key] = _joined([codes.view(np.uint8)])
+            program.packed[key] = joined([codes.view(np.uint8)])
         return program.packed[key]
 
 
@@ -171,16 +197,24 @@ def _pack_recurrent(program: Program, index: int, opcode: Opcode, fields: Mappin
     for side, element, k in (("w", fields["x_type"], fields["inputs"]), ("r", fields["h_type"], fields["hidden"])):
         group = 4 if isa.has_quads and element == Element.U8 else 2
         names = (side, f"bias_{side}", f"m_{side}", f"n_{side}")
-        parts.append((tuple(int(program.code[index, opcode.position(name)]) for name in names), ProductSize(k, wide, 1, 1), group))
+        parts.append(
+            (
+                tuple(int(program.code[index, opcode.position(name)]) for name in names),
+                ProductSize(k, wide, 1, 1),
+                group,
+            )
+        )
     key = ("recurrent", *parts)
     with program.lock:
         if key not in program.packed:
-            program.packed[key] = _joined([_pack(program, *part) for part in parts])
+            program.packed[key] = joined([_pack(program, *part) for part in parts])
     return program.packed[key]
 
 
 class ProductSize(NamedTuple):
-    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols], k in equal segments."""
+    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols], k in
+    equal segments.
+    """
 
     k: int
     cols: int
@@ -189,7 +223,9 @@ class ProductSize(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """A depthwise convolution by chunks of channels: its kernel, the rows that a tile computes, bytes of a vector, taps in a group."""
+    """A depthwise convolution by chunks of channels: its kernel, the rows that a tile computes, bytes of a vector,
+    taps in a group.
+    """
 
     kernel_h: int
     kernel_w: int
@@ -229,23 +265,29 @@ def _pack(program: Program, constants: tuple[int, ...], size: ProductSize, group
     for g in range(groups):
         parts += _heads(program, constants, slice(g * cols, (g + 1) * cols))
         parts.append(pack_weights(weights[:, g], group, segments))
-    return _joined(parts)
+    return joined(parts)
 
 
 def _heads(program: Program, constants: tuple[int, ...], columns: slice) -> list[Packed]:
     """Bias and scale of some columns, padded to whole panels."""
     heads = [program.constant(c).reshape(-1)[columns] for c in constants[1:]]
     size = -(-heads[0].size // LANES) * LANES
-    bias, m, n = (_padded(head, fill, size) for head, fill in zip(heads, (0, 0, 1), strict=True))
+    bias, m, n = (padded(head, fill, size) for head, fill in zip(heads, (0, 0, 1), strict=True))
     return [head.view(np.uint8) for head in (bias, *scale_vectors(m, n))]
 
 
 def _transform(program: Program, constants: tuple[int, ...], channels: int, outputs: int) -> Packed:
     """What `kernels/transformed.py` reads; nothing where a sum could be too large.
 
-    For every output the bias plus the middle of its sums, the scale, 64 times the middle; 36 planes of weights [panels, channel pairs, 16, 2].
+    For every output the bias plus the middle of its sums, the scale, 64 times the middle; 36 planes of weights [panels,
+    channel pairs, 16, 2].
     """
-    w = program.constant(constants[0]).reshape(-1)[: 9 * channels * outputs].reshape(3, 3, channels, outputs).astype(np.int32)
+    w = (
+        program.constant(constants[0])
+        .reshape(-1)[: 9 * channels * outputs]
+        .reshape(3, 3, channels, outputs)
+        .astype(np.int32)
+    )
     highest, lowest = (255 * limit(w, 0).sum(axis=(0, 1, 2), dtype=np.int64) for limit in (np.maximum, np.minimum))
     middle = (highest + lowest) // 2
     if (highest - middle).max() >= LARGEST_DISTANCE:
@@ -255,90 +297,52 @@ def _transform(program: Program, constants: tuple[int, ...], channels: int, outp
     ordered = planes.reshape(PLANES, channels // 2, 2, outputs // LANES, LANES).transpose(0, 3, 1, 4, 2)
     bias, m, n = (program.constant(c).reshape(-1)[:outputs].astype(np.int64) for c in constants[1:])
     heads = [values.astype(np.int32) for values in (bias + middle, *scale_vectors(m, n), 64 * middle)]
-    return _joined([values.view(np.uint8) for values in (*heads, np.ascontiguousarray(ordered).reshape(-1))])
+    return joined([values.view(np.uint8) for values in (*heads, np.ascontiguousarray(ordered).reshape(-1))])
 
 
 def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], vector: int) -> Packed:
     """What `kernels/scaled.py` reads; nothing where no line gives the codes of some channel."""
     w, bias, m, n = (program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants)
     lines = lines_of(w, bias, m, n, f["y_zp"], f["lo"], f["hi"])
-    return np.empty(0, np.uint8) if lines is None else _joined([scale_numbers(lines, vector).view(np.uint8)])
+    return np.empty(0, np.uint8) if lines is None else joined([scale_numbers(lines, vector).view(np.uint8)])
 
 
 def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks) -> Packed:
-    """For every chunk bias, m, n and weights in the order of its vectors; for each column of the kernel, group of lines and row of the tile."""
+    """For every chunk bias, m, n and weights in the order of its vectors; for each column of the kernel, group of
+    lines and row of the tile.
+    """
     kernel_h, kernel_w, channels, rows, vector, group = chunks
     groups, size = line_groups(kernel_h, rows, group), 1 if group == 4 else 2
-    weights = program.constant(constants[0]).reshape(-1)[: kernel_h * kernel_w * channels].reshape(kernel_h, kernel_w, channels)
+    weights = (
+        program.constant(constants[0])
+        .reshape(-1)[: kernel_h * kernel_w * channels]
+        .reshape(kernel_h, kernel_w, channels)
+    )
     lines = np.zeros((kernel_w, rows, groups * group, channels + vector), np.int8 if group == 4 else np.int16)
     for row in range(rows):
         lines[:, row, row : row + kernel_h, :channels] = weights.transpose(1, 0, 2)
     taps = lines.reshape(kernel_w, rows, groups, group, channels + vector).transpose(0, 2, 1, 4, 3)
     bias, m, n = (program.constant(c).reshape(-1)[:channels] for c in constants[1:])
-    bias, m, n = _padded(bias, 0, channels + vector), _padded(m, 0, channels + vector), _padded(n, 1, channels + vector)
+    bias, m, n = padded(bias, 0, channels + vector), padded(m, 0, channels + vector), padded(n, 1, channels + vector)
     parts: list[Packed] = []
     first = 0
     while first < channels:
         chunk = chunk_bytes(vector, (channels - first) * size)
         order = first + np.array(chunk_order(vector, chunk, group))
-        parts += [head.view(np.uint8) for head in (bias[order].reshape(-1), *scale_vectors(m[order].reshape(-1), n[order].reshape(-1)))]
+        parts += [
+            head.view(np.uint8)
+            for head in (bias[order].reshape(-1), *scale_vectors(m[order].reshape(-1), n[order].reshape(-1)))
+        ]
         parts.append(np.ascontiguousarray(taps[:, :, :, order]).reshape(-1).view(np.uint8))
         first += chunk // size
-    return _joined(parts)
+    return joined(parts)
 
 
-def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
-    """What `requantize.Scale` reads, for multipliers and shifts in the order of the sums.
-
-    Multipliers are doubled as long as they fit: then a small shift means that all sums but small ones saturate every code.
-    """
-    m, n = m.astype(np.int64), n.astype(np.int64)
-    bits = np.frexp(np.abs(m).astype(np.float64))[1]
-    doublings = np.clip(np.minimum(31 - bits, 62 - n), 0, 30)
-    m, n = m << doublings, n + doublings
-    left = np.where(m == 0, 0, np.clip(SHIFT_BASE - n, 0, 30))
-    n = np.maximum(n, SHIFT_BASE)
-    odd = np.zeros_like(m)
-    odd[::2] = m[1::2]
-    return [values.astype(np.int32) for values in (m, odd, 1 << (n - SHIFT_BASE), n - 32, left)]
 
 
-def _joined(parts: list[Packed]) -> Packed:
-    """One array, aligned to a vector."""
-    raw = np.empty(sum(part.size for part in parts) + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    result = raw[start : start + raw.size - _ALIGNMENT]
-    np.concatenate(parts, out=result)
-    return result
 
 
-def _padded(values: NDArray[Any], fill: int, count: int) -> NDArray[np.int32]:
-    result = np.full(count, fill, np.int32)
-    result[: values.size] = values
-    return result
 
 
-def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed:
-    """``weights`` [k, cols], int8 or codes, as [panels, steps, 16, group] bytes, zeros where a segment of k or cols end."""
-    k, cols = weights.shape
-    length = k // segments
-    steps, panels = -(-length // group), -(-cols // LANES)
-    full = np.zeros((segments, steps * group, panels * LANES), weights.dtype)
-    full[:, :length, :cols] = weights.reshape(segments, length, cols)
-    ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
-    return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
 
 
-def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
-    """``codes`` [k, cols] as groups of panels: ``levels`` repeated, then [blocks, panels, 16, group] bytes of 2 or 4 steps' codes each."""
-    (k, cols), together = codes.shape, 8 // bits
-    whole = np.zeros((-(-k // (group * together)) * group * together, cols), np.uint8)
-    whole[:k] = codes
-    panels = pack_weights(whole, group).reshape(-(-cols // LANES), -1, together, group * LANES)
-    blocks = np.bitwise_or.reduce(panels << np.arange(0, 8, bits, dtype=np.uint8)[:, None], axis=2)
-    parts, first = [], 0
-    while first < len(blocks):
-        count = coded_panels(isa, len(blocks) - first)
-        parts += [np.resize(levels.view(np.uint8), TABLE_BYTES), blocks[first : first + count].transpose(1, 0, 2).reshape(-1)]
-        first += count
-    return parts

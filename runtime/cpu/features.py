@@ -1,7 +1,9 @@
 """The CPU that machine code is made for, and the one that is there.
 
-What is there the system says. What code is made for is, in this order: what Numba's variables ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
-tell; the best of `TARGETS` that is there, where the installation has code for it; the CPU that is there, as LLVM knows it.
+What is there the system says. What code is made for is,
+in this order: what Numba's variables ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
+tell; the best of `TARGETS` that is there, where the installation has code for it; the CPU that is there,
+as LLVM knows it.
 """
 
 from __future__ import annotations
@@ -42,13 +44,34 @@ TARGETS = {
     "avx2": Cpu("x86-64", _V3),
     "portable": Cpu("x86-64", _V2),
 }
-"""CPUs that code is made for ahead of time, the best first: x86-64 in its levels 2 to 4, two of them with dot products of bytes."""
+"""CPUs that code is made for ahead of time, the best first: x86-64 in its levels 2 to 4,
+two of them with dot products of bytes."""
 
 _LINUX_NAMES = {
-    "cx16": "cx16", "lahf_lm": "sahf", "popcnt": "popcnt", "pni": "sse3", "ssse3": "ssse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2",
-    "sse2": "sse2", "avx": "avx", "avx2": "avx2", "bmi1": "bmi", "bmi2": "bmi2", "f16c": "f16c", "fma": "fma", "abm": "lzcnt",
-    "movbe": "movbe", "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512cd": "avx512cd", "avx512dq": "avx512dq",
-    "avx512vl": "avx512vl", "avx512_vnni": "avx512vnni", "avx512vbmi": "avx512vbmi", "avx_vnni": "avxvnni",
+    "cx16": "cx16",
+    "lahf_lm": "sahf",
+    "popcnt": "popcnt",
+    "pni": "sse3",
+    "ssse3": "ssse3",
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+    "sse2": "sse2",
+    "avx": "avx",
+    "avx2": "avx2",
+    "bmi1": "bmi",
+    "bmi2": "bmi2",
+    "f16c": "f16c",
+    "fma": "fma",
+    "abm": "lzcnt",
+    "movbe": "movbe",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl",
+    "avx512_vnni": "avx512vnni",
+    "avx512vbmi": "avx512vbmi",
+    "avx_vnni": "avxvnni",
 }
 """LLVM's names of the features that the kernels or `TARGETS` know, by the names in ``/proc/cpuinfo``."""
 
@@ -102,11 +125,16 @@ def missing() -> frozenset[str]:
 
 @functools.cache
 def bundled_target() -> str | None:
-    """The best target that this CPU can run and that the installation has code for; None where it has none, or Numba's variables tell one."""
+    """The best target that this CPU can run and that the installation has code for; None where it has none,
+    or Numba's variables tell one.
+    """
     told = os.environ.get(NAME_VARIABLE) or os.environ.get(FEATURES_VARIABLE)
     if told or not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return None
-    return next((name for name, cpu in TARGETS.items() if cpu.enabled <= present() and (BUNDLES / f"{name}.image").is_file()), None)
+    return next(
+        (name for name, cpu in TARGETS.items() if cpu.enabled <= present() and (BUNDLES / f"{name}.image").is_file()),
+        None,
+    )
 
 
 @functools.cache
@@ -124,7 +152,9 @@ def target() -> Cpu:
     name, features = os.environ.get(NAME_VARIABLE), os.environ.get(FEATURES_VARIABLE)
     host = str(binding.get_host_cpu_name())
     if features is None and name not in (None, "", "generic", "x86-64", host):
-        raise MachineError(f"{NAME_VARIABLE} is {name}; set {FEATURES_VARIABLE} as well, so that they can be compared with this CPU's")
+        raise MachineError(
+            f"{NAME_VARIABLE} is {name}; set {FEATURES_VARIABLE} as well, so that they can be compared with this CPU's"
+        )
     if features is None:
         features = str(binding.get_host_cpu_features().flatten()) if name in (None, "", host) else ""
     return Cpu(name or host, features)

@@ -29,12 +29,15 @@ def jit(function: _F) -> _F:
     return Function(function)
 
 
-def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: int, tell: Callable[[str], None] = lambda _: None) -> bytes:
+def object_code(
+    function: Any, entries: Mapping[str, tuple[int, int]], fault: int, tell: Callable[[str], None] = lambda _: None
+) -> bytes:
     """An object file with a C function for each entry: ``int64 symbol(int64, ...)``.
 
     Args:
         function: made by `jit`; takes int64 and returns int64. The C functions call it.
-        entries: by symbol the first argument that the C function passes on, and how many of its own follow; the rest are 0.
+        entries: by symbol the first argument that the C function passes on, and how many of its own follow; the rest
+            are 0.
         fault: what a C function returns when ``function`` has met an error that Numba knows.
         tell: called with what is done, several times, as this takes a minute.
     """
@@ -50,10 +53,13 @@ def object_code(function: Any, entries: Mapping[str, tuple[int, int]], fault: in
 
 
 def linked(function: Any) -> Any:
-    """The LLVM module, not optimized, of a function that takes int64: it is called `_FUNCTION`; all else in it is private."""
+    """The LLVM module, not optimized, of a function that takes int64: it is called `_FUNCTION`; all else in it is
+    private.
+    """
     parameters = (types.int64,) * function.py_func.__code__.co_argcount
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, RECURSION))  # Numba types callees inside their callers, and the caller of this may be deep in a stack, too
+    # Numba types callees inside their callers, and the caller of this may be deep in a stack, too
+    sys.setrecursionlimit(max(limit, RECURSION))
     try:
         function.compile(parameters)
     finally:

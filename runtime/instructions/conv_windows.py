@@ -1,8 +1,10 @@
-"""How a convolution reads its image: windows as segments, and the band of padded lines that is copied to scratch memory.
+"""How a convolution reads its image: windows as segments, and the band of padded lines that is copied to scratch
+memory.
 
-A window is read as *segments*: whole lines of the kernel where a window's pixels lie side by side, else single taps. An image that needs
-padding (or whose codes must become int16) is copied band by band: the lines that some rows of the output need, padded with the zero point
-on all sides, so that every window lies at a fixed distance from its pixel. Plain arithmetic: the kernels compile these functions.
+A window is read as *segments*: whole lines of the kernel where a window's pixels lie side by side, else single taps. An
+image that needs padding (or whose codes must become int16) is copied band by band: the lines that some rows of the
+output need, padded with the zero point on all sides, so that every window lies at a fixed distance from its pixel.
+Plain arithmetic: the kernels compile these functions.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def band_rows(out_h: int, line_bytes: int, kernel_h: int, stride_h: int, dilatio
 def band_bytes(f: Values) -> int:
     """Scratch memory for a band of int16 codes."""
     line = 2 * f["in_c"] * padded_width(f["out_w"], f["kernel_w"], f["stride_w"], f["dilation_w"])
-    one, all_rows = (line * band_lines(rows, f["kernel_h"], f["stride_h"], f["dilation_h"]) for rows in (1, max(f["out_h"], 1)))
+    one, all_rows = (
+        line * band_lines(rows, f["kernel_h"], f["stride_h"], f["dilation_h"]) for rows in (1, max(f["out_h"], 1))
+    )
     return min(all_rows, max(one, BAND_BYTES))
 
 

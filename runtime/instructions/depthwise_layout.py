@@ -1,8 +1,9 @@
 """Sizes of a depthwise convolution: chunks of channels, interleaved lines, and the scratch memory for them.
 
-Channels are cut into chunks of a vector of codes or less. For each chunk, one or two rows of the output at a time, the lines of the image
-that they need are interleaved by groups (`depthwise_tiles.py`), pixels that lie ``stride_w`` apart side by side in a *phase*: so every tap reads
-neighbouring pixels. Plain arithmetic: the kernels compile these functions.
+Channels are cut into chunks of a vector of codes or less. For each chunk, one or two rows of the output at a time, the
+lines of the image that they need are interleaved by groups (`depthwise_tiles.py`), pixels that lie ``stride_w`` apart
+side by side in a *phase*: so every tap reads neighbouring pixels. Plain arithmetic: the kernels compile these
+functions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def vector_bytes(isa: int) -> int:
 
 
 def chunk_bytes(vector: int, left: int) -> int:
-    """Bytes of a pixel's codes in the next chunk when ``left`` bytes remain: the largest part of a vector that is full, or the smallest."""
+    """Bytes of a pixel's codes in the next chunk when ``left`` bytes remain: the largest part of a vector that is
+    full, or the smallest.
+    """
     chunk = vector
     while chunk > SHORTEST_CHUNK and chunk > left:
         chunk //= 2
@@ -64,16 +67,25 @@ def tap_pixel(column: int, stride_w: int, dilation_w: int, phase: int) -> int:
 def chunk_order(vector: int, chunk: int, group: int) -> list[list[int]]:
     """The channel of every int32 in a chunk's ``group`` vectors of sums."""
     in_lane, lanes = 4 * group, chunk // SHORTEST_CHUNK
-    return [[in_lane * (lane % lanes) + 4 * v + i for lane in range(vector // SHORTEST_CHUNK) for i in range(4)] for v in range(group)]
+    return [
+        [in_lane * (lane % lanes) + 4 * v + i for lane in range(vector // SHORTEST_CHUNK) for i in range(4)]
+        for v in range(group)
+    ]
 
 
 def depthwise_bytes(f: Values) -> int:
     """Scratch memory of a depthwise convolution: tables, a row of results, copied lines, interleaved lines."""
     width = padded_width(f["out_w"], f["kernel_w"], f["stride_w"], f["dilation_w"])
-    return sum(depthwise_parts(f["out_w"], width, phase_pixels(width, f["stride_w"]), f["stride_w"], f["kernel_h"], f["kernel_w"]))
+    return sum(
+        depthwise_parts(
+            f["out_w"], width, phase_pixels(width, f["stride_w"]), f["stride_w"], f["kernel_h"], f["kernel_w"]
+        )
+    )
 
 
-def depthwise_parts(out_w: int, width: int, phase: int, stride_w: int, kernel_h: int, kernel_w: int) -> tuple[int, int, int, int]:
+def depthwise_parts(
+    out_w: int, width: int, phase: int, stride_w: int, kernel_h: int, kernel_w: int
+) -> tuple[int, int, int, int]:
     """Bytes of: tables, results, copied lines, interleaved lines; each the most that any instruction set needs."""
     pairs = (kernel_h + 2) // 2  # groups of two lines, for two rows
     tables = 4 * 64 + (pairs * kernel_w + 7) // 8 * 64

@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 from ..cpu.isa import LANES
 from .conv_windows import SLACK, band_bytes, is_banded
 from .depthwise_layout import depthwise_bytes, is_depthwise, is_depthwise_size
-from .instruction import BLOCK_COLUMNS, BLOCK_ROWS, ELEMENT_SIZE, HUGE, MAX_RANK, TILE_BYTES, ZERO_BYTES, Access, Element, Limit, Values
+from .instruction import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    ELEMENT_SIZE,
+    HUGE,
+    MAX_RANK,
+    TILE_BYTES,
+    ZERO_BYTES,
+    Access,
+    Element,
+    Limit,
+    Values,
+)
 from .winograd import can_transform, transformed_bytes
 
 
@@ -34,7 +46,9 @@ def constant(operand: str, size: int, count: int) -> list[Access]:
     return [Access(operand, 0, size * count, False)] if count > 0 else []
 
 
-def strided(f: Values, operand: str, dims: Sequence[int], strides: Sequence[int], write: bool = False, offset: int = 0) -> list[Access]:
+def strided(
+    f: Values, operand: str, dims: Sequence[int], strides: Sequence[int], write: bool = False, offset: int = 0
+) -> list[Access]:
     """A walk over ``dims`` with element ``strides``, negative ones too."""
     if any(d <= 0 for d in dims):
         return []
@@ -46,7 +60,9 @@ def strided(f: Values, operand: str, dims: Sequence[int], strides: Sequence[int]
 
 
 def pitched(f: Values, operand: str, lines: int, run: int) -> list[Access]:
-    """``lines`` of ``run`` elements are written, a pitch of its own apart (0: densely), from an offset of its own on."""
+    """``lines`` of ``run`` elements are written, a pitch of its own apart (0: densely),
+    from an offset of its own on.
+    """
     pitch = f[f"{operand}_pitch"] or run
     return strided(f, operand, [lines, run], [pitch, 1], True, f[f"{operand}_offset"])
 
@@ -122,8 +138,11 @@ def gemm_accesses(f: Values) -> list[Access]:
     """Of ``gemm``."""
     rows, k, cols = f["rows"], f["k"], f["cols"]
     return [
-        *strided(f, "x", (rows, k), (f["x_row"], 1), offset=f["x_offset"]), *constant("w", 1, k * cols), *constant("bias", 4, cols),
-        *requant_constants(f, cols), *strided(f, "y", (rows, cols), (f["y_row"], 1), True, f["y_offset"]),
+        *strided(f, "x", (rows, k), (f["x_row"], 1), offset=f["x_offset"]),
+        *constant("w", 1, k * cols),
+        *constant("bias", 4, cols),
+        *requant_constants(f, cols),
+        *strided(f, "y", (rows, cols), (f["y_row"], 1), True, f["y_offset"]),
     ]
 
 
@@ -223,7 +242,9 @@ def rounded(count: int, size: int) -> int:
 
 
 def product_scratch(k: int, cols: int) -> int:
-    """A block of rows of up to two bytes an element, padded to whole steps, and a tile's results; or plain accumulators."""
+    """A block of rows of up to two bytes an element, padded to whole steps,
+    and a tile's results; or plain accumulators.
+    """
     return max(TILE_BYTES + 64 + rounded(BLOCK_ROWS * (k + 4), 2), rounded(cols, 4))
 
 

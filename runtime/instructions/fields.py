@@ -54,7 +54,11 @@ def multipliers(*names: str) -> list[Field]:
 
 
 SHIFT = [Field("n", Kind.NUMBER, 0, 62, 0)]
-OUT = [*zero_points("y_zp"), Field("lo", Kind.NUMBER, -(1 << 62), 1 << 62), Field("hi", Kind.NUMBER, -(1 << 62), 1 << 62)]
+OUT = [
+    *zero_points("y_zp"),
+    Field("lo", Kind.NUMBER, -(1 << 62), 1 << 62),
+    Field("hi", Kind.NUMBER, -(1 << 62), 1 << 62),
+]
 
 
 def flag(name: str, high: int = 1) -> list[Field]:
@@ -63,6 +67,8 @@ def flag(name: str, high: int = 1) -> list[Field]:
 
 
 GEOMETRY = [
-    *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *dims("kernel_h", "kernel_w", low=1),
-    *dims("stride_h", "stride_w", "dilation_h", "dilation_w", low=1, default=1), *dims("pad_top", "pad_left", default=0),
+    *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"),
+    *dims("kernel_h", "kernel_w", low=1),
+    *dims("stride_h", "stride_w", "dilation_h", "dilation_w", low=1, default=1),
+    *dims("pad_top", "pad_left", default=0),
 ]

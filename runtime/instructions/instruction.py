@@ -13,14 +13,19 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
-FIRST_PANEL_COLUMN, PANELS_COLUMN, NEXT_COLUMN, FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = range(WIDTH - 7, WIDTH)
-"""In a linked table: of a part that computes some columns of a product only, the first panel of them and how many (0: all); address of the
-packed weights that are needed next (0: none); the `Form` of the packed weights; 1 for a part of an instruction; address of the weights packed
-for this CPU (0: none); the instruction set that packed them."""
+FIRST_PANEL_COLUMN, PANELS_COLUMN, NEXT_COLUMN, FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = range(
+    WIDTH - 7, WIDTH
+)
+"""In a linked table: of a part that computes some columns of a product only, the first panel of them and how many (0:
+all); address of the packed weights that are needed next (0: none); the `Form` of the packed weights; 1 for a part of
+an instruction; address of the weights packed for this CPU (0: none); the instruction set that packed them.
+"""
 
 
 class Form(IntEnum):
-    """How the weights that a kernel reads are kept: panels or chunks, Winograd's transform, lines of `channel_lines.py`, panels of codes."""
+    """How the weights that a kernel reads are kept: panels or chunks, Winograd's transform, lines of
+    `channel_lines.py`, panels of codes.
+    """
 
     PACKED = 0
     TRANSFORMED = 1
@@ -52,11 +57,15 @@ SHIFT_BASE = 33
 """From this shift on, requantization needs only the upper half of a product."""
 
 SCALE_VECTORS = 5
-"""Vectors of int32 that scale a vector of sums: multipliers, those of the odd columns moved to even ones, what is added to the upper half
-of a product, right shifts of it, and left shifts of the sums (0 where n is at least `SHIFT_BASE`); `packed_weights.scale_vectors` makes them."""
+"""Vectors of int32 that scale a vector of sums: multipliers, those of the odd columns moved to even ones, what is
+added to the upper half of a product, right shifts of it, and left shifts of the sums (0 where n is at least
+`SHIFT_BASE`); `panels.scale_vectors` makes them.
+"""
 
 SCALE_NUMBERS = 5
-"""int32 of each channel that `kernels/scaled.py` reads: the factor's upper and lower 16 bits, those of what is added, and the shift less 16."""
+"""int32 of each channel that `kernels/scaled.py` reads: the factor's upper and lower 16 bits, those of what is added,
+and the shift less 16.
+"""
 
 BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)
 """What a row of the border's table asks for; a copy counts bytes."""
@@ -86,7 +95,14 @@ class Element(IntEnum):
 
 
 ELEMENT_SIZE = {Element.U8: 1, Element.I8: 1, Element.I16: 2, Element.I32: 4, Element.I64: 8, Element.BOOL: 1}
-ELEMENT_DTYPE = {Element.U8: "uint8", Element.I8: "int8", Element.I16: "int16", Element.I32: "int32", Element.I64: "int64", Element.BOOL: "bool"}
+ELEMENT_DTYPE = {
+    Element.U8: "uint8",
+    Element.I8: "int8",
+    Element.I16: "int16",
+    Element.I32: "int32",
+    Element.I64: "int64",
+    Element.BOOL: "bool",
+}
 
 U8, I8, I16, I32, I64, BOOL = Element
 CODES = (U8, I16)
@@ -133,7 +149,9 @@ class Logic(IntEnum):
 
 
 class Reduction(IntEnum):
-    """`kind` of the opcode ``reduce``. Sum and mean scale by ``m, n``; with ``divide`` = 1 the count ``k`` divides too."""
+    """`kind` of the opcode ``reduce``. Sum and mean scale by ``m, n``; with ``divide`` = 1 the count ``k`` divides
+    too.
+    """
 
     SUM = 0
     MEAN = 1
@@ -208,7 +226,8 @@ class Opcode:
     """One instruction of the machine.
 
     Attributes:
-        accesses: field values -> byte ranges touched (unchecked against sizes; numbers are already within their limits).
+        accesses: field values -> byte ranges touched (unchecked against sizes; numbers are already within their
+            limits).
         limits: field values -> admitted values of constants (shifts, indices).
         rules: field values -> texts of broken rules (empty: fine).
         scratch: field values -> bytes of scratch memory the kernel needs.
@@ -224,7 +243,9 @@ class Opcode:
 
     @property
     def walked(self) -> tuple[str, ...]:
-        """Operands that are walked with a stride for each of the axes d0, d1, …, in the order of their fields; () where there are no such axes."""
+        """Operands that are walked with a stride for each of the axes d0, d1, …, in the order of their fields; ()
+        where there are no such axes.
+        """
         names = [field.name for field in self.fields]
         return tuple(name.removesuffix("_s0") for name in names if name.endswith("_s0")) if "d0" in names else ()
 

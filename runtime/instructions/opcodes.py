@@ -2,7 +2,8 @@
 
 An instruction is a row of int64 numbers: the opcode, then its fields in the order given here. A field is an *operand*
 (a buffer of the arena or a constant of the blob), an *element type* of an operand, or a *number* (literal or dimension
-expression). `docs/integer-operators.md` defines the arithmetic; the comment above an opcode only says how memory is read.
+expression). `docs/integer-operators.md` defines the arithmetic; the comment above an opcode only says how memory is
+read.
 
 For every opcode `Opcode.accesses` gives the byte range of every operand that an instruction may touch. The loader
 compares them with the operands' sizes before anything runs: that is the proof that no instruction leaves its buffers.
@@ -85,13 +86,16 @@ from .instruction import (
 from .piecewise_linear import MOST_FRACTION, MOST_WIDTH_BITS, SEGMENTS
 
 __all__ = [
-    "BY_NAME", "BY_NUMBER", "MAX_RANK", "OPCODES", "Binary", "Comparison", "Element", "Logic", "Reduction", "check_numbers", "columns",
+    "BY_NAME", "BY_NUMBER", "MAX_RANK", "OPCODES", "Binary", "Comparison", "Element", "Logic", "Reduction",
+    "check_numbers", "columns",
 ]
 
 _PRODUCT = [*constants(I8, "w"), *constants(I32, "bias", "m", "n")]
 _RECURRENT = [
-    *constants(I8, "w", "r"), *constants(I32, "bias_w", "m_w", "n_w", "bias_r", "m_r", "n_r"), *constants(I16, "table_f", "table_g"),
-    *read("lengths", (I32, I64), optional=True), *flag("has_lengths"), *dims("steps", "batch", "inputs"), *dims("hidden", low=1),
+    *constants(I8, "w", "r"), *constants(I32, "bias_w", "m_w", "n_w", "bias_r", "m_r", "n_r"), *constants(I16,
+    "table_f", "table_g"),
+    *read("lengths", (I32, I64), optional=True), *flag("has_lengths"), *dims("steps", "batch", "inputs"),
+    *dims("hidden", low=1),
     *flag("reverse"), *strides("y_offset", default=0), *strides("y_step", "y_row"),
     *zero_points("x_zp"), *multipliers("m_h"), Field("n_h", Kind.NUMBER, 1, 62), *OUT,
 ]
@@ -108,25 +112,28 @@ def _define(name: str, fields: list[Field], accesses: Callable[[Values], list[Ac
     _TABLE.append(Opcode(name, len(_TABLE) + 1, tuple(fields), accesses, **more))
 
 
-# x [batch, in_h, in_w, in_c], w [kernel_h, kernel_w, in_c/groups, out_c], y [batch, out_h, out_w, out_c]; bias has -x_zp*sum(w) in it.
-# Pixels of y are y_pitch elements apart, from y_offset on; 0: dense.
+# x [batch, in_h, in_w, in_c], w [kernel_h, kernel_w, in_c/groups, out_c], y [batch, out_h, out_w, out_c]; bias has
+# -x_zp*sum(w) in it. Pixels of y are y_pitch elements apart, from y_offset on; 0: dense.
 _define(
     "conv",
-    [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1), *zero_points("x_zp"), *OUT,
+    [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1),
+    *zero_points("x_zp"), *OUT,
      *dims("y_pitch", default=0), *strides("y_offset", default=0)],
     conv_accesses, limits=shift_limits("n"), rules=group_rules, scratch=conv_scratch,
 )
 # w [kernel_h, kernel_w, in_c, out_c/groups]; the zero point is NOT in the bias here: (x - x_zp) is multiplied.
 _define(
     "conv_transpose",
-    [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1), *zero_points("x_zp"), *OUT],
+    [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1),
+    *zero_points("x_zp"), *OUT],
     conv_transpose_accesses, limits=shift_limits("n"), rules=group_rules, scratch=lambda f: rounded(f["out_c"], 4),
 )
 # x [rows, k] with row stride x_row, w [k, cols], y [rows, cols] with row stride y_row; bias has -x_zp*sum(w) in it.
 _define(
     "gemm",
     [
-        *read("x"), *_PRODUCT, *write("y"), *dims("rows", "k", "cols"), *strides("x_row", default="k"), *strides("y_row", default="cols"),
+        *read("x"), *_PRODUCT, *write("y"), *dims("rows", "k", "cols"), *strides("x_row", default="k"),
+        *strides("y_row", default="cols"),
         *strides("x_offset", "y_offset", default=0), *OUT,
     ],
     gemm_accesses, limits=shift_limits("n"), scratch=lambda f: product_scratch(f["k"], f["cols"]),
@@ -136,7 +143,8 @@ _define(
     "matmul",
     [
         *read("a"), *read("b"), *write("y"), *dims("b0", "b1", "b2", "b3", default=1), *dims("rows", "k", "cols"),
-        *(f for s in "aby" for f in (*strides(*(f"{s}_s{i}" for i in range(4)), f"{s}_offset", default=0), *strides(f"{s}_row", f"{s}_col"))),
+        *(f for s in "aby" for f in (*strides(*(f"{s}_s{i}" for i in range(4)), f"{s}_offset", default=0),
+        *strides(f"{s}_row", f"{s}_col"))),
         *zero_points("a_zp", "b_zp"), *multipliers("m"), *SHIFT, *OUT, *flag("acc64"),
     ],
     matmul_accesses, rules=matmul_rules, scratch=matmul_scratch,
@@ -176,12 +184,14 @@ _define(
 )
 # table[x - type_min]: 256 entries for u8, 65536 for i16, of the type of y.
 _define(
-    "table", [*read("x"), Field("table", Kind.CONSTANT, types=CODES), Field("table_type", Kind.TYPE, of="table"), *write("y"), *dims("count")],
-    lambda f: [*dense(f, "x", f["count"]), *dense(f, "table", 256 if f["x_type"] == U8 else 65536), *dense(f, "y", f["count"], True)],
+    "table", [*read("x"), Field("table", Kind.CONSTANT, types=CODES), Field("table_type", Kind.TYPE, of="table"),
+    *write("y"), *dims("count")],
+    lambda f: [*dense(f, "x", f["count"]), *dense(f, "table", 256 if f["x_type"] == U8 else 65536), *dense(f, "y",
+    f["count"], True)],
     rules=lambda f: ["the table and y have different element types"] if f["table_type"] != f["y_type"] else [],
 )
-# Requantize, and QuantizeInteger for i32 / i64 / bool inputs: out(requant(clip(x) - x_zp, m, n)). ``lines`` of ``count`` elements (0: one) lie
-# y_pitch elements apart in y, from y_offset on, and densely in x.
+# Requantize, and QuantizeInteger for i32 / i64 / bool inputs: out(requant(clip(x) - x_zp, m, n)). ``lines`` of
+# ``count`` elements (0: one) lie y_pitch elements apart in y, from y_offset on, and densely in x.
 _define(
     "requant",
     [*read("x", INTEGERS), *write("y", INTEGERS), *dims("count"), *zero_points("x_zp"), *multipliers("m"), *SHIFT, *OUT,
@@ -202,10 +212,12 @@ _define(
 # m, n [kernel_h * kernel_w] by the number of positions that count.
 _define(
     "average_pool",
-    [*read("x"), *constants(I32, "m", "n"), *write("y"), *GEOMETRY, *dims("pad_bottom", "pad_right", default=0), *flag("count_include_pad"),
+    [*read("x"), *constants(I32, "m", "n"), *write("y"), *GEOMETRY, *dims("pad_bottom", "pad_right", default=0),
+    *flag("count_include_pad"),
      *zero_points("x_zp"), *OUT],
     lambda f: [
-        *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]), *requant_constants(f, f["kernel_h"] * f["kernel_w"]),
+        *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]), *requant_constants(f,
+        f["kernel_h"] * f["kernel_w"]),
         *dense(f, "y", image(f, "in_c"), True),
     ],
     limits=shift_limits("n"), rules=pool_rules, scratch=lambda f: rounded(f["in_c"], 8),
@@ -213,7 +225,8 @@ _define(
 # x [outer, k, inner] -> y [outer, inner].
 _define(
     "reduce",
-    [*flag("kind", 3), *read("x", INTEGERS), *write("y", INTEGERS), *dims("outer", "k"), *dims("inner", default=1), *zero_points("x_zp"),
+    [*flag("kind", 3), *read("x", INTEGERS), *write("y", INTEGERS), *dims("outer", "k"), *dims("inner", default=1),
+    *zero_points("x_zp"),
      *multipliers("m"), *SHIFT, *flag("divide"), *OUT],
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis, scratch=lambda f: rounded(f["inner"], 8),
@@ -221,20 +234,24 @@ _define(
 # x, y [outer, k, inner], over k. exp in Q30 is the product of an entry of each table.
 _define(
     "softmax",
-    [*read("x"), *constants(I32, *_EXPONENTIALS), *write("y"), *dims("outer", "k"), *dims("inner", default=1), *multipliers("m"),
+    [*read("x"), *constants(I32, *_EXPONENTIALS), *write("y"), *dims("outer", "k"), *dims("inner", default=1),
+    *multipliers("m"),
      Field("n", Kind.NUMBER, 1, 62), *OUT],
     lambda f: [
-        *dense(f, "x", three(f)), *(a for name, size in _EXPONENTIALS.items() for a in constant(name, 4, size)), *dense(f, "y", three(f), True),
+        *dense(f, "x", three(f)), *(a for name, size in _EXPONENTIALS.items() for a in constant(name, 4, size)),
+        *dense(f, "y", three(f), True),
     ],
     limits=lambda _: [Limit(name, 0, 1 << 30) for name in _EXPONENTIALS],
     rules=nonempty_axis, scratch=lambda f: rounded(f["k"], 8),
 )
-# x, y [outer, k, inner], normalized over k. gamma, beta int64: [k], or with per_row = 1 [channels] by row (o*inner + i) % channels.
-# epsilon >= 1 is the integer term; 0: epsilon_q gives max(1, (epsilon_q * k * k) >> 16).
+# x, y [outer, k, inner], normalized over k. gamma, beta int64: [k], or with per_row = 1 [channels] by row (o*inner + i)
+# % channels. epsilon >= 1 is the integer term; 0: epsilon_q gives max(1, (epsilon_q * k * k) >> 16).
 _define(
     "layernorm",
-    [*read("x"), *constants(I64, "gamma", "beta"), *write("y"), *dims("outer", "k"), *dims("inner", default=1), *flag("per_row"),
-     *dims("channels", default=0), Field("epsilon", Kind.NUMBER, 0, 1 << 60, 0), Field("epsilon_q", Kind.NUMBER, 0, 1 << 46, 0),
+    [*read("x"), *constants(I64, "gamma", "beta"), *write("y"), *dims("outer", "k"), *dims("inner", default=1),
+    *flag("per_row"),
+     *dims("channels", default=0), Field("epsilon", Kind.NUMBER, 0, 1 << 60, 0), Field("epsilon_q", Kind.NUMBER, 0,
+     1 << 46, 0),
      Field("n", Kind.NUMBER, 1, 40), *OUT],
     lambda f: [
         *dense(f, "x", three(f)), *constant("gamma", 8, norm_parameters(f)), *constant("beta", 8, norm_parameters(f)),
@@ -249,12 +266,14 @@ _define(
     rules=lambda f: walk_rules(f) + (["x and y have different element types"] if f["x_type"] != f["y_type"] else []),
 )
 _define(
-    "fill", [*write("y", INTEGERS), *dims("count"), *strides("y_offset", default=0), Field("value", Kind.NUMBER, -(1 << 62), 1 << 62)],
+    "fill", [*write("y", INTEGERS), *dims("count"), *strides("y_offset", default=0), Field("value", Kind.NUMBER,
+    -(1 << 62), 1 << 62)],
     lambda f: dense(f, "y", f["count"], True, f["y_offset"]),
 )
 # x [outer, axis, inner], indices [count] -> y [outer, count, inner]; negative indices wrap; out of range stops the run.
 _define(
-    "gather", [*read("x", INTEGERS), *read("indices", (I32, I64)), *write("y", INTEGERS), *dims("outer", "axis", "inner", "count")],
+    "gather", [*read("x", INTEGERS), *read("indices", (I32, I64)), *write("y", INTEGERS), *dims("outer", "axis",
+    "inner", "count")],
     lambda f: [
         *dense(f, "x", f["outer"] * f["axis"] * f["inner"]), *dense(f, "indices", f["count"]),
         *dense(f, "y", f["outer"] * f["count"] * f["inner"], True),
@@ -265,10 +284,12 @@ _define(
 _define(
     "resize_linear",
     [*read("x"), *constants(I32, "h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight"), *write("y"),
-     *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *zero_points("x_zp"), *multipliers("m"), Field("n", Kind.NUMBER, 1, 62), *OUT],
+     *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *zero_points("x_zp"), *multipliers("m"), Field("n",
+     Kind.NUMBER, 1, 62), *OUT],
     lambda f: [
         *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]),
-        *(a for side in "hw" for part in ("low", "high", "weight") for a in constant(f"{side}_{part}", 4, f[f"out_{side}"])),
+        *(a for side in "hw" for part in ("low", "high", "weight") for a in constant(f"{side}_{part}", 4,
+        f[f"out_{side}"])),
         *dense(f, "y", image(f, "in_c"), True),
     ],
     limits=lambda f: [
@@ -276,33 +297,42 @@ _define(
         *(Limit(f"{side}_weight", 0, 1 << 15) for side in "hw"),
     ],
 )
-# One direction. x [steps, batch, inputs]; w [inputs, 4*hidden], r [hidden, 4*hidden], gates i o f c; h [batch, hidden] (type of y)
-# and c [batch, hidden] int32 Q16 hold the initial state before and the final one after. kernels/recurrent.py has the roundings.
+# One direction. x [steps, batch, inputs]; w [inputs, 4*hidden], r [hidden, 4*hidden], gates i o f c; h [batch, hidden]
+# (type of y) and c [batch, hidden] int32 Q16 hold the initial state before and the final one after.
+# kernels/recurrent.py has the roundings.
 _define(
     "lstm", [*read("x"), *write("y"), *write("h"), *write("c", (I32,)), *constants(I16, "table_h"), *_RECURRENT],
-    recurrent_accesses(4), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: recurrent_scratch(f, 4),
+    recurrent_accesses(4), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules,
+    scratch=lambda f: recurrent_scratch(f, 4),
 )
 # The same with gates z r h. m_s, n_s: hidden state code - y_zp -> Q15.
 _define(
     "gru",
-    [*read("x"), *write("y"), *write("h"), *flag("linear_before_reset"), *multipliers("m_s"), Field("n_s", Kind.NUMBER, 1, 62), *_RECURRENT],
-    recurrent_accesses(3), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules, scratch=lambda f: recurrent_scratch(f, 3),
+    [*read("x"), *write("y"), *write("h"), *flag("linear_before_reset"), *multipliers("m_s"), Field("n_s", Kind.NUMBER,
+    1, 62), *_RECURRENT],
+    recurrent_accesses(3), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules,
+    scratch=lambda f: recurrent_scratch(f, 3),
 )
 _define(
-    "argmax", [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1), *flag("select_last")],
+    "argmax", [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1),
+    *flag("select_last")],
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis,
 )
 # x int16; segments lines of 2^width_bits codes from first on: see piecewise_linear.py.
 _define(
     "piecewise",
-    [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"), Field("segments", Kind.NUMBER, 64, 256),
+    [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"), Field("segments", Kind.NUMBER,
+    64, 256),
      Field("first", Kind.NUMBER, -32768, 32767), Field("width_bits", Kind.NUMBER, 0, MOST_WIDTH_BITS),
-     Field("fraction", Kind.NUMBER, 0, MOST_FRACTION), Field("lo", Kind.NUMBER, -32768, 32767), Field("hi", Kind.NUMBER, -32768, 32767)],
+     Field("fraction", Kind.NUMBER, 0, MOST_FRACTION), Field("lo", Kind.NUMBER, -32768, 32767), Field("hi", Kind.NUMBER,
+     -32768, 32767)],
     lambda f: [
-        *dense(f, "x", f["count"]), *constant("base", 2, f["segments"]), *constant("slope", 2, f["segments"]), *dense(f, "y", f["count"], True),
+        *dense(f, "x", f["count"]), *constant("base", 2, f["segments"]), *constant("slope", 2, f["segments"]), *dense(f,
+        "y", f["count"], True),
     ],
-    rules=lambda f: [] if f["segments"] in SEGMENTS else [f"{f['segments']} segments; there may be {', '.join(map(str, SEGMENTS))}"],
+    rules=lambda f: []
+    if f["segments"] in SEGMENTS else [f"{f['segments']} segments; there may be {', '.join(map(str, SEGMENTS))}"],
 )
 
 OPCODES: tuple[Opcode, ...] = tuple(_TABLE)

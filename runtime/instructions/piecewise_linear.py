@@ -1,7 +1,8 @@
 """Piecewise linear functions of int16 codes: what the opcode ``piecewise`` computes, on arrays.
 
-``segments`` lines of ``2^width_bits`` codes each, from the code ``first`` on; codes outside count as the nearest one inside. In units of
-``2^-fraction`` output codes a line starts at ``base`` and has risen by ``slope`` at the start of the next one.
+``segments`` lines of ``2^width_bits`` codes each, from the code ``first`` on; codes outside count as the nearest one
+inside. In units of ``2^-fraction`` output codes a line starts at ``base`` and has risen by ``slope`` at the start of
+the next one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Sizes and matrices of 3x3 convolutions by Winograd's F(4x4, 3x3); `winograd_tiles.py` says why they are exact.
 
-Rows of tiles are done together as long as their transformed codes stay in the cache. Plain arithmetic: the kernels compile these functions.
+Rows of tiles are done together as long as their transformed codes stay in the cache. Plain arithmetic: the kernels
+compile these functions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ TAPS, SIDE = 6, 4
 
 PLANES = TAPS * TAPS
 
-INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
+INPUT = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
 WEIGHTS = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 12))
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 2))
 """``OUTPUT ((WEIGHTS w WEIGHTS') * (INPUT x INPUT')) OUTPUT'`` is 576 times the convolution."""
@@ -31,13 +39,17 @@ SPARE_ROWS = 5
 """Rows that the last tile of a product may read and write behind the others."""
 
 _INPUT_COST, _OUTPUT_COST, _WEIGHT_COST, _START_COST = 500, 800, 12, 600_000
-"""Of transforming the channels of a tile, of reading a weight from memory (there are eight times as many bytes of them), of an instruction."""
+"""Of transforming the channels of a tile, of reading a weight from memory (there are eight times as many bytes of
+them), of an instruction.
+"""
 
 
 def can_transform(f: Values) -> bool:
     """Whether a convolution has the shape for the transform: 3x3, dense, uint8 codes, whole vectors of channels."""
     shape = (f["kernel_h"], f["kernel_w"], f["stride_h"], f["stride_w"], f["dilation_h"], f["dilation_w"], f["groups"])
-    whole = f["in_c"] % CHANNELS == 0 and f["out_c"] % LANES == 0 and min(f["in_c"], f["out_c"], f["out_h"], f["out_w"]) > 0
+    whole = (
+        f["in_c"] % CHANNELS == 0 and f["out_c"] % LANES == 0 and min(f["in_c"], f["out_c"], f["out_h"], f["out_w"]) > 0
+    )
     return shape == (3, 3, 1, 1, 1, 1, 1) and f["x_type"] == Element.U8 and whole and f["in_w"] <= 1 << 12
 
 
@@ -64,7 +76,12 @@ def transformed_parts(in_c: int, across: int, rows: int) -> tuple[int, int, int,
     """Bytes of: tables, padded lines of int16, transformed codes, products, for ``rows`` rows of ``across`` tiles."""
     tiles = rows * across + SPARE_ROWS
     lines = (SIDE * rows + 2) * (SIDE * across + 2) * 2 * in_c
-    return 512 + (tiles * 8 + 63) // 64 * 64, (lines + 63) // 64 * 64, PLANES * tiles * 2 * in_c, PLANES * tiles * 64 * 4
+    return (
+        512 + (tiles * 8 + 63) // 64 * 64,
+        (lines + 63) // 64 * 64,
+        PLANES * tiles * 2 * in_c,
+        PLANES * tiles * 64 * 4,
+    )
 
 
 def transformed_bytes(f: Values) -> int:

@@ -1,4 +1,6 @@
-"""Bands of padded image lines in scratch memory, and the addresses of the windows in them (`conv_windows.py` says why)."""
+"""Bands of padded image lines in scratch memory,
+and the addresses of the windows in them (`conv_windows.py` says why).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ _CONV = columns("conv")
 _U8, _I16 = int(Element.U8), int(Element.I16)
 _AVX512, _AVX_VNNI = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI)
 
-reads_lines, segment_count, padded_width = jit(conv_windows.reads_lines), jit(conv_windows.segment_count), jit(conv_windows.padded_width)
+reads_lines, segment_count, padded_width = (
+    jit(conv_windows.reads_lines),
+    jit(conv_windows.segment_count),
+    jit(conv_windows.padded_width),
+)
 band_lines, band_rows = jit(conv_windows.band_lines), jit(conv_windows.band_rows)
 
 
@@ -56,8 +62,15 @@ def fill_run(target: int, layout: int, count: int, value: int) -> None:
 @jit
 def copy_line(row: int, target: int, layout: int, line: int) -> None:
     """One line of a band; ``line`` < 0: all padding."""
-    channels, width, element, zero_point = at(row, _CONV.in_c), at(row, _CONV.in_w), at(row, _CONV.x_type), at(row, _CONV.x_zp)
-    pixels = padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    channels, width, element, zero_point = (
+        at(row, _CONV.in_c),
+        at(row, _CONV.in_w),
+        at(row, _CONV.x_type),
+        at(row, _CONV.x_zp),
+    )
+    pixels = padded_width(
+        at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w)
+    )
     before = min(at(row, _CONV.pad_left), pixels) if line >= 0 else pixels
     inside = max(min(pixels - before, width), 0)
     size = 1 if layout == QUAD else 2
@@ -71,7 +84,11 @@ def copy_line(row: int, target: int, layout: int, line: int) -> None:
 @jit
 def point_pixels(row: int, pointers: int, base: int, line_bytes: int, pixel_bytes: int, first: int, count: int) -> None:
     """Addresses of the windows of ``count`` pixels of the band from pixel ``first`` on, the last one repeated."""
-    width, across, down = at(row, _CONV.out_w), at(row, _CONV.stride_w) * pixel_bytes, at(row, _CONV.stride_h) * line_bytes
+    width, across, down = (
+        at(row, _CONV.out_w),
+        at(row, _CONV.stride_w) * pixel_bytes,
+        at(row, _CONV.stride_h) * line_bytes,
+    )
     y, x = first // width, first % width
     place = base
     for r in range(count):

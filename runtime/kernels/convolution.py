@@ -12,7 +12,9 @@ _CONV, _TRANSPOSED = columns("conv"), columns("conv_transpose")
 
 @jit
 def _conv_tap(row: int, acc: int, pixel: int, tap: int) -> None:
-    """Add one kernel position to the accumulators of a pixel; ``pixel`` < 0: padding, which counts as the zero point."""
+    """Add one kernel position to the accumulators of a pixel; ``pixel`` < 0: padding,
+    which counts as the zero point.
+    """
     groups, channels, outputs = at(row, _CONV.groups), at(row, _CONV.in_c), at(row, _CONV.out_c)
     per_group, width = channels // groups, outputs // groups
     x, element, zero_point = at(row, _CONV.x), at(row, _CONV.x_type), at(row, _CONV.x_zp)
@@ -44,8 +46,16 @@ def conv(row: int, scratch: int) -> None:
     for pixel in range(at(row, _CONV.batch) * height * width):
         _conv_pixel(row, acc, pixel // (height * width), pixel // width % height, pixel % width)
         store_row(
-            at(row, _CONV.y), at(row, _CONV.y_type), at(row, _CONV.y_offset) + pixel * pitch, acc, at(row, _CONV.m), at(row, _CONV.n), outputs,
-            at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
+            at(row, _CONV.y),
+            at(row, _CONV.y_type),
+            at(row, _CONV.y_offset) + pixel * pitch,
+            acc,
+            at(row, _CONV.m),
+            at(row, _CONV.n),
+            outputs,
+            at(row, _CONV.y_zp),
+            at(row, _CONV.lo),
+            at(row, _CONV.hi),
         )
 
 
@@ -56,7 +66,9 @@ def _transposed_tap(row: int, acc: int, pixel: int, tap: int) -> None:
     x, element, zero_point = at(row, _TRANSPOSED.x), at(row, _TRANSPOSED.x_type), at(row, _TRANSPOSED.x_zp)
     for c in range(channels):
         value = fetch(x, element, pixel * channels + c) - zero_point
-        accumulate(acc + 4 * (c // per_group) * width, at(row, _TRANSPOSED.w) + (tap * channels + c) * width, value, width)
+        accumulate(
+            acc + 4 * (c // per_group) * width, at(row, _TRANSPOSED.w) + (tap * channels + c) * width, value, width
+        )
 
 
 @jit
@@ -71,7 +83,9 @@ def _transposed_pixel(row: int, acc: int, image: int, oy: int, ox: int) -> None:
         for kx in range(kernel_w):
             right = ox + at(row, _TRANSPOSED.pad_left) - kx * at(row, _TRANSPOSED.dilation_w)
             if right >= 0 and right % stride_w == 0 and right // stride_w < width:
-                _transposed_tap(row, acc, (image * height + down // stride_h) * width + right // stride_w, ky * kernel_w + kx)
+                _transposed_tap(
+                    row, acc, (image * height + down // stride_h) * width + right // stride_w, ky * kernel_w + kx
+                )
 
 
 @jit
@@ -82,6 +96,14 @@ def conv_transpose(row: int, scratch: int) -> None:
     for pixel in range(at(row, _TRANSPOSED.batch) * height * width):
         _transposed_pixel(row, acc, pixel // (height * width), pixel // width % height, pixel % width)
         store_row(
-            at(row, _TRANSPOSED.y), at(row, _TRANSPOSED.y_type), pixel * outputs, acc, at(row, _TRANSPOSED.m), at(row, _TRANSPOSED.n), outputs,
-            at(row, _TRANSPOSED.y_zp), at(row, _TRANSPOSED.lo), at(row, _TRANSPOSED.hi),
+            at(row, _TRANSPOSED.y),
+            at(row, _TRANSPOSED.y_type),
+            pixel * outputs,
+            acc,
+            at(row, _TRANSPOSED.m),
+            at(row, _TRANSPOSED.n),
+            outputs,
+            at(row, _TRANSPOSED.y_zp),
+            at(row, _TRANSPOSED.lo),
+            at(row, _TRANSPOSED.hi),
         )

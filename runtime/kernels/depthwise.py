@@ -1,7 +1,9 @@
 """Depthwise convolution: one weight a channel and tap.
 
-Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory, padded with the zero point;
-then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes, `depthwise_tiles.py` the vector code.
+Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory,
+padded with the zero point;
+then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes,
+`depthwise_tiles.py` the vector code.
 """
 
 from __future__ import annotations
@@ -40,10 +42,19 @@ _CONV = columns("conv")
 _I16 = int(Element.I16)
 _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
 _LINES, _FILL, _OFFSETS = 64, 128, 256
-"""Bytes from a vector of zero points to the tables behind it: the lines of a group, nothing but zero points, offsets of taps."""
+"""Bytes from a vector of zero points to the tables behind it: the lines of a group, nothing but zero points,
+offsets of taps."""
 
-_vector_bytes, _chunk_bytes, _rows_at_once = jit(depthwise_layout.vector_bytes), jit(depthwise_layout.chunk_bytes), jit(depthwise_layout.rows_at_once)
-_line_groups, _phase_pixels, _tap_pixel = jit(depthwise_layout.line_groups), jit(depthwise_layout.phase_pixels), jit(depthwise_layout.tap_pixel)
+_vector_bytes, _chunk_bytes, _rows_at_once = (
+    jit(depthwise_layout.vector_bytes),
+    jit(depthwise_layout.chunk_bytes),
+    jit(depthwise_layout.rows_at_once),
+)
+_line_groups, _phase_pixels, _tap_pixel = (
+    jit(depthwise_layout.line_groups),
+    jit(depthwise_layout.phase_pixels),
+    jit(depthwise_layout.tap_pixel),
+)
 _is_depthwise, _parts = jit(depthwise_layout.is_depthwise), jit(depthwise_layout.depthwise_parts)
 _SPARE_PIXELS, _HEADS = depthwise_layout.SPARE_PIXELS, 1 + SCALE_VECTORS
 
@@ -146,13 +157,19 @@ def is_depthwise(row: int) -> bool:
 
 @jit
 def _padded_width(row: int) -> int:
-    return padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    return padded_width(
+        at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w)
+    )
 
 
 @jit
 def depthwise_conv(row: int, scratch: int) -> None:
     """The opcode ``conv`` where every channel is its own group, on packed weights."""
-    layout, channels, packed = layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)), at(row, _CONV.in_c), at(row, PACKED_COLUMN)
+    layout, channels, packed = (
+        layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)),
+        at(row, _CONV.in_c),
+        at(row, PACKED_COLUMN),
+    )
     code_bytes, group = (1, 4) if layout == QUAD else (2, 2)
     vector, zeros = _vector_bytes(at(row, ISA_COLUMN)), scratch + BLOCKS * BLOCK_BYTES
     if at(row, _CONV.out_w) == 0:
@@ -196,23 +213,39 @@ def _convolve_chunk(row: int, zeros: int, layout: int, first: int, chunk: int, p
 def _places(row: int, zeros: int) -> tuple[int, int, int]:
     """Addresses of results, copied lines and interleaved lines."""
     width, stride = _padded_width(row), at(row, _CONV.stride_w)
-    parts = _parts(at(row, _CONV.out_w), width, _phase_pixels(width, stride), stride, at(row, _CONV.kernel_h), at(row, _CONV.kernel_w))
+    parts = _parts(
+        at(row, _CONV.out_w),
+        width,
+        _phase_pixels(width, stride),
+        stride,
+        at(row, _CONV.kernel_h),
+        at(row, _CONV.kernel_w),
+    )
     results = zeros + parts[0]
     return results, results + parts[1], results + parts[1] + parts[2]
 
 
 @jit
 def _line(row: int, image: int, top: int, index: int) -> int:
-    """The ``index``-th line that rows of the output from line ``top`` of the padded image on need; -1: padding, or a line without weights."""
+    """The ``index``-th line that rows of the output from line ``top`` of the padded image on need; -1: padding,
+    or a line without weights.
+    """
     place = top + index * at(row, _CONV.dilation_h) - at(row, _CONV.pad_top)
     lines = at(row, _CONV.kernel_h) + _rows_at_once(at(row, _CONV.stride_h), at(row, _CONV.dilation_h)) - 1
     return image * at(row, _CONV.in_h) + place if index < lines and 0 <= place < at(row, _CONV.in_h) else -1
 
 
 @jit
-def _interleave_group(row: int, zeros: int, layout: int, first: int, chunk: int, image: int, top: int, g: int, phase: int) -> None:
+def _interleave_group(
+    row: int, zeros: int, layout: int, first: int, chunk: int, image: int, top: int, g: int, phase: int
+) -> None:
     """The lines of group ``g``, padded and interleaved, phase by phase."""
-    element, stride, pad_left, group = at(row, _CONV.x_type), at(row, _CONV.stride_w), at(row, _CONV.pad_left), (4 if layout == QUAD else 2)
+    element, stride, pad_left, group = (
+        at(row, _CONV.x_type),
+        at(row, _CONV.stride_w),
+        at(row, _CONV.pad_left),
+        (4 if layout == QUAD else 2),
+    )
     width, size = _padded_width(row), size_of(element)
     places, vector_bytes = _places(row, zeros), (stride * phase + _SPARE_PIXELS) * chunk
     channels, target = chunk // (1 if layout == QUAD else 2), places[2] + g * group * vector_bytes
@@ -222,7 +255,14 @@ def _interleave_group(row: int, zeros: int, layout: int, first: int, chunk: int,
         line = _line(row, image, top, g * group + i)
         if line >= 0:
             source = at(row, _CONV.x) + line * at(row, _CONV.in_w) * pixel_bytes + first * size
-            _copy_pixels(places[1] + i * line_bytes, channels * size, source, pixel_bytes, inside, (at(row, _CONV.in_c) - first) * size)
+            _copy_pixels(
+                places[1] + i * line_bytes,
+                channels * size,
+                source,
+                pixel_bytes,
+                inside,
+                (at(row, _CONV.in_c) - first) * size,
+            )
     for p in range(stride):
         pixels = max((width - p + stride - 1) // stride, 0)
         before = min(max((pad_left - p + stride - 1) // stride, 0), pixels)
@@ -231,7 +271,11 @@ def _interleave_group(row: int, zeros: int, layout: int, first: int, chunk: int,
         _interleave(layout, element, chunk, zeros + _FILL, start, vector_bytes, before)
         for i in range(group):
             line, step = _line(row, image, top, g * group + i), channels * size if partial else pixel_bytes
-            base = places[1] + i * line_bytes if partial else at(row, _CONV.x) + line * at(row, _CONV.in_w) * pixel_bytes + first * size
+            base = (
+                places[1] + i * line_bytes
+                if partial
+                else at(row, _CONV.x) + line * at(row, _CONV.in_w) * pixel_bytes + first * size
+            )
             store_64(zeros + _LINES, 2 * i, base + pixel * step if line >= 0 else zeros)
             store_64(zeros + _LINES, 2 * i + 1, stride * step if line >= 0 else 0)
         _interleave(layout, element, chunk, zeros + _LINES, start + before * chunk, vector_bytes, end - before)
@@ -255,16 +299,32 @@ def _copy_pixels(target: int, target_step: int, source: int, source_step: int, p
 
 
 @jit
-def _multiply_rows(row: int, zeros: int, layout: int, first: int, chunk: int, packed: int, y_line: int, rows: int, most: int) -> None:
+def _multiply_rows(
+    row: int, zeros: int, layout: int, first: int, chunk: int, packed: int, y_line: int, rows: int, most: int
+) -> None:
     """One or two rows of the output from line ``y_line`` on, for the channels of one chunk."""
-    isa, channels, out_w, wide = at(row, ISA_COLUMN), at(row, _CONV.in_c), at(row, _CONV.out_w), at(row, _CONV.y_type) == _I16
-    code_bytes, group, size, vector = (1 if layout == QUAD else 2), (4 if layout == QUAD else 2), (2 if wide else 1), _vector_bytes(isa)
+    isa, channels, out_w, wide = (
+        at(row, ISA_COLUMN),
+        at(row, _CONV.in_c),
+        at(row, _CONV.out_w),
+        at(row, _CONV.y_type) == _I16,
+    )
+    code_bytes, group, size, vector = (
+        (1 if layout == QUAD else 2),
+        (4 if layout == QUAD else 2),
+        (2 if wide else 1),
+        _vector_bytes(isa),
+    )
     stride = at(row, _CONV.stride_w)
     taps = _line_groups(at(row, _CONV.kernel_h), most, group) * at(row, _CONV.kernel_w)
     vector_bytes = (stride * _phase_pixels(_padded_width(row), stride) + _SPARE_PIXELS) * chunk
     vectors, used = (out_w * chunk + vector - 1) // vector, min(chunk // code_bytes, channels - first)
     pitch = at_or(row, _CONV.y_pitch, channels)
-    y, y_step, y_row = at(row, _CONV.y) + (at(row, _CONV.y_offset) + y_line * out_w * pitch + first) * size, pitch * size, out_w * pitch * size
+    y, y_step, y_row = (
+        at(row, _CONV.y) + (at(row, _CONV.y_offset) + y_line * out_w * pitch + first) * size,
+        pitch * size,
+        out_w * pitch * size,
+    )
     results, _, q = _places(row, zeros)
     in_place = used == vector // code_bytes
     target, step, row_bytes = results, vector // code_bytes * size, vectors * (vector // code_bytes) * size
@@ -274,10 +334,29 @@ def _multiply_rows(row: int, zeros: int, layout: int, first: int, chunk: int, pa
     while done < vectors:
         count = several if vectors - done >= several else 1
         blocks = (vectors - done) // count
-        _run_tile(isa, layout, wide, rows, count == several, (
-            blocks, q + done * vector, vector_bytes, zeros + _OFFSETS, taps, packed + _HEADS * group * vector, group * vector * most, packed,
-            target + done * step, step, row_bytes, at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
-        ))
+        _run_tile(
+            isa,
+            layout,
+            wide,
+            rows,
+            count == several,
+            (
+                blocks,
+                q + done * vector,
+                vector_bytes,
+                zeros + _OFFSETS,
+                taps,
+                packed + _HEADS * group * vector,
+                group * vector * most,
+                packed,
+                target + done * step,
+                step,
+                row_bytes,
+                at(row, _CONV.y_zp),
+                at(row, _CONV.lo),
+                at(row, _CONV.hi),
+            ),
+        )
         done += blocks * count
     for r in range(0 if in_place else rows):
         if used == pitch and used == chunk // code_bytes:

@@ -124,13 +124,21 @@ def _high_half(m: int) -> int:
 
 @jit
 def _adds_bytes(row: int) -> bool:
-    """A dense sum of uint8 that `add_bytes` computes exactly: factors of 16 + 16 bits, constants that fit int32, limits of uint8."""
+    """A dense sum of uint8 that `add_bytes` computes exactly: factors of 16 + 16 bits, constants that fit int32,
+    limits of uint8.
+    """
     types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
     highs = max(abs(_high_half(at(row, _BINARY.a_m))), abs(_high_half(at(row, _BINARY.b_m))))
     least, most = min(at(row, _BINARY.lo), at(row, _BINARY.hi)), max(at(row, _BINARY.lo), at(row, _BINARY.hi))
     zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)), abs(at(row, _BINARY.y_zp)))
-    numbers_fit = highs < 32768 and least >= 0 and most < 256 and zero_points < 256 and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
+    numbers_fit = (
+        highs < 32768
+        and least >= 0
+        and most < 256
+        and zero_points < 256
+        and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
+    )
     return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
 
 
@@ -145,23 +153,41 @@ def _add_bytes(row: int, y: int, a: int, b: int, count: int) -> None:
     lo, hi, whole = at(row, _BINARY.lo), at(row, _BINARY.hi), count // MOST_BYTES
     add_bytes(y, a, b, whole, high, low, c >> 16, c & 0xFFFF, n - 16, lo, hi)
     first = whole * MOST_BYTES
-    add_last_bytes(y + first, a + first, b + first, (count - first) // LEAST_BYTES, high, low, c >> 16, c & 0xFFFF, n - 16, lo, hi)
+    add_last_bytes(
+        y + first, a + first, b + first, (count - first) // LEAST_BYTES, high, low, c >> 16, c & 0xFFFF, n - 16, lo, hi
+    )
 
 
 @jit
 def _adds_wide(row: int) -> bool:
     """A dense sum with int16 among its codes."""
-    coded = at(row, _BINARY.a_type) in (_U8, _I16) and at(row, _BINARY.b_type) in (_U8, _I16) and at(row, _BINARY.y_type) in (_U8, _I16)
+    coded = (
+        at(row, _BINARY.a_type) in (_U8, _I16)
+        and at(row, _BINARY.b_type) in (_U8, _I16)
+        and at(row, _BINARY.y_type) in (_U8, _I16)
+    )
     wide = at(row, _BINARY.a_type) == _I16 or at(row, _BINARY.b_type) == _I16 or at(row, _BINARY.y_type) == _I16
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
-    return coded and wide and dense and at(row, _BINARY.n) <= _MOST_SUM_SHIFT and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
+    return (
+        coded
+        and wide
+        and dense
+        and at(row, _BINARY.n) <= _MOST_SUM_SHIFT
+        and at(row, _BINARY.kind) == _ADD
+        and at(row, ISA_COLUMN) != _PLAIN
+    )
 
 
 @jit
 def _add_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
     a_m, b_m, n, y_zp = at(row, _BINARY.a_m), at(row, _BINARY.b_m), at(row, _BINARY.n), at(row, _BINARY.y_zp)
     c = rounding(n) - at(row, _BINARY.a_zp) * a_m - at(row, _BINARY.b_zp) * b_m + (y_zp << n)
-    lo, hi, a_wide, b_wide = at(row, _BINARY.lo), at(row, _BINARY.hi), at(row, _BINARY.a_type) == _I16, at(row, _BINARY.b_type) == _I16
+    lo, hi, a_wide, b_wide = (
+        at(row, _BINARY.lo),
+        at(row, _BINARY.hi),
+        at(row, _BINARY.a_type) == _I16,
+        at(row, _BINARY.b_type) == _I16,
+    )
     if b_wide and not a_wide:
         a, b, a_m, b_m, a_wide, b_wide = b, a, b_m, a_m, True, False
     if at(row, _BINARY.y_type) == _I16:
@@ -182,14 +208,30 @@ def _multiplies_wide(row: int) -> bool:
     """A dense product of int16."""
     wide = at(row, _BINARY.a_type) == _I16 and at(row, _BINARY.b_type) == _I16 and at(row, _BINARY.y_type) == _I16
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
-    return wide and dense and at(row, _BINARY.kind) == _MUL and at(row, _BINARY.y_zp) == 0 and at(row, ISA_COLUMN) != _PLAIN
+    return (
+        wide
+        and dense
+        and at(row, _BINARY.kind) == _MUL
+        and at(row, _BINARY.y_zp) == 0
+        and at(row, ISA_COLUMN) != _PLAIN
+    )
 
 
 @jit
 def _multiply_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
     n = at(row, _BINARY.n)
     multiply_wide(
-        y, a, b, blocks, at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.a_m), rounding(n), n, at(row, _BINARY.lo), at(row, _BINARY.hi)
+        y,
+        a,
+        b,
+        blocks,
+        at(row, _BINARY.a_zp),
+        at(row, _BINARY.b_zp),
+        at(row, _BINARY.a_m),
+        rounding(n),
+        n,
+        at(row, _BINARY.lo),
+        at(row, _BINARY.hi),
     )
 
 
@@ -212,15 +254,28 @@ def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: in
             _multiply_wide(row, y, a, b, run // LANES)
             first = run // LANES * LANES
     if runs > 1:
-        _load_runs(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs)
-        _load_runs(scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start, at(row, _BINARY.b_s4), b_step, run, runs)
+        _load_runs(
+            scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs
+        )
+        _load_runs(
+            scratch + BLOCK_BYTES,
+            at(row, _BINARY.b),
+            at(row, _BINARY.b_type),
+            b_start,
+            at(row, _BINARY.b_s4),
+            b_step,
+            run,
+            runs,
+        )
         _binary_block(row, scratch, scratch + BLOCK_BYTES, run * runs)
         store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start, scratch, run * runs)
         return
     while first < run:
         count = min(BLOCK, run - first)
         load_block(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start + first * a_step, a_step, count)
-        load_block(scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start + first * b_step, b_step, count)
+        load_block(
+            scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start + first * b_step, b_step, count
+        )
         _binary_block(row, scratch, scratch + BLOCK_BYTES, count)
         store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start + first, scratch, count)
         first += count
@@ -294,13 +349,24 @@ def _requantize_bytes(row: int, scratch: int, lines: int, pitch: int) -> None:
     entries, count = scratch + BLOCK_BYTES, at(row, _REQUANT.count)
     store_block(entries, _U8, 0, scratch, _BYTE_CODES)
     for line in range(lines):
-        _look_up(row, at(row, _REQUANT.y) + at(row, _REQUANT.y_offset) + line * pitch, at(row, _REQUANT.x) + line * count, entries, count)
+        _look_up(
+            row,
+            at(row, _REQUANT.y) + at(row, _REQUANT.y_offset) + line * pitch,
+            at(row, _REQUANT.x) + line * count,
+            entries,
+            count,
+        )
 
 
 @jit
 def requantize(row: int, scratch: int) -> None:
     """``out(requant(clip(x) - x_zp, m, n))``; the clip to int32 never changes a code."""
-    x, y, total, lines = at(row, _REQUANT.x), at(row, _REQUANT.y), at(row, _REQUANT.count), max(at(row, _REQUANT.lines), 1)
+    x, y, total, lines = (
+        at(row, _REQUANT.x),
+        at(row, _REQUANT.y),
+        at(row, _REQUANT.count),
+        max(at(row, _REQUANT.lines), 1),
+    )
     pitch = at_or(row, _REQUANT.y_pitch, total)
     if at(row, _REQUANT.x_type) == _U8 and at(row, _REQUANT.y_type) == _U8 and total * lines >= _BYTE_CODES:
         _requantize_bytes(row, scratch, lines, pitch)

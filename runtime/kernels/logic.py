@@ -6,7 +6,19 @@ from ..cpu.jit import jit
 from ..instructions.instruction import Comparison, Logic
 from ..instructions.opcodes import columns
 from ..vector.memory import load_i64, load_u8, store_8, store_64
-from .common import BLOCK, BLOCK_BYTES, at, code_block, fetch, load_block, outer_count, outer_offset, requant_block, scale_block, store_block
+from .common import (
+    BLOCK,
+    BLOCK_BYTES,
+    at,
+    code_block,
+    fetch,
+    load_block,
+    outer_count,
+    outer_offset,
+    requant_block,
+    scale_block,
+    store_block,
+)
 
 _WHERE, _COMPARE, _LOGIC = columns("where"), columns("compare"), columns("logic")
 _LESS, _LESS_EQUAL, _GREATER, _GREATER_EQUAL = (int(Comparison(i)) for i in range(4))

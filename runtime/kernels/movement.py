@@ -45,20 +45,26 @@ def copy_elements(target: int, source: int, size: int, count: int, target_step: 
 @jit
 def _is_transposition(row: int) -> bool:
     """Bytes whose two inner dimensions change places, at least a square of them."""
-    steps = (at(row, _MOVE.x_s4) == 1 and at(row, _MOVE.y_s5) == 1) or (at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1)
+    steps = (at(row, _MOVE.x_s4) == 1 and at(row, _MOVE.y_s5) == 1) or (
+        at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1
+    )
     return steps and size_of(at(row, _MOVE.x_type)) == 1 and at(row, _MOVE.d4) >= SQUARE and at(row, _MOVE.d5) >= SQUARE
 
 
 @jit
 def _transpose(target: int, source: int, rows: int, cols: int, target_step: int, source_step: int) -> None:
-    """``rows`` dense runs of ``cols`` bytes at ``target``, whose columns are dense at ``source``; squares at the end overlap."""
+    """``rows`` dense runs of ``cols`` bytes at ``target``, whose columns are dense at ``source``; squares at the end
+    overlap.
+    """
     top = 0
     while top < rows:
         first = min(top, rows - SQUARE)
         left = 0
         while left < cols:
             start = min(left, cols - SQUARE)
-            transpose_square(target + first * target_step + start, target_step, source + first + start * source_step, source_step)
+            transpose_square(
+                target + first * target_step + start, target_step, source + first + start * source_step, source_step
+            )
             left += SQUARE
         top += SQUARE
 
@@ -78,7 +84,9 @@ def _outer_place(row: int, strides: int, index: int) -> int:
 @jit
 def _is_interleaving(row: int) -> bool:
     """Three planes of bytes become pixels: an image of three colours."""
-    planes = at(row, _MOVE.d4) == 3 and at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1 and at(row, _MOVE.y_s5) == 3
+    planes = (
+        at(row, _MOVE.d4) == 3 and at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1 and at(row, _MOVE.y_s5) == 3
+    )
     return planes and size_of(at(row, _MOVE.x_type)) == 1
 
 
@@ -196,8 +204,12 @@ def _blend_pixel(row: int, target: int, corners: tuple[int, int, int, int], shar
     m, n, down, right = at(row, _RESIZE.m), at(row, _RESIZE.n), shares[0], shares[1]
     half, y_zp, lo, hi = rounding(n), at(row, _RESIZE.y_zp), at(row, _RESIZE.lo), at(row, _RESIZE.hi)
     for c in range(at(row, _RESIZE.in_c)):
-        upper = (fetch(x, element, corners[0] + c) - zero_point) * (32768 - right) + (fetch(x, element, corners[1] + c) - zero_point) * right
-        lower = (fetch(x, element, corners[2] + c) - zero_point) * (32768 - right) + (fetch(x, element, corners[3] + c) - zero_point) * right
+        upper = (fetch(x, element, corners[0] + c) - zero_point) * (32768 - right) + (
+            fetch(x, element, corners[1] + c) - zero_point
+        ) * right
+        lower = (fetch(x, element, corners[2] + c) - zero_point) * (32768 - right) + (
+            fetch(x, element, corners[3] + c) - zero_point
+        ) * right
         value = upper * (32768 - down) + lower * down
         put(at(row, _RESIZE.y), at(row, _RESIZE.y_type), target + c, clamp(((value * m + half) >> n) + y_zp, lo, hi))
 
@@ -212,5 +224,15 @@ def resize_linear(row: int, scratch: int) -> None:
         top = (image * height + load_i32(at(row, _RESIZE.h_low), oy)) * width
         bottom = (image * height + load_i32(at(row, _RESIZE.h_high), oy)) * width
         left, right = load_i32(at(row, _RESIZE.w_low), ox), load_i32(at(row, _RESIZE.w_high), ox)
-        corners = ((top + left) * channels, (top + right) * channels, (bottom + left) * channels, (bottom + right) * channels)
-        _blend_pixel(row, pixel * channels, corners, (load_i32(at(row, _RESIZE.h_weight), oy), load_i32(at(row, _RESIZE.w_weight), ox)))
+        corners = (
+            (top + left) * channels,
+            (top + right) * channels,
+            (bottom + left) * channels,
+            (bottom + right) * channels,
+        )
+        _blend_pixel(
+            row,
+            pixel * channels,
+            corners,
+            (load_i32(at(row, _RESIZE.h_weight), oy), load_i32(at(row, _RESIZE.w_weight), ox)),
+        )

@@ -8,7 +8,18 @@ from ..instructions.opcodes import columns
 from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 from ..vector.softmax_tables import COARSE_SHIFT, FINE, MIDDLE, MIDDLE_SHIFT, exponentials_i16, exponentials_u8
 from ..vector.sum_tiles import LANES, Isa
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, code_block, load_block, requant_block, rounding, size_of, store_strided
+from .common import (
+    BLOCK_BYTES,
+    BLOCKS,
+    at,
+    clamp,
+    code_block,
+    load_block,
+    requant_block,
+    rounding,
+    size_of,
+    store_strided,
+)
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")
 _I16, _AVX512 = int(Element.I16), int(Isa.AVX512_VNNI)
@@ -48,7 +59,11 @@ def _dense_terms(row: int, x: int, terms: int, count: int) -> int:
     wide, total, done = at(row, _SOFTMAX.x_type) == _I16, 0, 0
     peak = _largest_code(x, wide, count)
     if at(row, ISA_COLUMN) == _AVX512:
-        coarse, middle, fine = at(row, _SOFTMAX.table_coarse), at(row, _SOFTMAX.table_middle), at(row, _SOFTMAX.table_fine)
+        coarse, middle, fine = (
+            at(row, _SOFTMAX.table_coarse),
+            at(row, _SOFTMAX.table_middle),
+            at(row, _SOFTMAX.table_fine),
+        )
         blocks = count // LANES
         if wide:
             total = exponentials_i16(terms, x, peak, coarse, middle, fine, blocks)

@@ -1,19 +1,52 @@
 """Matrix products and convolutions on packed weights.
 
-The blocks at the start of the scratch memory hold the addresses of rows; behind them lie the results of a tile, the offsets of segments,
-and what had to be copied: rows of a matrix, or a band of an image.
+The blocks at the start of the scratch memory hold the addresses of rows; behind them lie the results of a tile, the
+offsets of segments, and what had to be copied: rows of a matrix, or a band of an image.
 """
 
 from __future__ import annotations
 
 from ..cpu.jit import jit
-from ..instructions.instruction import BLOCK_ROWS, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, PART_COLUMN, TILE_BYTES, Form
+from ..instructions.instruction import (
+    BLOCK_ROWS,
+    FORM_COLUMN,
+    ISA_COLUMN,
+    NEXT_COLUMN,
+    PACKED_COLUMN,
+    PART_COLUMN,
+    SCALE_VECTORS,
+    TILE_BYTES,
+    Form,
+)
 from ..instructions.opcodes import columns
 from ..vector.memory import store_64
-from ..vector.sum_tiles import TILE_ROWS
-from .bands import band_lines, band_rows, copy_line, fill_run, gather_run, layout_of, padded_width, point_pixels, reads_lines, segment_count
+from ..vector.sum_tiles import LANES, TABLE_BYTES, TILE_ROWS
+from .bands import (
+    band_lines,
+    band_rows,
+    copy_line,
+    fill_run,
+    gather_run,
+    layout_of,
+    padded_width,
+    point_pixels,
+    reads_lines,
+    segment_count,
+)
 from .common import BLOCK_BYTES, BLOCKS, at, at_or, size_of
-from .tiles import QUAD, columns_of, multiply_block, multiply_coded, packed_bytes, point_rows
+from .tiles import (
+    I16,
+    QUAD,
+    coded_panels,
+    columns_of,
+    group_size,
+    next_blocks,
+    next_rows,
+    packed_bytes,
+    point_rows,
+    run_coded,
+    run_product,
+)
 
 _CONV, _GEMM = columns("conv"), columns("gemm")
 _CODES_4, _CODES_2 = int(Form.CODES_4), int(Form.CODES_2)
@@ -32,14 +65,24 @@ def _steps_of(layout: int, k: int) -> int:
 @jit
 def packed_gemm(row: int, scratch: int) -> None:
     """The opcode ``gemm`` on packed weights."""
-    isa, packed, element, k, cols = at(row, ISA_COLUMN), at(row, PACKED_COLUMN), at(row, _GEMM.x_type), at(row, _GEMM.k), at(row, _GEMM.cols)
+    isa, packed, element, k, cols = (
+        at(row, ISA_COLUMN),
+        at(row, PACKED_COLUMN),
+        at(row, _GEMM.x_type),
+        at(row, _GEMM.k),
+        at(row, _GEMM.cols),
+    )
     layout, size, rows = layout_of(isa, element), size_of(element), at(row, _GEMM.rows)
     steps, acc = _steps_of(layout, k), scratch + BLOCKS * BLOCK_BYTES
     offsets, panel, stride = acc + TILE_BYTES, acc + TILE_BYTES + 64, at(row, _GEMM.x_row) * size
     store_64(offsets, 0, 0)
     x = at(row, _GEMM.x) + at(row, _GEMM.x_offset) * size
     direct = k * size == steps * 4
-    most = min(max(_CACHED_BYTES // (4 * steps) // TILE_ROWS * TILE_ROWS, BLOCK_ROWS), _MOST_ROWS) if direct else BLOCK_ROWS
+    most = (
+        min(max(_CACHED_BYTES // (4 * steps) // TILE_ROWS * TILE_ROWS, BLOCK_ROWS), _MOST_ROWS)
+        if direct
+        else BLOCK_ROWS
+    )
     y_size = size_of(at(row, _GEMM.y_type))
     y, y_stride = at(row, _GEMM.y) + at(row, _GEMM.y_offset) * y_size, at(row, _GEMM.y_row) * y_size
     for first in range(0, rows, most):
@@ -51,7 +94,14 @@ def packed_gemm(row: int, scratch: int) -> None:
             for r in range(count):
                 gather_run(panel + r * steps * 4, source + r * stride, layout, element, k)
             point_rows(scratch, panel, steps * 4, count)
-        out = (y + first * y_stride, y_stride, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
+        out = (
+            y + first * y_stride,
+            y_stride,
+            at(row, _GEMM.y_type),
+            at(row, _GEMM.y_zp),
+            at(row, _GEMM.lo),
+            at(row, _GEMM.hi),
+        )
         span = columns_of(row, cols, at(row, NEXT_COLUMN) if first + count >= rows else 0)
         multiply_block(isa, layout, count, scratch, offsets, 1, packed, span, steps, out, at(row, PART_COLUMN))
 
@@ -65,8 +115,19 @@ def is_coded(row: int) -> bool:
 @jit
 def coded_gemm(row: int, scratch: int) -> None:
     """The opcode ``gemm`` on weights in codes, for a few rows."""
-    isa, packed, element, k, cols = at(row, ISA_COLUMN), at(row, PACKED_COLUMN), at(row, _GEMM.x_type), at(row, _GEMM.k), at(row, _GEMM.cols)
-    layout, size, rows, bits = layout_of(isa, element), size_of(element), at(row, _GEMM.rows), 4 if at(row, FORM_COLUMN) == _CODES_4 else 2
+    isa, packed, element, k, cols = (
+        at(row, ISA_COLUMN),
+        at(row, PACKED_COLUMN),
+        at(row, _GEMM.x_type),
+        at(row, _GEMM.k),
+        at(row, _GEMM.cols),
+    )
+    layout, size, rows, bits = (
+        layout_of(isa, element),
+        size_of(element),
+        at(row, _GEMM.rows),
+        4 if at(row, FORM_COLUMN) == _CODES_4 else 2,
+    )
     together = 8 // bits
     steps, acc = (_steps_of(layout, k) + together - 1) // together * together, scratch + BLOCKS * BLOCK_BYTES
     offsets, run, stride = acc + TILE_BYTES, acc + TILE_BYTES + 64, at(row, _GEMM.x_row) * size
@@ -81,8 +142,17 @@ def coded_gemm(row: int, scratch: int) -> None:
         point_rows(scratch, run, steps * 4, rows)
     y_size = size_of(at(row, _GEMM.y_type))
     y = at(row, _GEMM.y) + at(row, _GEMM.y_offset) * y_size
-    out = (y, at(row, _GEMM.y_row) * y_size, at(row, _GEMM.y_type), at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi))
-    multiply_coded(isa, layout, bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps, out, at(row, PART_COLUMN))
+    out = (
+        y,
+        at(row, _GEMM.y_row) * y_size,
+        at(row, _GEMM.y_type),
+        at(row, _GEMM.y_zp),
+        at(row, _GEMM.lo),
+        at(row, _GEMM.hi),
+    )
+    multiply_coded(
+        isa, layout, bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps, out, at(row, PART_COLUMN)
+    )
 
 
 @jit
@@ -91,9 +161,13 @@ def _is_direct(row: int, layout: int) -> bool:
     run, size = at(row, _CONV.in_c) // at(row, _CONV.groups), size_of(at(row, _CONV.x_type))
     if reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w)):
         run *= at(row, _CONV.kernel_w)
-    wide = padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    wide = padded_width(
+        at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w)
+    )
     high = band_lines(at(row, _CONV.out_h), at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h))
-    padded = at(row, _CONV.pad_top) + at(row, _CONV.pad_left) > 0 or wide > at(row, _CONV.in_w) or high > at(row, _CONV.in_h)
+    padded = (
+        at(row, _CONV.pad_top) + at(row, _CONV.pad_left) > 0 or wide > at(row, _CONV.in_w) or high > at(row, _CONV.in_h)
+    )
     return not padded and run * size == _steps_of(layout, run) * 4
 
 
@@ -107,18 +181,31 @@ def packed_conv(row: int, scratch: int) -> None:
     if _is_direct(row, layout):
         line_bytes = at(row, _CONV.in_w) * pixel_bytes
         for image in range(at(row, _CONV.batch)):
-            _convolve_band(row, scratch, at(row, _CONV.x) + image * height * line_bytes, line_bytes, image * pixels, pixels)
+            _convolve_band(
+                row, scratch, at(row, _CONV.x) + image * height * line_bytes, line_bytes, image * pixels, pixels
+            )
         return
-    segments = segment_count(kernel_h, at(row, _CONV.kernel_w), reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w)))
+    segments = segment_count(
+        kernel_h, at(row, _CONV.kernel_w), reads_lines(at(row, _CONV.groups), at(row, _CONV.dilation_w))
+    )
     band = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES + (segments + 7) // 8 * 64
-    line_bytes = pixel_bytes * padded_width(at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w))
+    line_bytes = pixel_bytes * padded_width(
+        at(row, _CONV.out_w), at(row, _CONV.kernel_w), at(row, _CONV.stride_w), at(row, _CONV.dilation_w)
+    )
     most = band_rows(out_h, line_bytes, kernel_h, stride_h, dilation_h)
     for image in range(at(row, _CONV.batch)):
         for first in range(0, out_h, max(most, 1)):  # no rows: no bands
             count, top = min(most, out_h - first), first * stride_h - at(row, _CONV.pad_top)
             for i in range(band_lines(count, kernel_h, stride_h, dilation_h)):
                 copy_line(row, band + i * line_bytes, layout, image * height + top + i if 0 <= top + i < height else -1)
-            _convolve_band(row, scratch, band, line_bytes, image * pixels + first * at(row, _CONV.out_w), count * at(row, _CONV.out_w))
+            _convolve_band(
+                row,
+                scratch,
+                band,
+                line_bytes,
+                image * pixels + first * at(row, _CONV.out_w),
+                count * at(row, _CONV.out_w),
+            )
 
 
 @jit
@@ -139,7 +226,10 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
     layout, run, cols = layout_of(isa, element), at(row, _CONV.in_c) // groups, at(row, _CONV.out_c) // groups
     by_lines = reads_lines(groups, at(row, _CONV.dilation_w))
     segments = segment_count(at(row, _CONV.kernel_h), at(row, _CONV.kernel_w), by_lines)
-    steps, code_bytes = _steps_of(layout, run * at(row, _CONV.kernel_w) if by_lines else run), (1 if layout == QUAD else 2)
+    steps, code_bytes = (
+        _steps_of(layout, run * at(row, _CONV.kernel_w) if by_lines else run),
+        (1 if layout == QUAD else 2),
+    )
     offsets = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES
     y_size = size_of(at(row, _CONV.y_type))
     y_stride = at_or(row, _CONV.y_pitch, at(row, _CONV.out_c)) * y_size
@@ -152,4 +242,134 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
             y = at(row, _CONV.y) + (first + start) * y_stride + (at(row, _CONV.y_offset) + group * cols) * y_size
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
             span = columns_of(row, cols, at(row, NEXT_COLUMN))
-            multiply_block(isa, layout, count, scratch, offsets, segments, packed, span, steps, out, at(row, PART_COLUMN))
+            multiply_block(
+                isa, layout, count, scratch, offsets, segments, packed, span, steps, out, at(row, PART_COLUMN)
+            )
+
+
+@jit
+def multiply_coded(
+    isa: int,
+    layout: int,
+    bits: int,
+    rows: int,
+    pointers: int,
+    offsets: int,
+    packed: int,
+    columns: tuple[int, int, int, int],
+    steps: int,
+    out: tuple[int, int, int, int, int, int],
+    shared: int,
+) -> None:
+    """A few rows of activations times ``columns`` of weights in codes of 4 or 2 bits; the arguments of
+    `multiply_block`, one segment.
+    """
+    y, y_stride, element, y_zp, lo, hi = out
+    cols, first, end, _ = columns
+    panels = (cols + LANES - 1) // LANES
+    head = panels * LANES * 4
+    panel_bytes = steps * LANES * (4 if layout == QUAD else 2) * bits // 8
+    size, wide = (2, 1) if element == I16 else (1, 0)
+    weights = (
+        packed + (1 + SCALE_VECTORS) * head + first * panel_bytes + first // coded_panels(isa, panels) * TABLE_BYTES
+    )
+    while first < end:
+        group = coded_panels(isa, end - first)
+        run_coded(
+            isa,
+            layout,
+            bits,
+            group,
+            rows,
+            (
+                1,
+                pointers,
+                offsets,
+                1,
+                weights,
+                0,
+                steps,
+                weights,
+                0,
+                packed + first * LANES * 4,
+                head,
+                y + first * LANES * size,
+                y_stride,
+                min(group * LANES, cols - first * LANES),
+                wide,
+                y_zp,
+                lo,
+                hi,
+                shared,
+            ),
+        )
+        weights += TABLE_BYTES + group * panel_bytes
+        first += group
+
+
+@jit
+def multiply_block(
+    isa: int,
+    layout: int,
+    rows: int,
+    pointers: int,
+    offsets: int,
+    segments: int,
+    packed: int,
+    columns: tuple[int, int, int, int],
+    steps: int,
+    out: tuple[int, int, int, int, int, int],
+    shared: int,
+) -> None:
+    """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
+
+    ``pointers``: addresses of the rows; ``offsets``: of their segments,
+    ``steps`` steps each; ``out``: address of the first code, bytes between
+    rows, element type, zero point, lo, hi; ``shared``: 1 where other cores write such codes,
+    too. Each tile fetches one of the panels that come next.
+    """
+    y, y_stride, element, y_zp, lo, hi = out
+    cols, first, end, following = columns
+    head = (cols + LANES - 1) // LANES * LANES * 4
+    panel_bytes = segments * steps * LANES * (4 if layout == QUAD else 2)
+    size, wide = (2, 1) if element == I16 else (1, 0)
+    while first < end:
+        group = group_size(isa, end - first)
+        width = min(group * LANES, cols - first * LANES)
+        column = packed + first * LANES * 4
+        weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes
+        fetch = weights + group * panel_bytes if first + group < end else (following if following != 0 else weights)
+        top, tile = 0, 0
+        while top < rows:
+            count, blocks = next_rows(rows - top), next_blocks(rows - top)
+            target = y + top * y_stride + first * LANES * size
+            run_product(
+                isa,
+                layout,
+                group,
+                count,
+                (
+                    blocks,
+                    pointers + 8 * top,
+                    offsets,
+                    segments,
+                    weights,
+                    panel_bytes,
+                    steps,
+                    fetch + min(tile, group - 1) * panel_bytes,
+                    max(group - 1 - tile, 0),
+                    column,
+                    head,
+                    target,
+                    y_stride,
+                    width,
+                    wide,
+                    y_zp,
+                    lo,
+                    hi,
+                    shared,
+                ),
+            )
+            top += blocks * count
+            tile += blocks
+        first += group

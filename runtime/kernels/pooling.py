@@ -19,7 +19,8 @@ _SUM, _MEAN, _LARGEST = int(Reduction.SUM), int(Reduction.MEAN), int(Reduction.M
 def _point_window(geometry: int, x: int, size: int, pointers: int, image: int, oy: int, ox: int) -> int:
     """Addresses of the real positions of a window; returns how many they are.
 
-    ``geometry``: the row, shifted so that `_MAX` names its geometry; ``x``, ``size``: address of the image and bytes of a code.
+    ``geometry``: the row, shifted so that `_MAX` names its geometry; ``x``, ``size``: address of the image and bytes of
+    a code.
     """
     height, width, count = at(geometry, _MAX.in_h), at(geometry, _MAX.in_w), 0
     pixel_bytes = at(geometry, _MAX.in_c) * size
@@ -56,7 +57,9 @@ def _fits(geometry: int, element: int) -> bool:
 
 @jit
 def _max_channels(y: int, pointers: int, count: int, shift: int, element: int, channels: int) -> None:
-    """The largest codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps its neighbour."""
+    """The largest codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps its
+    neighbour.
+    """
     c = 0
     while c < channels:
         if element == _I16:
@@ -78,7 +81,9 @@ def _max_channels(y: int, pointers: int, count: int, shift: int, element: int, c
 
 @jit
 def _sum_channels(acc: int, pointers: int, count: int, shift: int, element: int, channels: int) -> None:
-    """int32 sums of the codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps its neighbour."""
+    """int32 sums of the codes of ``count`` positions, ``shift`` bytes behind their addresses; the last vector overlaps
+    its neighbour.
+    """
     c = 0
     while c < channels:
         if element == _I16:
@@ -159,7 +164,13 @@ def _average_window(row: int, acc: int, image: int, oy: int, ox: int) -> int:
         for kx in range(at(row, _AVERAGE.kernel_w)):
             ix = ox * at(row, _AVERAGE.stride_w) - at(row, _AVERAGE.pad_left) + kx * at(row, _AVERAGE.dilation_w)
             if 0 <= iy < height and 0 <= ix < width:
-                _add_row(acc, at(row, _AVERAGE.x), at(row, _AVERAGE.x_type), ((image * height + iy) * width + ix) * channels, channels)
+                _add_row(
+                    acc,
+                    at(row, _AVERAGE.x),
+                    at(row, _AVERAGE.x_type),
+                    ((image * height + iy) * width + ix) * channels,
+                    channels,
+                )
                 real += 1
             if iy < bottom and ix < right:
                 counted += 1
@@ -173,7 +184,10 @@ def _counted(row: int, oy: int, ox: int, real: int) -> int:
     """Positions of a window that its mean divides by: the real ones, or those inside the declared padding as well."""
     if at(row, _AVERAGE.count_include_pad) == 0:
         return max(real, 1)
-    bottom, right = at(row, _AVERAGE.in_h) + at(row, _AVERAGE.pad_bottom), at(row, _AVERAGE.in_w) + at(row, _AVERAGE.pad_right)
+    bottom, right = (
+        at(row, _AVERAGE.in_h) + at(row, _AVERAGE.pad_bottom),
+        at(row, _AVERAGE.in_w) + at(row, _AVERAGE.pad_right),
+    )
     top = oy * at(row, _AVERAGE.stride_h) - at(row, _AVERAGE.pad_top)
     left = ox * at(row, _AVERAGE.stride_w) - at(row, _AVERAGE.pad_left)
     lines, columns_inside = 0, 0
@@ -202,9 +216,18 @@ def _average_codes(row: int, y: int, acc: int, real: int, counted: int) -> None:
 def average_pool(row: int, scratch: int) -> None:
     """Mean of each window: one multiplier for every number of positions that count."""
     acc = scratch + BLOCKS * BLOCK_BYTES
-    height, width, channels, element = at(row, _AVERAGE.out_h), at(row, _AVERAGE.out_w), at(row, _AVERAGE.in_c), at(row, _AVERAGE.x_type)
+    height, width, channels, element = (
+        at(row, _AVERAGE.out_h),
+        at(row, _AVERAGE.out_w),
+        at(row, _AVERAGE.in_c),
+        at(row, _AVERAGE.x_type),
+    )
     y_zp, lo, hi = at(row, _AVERAGE.y_zp), at(row, _AVERAGE.lo), at(row, _AVERAGE.hi)
-    size, y_size, geometry = 2 if element == _I16 else 1, 2 if at(row, _AVERAGE.y_type) == _I16 else 1, row + 8 * (_AVERAGE.batch - _MAX.batch)
+    size, y_size, geometry = (
+        2 if element == _I16 else 1,
+        2 if at(row, _AVERAGE.y_type) == _I16 else 1,
+        row + 8 * (_AVERAGE.batch - _MAX.batch),
+    )
     fits, real, shift, was_inner = _fits(geometry, element), 0, 0, False
     for pixel in range(at(row, _AVERAGE.batch) * height * width):
         image, oy, ox = pixel // (height * width), pixel // width % height, pixel % width
@@ -216,7 +239,13 @@ def average_pool(row: int, scratch: int) -> None:
                 real, shift = _point_window(geometry, at(row, _AVERAGE.x), size, scratch, image, oy, ox), 0
             was_inner = inner
             _sum_channels(acc, scratch, real, shift, element, channels)
-            _average_codes(row, at(row, _AVERAGE.y) + pixel * channels * y_size, acc, real, real if inner else _counted(row, oy, ox, real))
+            _average_codes(
+                row,
+                at(row, _AVERAGE.y) + pixel * channels * y_size,
+                acc,
+                real,
+                real if inner else _counted(row, oy, ox, real),
+            )
             continue
         counted = _average_window(row, acc, image, oy, ox)
         m, n = load_i32(at(row, _AVERAGE.m), counted - 1), load_i32(at(row, _AVERAGE.n), counted - 1)
@@ -262,7 +291,12 @@ def reduce(row: int, scratch: int) -> None:
             _reduce_row(acc, kind, x, element, (outer * k + j) * inner, inner)
         for c in range(inner):
             value = load_i64(acc, c)
-            put(at(row, _REDUCE.y), at(row, _REDUCE.y_type), outer * inner + c, _reduced_code(row, value) if summed else value)
+            put(
+                at(row, _REDUCE.y),
+                at(row, _REDUCE.y_type),
+                outer * inner + c,
+                _reduced_code(row, value) if summed else value,
+            )
 
 
 @jit
@@ -281,5 +315,12 @@ def argmax(row: int, scratch: int) -> None:
     k, inner = at(row, _ARGMAX.k), at(row, _ARGMAX.inner)
     for outer in range(at(row, _ARGMAX.outer)):
         for c in range(inner):
-            position = _argmax_one(at(row, _ARGMAX.x), at(row, _ARGMAX.x_type), outer * k * inner + c, inner, k, at(row, _ARGMAX.select_last) != 0)
+            position = _argmax_one(
+                at(row, _ARGMAX.x),
+                at(row, _ARGMAX.x_type),
+                outer * k * inner + c,
+                inner,
+                k,
+                at(row, _ARGMAX.select_last) != 0,
+            )
             store_64(at(row, _ARGMAX.y), outer * inner + c, position)

@@ -25,7 +25,9 @@ def copy_i32(target: int, source: int, count: int) -> None:
 
 
 @jit
-def store_row(y: int, element: int, start: int, acc: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int) -> None:
+def store_row(
+    y: int, element: int, start: int, acc: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int
+) -> None:
     """Requantize int32 accumulators, one multiplier each, into a dense row of codes."""
     for j in range(count):
         shift = load_i32(n, j)
@@ -44,8 +46,16 @@ def gemm(row: int, scratch: int) -> None:
         for k in range(at(row, _GEMM.k)):
             accumulate(acc, w + k * cols, fetch(x, at(row, _GEMM.x_type), start + k), cols)
         store_row(
-            y, at(row, _GEMM.y_type), at(row, _GEMM.y_offset) + i * at(row, _GEMM.y_row), acc, at(row, _GEMM.m), at(row, _GEMM.n), cols,
-            at(row, _GEMM.y_zp), at(row, _GEMM.lo), at(row, _GEMM.hi),
+            y,
+            at(row, _GEMM.y_type),
+            at(row, _GEMM.y_offset) + i * at(row, _GEMM.y_row),
+            acc,
+            at(row, _GEMM.m),
+            at(row, _GEMM.n),
+            cols,
+            at(row, _GEMM.y_zp),
+            at(row, _GEMM.lo),
+            at(row, _GEMM.hi),
         )
 
 
@@ -90,4 +100,9 @@ def matmul(row: int, scratch: int) -> None:
             _matmul_row(row, acc, a_start + i * at(row, _MATMUL.a_row), b_start)
             for j in range(at(row, _MATMUL.cols)):
                 code = clamp(((load_i64(acc, j) * m + half) >> n) + y_zp, lo, hi)
-                put(at(row, _MATMUL.y), at(row, _MATMUL.y_type), y_start + i * at(row, _MATMUL.y_row) + j * at(row, _MATMUL.y_col), code)
+                put(
+                    at(row, _MATMUL.y),
+                    at(row, _MATMUL.y_type),
+                    y_start + i * at(row, _MATMUL.y_row) + j * at(row, _MATMUL.y_col),
+                    code,
+                )

@@ -22,8 +22,8 @@ GRU, gates in the order z, r, h::
                               g = table_g[sat16(w_h + r_h)]
     h = out(R(z * R(h - y_zp, m_s, n_s) + (32768 - z) * g, m_h, n_h))     # m_s, n_s: state codes -> Q15
 
-With ``lengths``, sequence b has ``lengths[b]`` steps (limited to [0, steps]); the outputs behind them are the code of 0,
-``clamp(y_zp, lo, hi)``. ``reverse`` runs the steps of each sequence from its last to its first; the output of a step
+With ``lengths``, sequence b has ``lengths[b]`` steps (limited to [0, steps]); the outputs behind them are the code of
+0, ``clamp(y_zp, lo, hi)``. ``reverse`` runs the steps of each sequence from its last to its first; the output of a step
 stands at the position of its input.
 """
 
@@ -68,7 +68,9 @@ def _area(wide: int) -> int:
 
 
 @jit
-def _project(acc: int, bias: int, values: int, element: int, start: int, weights: int, rows: int, stride: int, count: int) -> None:
+def _project(
+    acc: int, bias: int, values: int, element: int, start: int, weights: int, rows: int, stride: int, count: int
+) -> None:
     """``acc = bias + values @ weights[:, :count]``; ``weights`` has rows of ``stride``."""
     copy_i32(acc, bias, count)
     for i in range(rows):
@@ -81,8 +83,12 @@ def _steps(layout: int, k: int) -> int:
 
 
 @jit
-def _multiply(isa: int, scratch: int, run: int, source: int, element: int, k: int, packed: int, cols: int, acc: int) -> int:
-    """``acc = bias + codes @ weights`` with packed weights; the address behind them. The codes are copied to ``run`` as tiles want them."""
+def _multiply(
+    isa: int, scratch: int, run: int, source: int, element: int, k: int, packed: int, cols: int, acc: int
+) -> int:
+    """``acc = bias + codes @ weights`` with packed weights; the address behind them. The codes are copied to ``run``
+    as tiles want them.
+    """
     layout, panels = layout_of(isa, element), (cols + LANES - 1) // LANES
     steps, head = _steps(layout, k), panels * LANES * 4
     panel_bytes = steps * LANES * (4 if layout == QUAD else 2)
@@ -155,12 +161,20 @@ def _lstm_cells(row: int, acc_w: int, acc_r: int, gates: int, sequence: int, tar
     """The gates of one sequence at one step: updates c and h, writes y."""
     hidden, element = at(row, _LSTM.hidden), at(row, _LSTM.y_type)
     codes = gates + _area(4 * hidden)
-    _gate_indices(gates, acc_w, acc_r, at(row, _LSTM.m_w), at(row, _LSTM.n_w), at(row, _LSTM.m_r), at(row, _LSTM.n_r), 4 * hidden)
+    _gate_indices(
+        gates, acc_w, acc_r, at(row, _LSTM.m_w), at(row, _LSTM.n_w), at(row, _LSTM.m_r), at(row, _LSTM.n_r), 4 * hidden
+    )
     _look_up(gates, at(row, _LSTM.table_f), 3 * hidden)
     _look_up(gates + 12 * hidden, at(row, _LSTM.table_g), hidden)
     _update_cells(at(row, _LSTM.c) + 4 * sequence * hidden, gates, codes, hidden)
     _look_up(codes, at(row, _LSTM.table_h), hidden)
-    m_h, n_h, y_zp, lo, hi = at(row, _LSTM.m_h), at(row, _LSTM.n_h), at(row, _LSTM.y_zp), at(row, _LSTM.lo), at(row, _LSTM.hi)
+    m_h, n_h, y_zp, lo, hi = (
+        at(row, _LSTM.m_h),
+        at(row, _LSTM.n_h),
+        at(row, _LSTM.y_zp),
+        at(row, _LSTM.lo),
+        at(row, _LSTM.hi),
+    )
     _state_codes(codes, gates + 4 * hidden, hidden, m_h, n_h, y_zp, lo, hi)
     _store_codes(at(row, _LSTM.h), element, sequence * hidden, codes, hidden)
     _store_codes(at(row, _LSTM.y), element, target, codes, hidden)
@@ -174,14 +188,23 @@ def _pad_output(y: int, element: int, target: int, count: int, code: int) -> Non
 
 @jit
 def _lstm_step(row: int, scratch: int, position: int, sequence: int, target: int) -> None:
-    batch, inputs, hidden, element = at(row, _LSTM.batch), at(row, _LSTM.inputs), at(row, _LSTM.hidden), at(row, _LSTM.h_type)
+    batch, inputs, hidden, element = (
+        at(row, _LSTM.batch),
+        at(row, _LSTM.inputs),
+        at(row, _LSTM.hidden),
+        at(row, _LSTM.h_type),
+    )
     wide, packed = 4 * hidden, at(row, PACKED_COLUMN)
     acc_w = scratch + BLOCKS * BLOCK_BYTES
     acc_r = acc_w + _area(wide)
     gates, run = acc_r + _area(wide), acc_r + 3 * _area(wide)
     x_type, x_start, h_start = at(row, _LSTM.x_type), (position * batch + sequence) * inputs, sequence * hidden
     if packed != 0:
-        isa, x, h = at(row, ISA_COLUMN), at(row, _LSTM.x) + x_start * size_of(x_type), at(row, _LSTM.h) + h_start * size_of(element)
+        isa, x, h = (
+            at(row, ISA_COLUMN),
+            at(row, _LSTM.x) + x_start * size_of(x_type),
+            at(row, _LSTM.h) + h_start * size_of(element),
+        )
         packed = _multiply(isa, scratch, run, x, x_type, inputs, packed, wide, acc_w)
         _multiply(isa, scratch, run, h, element, hidden, packed, wide, acc_r)
     else:
@@ -197,7 +220,9 @@ def lstm(row: int, scratch: int) -> None:
     reverse = at(row, _LSTM.reverse) != 0
     for step in range(steps):
         for sequence in range(batch):
-            length = _steps_of(at(row, _LSTM.lengths), at(row, _LSTM.lengths_type), at(row, _LSTM.has_lengths), sequence, steps)
+            length = _steps_of(
+                at(row, _LSTM.lengths), at(row, _LSTM.lengths_type), at(row, _LSTM.has_lengths), sequence, steps
+            )
             position = length - 1 - step if reverse and step < length else step
             target = at(row, _LSTM.y_offset) + position * at(row, _LSTM.y_step) + sequence * at(row, _LSTM.y_row)
             if step >= length:
@@ -213,7 +238,9 @@ def _gru_reset_state(row: int, acc_w: int, acc_r: int, reset: int, sequence: int
     hidden, y_zp = at(row, _GRU.hidden), at(row, _GRU.y_zp)
     m_w, n_w, m_r, n_r = at(row, _GRU.m_w), at(row, _GRU.n_w), at(row, _GRU.m_r), at(row, _GRU.n_r)
     for j in range(hidden):
-        gate = _activate(at(row, _GRU.table_f), _requant32(acc_w, hidden + j, m_w, n_w) + _requant32(acc_r, hidden + j, m_r, n_r))
+        gate = _activate(
+            at(row, _GRU.table_f), _requant32(acc_w, hidden + j, m_w, n_w) + _requant32(acc_r, hidden + j, m_r, n_r)
+        )
         distance = fetch(at(row, _GRU.h), at(row, _GRU.h_type), sequence * hidden + j) - y_zp
         store_32(reset, j, clamp(((gate * distance + (1 << 14)) >> 15) + y_zp, at(row, _GRU.lo), at(row, _GRU.hi)))
 
@@ -221,8 +248,19 @@ def _gru_reset_state(row: int, acc_w: int, acc_r: int, reset: int, sequence: int
 @jit
 def _gru_cells(row: int, acc_w: int, acc_r: int, gates: int, sequence: int, target: int) -> None:
     """The gates of one sequence at one step: updates h, writes y."""
-    hidden, state, element, after = at(row, _GRU.hidden), at(row, _GRU.h), at(row, _GRU.y_type), at(row, _GRU.linear_before_reset) != 0
-    m_s, n_s, m_h, n_h, y_zp = at(row, _GRU.m_s), at(row, _GRU.n_s), at(row, _GRU.m_h), at(row, _GRU.n_h), at(row, _GRU.y_zp)
+    hidden, state, element, after = (
+        at(row, _GRU.hidden),
+        at(row, _GRU.h),
+        at(row, _GRU.y_type),
+        at(row, _GRU.linear_before_reset) != 0,
+    )
+    m_s, n_s, m_h, n_h, y_zp = (
+        at(row, _GRU.m_s),
+        at(row, _GRU.n_s),
+        at(row, _GRU.m_h),
+        at(row, _GRU.n_h),
+        at(row, _GRU.y_zp),
+    )
     m_w, n_w, m_r, n_r = at(row, _GRU.m_w), at(row, _GRU.n_w), at(row, _GRU.m_r), at(row, _GRU.n_r)
     _gate_indices(gates, acc_w, acc_r, m_w, n_w, m_r, n_r, 2 * hidden)
     _look_up(gates, at(row, _GRU.table_f), 2 * hidden)
@@ -241,14 +279,28 @@ def _gru_cells(row: int, acc_w: int, acc_r: int, gates: int, sequence: int, targ
 
 @jit
 def _gru_step(row: int, scratch: int, position: int, sequence: int, target: int) -> None:
-    batch, inputs, hidden, element = at(row, _GRU.batch), at(row, _GRU.inputs), at(row, _GRU.hidden), at(row, _GRU.h_type)
+    batch, inputs, hidden, element = (
+        at(row, _GRU.batch),
+        at(row, _GRU.inputs),
+        at(row, _GRU.hidden),
+        at(row, _GRU.h_type),
+    )
     wide, packed = 3 * hidden, at(row, PACKED_COLUMN)
     acc_w = scratch + BLOCKS * BLOCK_BYTES
     acc_r = acc_w + _area(wide)
     gates, reset, run = acc_r + _area(wide), acc_r + 2 * _area(wide), acc_r + 3 * _area(wide)
-    x_type, x_start, h_start, weights = at(row, _GRU.x_type), (position * batch + sequence) * inputs, sequence * hidden, at(row, _GRU.r)
+    x_type, x_start, h_start, weights = (
+        at(row, _GRU.x_type),
+        (position * batch + sequence) * inputs,
+        sequence * hidden,
+        at(row, _GRU.r),
+    )
     if packed != 0:
-        isa, x, h = at(row, ISA_COLUMN), at(row, _GRU.x) + x_start * size_of(x_type), at(row, _GRU.h) + h_start * size_of(element)
+        isa, x, h = (
+            at(row, ISA_COLUMN),
+            at(row, _GRU.x) + x_start * size_of(x_type),
+            at(row, _GRU.h) + h_start * size_of(element),
+        )
         packed = _multiply(isa, scratch, run, x, x_type, inputs, packed, wide, acc_w)
         _multiply(isa, scratch, run, h, element, hidden, packed, wide, acc_r)
     else:
@@ -257,7 +309,9 @@ def _gru_step(row: int, scratch: int, position: int, sequence: int, target: int)
     if at(row, _GRU.linear_before_reset) == 0:
         _gru_reset_state(row, acc_w, acc_r, reset, sequence)
         start = 2 * hidden
-        _project(acc_r + 4 * start, at(row, _GRU.bias_r) + 4 * start, reset, 3, 0, weights + start, hidden, wide, hidden)
+        _project(
+            acc_r + 4 * start, at(row, _GRU.bias_r) + 4 * start, reset, 3, 0, weights + start, hidden, wide, hidden
+        )
     _gru_cells(row, acc_w, acc_r, gates, sequence, target)
 
 
@@ -268,7 +322,9 @@ def gru(row: int, scratch: int) -> None:
     reverse = at(row, _GRU.reverse) != 0
     for step in range(steps):
         for sequence in range(batch):
-            length = _steps_of(at(row, _GRU.lengths), at(row, _GRU.lengths_type), at(row, _GRU.has_lengths), sequence, steps)
+            length = _steps_of(
+                at(row, _GRU.lengths), at(row, _GRU.lengths_type), at(row, _GRU.has_lengths), sequence, steps
+            )
             position = length - 1 - step if reverse and step < length else step
             target = at(row, _GRU.y_offset) + position * at(row, _GRU.y_step) + sequence * at(row, _GRU.y_row)
             if step >= length:

@@ -20,7 +20,10 @@ _vector_bytes, _chunk_bytes = jit(depthwise_layout.vector_bytes), jit(depthwise_
 def scaled_conv(row: int, scratch: int) -> None:
     """The opcode ``conv`` on the numbers of `channel_lines.scale_numbers`."""
     channels, vector = at(row, _CONV.in_c), _vector_bytes(at(row, ISA_COLUMN))
-    pixels, pitch = at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w), at_or(row, _CONV.y_pitch, channels)
+    pixels, pitch = (
+        at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w),
+        at_or(row, _CONV.y_pitch, channels),
+    )
     for start in range(0, pixels, _PIXELS):
         x, y = at(row, _CONV.x) + start * channels, at(row, _CONV.y) + at(row, _CONV.y_offset) + start * pitch
         numbers, first = at(row, PACKED_COLUMN), 0

@@ -16,7 +16,6 @@ from ..vector.sum_tiles import (
     PAIR_ANY,
     QUAD_256,
     QUAD_512,
-    TABLE_BYTES,
     TILE_ROWS,
     WIDE_256,
     WIDE_512,
@@ -34,7 +33,7 @@ TILES: dict[Tile, tuple[Flavour, int, int]] = {}
 
 QUAD, PAIR, WIDE = 0, 1, 2
 _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX2)
-_I16 = int(Element.I16)
+I16 = int(Element.I16)
 _SOME_ROWS, _FEW_ROWS = 4, 3
 coded_panels = jit(isas.coded_panels)
 
@@ -97,7 +96,9 @@ _quad256, _pair256, _pairany = (_by_rows(flavour, 1) for flavour in (QUAD_256, P
 
 
 def _coded_tiles(flavour: Flavour, panels: int) -> Callable[[int, int, ProductArguments], None]:
-    """A compiled function of (bits, rows, arguments) that runs the tile of 1 to 4 rows on codes of 4 bits, or of 1 or 2 rows on those of 2."""
+    """A compiled function of (bits, rows, arguments) that runs the tile of 1 to 4 rows on codes of 4 bits,
+    or of 1 or 2 rows on those of 2.
+    """
     one, two, three, four = (product_tile(coded(flavour, 4), rows, panels) for rows in (1, 2, 3, 4))
     one_small, two_small = (product_tile(coded(flavour, 2), rows, panels) for rows in (1, 2))
 
@@ -215,9 +216,21 @@ def wide_rows(left: int) -> int:
 
 @jit
 def run_wide(
-    isa: int, panels: int, rows: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, fetch: int, bias: int, acc: int
+    isa: int,
+    panels: int,
+    rows: int,
+    pointers: int,
+    offsets: int,
+    b: int,
+    panel_bytes: int,
+    steps: int,
+    fetch: int,
+    bias: int,
+    acc: int,
 ) -> None:
-    """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows, 16 * panels] at ``acc``."""
+    """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows,
+    16 * panels] at ``acc``.
+    """
     arguments = (pointers, offsets, 1, b, panel_bytes, steps, fetch, bias, acc)
     if isa == _AVX512:
         if panels == 4:
@@ -235,7 +248,18 @@ def run_wide(
 
 
 @jit
-def run_single(isa: int, layout: int, panels: int, pointers: int, offsets: int, b: int, panel_bytes: int, steps: int, bias: int, acc: int) -> None:
+def run_single(
+    isa: int,
+    layout: int,
+    panels: int,
+    pointers: int,
+    offsets: int,
+    b: int,
+    panel_bytes: int,
+    steps: int,
+    bias: int,
+    acc: int,
+) -> None:
     """A single row and ``panels`` (as `group_size` chose); results int32 [16 * panels] at ``acc``."""
     if isa != _AVX512:
         if layout == QUAD:
@@ -271,29 +295,6 @@ def packed_bytes(layout: int, steps: int, cols: int) -> int:
 
 
 @jit
-def multiply_coded(
-    isa: int, layout: int, bits: int, rows: int, pointers: int, offsets: int, packed: int, columns: tuple[int, int, int, int], steps: int,
-    out: tuple[int, int, int, int, int, int], shared: int,
-) -> None:
-    """A few rows of activations times ``columns`` of weights in codes of 4 or 2 bits; the arguments of `multiply_block`, one segment."""
-    y, y_stride, element, y_zp, lo, hi = out
-    cols, first, end, _ = columns
-    panels = (cols + LANES - 1) // LANES
-    head = panels * LANES * 4
-    panel_bytes = steps * LANES * (4 if layout == QUAD else 2) * bits // 8
-    size, wide = (2, 1) if element == _I16 else (1, 0)
-    weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes + first // coded_panels(isa, panels) * TABLE_BYTES
-    while first < end:
-        group = coded_panels(isa, end - first)
-        run_coded(isa, layout, bits, group, rows, (
-            1, pointers, offsets, 1, weights, 0, steps, weights, 0, packed + first * LANES * 4, head, y + first * LANES * size, y_stride,
-            min(group * LANES, cols - first * LANES), wide, y_zp, lo, hi, shared,
-        ))
-        weights += TABLE_BYTES + group * panel_bytes
-        first += group
-
-
-@jit
 def point_rows(pointers: int, start: int, stride: int, rows: int) -> None:
     """The addresses of the rows of a matrix, the last one repeated until a tile is full."""
     for r in range(rows + TILE_ROWS - 1):
@@ -302,41 +303,9 @@ def point_rows(pointers: int, start: int, stride: int, rows: int) -> None:
 
 @jit
 def columns_of(row: int, cols: int, following: int) -> tuple[int, int, int, int]:
-    """The columns that an instruction computes: of how many, the first panel, the one behind the last; and the weights that are needed next."""
+    """The columns that an instruction computes: of how many, the first panel,
+    the one behind the last; and the weights that are needed next.
+    """
     first, count, panels = at(row, FIRST_PANEL_COLUMN), at(row, PANELS_COLUMN), (cols + LANES - 1) // LANES
     end = first + count if count > 0 else panels
     return cols, first, end, following if end == panels else 0
-
-
-@jit
-def multiply_block(
-    isa: int, layout: int, rows: int, pointers: int, offsets: int, segments: int, packed: int, columns: tuple[int, int, int, int], steps: int,
-    out: tuple[int, int, int, int, int, int], shared: int,
-) -> None:
-    """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
-
-    ``pointers``: addresses of the rows; ``offsets``: of their segments, ``steps`` steps each; ``out``: address of the first code, bytes between
-    rows, element type, zero point, lo, hi; ``shared``: 1 where other cores write such codes, too. Each tile fetches one of the panels that come next.
-    """
-    y, y_stride, element, y_zp, lo, hi = out
-    cols, first, end, following = columns
-    head = (cols + LANES - 1) // LANES * LANES * 4
-    panel_bytes = segments * steps * LANES * (4 if layout == QUAD else 2)
-    size, wide = (2, 1) if element == _I16 else (1, 0)
-    while first < end:
-        group = group_size(isa, end - first)
-        width = min(group * LANES, cols - first * LANES)
-        column = packed + first * LANES * 4
-        weights = packed + (1 + SCALE_VECTORS) * head + first * panel_bytes
-        fetch = weights + group * panel_bytes if first + group < end else (following if following != 0 else weights)
-        top, tile = 0, 0
-        while top < rows:
-            count, blocks = next_rows(rows - top), next_blocks(rows - top)
-            target = y + top * y_stride + first * LANES * size
-            run_product(isa, layout, group, count, (
-                blocks, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps, fetch + min(tile, group - 1) * panel_bytes,
-                max(group - 1 - tile, 0), column, head, target, y_stride, width, wide, y_zp, lo, hi, shared,
-            ))
-            top += blocks * count
-            tile += blocks
-        first += group

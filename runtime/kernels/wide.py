@@ -1,4 +1,6 @@
-"""Products of two activations on register tiles: both sides become int16 without zero points, b packed in scratch memory."""
+"""Products of two activations on register tiles: both sides become int16 without zero points, b packed in scratch
+memory.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,12 @@ def _centred(base: int, element: int, index: int, zero_point: int) -> int:
 
 
 @jit
-def _pack_rows(target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], rows: int, k: int, steps: int) -> None:
-    """Rows of a as int16, each padded with a zero to whole pairs; ``strides``: between rows and within a row, in elements."""
+def _pack_rows(
+    target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], rows: int, k: int, steps: int
+) -> None:
+    """Rows of a as int16, each padded with a zero to whole pairs; ``strides``: between rows and within a row, in
+    elements.
+    """
     for r in range(rows):
         line, start = target + r * steps * _PAIR_BYTES, base + r * strides[0] * size_of(element)
         if strides[1] == 1 and element == _U8:
@@ -76,7 +82,9 @@ def _pack_columns(target: int, base: int, element: int, zero_point: int, between
 
 
 @jit
-def _pack_panel(target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], count: int, k: int) -> None:
+def _pack_panel(
+    target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], count: int, k: int
+) -> None:
     """One panel of up to 16 columns of b; ``strides``: between rows and between columns, in elements."""
     size = size_of(element)
     if strides[0] == 1:
@@ -127,7 +135,19 @@ def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: 
         count = min(group * LANES, width - first * LANES)
         for top in range(0, rows, TILE_ROWS):
             left = min(TILE_ROWS, rows - top)
-            run_wide(isa, group, TILE_ROWS, scratch + 8 * top, zeros, b_panel + first * panel_bytes, panel_bytes, steps, zeros, zeros, acc)
+            run_wide(
+                isa,
+                group,
+                TILE_ROWS,
+                scratch + 8 * top,
+                zeros,
+                b_panel + first * panel_bytes,
+                panel_bytes,
+                steps,
+                zeros,
+                zeros,
+                acc,
+            )
             for r in range(left):
                 target = y_start + (top + r) * at(row, _MATMUL.y_row) + first * LANES * at(row, _MATMUL.y_col)
                 _store_codes(row, acc + r * group * LANES * 4, target, count)
@@ -136,8 +156,15 @@ def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: 
 
 @jit
 def _multiply_columns(row: int, scratch: int, a: int, b: int, y_start: int, width: int) -> None:
-    """All rows of one batch times up to BLOCK_COLUMNS columns; ``a`` and ``b`` are addresses of their first elements."""
-    k, rows, a_type, b_type = at(row, _MATMUL.k), at(row, _MATMUL.rows), at(row, _MATMUL.a_type), at(row, _MATMUL.b_type)
+    """All rows of one batch times up to BLOCK_COLUMNS columns; ``a``
+    and ``b`` are addresses of their first elements.
+    """
+    k, rows, a_type, b_type = (
+        at(row, _MATMUL.k),
+        at(row, _MATMUL.rows),
+        at(row, _MATMUL.a_type),
+        at(row, _MATMUL.b_type),
+    )
     steps = (k + 1) // 2
     a_panel = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES + ZERO_BYTES
     b_panel = a_panel + BLOCK_ROWS * steps * _PAIR_BYTES

@@ -1,11 +1,13 @@
-"""The loops of the border: floats become codes and codes become floats, as ONNX defines it. The only compiled code with floats.
+"""The loops of the border: floats become codes and codes become floats, as ONNX defines it. The only compiled code
+with floats.
 
 `convert` works off a table of int64 rows [rows, WIDTH], one an input or output:
 
-    KIND, address outside, address of the codes, elements, element type of the codes, bits of the float32 scale, zero point
+    KIND, address outside, address of the codes, elements, element type of the codes, bits of the float32 scale, zero
+    point
 
-Quantizing is ``saturate(round_half_even(x / scale) + zero_point)`` in float32, dequantizing ``(code - zero_point) * scale`` in float32.
-float64 is rounded to float32 before, and widened after.
+Quantizing is ``saturate(round_half_even(x / scale) + zero_point)`` in float32, dequantizing ``(code - zero_point) *
+scale`` in float32. float64 is rounded to float32 before, and widened after.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..cpu.jit import jit
-from ..instructions.instruction import BORDER_COPY_IN, BORDER_COPY_OUT, BORDER_DOUBLE_IN, BORDER_DOUBLE_OUT, BORDER_SINGLE_IN, BORDER_WIDTH, Element
+from ..instructions.instruction import (
+    BORDER_COPY_IN,
+    BORDER_COPY_OUT,
+    BORDER_DOUBLE_IN,
+    BORDER_DOUBLE_OUT,
+    BORDER_SINGLE_IN,
+    BORDER_WIDTH,
+    Element,
+)
 from ..kernels.common import fetch
 from ..kernels.movement import copy_bytes
 from ..vector.llvm import I32, I64
@@ -139,8 +149,15 @@ def _high(element: int) -> int:
 
 
 @jit
-def _quantize(source: int, kind: int, target: int, element: int, start: int, count: int, bits: int, zero_point: int) -> None:
-    scale, zero, low, high = _from_bits(bits), _to_single(zero_point), _to_single(_low(element)), _to_single(_high(element))
+def _quantize(
+    source: int, kind: int, target: int, element: int, start: int, count: int, bits: int, zero_point: int
+) -> None:
+    scale, zero, low, high = (
+        _from_bits(bits),
+        _to_single(zero_point),
+        _to_single(_low(element)),
+        _to_single(_high(element)),
+    )
     end = start + count
     if kind == BORDER_DOUBLE_IN and element == _I16:
         for i in range(start, end):

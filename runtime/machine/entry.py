@@ -12,7 +12,9 @@ RUN, ATTEND, EXECUTE, CONVERT = range(4)
 
 @jit
 def enter(what: int, a: int, b: int, c: int, d: int) -> int:
-    """`shared_run.run` (a), `shared_run.attend` (a, b, c), `interpreter.execute` (a, b, c, d) or `border_loops.convert` (a, b)."""
+    """`shared_run.run` (a), `shared_run.attend` (a, b, c), `interpreter.execute` (a, b, c, d) or
+    `border_loops.convert` (a, b).
+    """
     if what == RUN:
         return run(a)
     if what == ATTEND:

@@ -1,8 +1,9 @@
 """A whole run in compiled code: inputs in, all instructions, outputs out, by one thread or several.
 
-Threads share a run without waking each other and without Python: one leads, others help. The leader takes the parts of an instruction from
-the front, helpers take them from the back: so each finds in its own caches most of what it wrote for the instruction before. Whoever is there
-takes the next part; the leader waits only for parts that somebody has taken. `control.py` says what stands where.
+Threads share a run without waking each other and without Python: one leads, others help. The leader takes the parts of
+an instruction from the front, helpers take them from the back: so each finds in its own caches most of what it wrote
+for the instruction before. Whoever is there takes the next part; the leader waits only for parts that somebody has
+taken. `control.py` says what stands where.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def run(control: int) -> int:
     """Run a program: convert its inputs, execute it, convert its outputs.
 
     Returns:
-        0; 1 + the index of the instruction that stopped the run; minus 1 and the index of an input that is NaN or infinity; STOPPED.
+        0; 1 + the index of the instruction that stopped the run; minus 1 and the index of an input that is NaN or
+        infinity; STOPPED.
     """
     refused = convert(_fact(control, INPUTS), _fact(control, INPUT_COUNT))
     if refused != 0:

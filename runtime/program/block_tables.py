@@ -1,8 +1,9 @@
 """Finds what blocks of a matrix have in common: few tables of few values, each block of a column on one of them.
 
-A matrix [K, C] is cut along K into blocks of 32, 64 or 128 rows; what counts is a block of one column. Blocks whose values belong together share a
-table. Which ones those are is found from the sets of values that occur, the largest first: each joins the table that it adds least to, and begins
-one where none has room. Sets of few values come last and find their values in tables that are complete.
+A matrix [K, C] is cut along K into blocks of 32, 64 or 128 rows; what counts is a block of one column. Blocks whose
+values belong together share a table. Which ones those are is found from the sets of values that occur, the largest
+first: each joins the table that it adds least to, and begins one where none has room. Sets of few values come last and
+find their values in tables that are complete.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _TOGETHER = 1 << 13
 
 
 class BlockCodes(NamedTuple):
-    """A matrix [K, C] in codes: uint8 ``codes`` [K, C], ``kinds`` [ceil(K / block), C] of the tables, ``tables`` [T, L], each row ascending."""
+    """A matrix [K, C] in codes: uint8 ``codes`` [K, C], ``kinds`` [ceil(K / block), C] of the tables, ``tables`` [T,
+    L], each row ascending.
+    """
 
     block: int
     codes: NDArray[np.uint8]
@@ -31,7 +34,9 @@ class BlockCodes(NamedTuple):
 
 
 def fewest_codes(matrix: NDArray[np.int8], sizes: Sequence[int]) -> BlockCodes | None:
-    """An int8 matrix as codes in at most 16 tables, the tables of the first of these sizes that does, the blocks as large as they can be."""
+    """An int8 matrix as codes in at most 16 tables, the tables of the first of these sizes that does, the blocks as
+    large as they can be.
+    """
     for most in sizes:
         for block in BLOCKS:
             found = _coded(matrix, block, most) if block < len(matrix) and _might(matrix, block, most) else None
@@ -48,14 +53,21 @@ def _might(matrix: Array, block: int, most: int) -> bool:
 
 def _coded(matrix: NDArray[np.int8], block: int, most: int) -> BlockCodes | None:
     rows, columns = matrix.shape
-    blocks = np.pad(matrix, ((0, -rows % block), (0, 0)), mode="edge").reshape(-1, block, columns).transpose(0, 2, 1).reshape(-1, block)
+    blocks = (
+        np.pad(matrix, ((0, -rows % block), (0, 0)), mode="edge")
+        .reshape(-1, block, columns)
+        .transpose(0, 2, 1)
+        .reshape(-1, block)
+    )
     shifted = blocks.view(np.uint8) ^ np.uint8(128)  # ascending as the int8 are
     different, first = np.unique(_sets(shifted), axis=0, return_inverse=True)
     joined = _joined([int.from_bytes(row.tobytes()) for row in different], most)
     if joined is None:
         return None
     kinds = joined[0][first.reshape(-1)]
-    members = np.unpackbits(np.frombuffer(b"".join(table.to_bytes(32) for table in joined[1]), np.uint8).reshape(-1, 32), axis=1)
+    members = np.unpackbits(
+        np.frombuffer(b"".join(table.to_bytes(32) for table in joined[1]), np.uint8).reshape(-1, 32), axis=1
+    )
     places = (np.cumsum(members, axis=1) - 1).clip(0).astype(np.uint8)
     codes = places[kinds[:, None], shifted].reshape(-1, columns, block).transpose(0, 2, 1).reshape(-1, columns)[:rows]
     values = [np.flatnonzero(row).astype(np.uint8) ^ np.uint8(128) for row in members]
@@ -76,7 +88,9 @@ def _sets(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _joined(sets: list[int], most: int) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """The table of each set of values, a number of 256 bits, and the values of each table, likewise; None where the tables are more than 16."""
+    """The table of each set of values, a number of 256 bits, and the values of each table, likewise; None where the
+    tables are more than 16.
+    """
     kinds, tables = np.empty(len(sets), np.uint8), list[int]()
     for place in sorted(range(len(sets)), key=lambda place: -sets[place].bit_count()):
         values = sets[place]

@@ -1,4 +1,6 @@
-"""Builds programs: symbols, buffers, constants, instructions with named fields. The lowering's only way to a `Program`."""
+"""Builds programs: symbols, buffers, constants,
+instructions with named fields. The lowering's only way to a `Program`.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class ProgramBuilder:
             self._dims.append(name)
         return name
 
-    def buffer(self, shape: Sequence[Expression], dtype: Any, name: str = "", perm: Sequence[int] | None = None) -> Buffer:
+    def buffer(
+        self, shape: Sequence[Expression], dtype: Any, name: str = "", perm: Sequence[int] | None = None
+    ) -> Buffer:
         """A tensor in the arena, dense and row-major in its physical ``shape``.
 
         Args:
@@ -97,7 +101,9 @@ class ProgramBuilder:
         return Buffer(len(self._buffers) - 1, element, tuple(shape))
 
     def constant(self, array: NDArray[Any], dtype: Any = None) -> Constant:
-        """An array of the blob; equal arrays are stored once, those of few values in codes. ``dtype`` converts, exactly or not at all."""
+        """An array of the blob; equal arrays are stored once, those of few values in codes. ``dtype`` converts,
+        exactly or not at all.
+        """
         values = np.asarray(array)
         if dtype is not None and values.dtype != np.dtype(dtype):
             wide, values = values, values.astype(dtype)
@@ -107,7 +113,9 @@ class ProgramBuilder:
         content = np.ascontiguousarray(values).tobytes()
         key = (element, values.shape, blake2b(content).digest())
         if key not in self._known:
-            offset = sum(len(chunk) for chunk in self._chunks[-1:]) + (self._constants[-1].offset if self._constants else 0)
+            offset = sum(len(chunk) for chunk in self._chunks[-1:]) + (
+                self._constants[-1].offset if self._constants else 0
+            )
             coded = encoded(values)
             stored = content if coded is None else coded.stored()
             self._chunks.append(stored + bytes(-len(stored) % _ALIGNMENT))
@@ -116,7 +124,8 @@ class ProgramBuilder:
         return self._known[key]
 
     def input(
-        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None, zero_point: ZeroPoints = 0,
+        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
+        zero_point: ZeroPoints = 0,
         axis: int | None = None,
     ) -> None:  # fmt: skip
         """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer.
@@ -127,7 +136,8 @@ class ProgramBuilder:
         self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
 
     def output(
-        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None, zero_point: ZeroPoints = 0,
+        self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
+        zero_point: ZeroPoints = 0,
         axis: int | None = None,
     ) -> None:  # fmt: skip
         """Declare an output that is read from ``buffer`` after the last instruction."""
@@ -137,7 +147,8 @@ class ProgramBuilder:
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.
 
-        Element types are those of the operands; ``lo`` and ``hi`` default to the range of y's type; other defaults are in
+        Element types are those of the operands; ``lo``
+        and ``hi`` default to the range of y's type; other defaults are in
         `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
         ``a_strides=[c, 1]``; for ``matmul`` also ``batch=[...]`` and ``a_strides`` of up to four batch strides.
 
@@ -152,7 +163,10 @@ class ProgramBuilder:
         names = {item.name for item in instruction.fields}
         unknown = sorted(set(values) - names)
         if unknown:
-            raise ProgramError(f"{node or opcode}: opcode {opcode} has no field '{unknown[0]}'; its fields are {', '.join(sorted(names))}")
+            raise ProgramError(
+                f"{node or opcode}: opcode {opcode} has no field '{unknown[0]}'; its fields are "
+                f"{', '.join(sorted(names))}"
+            )
         row, kinds = [instruction.number], [int(Source.LITERAL)]
         for item in instruction.fields:
             number, kind = self._encode(instruction, item, values, node or opcode)
@@ -167,9 +181,17 @@ class ProgramBuilder:
         code = np.array([row for row, _ in self._rows], np.int64).reshape(-1, WIDTH)
         kinds = np.array([kinds for _, kinds in self._rows], np.uint8).reshape(-1, WIDTH)
         return Program(
-            dims=tuple(self._dims), expressions=tuple(e for _, e in self._expressions.values()), code=code, kinds=kinds,
-            blob=np.frombuffer(b"".join(self._chunks), np.uint8), buffers=tuple(self._buffers), constants=tuple(self._constants),
-            inputs=tuple(self._inputs), outputs=tuple(self._outputs), nodes=tuple(self._nodes), source=dict(self.source),
+            dims=tuple(self._dims),
+            expressions=tuple(e for _, e in self._expressions.values()),
+            code=code,
+            kinds=kinds,
+            blob=np.frombuffer(b"".join(self._chunks), np.uint8),
+            buffers=tuple(self._buffers),
+            constants=tuple(self._constants),
+            inputs=tuple(self._inputs),
+            outputs=tuple(self._outputs),
+            nodes=tuple(self._nodes),
+            source=dict(self.source),
         )
 
     def save(self, path: str | Path) -> None:
@@ -188,7 +210,9 @@ class ProgramBuilder:
                 return 0, Source.ABSENT
             if operand.element not in item.types:
                 admitted = ", ".join(ELEMENT_DTYPE[e] for e in item.types)
-                raise ProgramError(f"{node}: {item.name} of {opcode.name} is {ELEMENT_DTYPE[operand.element]}; it takes {admitted}")
+                raise ProgramError(
+                    f"{node}: {item.name} of {opcode.name} is {ELEMENT_DTYPE[operand.element]}; it takes {admitted}"
+                )
             return operand.index, Source.BUFFER if isinstance(operand, Buffer) else Source.CONSTANT
         return self._number(opcode, item, values, node)
 
@@ -210,7 +234,9 @@ class ProgramBuilder:
             return self._expression(value, node), Source.EXPRESSION
         number = int(value)
         if not item.low <= number <= item.high:
-            raise ProgramError(f"{node}: {item.name} of {opcode.name} is {number}, admitted is {item.low} to {item.high}")
+            raise ProgramError(
+                f"{node}: {item.name} of {opcode.name} is {number}, admitted is {item.low} to {item.high}"
+            )
         return number, Source.LITERAL
 
     def _check_shape(self, owner: str, shape: Sequence[Expression]) -> None:
@@ -235,9 +261,18 @@ def _element(dtype: Any) -> Element:
     return _OF_DTYPE[name]
 
 
-def _port(name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales, zero_point: ZeroPoints, axis: int | None) -> Port:
+def _port(
+    name: str,
+    buffer: Buffer,
+    dtype: Any,
+    shape: Sequence[Expression],
+    scale: Scales,
+    zero_point: ZeroPoints,
+    axis: int | None,
+) -> Port:
     if axis is None:
-        return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, None if scale is None else float(scale), int(zero_point))  # type: ignore[arg-type]
+        one = None if scale is None else float(scale)  # type: ignore[arg-type]
+        return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, one, int(zero_point))  # type: ignore[arg-type]
     scales, zero_points = tuple(map(float, scale)), tuple(map(int, zero_point))  # type: ignore[arg-type]
     return Port(name, np.dtype(dtype).name, tuple(shape), buffer.index, scales, zero_points, axis)
 
@@ -254,7 +289,9 @@ def _spread(opcode: Opcode, node: str, fields: Mapping[str, Any]) -> dict[str, A
             continue
         items = list(value)
         if len(items) > count:
-            raise ProgramError(f"{node or opcode.name}: {key} has {len(items)} entries; {opcode.name} takes at most {count}")
+            raise ProgramError(
+                f"{node or opcode.name}: {key} has {len(items)} entries; {opcode.name} takes at most {count}"
+            )
         values |= {f"{prefix}{count - len(items) + i}": item for i, item in enumerate(items)}
     return values
 

@@ -1,10 +1,12 @@
 """Constants of few values: codes of 2, 3 or 4 bits, and tables of the values that they stand for.
 
-A coded constant is stored as its tables, one for all elements or one for each row of a matrix, of 2^bits values each, and behind them the codes
-of all elements: eight in ``bits`` bytes, the first in the lowest bits. Every code stands for a value, so any bytes are a sound constant.
+A coded constant is stored as its tables, one for all elements or one for each row of a matrix, of 2^bits values each,
+and behind them the codes of all elements: eight in ``bits`` bytes, the first in the lowest bits. Every code stands for
+a value, so any bytes are a sound constant.
 
-An int8 constant [..., C] may also have 16 tables and say for each block of a column, 32, 64 or 128 elements along the axes before the last taken as
-one, which of them it is on: numbers of 4 bits, two a byte, between the tables and the codes.
+An int8 constant [..., C] may also have 16 tables and say for each block of a column, 32, 64 or 128 elements along the
+axes before the last taken as one, which of them it is on: numbers of 4 bits, two a byte, between the tables and the
+codes.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ _BLOCK = 1 << 16
 
 
 class Coding(NamedTuple):
-    """How a constant is stored: bits of a code; 1 table, one for each row, or 16 of which every block of ``block`` elements of a column has one."""
+    """How a constant is stored: bits of a code; 1 table, one for each row, or 16 of which every block of ``block``
+    elements of a column has one.
+    """
 
     bits: int
     tables: int
@@ -47,7 +51,11 @@ class Coding(NamedTuple):
 
     def nbytes(self, shape: tuple[int, ...], size: int) -> int:
         """Stored bytes of a constant of this shape with elements of ``size`` bytes."""
-        return (self.tables << self.bits) * size + -(-prod(self.kinds_shape(shape)) // 2) + -(-prod(shape) // _TOGETHER) * self.bits
+        return (
+            (self.tables << self.bits) * size
+            + -(-prod(self.kinds_shape(shape)) // 2)
+            + -(-prod(shape) // _TOGETHER) * self.bits
+        )
 
 
 class CodedConstant(NamedTuple):
@@ -102,13 +110,19 @@ class CodedConstant(NamedTuple):
     def stored(self) -> bytes:
         """Tables, numbers of tables and codes as bytes."""
         bits = self.coding.bits
-        codes = np.append(self.codes.reshape(-1), np.zeros(-self.codes.size % _TOGETHER, np.uint8)).reshape(-1, _TOGETHER)
+        codes = np.append(self.codes.reshape(-1), np.zeros(-self.codes.size % _TOGETHER, np.uint8)).reshape(
+            -1, _TOGETHER
+        )
         words = np.zeros(len(codes), "<u4")
         for place in range(_TOGETHER):
             words |= codes[:, place].astype("<u4") << np.uint32(bits * place)
         kinds = np.empty(0, np.uint8) if self.kinds is None else self.kinds.reshape(-1)
         pairs = np.append(kinds, np.zeros(kinds.size % 2, np.uint8)).reshape(-1, 2)
-        return self.tables.tobytes() + (pairs[:, 0] | pairs[:, 1] << 4).tobytes() + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
+        return (
+            self.tables.tobytes()
+            + (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+            + words.view(np.uint8).reshape(-1, 4)[:, :bits].tobytes()
+        )
 
 
 def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> CodedConstant:
@@ -124,7 +138,9 @@ def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dty
     for place in range(_TOGETHER):
         codes[:, place] = (words >> np.uint32(bits * place)) & np.uint32((1 << bits) - 1)
     kinds = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[: prod(numbers)].reshape(numbers) if block else None
-    return CodedConstant(codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds)
+    return CodedConstant(
+        codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds
+    )
 
 
 def encoded(array: Array) -> CodedConstant | None:
@@ -166,7 +182,9 @@ def few_values(array: Array, most: int) -> Array | None:
 
 
 def coded_rows(rows: Array, most: int) -> tuple[NDArray[np.uint8], Array] | None:
-    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most ``most`` values occur; None for any other."""
+    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most ``most`` values occur; None for any
+    other.
+    """
     if rows.size == 0 or any(len(np.unique(row)) > most for row in rows[:: max(len(rows) // 8, 1)]):
         return None
     ascending = np.sort(rows, axis=1)

@@ -1,4 +1,6 @@
-"""What a program consists of: instructions, constants, buffers, inputs and outputs. Data only; `file.py` reads and writes them as a file."""
+"""What a program consists of: instructions, constants, buffers, inputs and outputs. Data only; `file.py` reads and
+writes them as a file.
+"""
 
 from __future__ import annotations
 

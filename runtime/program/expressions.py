@@ -1,6 +1,7 @@
 """Dimension expressions: an int, a symbol's name, or a nested list such as ``["add", ["floordiv", "W", 2], 1]``.
 
-They are JSON as they stand. `check_form` refuses whatever is not one, before `evaluate` sees it; neither runs code from a file.
+They are JSON as they stand. `check_form` refuses whatever is not one,
+before `evaluate` sees it; neither runs code from a file.
 """
 
 from __future__ import annotations
@@ -38,14 +39,19 @@ def check_form(expression: Expression, dims: Collection[str], depth: int = 0) ->
         ProgramError: unknown symbol or operator, malformed list, or nesting beyond 64.
     """
     if isinstance(expression, bool) or not isinstance(expression, int | str | list):
-        raise ProgramError(f"a dimension expression holds {expression!r}; only integers, symbols and [operator, a, b] are allowed")
+        raise ProgramError(
+            f"a dimension expression holds {expression!r}; only integers, symbols and [operator, a, b] are allowed"
+        )
     if isinstance(expression, str) and expression not in dims:
         raise ProgramError(f"the dimension '{expression}' is not declared")
     if not isinstance(expression, list):
         return
     operator = expression[0] if expression else None
     if not isinstance(operator, str) or operator not in _OPERATORS or len(expression) < 3:
-        raise ProgramError(f"a dimension expression starts with {operator!r}; expected [operator, a, b], operator one of {sorted(_OPERATORS)}")
+        raise ProgramError(
+            f"a dimension expression starts with {operator!r}; expected [operator, a, b], operator one "
+            f"of {sorted(_OPERATORS)}"
+        )
     if depth >= _MAX_DEPTH:
         raise ProgramError(f"a dimension expression is nested deeper than {_MAX_DEPTH} levels")
     for item in expression[1:]:

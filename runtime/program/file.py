@@ -1,8 +1,9 @@
-"""The ``.qprog`` file: one safetensors file with the tensors ``blob``, ``code`` and ``kinds`` and JSON metadata. No code inside.
+"""The ``.qprog`` file: one safetensors file with the tensors ``blob``,
+``code`` and ``kinds`` and JSON metadata. No code inside.
 
-The layout is fixed (header padded to 64 bytes, the blob first), so that the blob is aligned in the mapped file and equal
-programs give equal bytes. A checksum over everything tells damage from design; what a clever forger could write is still
-harmless, because `bind.py` proves every access of every instruction before it runs.
+The layout is fixed (header padded to 64 bytes, the blob first), so that the blob is aligned in the mapped file and
+equal programs give equal bytes. A checksum over everything tells damage from design; what a clever forger could write
+is still harmless, because `bind.py` proves every access of every instruction before it runs.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def write_contents(program: Contents, path: Path) -> None:
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
     header = _header(parts, description)
     try:
-        _write_atomically(path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())])
+        _write_atomically(
+            path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())]
+        )
     except OSError as error:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -94,8 +97,13 @@ def _describe(program: Contents) -> dict[str, Any]:
     return {
         "dims": list(program.dims),
         "expressions": list(program.expressions),
-        "buffers": [[ELEMENT_DTYPE[b.element], list(b.shape), b.name, None if b.perm is None else list(b.perm)] for b in program.buffers],
-        "constants": [[ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *_describe_coding(c.coding)] for c in program.constants],
+        "buffers": [
+            [ELEMENT_DTYPE[b.element], list(b.shape), b.name, None if b.perm is None else list(b.perm)]
+            for b in program.buffers
+        ],
+        "constants": [
+            [ELEMENT_DTYPE[c.element], list(c.shape), c.offset, *_describe_coding(c.coding)] for c in program.constants
+        ],
         "inputs": [_describe_port(port) for port in program.inputs],
         "outputs": [_describe_port(port) for port in program.outputs],
         "nodes": list(program.nodes),
@@ -125,11 +133,20 @@ def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
 
 def _header(parts: Mapping[str, NDArray[Any]], description: str) -> bytes:
     names = {dtype: name for name, dtype in _SAFETENSORS_DTYPE.items()}
-    metadata = {"checksum": _checksum(parts.values(), description), "format": FORMAT, "program": description, "version": str(VERSION)}
+    metadata = {
+        "checksum": _checksum(parts.values(), description),
+        "format": FORMAT,
+        "program": description,
+        "version": str(VERSION),
+    }
     entries: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for name, part in parts.items():
-        entries[name] = {"dtype": names[part.dtype], "shape": list(part.shape), "data_offsets": [offset, offset + part.nbytes]}
+        entries[name] = {
+            "dtype": names[part.dtype],
+            "shape": list(part.shape),
+            "data_offsets": [offset, offset + part.nbytes],
+        }
         offset += part.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     return text + b" " * (-(len(text) + 8) % _ALIGNMENT)
@@ -157,7 +174,9 @@ def _decode(data: NDArray[np.uint8]) -> Contents:
     if metadata.get("format") != FORMAT:
         raise ProgramError("a safetensors file, but not a program (.qprog)")
     if metadata.get("version") != str(VERSION):
-        raise ProgramError(f"program version {metadata.get('version')}; this machine reads version {VERSION}: compile the model again")
+        raise ProgramError(
+            f"program version {metadata.get('version')}; this machine reads version {VERSION}: compile the model again"
+        )
     parts = {name: _tensor(entries, name, data[8 + length :]) for name in ("blob", "code", "kinds")}
     if sum(part.nbytes for part in parts.values()) != data.size - 8 - length:
         raise ProgramError("truncated, or bytes follow the program")
@@ -200,21 +219,37 @@ def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> N
 
 
 def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 48 for v in values)
+    return isinstance(values, list) and all(
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 48 for v in values
+    )
 
 
 def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Contents:
     code, kinds, blob = parts["code"], parts["kinds"], parts["blob"]
     nodes = _names(_field(text, "nodes", list))
     dims = _names(_field(text, "dims", list))
-    if code.dtype != np.int64 or kinds.dtype != np.uint8 or code.shape != (len(nodes), WIDTH) or kinds.shape != code.shape or blob.ndim != 1:
+    if (
+        code.dtype != np.int64
+        or kinds.dtype != np.uint8
+        or code.shape != (len(nodes), WIDTH)
+        or kinds.shape != code.shape
+        or blob.ndim != 1
+    ):
         raise ProgramError("damaged: the instruction table has another shape than its description")
     buffers = tuple(_buffer(item, dims) for item in _field(text, "buffers", list))
     constants = tuple(_constant(item, blob.size) for item in _field(text, "constants", list))
     return Contents(
-        dims=dims, expressions=_expressions(_field(text, "expressions", list), dims), code=code, kinds=kinds, blob=blob, buffers=buffers,
-        constants=constants, inputs=_ports(_field(text, "inputs", list), dims, len(buffers)),
-        outputs=_ports(_field(text, "outputs", list), dims, len(buffers)), nodes=nodes, source=_field(text, "source", dict),
+        dims=dims,
+        expressions=_expressions(_field(text, "expressions", list), dims),
+        code=code,
+        kinds=kinds,
+        blob=blob,
+        buffers=buffers,
+        constants=constants,
+        inputs=_ports(_field(text, "inputs", list), dims, len(buffers)),
+        outputs=_ports(_field(text, "outputs", list), dims, len(buffers)),
+        nodes=nodes,
+        source=_field(text, "source", dict),
     )
 
 
@@ -242,10 +277,20 @@ def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
 
 
 def _constant(item: Any, blob_size: int) -> ConstantInfo:
-    if not isinstance(item, list) or len(item) not in (3, 5, 6) or item[0] not in _OF_DTYPE or not all(map(_whole_numbers, (item[1], item[2:]))):
+    if (
+        not isinstance(item, list)
+        or len(item) not in (3, 5, 6)
+        or item[0] not in _OF_DTYPE
+        or not all(map(_whole_numbers, (item[1], item[2:])))
+    ):
         raise ProgramError("damaged: a constant is described wrongly")
     dtype, shape, offset, *coding = item
-    if coding and (dtype not in CODED_TYPES or coding[0] not in CODE_BITS or 0 in shape or not _sound_tables(dtype, shape, *coding[1:])):
+    if coding and (
+        dtype not in CODED_TYPES
+        or coding[0] not in CODE_BITS
+        or 0 in shape
+        or not _sound_tables(dtype, shape, *coding[1:])
+    ):
         raise ProgramError("damaged: the codes of a constant are described wrongly")
     info = ConstantInfo(Element(_OF_DTYPE[dtype]), tuple(shape), offset, Coding(*coding) if coding else None)
     if info.offset % _ALIGNMENT or info.offset + info.stored_bytes > blob_size:
@@ -269,12 +314,26 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 
 
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
-    if not isinstance(item, list) or len(item) not in (6, 7) or not isinstance(item[0], str) or item[1] not in _PORT_DTYPES:
+    if (
+        not isinstance(item, list)
+        or len(item) not in (6, 7)
+        or not isinstance(item[0], str)
+        or item[1] not in _PORT_DTYPES
+    ):
         raise ProgramError("damaged: an input or output is described wrongly")
     name, dtype, shape, buffer, scale, zero_point = item[:6]
     sizes = _expressions(shape, dims)
-    good = _good_columns(scale, zero_point, item[6], sizes) if len(item) == 7 else scale is None or _good_grid(scale, zero_point, 1 << 16)
-    if not _whole_numbers([buffer]) or buffer >= buffers or not good or (scale is None and not isinstance(zero_point, int)):
+    good = (
+        _good_columns(scale, zero_point, item[6], sizes)
+        if len(item) == 7
+        else scale is None or _good_grid(scale, zero_point, 1 << 16)
+    )
+    if (
+        not _whole_numbers([buffer])
+        or buffer >= buffers
+        or not good
+        or (scale is None and not isinstance(zero_point, int))
+    ):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
     if len(item) == 7:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
@@ -283,11 +342,21 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
 
 def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:
     good_scale = isinstance(scale, float) and np.isfinite(scale) and scale > 0
-    return bool(good_scale) and isinstance(zero_point, int) and not isinstance(zero_point, bool) and abs(zero_point) <= most
+    return (
+        bool(good_scale)
+        and isinstance(zero_point, int)
+        and not isinstance(zero_point, bool)
+        and abs(zero_point) <= most
+    )
 
 
 def _good_columns(scales: Any, zero_points: Any, axis: Any, shape: tuple[Any, ...]) -> bool:
     """As many grids as the axis is long."""
-    if not isinstance(scales, list) or not isinstance(zero_points, list) or not _whole_numbers([axis]) or axis >= len(shape):
+    if (
+        not isinstance(scales, list)
+        or not isinstance(zero_points, list)
+        or not _whole_numbers([axis])
+        or axis >= len(shape)
+    ):
         return False
     return shape[axis] == len(scales) == len(zero_points) and all(map(_good_grid, scales, zero_points))

@@ -62,7 +62,9 @@ class Program(Contents):
         """
         number = int(self.code[index, 0])
         if number not in BY_NUMBER:
-            raise ProgramError(f"instruction {index} ({self.nodes[index]}) has opcode {number}, which this machine does not know")
+            raise ProgramError(
+                f"instruction {index} ({self.nodes[index]}) has opcode {number}, which this machine does not know"
+            )
         return BY_NUMBER[number]
 
     def constant(self, index: int) -> NDArray[Any]:
@@ -73,7 +75,9 @@ class Program(Contents):
     def coded(self, index: int) -> CodedConstant | None:
         """The codes of a constant; None where it is stored as it is."""
         info = self.constants[index]
-        return restored(self._stored(index), info.coding, info.shape, ELEMENT_DTYPE[info.element]) if info.coding else None
+        return (
+            restored(self._stored(index), info.coding, info.shape, ELEMENT_DTYPE[info.element]) if info.coding else None
+        )
 
     def _stored(self, index: int) -> NDArray[np.uint8]:
         info = self.constants[index]
@@ -122,4 +126,6 @@ class Program(Contents):
     def _operand(self, kind: int, value: int) -> str:
         if kind == Source.EXPRESSION:
             return str(self.expressions[value]).replace("'", "").replace(" ", "")
-        return {Source.BUFFER: f"b{value}", Source.CONSTANT: f"c{value}", Source.ABSENT: "-"}.get(Source(kind), str(value))
+        return {Source.BUFFER: f"b{value}", Source.CONSTANT: f"c{value}", Source.ABSENT: "-"}.get(
+            Source(kind), str(value)
+        )

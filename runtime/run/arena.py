@@ -13,7 +13,16 @@ from ..binding.division import divide, form_of, part_rows, useful_threads
 from ..binding.packed_weights import decoded_operands, pack_program
 from ..cpu.isa import Isa
 from ..errors import MachineError
-from ..instructions.instruction import BLOCK_BYTES, BLOCKS, ELEMENT_DTYPE, FORM_COLUMN, ISA_COLUMN, NEXT_COLUMN, PACKED_COLUMN, Source
+from ..instructions.instruction import (
+    BLOCK_BYTES,
+    BLOCKS,
+    ELEMENT_DTYPE,
+    FORM_COLUMN,
+    ISA_COLUMN,
+    NEXT_COLUMN,
+    PACKED_COLUMN,
+    Source,
+)
 from ..instructions.opcodes import BY_NUMBER
 from ..machine.control import (
     COUNT,
@@ -49,7 +58,8 @@ class Arena:
         code: int64 [rows, WIDTH], the linked instructions, behind them the parts of those that threads share.
         scratch: address of scratch memory of the thread that leads.
         packed: weights packed for this CPU, by instruction.
-        decoded: constants that are stored in codes, as values, by instruction and column; None where only packed ones are read.
+        decoded: constants that are stored in codes, as values, by instruction and column; None where only packed ones
+            are read.
         border: moves inputs in and outputs out.
         is_shared: whether the program has enough to share out.
         pace: whether that is worth it now.
@@ -117,8 +127,16 @@ class Arena:
         block = words[first:]
         inputs, outputs = self.border.inputs, self.border.outputs
         facts = {
-            WORD: ENDED, TABLE: self._table, COUNT: self._count, SCRATCH: self.scratch, SCRATCH_BYTES: scratch_bytes, YIELD: yield_address(),
-            INPUTS: inputs[0], INPUT_COUNT: inputs[1], OUTPUTS: outputs[0], OUTPUT_COUNT: outputs[1],
+            WORD: ENDED,
+            TABLE: self._table,
+            COUNT: self._count,
+            SCRATCH: self.scratch,
+            SCRATCH_BYTES: scratch_bytes,
+            YIELD: yield_address(),
+            INPUTS: inputs[0],
+            INPUT_COUNT: inputs[1],
+            OUTPUTS: outputs[0],
+            OUTPUT_COUNT: outputs[1],
         }
         for place, value in facts.items():
             block[place // 8] = value
@@ -126,7 +144,9 @@ class Arena:
         return block.data, address_of(block)
 
     def _divide(self, threads: int) -> list[tuple[int, int]]:
-        """Append the parts of the instructions that have any: for each the first row and how many; empty where none has."""
+        """Append the parts of the instructions that have any: for each the first row
+        and how many; empty where none has.
+        """
         groups, rows = [(0, 0)] * (self._count + 1), [self.code]
         total = self._count
         for index, numbers in enumerate(self.code):
@@ -146,5 +166,7 @@ def _aligned(size: int, bound: Bound) -> NDArray[np.uint8]:
     try:
         raw = np.zeros(size + 2 * ALIGNMENT, np.uint8)
     except MemoryError:
-        raise MachineError(f"a run with {dict(bound.dims)} needs {size} bytes, which this machine does not have") from None
+        raise MachineError(
+            f"a run with {dict(bound.dims)} needs {size} bytes, which this machine does not have"
+        ) from None
     return raw[-address_of(raw) % ALIGNMENT :]

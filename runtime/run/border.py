@@ -1,4 +1,6 @@
-"""The border: checks feeds, and has inputs quantized and outputs dequantized by the compiled loops of `border_loops.py`."""
+"""The border: checks feeds, and has inputs quantized and outputs dequantized by the compiled loops of
+`border_loops.py`.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
     for port in program.inputs:
         expected = program.shape(port.shape, dims)
         if feeds[port.name].shape != expected:
-            raise FeedError(f"input '{port.name}' has the shape {feeds[port.name].shape}; with {dims} it must be {expected}")
+            raise FeedError(
+                f"input '{port.name}' has the shape {feeds[port.name].shape}; with {dims} it must be {expected}"
+            )
     return dims
 
 
@@ -62,14 +66,18 @@ def _check_feed(array: Array, port: Port) -> None:
     if array.dtype != np.dtype(port.dtype):
         raise FeedError(f"input '{port.name}' is {array.dtype}; it must be {port.dtype}")
     if array.ndim != len(port.shape):
-        raise FeedError(f"input '{port.name}' has {array.ndim} dimensions; it must have {len(port.shape)}: {list(port.shape)}")
+        raise FeedError(
+            f"input '{port.name}' has {array.ndim} dimensions; it must have {len(port.shape)}: {list(port.shape)}"
+        )
 
 
 def _match_shape(array: Array, port: Port, dims: dict[str, int]) -> None:
     for axis, (size, expected) in enumerate(zip(array.shape, port.shape, strict=True)):
         if isinstance(expected, str):
             if dims.setdefault(expected, size) != size:
-                raise FeedError(f"input '{port.name}', axis {axis}: '{expected}' is {size}, but another input says {dims[expected]}")
+                raise FeedError(
+                    f"input '{port.name}', axis {axis}: '{expected}' is {size}, but another input says {dims[expected]}"
+                )
         elif isinstance(expected, int) and size != expected:
             raise FeedError(f"input '{port.name}' has the shape {array.shape}; axis {axis} must be {expected}")
 
@@ -117,7 +125,9 @@ class Border:
             self._rows[start : start + len(offsets), 1] = offsets + address
 
     def place(self, arrays: Sequence[Array]) -> list[Array]:
-        """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been converted."""
+        """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been
+        converted.
+        """
         placed = []
         for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
             flags = array.flags
@@ -170,7 +180,9 @@ class _Crossing:
         self.port, self.shape = port, shapes[port.name]
         self._element = program.buffers[port.buffer].element
         plain = port.scale is None
-        self.outside = np.dtype(ELEMENT_DTYPE[self._element] if plain else "float64" if port.dtype == "float64" else "float32")
+        self.outside = np.dtype(
+            ELEMENT_DTYPE[self._element] if plain else "float64" if port.dtype == "float64" else "float32"
+        )
         wide = self.outside.itemsize == 8
         if entering:
             self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
@@ -185,11 +197,14 @@ class _Crossing:
         good = isinstance(array, np.ndarray) and (array.dtype, array.shape) == (np.dtype(self.port.dtype), self.shape)
         if not good or not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
             wanted = f"{self.port.dtype}{list(self.shape)}"
-            raise FeedError(f"the array for output '{self.port.name}' must be a contiguous one of {wanted} that can be written")
+            raise FeedError(
+                f"the array for output '{self.port.name}' must be a contiguous one of {wanted} that can be written"
+            )
         return array if self.outside == array.dtype else np.empty(self.shape, self.outside)
 
     def rows(self, addresses: Sequence[int]) -> Array:
-        """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in at each run.
+        """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in
+        at each run.
 
         One row, or where columns have grids of their own one for each run of columns of one grid.
         """
@@ -200,13 +215,16 @@ class _Crossing:
             row[0, :7] = self._kind, 0, addresses[self.port.buffer], count, int(self._element), _bits(scale), zero
             return row
         inner, columns = prod(self.shape[self.port.axis + 1 :]), self.shape[self.port.axis]
-        runs = np.array(list(_runs(self.port)), np.int64)  # [runs, 4]: first column, columns, bits of the scale, zero point
+        # [runs, 4]: first column, columns, bits of the scale, zero point
+        runs = np.array(list(_runs(self.port)), np.int64)
         outer = np.arange(prod(self.shape[: self.port.axis]), dtype=np.int64)[:, None] * (columns * inner)
         first = (outer + runs[:, 0] * inner).reshape(-1)
         rows = np.zeros((len(first), BORDER_WIDTH), np.int64)
         rows[:, 0], rows[:, 1] = self._kind, first * self.outside.itemsize
         rows[:, 2], rows[:, 4] = addresses[self.port.buffer] + first * ELEMENT_SIZE[self._element], int(self._element)
-        rows[:, 3], rows[:, 5], rows[:, 6] = (np.tile(column, len(outer)) for column in (runs[:, 1] * inner, runs[:, 2], runs[:, 3]))
+        rows[:, 3], rows[:, 5], rows[:, 6] = (
+            np.tile(column, len(outer)) for column in (runs[:, 1] * inner, runs[:, 2], runs[:, 3])
+        )
         return rows
 
 

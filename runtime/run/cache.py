@@ -1,7 +1,8 @@
 """Folders and files in which machine code is kept between processes.
 
-The first folder is the one that the caller or the variable ``QCOMPILER_CACHE`` names, or the user's cache folder. The second serves where
-that cannot be written (read-only, full, no home): this user's own folder among the temporary files. Whatever can be read is used.
+The first folder is the one that the caller or the variable ``QCOMPILER_CACHE`` names, or the user's cache folder. The
+second serves where that cannot be written (read-only, full, no home): this user's own folder among the temporary files.
+Whatever can be read is used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def folders(chosen: str | Path | None = None) -> list[Path]:
 
 def _users_folder() -> Path | None:
     """The user's cache folder; None for a user without a home."""
-    variable, parts = ("LOCALAPPDATA", ("AppData", "Local")) if sys.platform == "win32" else ("XDG_CACHE_HOME", (".cache",))
+    variable, parts = (
+        ("LOCALAPPDATA", ("AppData", "Local")) if sys.platform == "win32" else ("XDG_CACHE_HOME", (".cache",))
+    )
     base = os.environ.get(variable)
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     if not base and home == "~":
@@ -60,7 +63,9 @@ def _is_private(folder: Path) -> bool:
 
 
 def keep(path: Path, content: bytes) -> bool:
-    """Write a file behind its checksum, atomically, and the folder if it is missing; False where that fails, with nothing left behind."""
+    """Write a file behind its checksum, atomically, and the folder if it is missing; False where that fails, with
+    nothing left behind.
+    """
     temporary = None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -106,7 +111,8 @@ def store(places: list[Path], name: str, content: bytes) -> Path | None:
 def alone(places: list[Path]) -> Iterator[None]:
     """Wait until no other process is in here with the same folder.
 
-    The system gives the lock back when its owner ends, however that happens. Where there are no locks several processes do the same work.
+    The system gives the lock back when its owner ends, however that happens. Where there are no locks several processes
+    do the same work.
     """
     handle = next((file for place in places if (file := _lock_file(place)) is not None), None)
     try:
@@ -144,7 +150,9 @@ def _lock(handle: int) -> None:
 def prune(base: Path) -> None:
     """Delete what has not been used for longest, and files that a killed process left unfinished."""
     with contextlib.suppress(OSError):
-        by_age = sorted((item for item in base.iterdir() if item.is_dir()), key=lambda item: item.stat().st_mtime, reverse=True)
+        by_age = sorted(
+            (item for item in base.iterdir() if item.is_dir()), key=lambda item: item.stat().st_mtime, reverse=True
+        )
         for folder in by_age[_KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
         for file in (*base.glob(f"{_UNFINISHED}*"), *base.glob(f"*/{_UNFINISHED}*")):

@@ -1,10 +1,14 @@
 """Object files as images that run wherever they are mapped: what a linker does, for the few things that kernels need.
 
-An object file of the kernels calls nothing but each other and a C function or two, so no linker is needed to load it: sections are laid out
-one after another, distances between them are written in, a jump through a table leads to each C function. This is done once,
-after compilation. What remains to be done in each process is to copy the image, to fill in the table, and to make it executable.
+An object file of the kernels calls nothing but each other and a C function or two,
+so no linker is needed to load it: sections are laid out
+one after another, distances between them are written in,
+a jump through a table leads to each C function. This is done once,
+after compilation. What remains to be done in each process is to copy the image, to fill in the table,
+and to make it executable.
 
-Known are ELF files for x86-64 (System V ABI, AMD64 supplement); for any other llvmlite links the object file in each process.
+Known are ELF files for x86-64 (System V ABI,
+AMD64 supplement); for any other llvmlite links the object file in each process.
 """
 
 from __future__ import annotations
@@ -86,7 +90,9 @@ class _Layout:
         self._jumps, self._slots, self._absolute = dict[str, int](), dict[str, int](), list[int]()
         for index, section in enumerate(sections):
             if section.flags & _ALLOCATED:
-                self._starts[index] = self._append(bytes(section.size) if section.kind == _NO_BITS else self._content(section))
+                self._starts[index] = self._append(
+                    bytes(section.size) if section.kind == _NO_BITS else self._content(section)
+                )
         table = next(section for section in sections if section.kind == _SYMBOLS)
         names = self._content(sections[table.link])
         self._symbols = [
@@ -101,7 +107,11 @@ class _Layout:
                 for offset, kind, symbol, addend in section.entries(self._code, _RELOCATION):
                     if not self._relocate(self._starts[section.info] + offset, symbol, kind, addend):
                         return None
-        places = {name: self._starts[place] + value for name, place, value in self._symbols if name in entries and place in self._starts}
+        places = {
+            name: self._starts[place] + value
+            for name, place, value in self._symbols
+            if name in entries and place in self._starts
+        }
         made_for = {"sources": made.sources, "needs": made.needs}
         head = json.dumps({"entries": places, "slots": self._slots, "absolute": self._absolute, **made_for}).encode()
         return _LENGTH.pack(len(head)) + head + bytes(self._image)

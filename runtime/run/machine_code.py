@@ -1,9 +1,11 @@
-"""The machine code of the machine: brought along by the installation, or found in a cache folder, or compiled and kept there.
+"""The machine code of the machine: brought along by the installation, or found in a cache folder, or compiled and kept
+there.
 
-What is kept is an object file for this CPU and, where `image.py` knows how, an image of it that is mapped without LLVM; Numba is imported
-only to make them. Their folder is named by a hash of everything that decides the code: the sources that are compiled, the versions of
-Numba and llvmlite, and the CPU. Nothing in it can go stale, and several versions live side by side. Code that the installation brings
-(`bundle.py`) is used if it was made of these sources. Each image says which features of a CPU it needs; without them it is not run.
+What is kept is an object file for this CPU and, where `image.py` knows how, an image of it that is mapped without LLVM;
+Numba is imported only to make them. Their folder is named by a hash of everything that decides the code: the sources
+that are compiled, the versions of Numba and llvmlite, and the CPU. Nothing in it can go stale, and several versions
+live side by side. Code that the installation brings (`bundle.py`) is used if it was made of these sources. Each image
+says which features of a CPU it needs; without them it is not run.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ from . import cache
 from .image import MadeFor, made_for, make_image, map_image
 
 COMPILED = ("cpu", "instructions", "kernels", "machine", "vector")
-"""Folders that the machine code is made of; a change in any other one does not cost a compilation. A test holds this to be true."""
+"""Folders that the machine code is made of; a change in any other one does not cost a compilation. A test holds this
+to be true.
+"""
 
 _PARAMETERS = {"run": 1, "attend": 3, "execute": 4, "convert": 2}
 _IMAGE, _OBJECT = "machine.image", "machine.o"
@@ -50,7 +54,8 @@ _LOCK = threading.Lock()
 
 
 class Native(NamedTuple):
-    """The compiled entry points; they release the GIL. Each returns `control.FAULT` on an error that a program's proof excludes.
+    """The compiled entry points; they release the GIL. Each returns `control.FAULT` on an error that a program's proof
+    excludes.
 
     Attributes:
         run: `shared_run.run`.
@@ -82,7 +87,9 @@ def _modules() -> list[tuple[str, bytes]]:
         if files:
             return [(path.relative_to(root).as_posix(), path.read_bytes()) for path in files]
     package = __package__.rpartition(".")[0]
-    names = sorted(f"{folder}.{item.name}" for folder in COMPILED for item in pkgutil.iter_modules([str(root / folder)]))
+    names = sorted(
+        f"{folder}.{item.name}" for folder in COMPILED for item in pkgutil.iter_modules([str(root / folder)])
+    )
     found: list[tuple[str, Any]] = [(name, find_spec(f"{package}.{name}")) for name in names]
     return [(name, spec.loader.get_data(spec.origin)) for name, spec in found]
 
@@ -92,7 +99,15 @@ def cache_key() -> str:
     """Hash of everything that decides what is compiled here."""
     told = [os.environ.get(name) or "" for name in (NAME_VARIABLE, FEATURES_VARIABLE)]
     cpu = cpu_description() or tuple(target())
-    parts = (code_key(), package_version("numba"), package_version("llvmlite"), sys.version, bundled_target() or "", *told, *cpu)
+    parts = (
+        code_key(),
+        package_version("numba"),
+        package_version("llvmlite"),
+        sys.version,
+        bundled_target() or "",
+        *told,
+        *cpu,
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -131,7 +146,9 @@ def _refuse(lacking: frozenset[str]) -> None:
 
 
 def _bundled() -> Native | None:
-    """The code that the installation has for this CPU; None where it has none, or one that other sources were made to."""
+    """The code that the installation has for this CPU; None where it has none,
+    or one that other sources were made to.
+    """
     name = bundled_target()
     image = cache.kept(BUNDLES / f"{name}.image") if name else None
     if image is None:
@@ -176,7 +193,11 @@ def _make(where: list[Path]) -> Native:
     if image is not None:
         cache.store(where, _IMAGE, image)
     if kept_in is None:
-        _LOG.warning("the machine code cannot be kept in any of %s: name a folder by %s", ", ".join(map(str, where)), cache.VARIABLE)
+        _LOG.warning(
+            "the machine code cannot be kept in any of %s: name a folder by %s",
+            ", ".join(map(str, where)),
+            cache.VARIABLE,
+        )
     else:
         cache.prune(kept_in.parent)
     return (_map(image) if image is not None else None) or _link(code)
@@ -191,7 +212,8 @@ def compiled() -> bytes:
     entries = {name: (numbers[name], count) for name, count in _PARAMETERS.items()}
     code_key()  # of the sources as they are now: they may change while this takes its minute
     collects = gc.isenabled()
-    gc.disable()  # Numba's representations are large and live until the end: to search them for garbage takes a sixth of the time
+    # Numba's representations are large and live until the end: to search them for garbage takes a sixth of the time
+    gc.disable()
     try:
         return object_code(enter, entries, FAULT, lambda done: _LOG.warning("compiling the integer machine: %s", done))
     finally:

@@ -1,8 +1,9 @@
 """Whether a program's next run asks helpers, decided by how long its runs have taken.
 
-Threads help only while a core is idle and the work is worth dividing; that depends on the program, the machine and what else runs there
-now. So it is measured: an estimate of the time of a run is kept for either way, the faster way is taken, and the other is tried now
-and then, ever more rarely while that changes nothing. The results are the same either way.
+Threads help only while a core is idle and the work is worth dividing; that depends on the program, the machine and what
+else runs there now. So it is measured: an estimate of the time of a run is kept for either way, the faster way is
+taken, and the other is tried now and then, ever more rarely while that changes nothing. The results are the same either
+way.
 """
 
 from __future__ import annotations

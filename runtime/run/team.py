@@ -1,8 +1,9 @@
 """The helper threads of a session.
 
-A helper waits for work in compiled code, looking at its *post*, so that the next run costs it neither Python nor a system call. When nobody
-asks for a while it sleeps in Python until the next run wakes it. Nobody waits for a helper that has not come: the leader runs what others do
-not take. While a session's helpers are busy with one run, its other runs go on alone.
+A helper waits for work in compiled code, looking at its *post*, so that the next run costs it neither Python nor a
+system call. When nobody asks for a while it sleeps in Python until the next run wakes it. Nobody waits for a helper
+that has not come: the leader runs what others do not take. While a session's helpers are busy with one run, its other
+runs go on alone.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ class Team:
 
     def _start(self) -> None:
         for helper in range(len(self.threads), self._count):
-            thread = threading.Thread(target=_serve, args=(self._state, helper, self._attend), name="qcompiler helper", daemon=True)
+            thread = threading.Thread(
+                target=_serve, args=(self._state, helper, self._attend), name="qcompiler helper", daemon=True
+            )
             thread.start()
             self.threads.append(thread)

@@ -1,7 +1,10 @@
-"""Sums and products of tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor, on 32 bits.
+"""Sums and products of tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor,
+on 32 bits.
 
-``a * a_m + b * b_m + c`` may need 41 bits, but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
-signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``, n >= 16, is
+``a * a_m + b * b_m + c`` may need 41 bits,
+but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
+signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``,
+n >= 16, is
 ``(h + (l >> 16)) >> (n - 16)``, exactly.
 """
 
@@ -34,7 +37,12 @@ MultiplyCodes = Callable[[int, int, int, int, int, int, int, int, int, int, int]
 def _mixed(builder: Any, a: Any, b: Any, side: int) -> Any:
     """Of every 128 bits the lower or upper bytes of a and b in turn."""
     size = a.type.count
-    return shuffled(builder, a, b, [16 * lane + 8 * side + i + other for lane in range(size // 16) for i in range(8) for other in (0, size)])
+    return shuffled(
+        builder,
+        a,
+        b,
+        [16 * lane + 8 * side + i + other for lane in range(size // 16) for i in range(8) for other in (0, size)],
+    )
 
 
 def _quarters(builder: Any, a: Any, b: Any) -> list[Any]:
@@ -47,18 +55,33 @@ def _quarters(builder: Any, a: Any, b: Any) -> list[Any]:
 
 def _quotients(builder: Any, pairs: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any) -> Any:
     """``(h + (l >> 16)) >> shift``."""
-    below = builder.ashr(pair_step(builder, _FLAVOUR, c_low, pairs, low), ir.Constant(c_low.type, [16] * c_low.type.count))
+    below = builder.ashr(
+        pair_step(builder, _FLAVOUR, c_low, pairs, low), ir.Constant(c_low.type, [16] * c_low.type.count)
+    )
     return builder.ashr(builder.add(pair_step(builder, _FLAVOUR, c_high, pairs, high), below), shift)
 
 
 def _joined(builder: Any, values: list[Any], lo: Any, hi: Any) -> Any:
     """Four vectors as one of bytes, limited."""
-    return limited(builder, octets(builder, *(words(builder, *values[i : i + 2]) for i in (0, 2))), lo, hi, signed=False)
+    return limited(
+        builder, octets(builder, *(words(builder, *values[i : i + 2]) for i in (0, 2))), lo, hi, signed=False
+    )
 
 
 def _make_add(size: int) -> AddBytes:
     def add(
-        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, high: Any, low: Any, c_high: Any, c_low: Any, shift: Any, lo: Any, hi: Any
+        typingctx: Any,
+        y: Any,
+        a: Any,
+        b: Any,
+        blocks: Any,
+        high: Any,
+        low: Any,
+        c_high: Any,
+        c_low: Any,
+        shift: Any,
+        lo: Any,
+        hi: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_add(builder, size, *arguments)
@@ -74,7 +97,10 @@ def _emit_add(builder: Any, size: int, y: Any, a: Any, b: Any, blocks: Any, *num
     lo, hi = (splat(builder, builder.trunc(number, I8), size) for number in numbers[5:])
     codes, pairs = ir.VectorType(I8, size), ir.VectorType(I16, size // 2)
     high, low = builder.bitcast(high, pairs), builder.bitcast(low, pairs)
-    sources, target = [builder.inttoptr(base, codes.as_pointer()) for base in (a, b)], builder.inttoptr(y, codes.as_pointer())
+    sources, target = (
+        [builder.inttoptr(base, codes.as_pointer()) for base in (a, b)],
+        builder.inttoptr(y, codes.as_pointer()),
+    )
 
     def step(index: Any, _: list[Any]) -> list[Any]:
         operands = _quarters(builder, *(builder.load(builder.gep(source, [index]), align=1) for source in sources))
@@ -86,7 +112,9 @@ def _emit_add(builder: Any, size: int, y: Any, a: Any, b: Any, blocks: Any, *num
 
 
 def _make_scale(size: int) -> ScaleBytes:
-    def scale(typingctx: Any, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any) -> Any:
+    def scale(
+        typingctx: Any, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_scale(builder, size, *arguments)
             return context.get_dummy_value()
@@ -96,11 +124,16 @@ def _make_scale(size: int) -> ScaleBytes:
     return intrinsic(scale)  # type: ignore[no-any-return]
 
 
-def _emit_scale(builder: Any, size: int, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any) -> None:
+def _emit_scale(
+    builder: Any, size: int, y: Any, y_step: Any, x: Any, x_step: Any, pixels: Any, numbers: Any, lo: Any, hi: Any
+) -> None:
     codes, sums, pairs = ir.VectorType(I8, size), ir.VectorType(I32, size // 4), ir.VectorType(I16, size // 2)
     lo, hi = (splat(builder, builder.trunc(number, I8), size) for number in (lo, hi))
     base = builder.inttoptr(numbers, sums.as_pointer())
-    loaded = [[builder.load(builder.gep(base, [ir.Constant(I64, 4 * which + q)]), align=4) for which in range(SCALE_NUMBERS)] for q in range(4)]
+    loaded = [
+        [builder.load(builder.gep(base, [ir.Constant(I64, 4 * which + q)]), align=4) for which in range(SCALE_NUMBERS)]
+        for q in range(4)
+    ]
     lines = [(builder.bitcast(high, pairs), builder.bitcast(low, pairs), *others) for high, low, *others in loaded]
 
     def step(_: Any, places: list[Any]) -> list[Any]:
@@ -114,7 +147,9 @@ def _emit_scale(builder: Any, size: int, y: Any, y_step: Any, x: Any, x_step: An
 
 
 def _make_wide_add(a_kind: Any, b_kind: Any, y_kind: Any) -> AddCodes:
-    def add(typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, a_m: Any, b_m: Any, c: Any, n: Any, lo: Any, hi: Any) -> Any:
+    def add(
+        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, a_m: Any, b_m: Any, c: Any, n: Any, lo: Any, hi: Any
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_wide_add(builder, (a_kind, b_kind, y_kind), *arguments)
             return context.get_dummy_value()
@@ -124,7 +159,9 @@ def _make_wide_add(a_kind: Any, b_kind: Any, y_kind: Any) -> AddCodes:
     return intrinsic(add)  # type: ignore[no-any-return]
 
 
-def _emit_wide_add(builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b: Any, blocks: Any, a_m: Any, b_m: Any, *numbers: Any) -> None:
+def _emit_wide_add(
+    builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b: Any, blocks: Any, a_m: Any, b_m: Any, *numbers: Any
+) -> None:
     """Everything in 64 bits; the factors are known to have 32, so that the products of 32 bits serve."""
     factors = [splat(builder, builder.sext(builder.trunc(factor, I32), I64), LANES) for factor in (a_m, b_m)]
     c, n, lo, hi = (splat(builder, number, LANES) for number in numbers)
@@ -136,7 +173,9 @@ def _emit_wide_add(builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b:
         total = c
         for place, kind, factor in zip(places[:2], kinds[:2], factors, strict=True):
             codes = builder.load(builder.gep(place, [index]), align=1)
-            total = builder.add(total, builder.mul((builder.sext if kind is I16 else builder.zext)(codes, wide), factor))
+            total = builder.add(
+                total, builder.mul((builder.sext if kind is I16 else builder.zext)(codes, wide), factor)
+            )
         values = builder.ashr(total, n)
         values = builder.select(builder.icmp_signed(">", values, lo), values, lo)
         values = builder.select(builder.icmp_signed("<", values, hi), values, hi)
@@ -148,7 +187,18 @@ def _emit_wide_add(builder: Any, kinds: tuple[Any, Any, Any], y: Any, a: Any, b:
 
 def _make_product() -> MultiplyCodes:
     def multiply(
-        typingctx: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, b_zp: Any, m: Any, c: Any, n: Any, lo: Any, hi: Any
+        typingctx: Any,
+        y: Any,
+        a: Any,
+        b: Any,
+        blocks: Any,
+        a_zp: Any,
+        b_zp: Any,
+        m: Any,
+        c: Any,
+        n: Any,
+        lo: Any,
+        hi: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_product(builder, *arguments)
@@ -163,7 +213,10 @@ def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, 
     zeros = [splat(builder, builder.trunc(zero, I32), LANES) for zero in (a_zp, b_zp)]
     m, c, n, lo, hi = (splat(builder, number, LANES) for number in numbers)
     kind, wide = ir.VectorType(I16, LANES), ir.VectorType(I64, LANES)
-    sources, target = [builder.inttoptr(base, kind.as_pointer()) for base in (a, b)], builder.inttoptr(y, kind.as_pointer())
+    sources, target = (
+        [builder.inttoptr(base, kind.as_pointer()) for base in (a, b)],
+        builder.inttoptr(y, kind.as_pointer()),
+    )
 
     def step(index: Any, _: list[Any]) -> list[Any]:
         codes = [builder.sext(builder.load(builder.gep(source, [index]), align=1), _SUMS) for source in sources]
@@ -180,7 +233,8 @@ def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, 
 ADDS = {size: _make_add(size) for size in sorted({MOST_BYTES, LEAST_BYTES})}
 """By its bytes ``y[i] = min(max((65536 * h + l) >> (16 + shift), lo), hi)`` on so many blocks of uint8, lo and hi too.
 
-Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo, hi)``; ``high`` and ``low`` hold the factor of b in their upper
+Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo,
+hi)``; ``high`` and ``low`` hold the factor of b in their upper
 16 bits and that of a in the lower ones; ``h = a * a_high + b * b_high + c_high`` and ``l`` likewise.
 """
 
@@ -189,26 +243,31 @@ add_bytes, add_last_bytes = ADDS[MOST_BYTES], ADDS[LEAST_BYTES]
 SCALES = {size: _make_scale(size) for size in (64, 32, 16)}
 """By its bytes what scales so many channels of uint8 (see `channel_lines.py`) of so many pixels.
 
-Called with ``(y, y_step, x, x_step, pixels, numbers, lo, hi)``, the steps in bytes, ``numbers`` those of `channel_lines.scale_numbers` for this
+Called with ``(y, y_step, x, x_step, pixels, numbers, lo, hi)``, the steps in bytes,
+``numbers`` those of `channel_lines.scale_numbers` for this
 chunk.
 """
 
 scale_64, scale_32, scale_16 = SCALES[64], SCALES[32], SCALES[16]
 
-add_wide_wide, add_wide_byte, add_byte_byte = (_make_wide_add(*kinds, I16) for kinds in ((I16, I16), (I16, I8), (I8, I8)))
+add_wide_wide, add_wide_byte, add_byte_byte = (
+    _make_wide_add(*kinds, I16) for kinds in ((I16, I16), (I16, I8), (I8, I8))
+)
 narrow_wide_wide, narrow_wide_byte = (_make_wide_add(*kinds, I8) for kinds in ((I16, I16), (I16, I8)))
 
 WIDE_ADDS = {
     add_wide_wide: (True, True, True), add_wide_byte: (True, False, True), add_byte_byte: (False, False, True),
     narrow_wide_wide: (True, True, False), narrow_wide_byte: (True, False, False),
 }
-"""``y[i] = min(max((a * a_m + b * b_m + c) >> n, lo), hi)`` on ``16 * blocks`` codes, and whether a, b and y are int16, else uint8.
+"""``y[i] = min(max((a * a_m + b * b_m + c) >> n, lo), hi)`` on ``16 * blocks`` codes, and whether a, b and y are int16,
+else uint8.
 
 Called with ``(y, a, b, blocks, a_m, b_m, c, n, lo, hi)``.
 """
 
 multiply_wide = _make_product()
-"""``y[i] = min(max(((a - a_zp) * (b - b_zp) * m + c) >> n, lo), hi)`` on ``16 * blocks`` int16 codes; everything fits 64 bits.
+"""``y[i] = min(max(((a - a_zp) * (b - b_zp) * m + c) >> n, lo),
+hi)`` on ``16 * blocks`` int16 codes; everything fits 64 bits.
 
 Called with ``(y, a, b, blocks, a_zp, b_zp, m, c, n, lo, hi)``.
 """

@@ -42,8 +42,12 @@ def _make_lookup() -> Lookup:
 def _emit_lookup(builder: Any, arguments: Any) -> None:
     y, x, table, blocks = arguments
     kind = ir.VectorType(I8, LOOKUP_BYTES)
-    permute = builder.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(kind, [kind] * 3))
-    parts = [builder.load(builder.gep(_pointer(builder, table, kind), [ir.Constant(I64, i)]), align=1) for i in range(4)]
+    permute = builder.module.declare_intrinsic(
+        "llvm.x86.avx512.vpermi2var.qi.512", (), ir.FunctionType(kind, [kind] * 3)
+    )
+    parts = [
+        builder.load(builder.gep(_pointer(builder, table, kind), [ir.Constant(I64, i)]), align=1) for i in range(4)
+    ]
     sources, targets = _pointer(builder, x, kind), _pointer(builder, y, kind)
 
     def step(index: Any, _: list[Any]) -> list[Any]:
@@ -57,4 +61,6 @@ def _emit_lookup(builder: Any, arguments: Any) -> None:
 
 
 lookup_bytes = _make_lookup()
-"""``y[i] = table[x[i]]`` on ``64 * blocks`` bytes: called with ``(y, x, table, blocks)``; only where `HAS_BYTE_LOOKUP`."""
+"""``y[i] = table[x[i]]`` on ``64 * blocks`` bytes: called with ``(y, x, table, blocks)``; only where
+`HAS_BYTE_LOOKUP`.
+"""

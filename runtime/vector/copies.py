@@ -85,7 +85,11 @@ def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, 
         for i in range(SQUARE // 2):
             for first in (0, SQUARE // 2):
                 order = [place for j in range(first, first + SQUARE // 2) for place in (j, SQUARE + j)]
-                mixed.append(builder.shuffle_vector(lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(I32, SQUARE), order)))
+                mixed.append(
+                    builder.shuffle_vector(
+                        lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(I32, SQUARE), order)
+                    )
+                )
         lines = mixed
     for i, value in enumerate(lines):
         builder.store(value, line(target, target_stride, i), align=1)
@@ -112,7 +116,9 @@ def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks:
         first, second, third = (builder.load(builder.gep(place, [index]), align=1) for place in planes)
         for part in range(3):
             places = [divmod(part * PIXELS + i, 3) for i in range(PIXELS)]
-            two = builder.shuffle_vector(first, second, ir.Constant(order, [pixel + PIXELS * (c == 1) for pixel, c in places]))
+            two = builder.shuffle_vector(
+                first, second, ir.Constant(order, [pixel + PIXELS * (c == 1) for pixel, c in places])
+            )
             mixed = ir.Constant(order, [PIXELS + pixel if c == 2 else i for i, (pixel, c) in enumerate(places)])
             number = builder.add(builder.mul(index, ir.Constant(I64, 3)), ir.Constant(I64, part))
             builder.store(builder.shuffle_vector(two, third, mixed), builder.gep(pixels, [number]), align=1)
@@ -128,4 +134,5 @@ transpose_square = _make_transpose()
 """``transpose_square(target, target_stride, source, source_stride)``: 16 x 16 bytes, strides in bytes."""
 
 interleave_three = _make_interleave()
-"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes, from planes ``plane`` bytes apart."""
+"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes,
+from planes ``plane`` bytes apart."""

@@ -1,11 +1,12 @@
 """Depthwise convolutions as LLVM vector code.
 
-The dot-product instructions want several taps of one channel side by side: *groups* of four uint8 (layout quad) or two int16 (layout
-pair) from as many lines of the image. Lines are interleaved once (`make_interleave`), then every tap of a line of the kernel reads the
-same vectors, one pixel further on. Interleaving by unpacking leaves a *chunk* of channels in ``group`` vectors, by lanes of 128 bits; the
-saturating packs that turn sums into codes put them in order again.
+The dot-product instructions want several taps of one channel side by side: *groups* of four uint8 (layout quad) or two
+int16 (layout pair) from as many lines of the image. Lines are interleaved once (`make_interleave`), then every tap of a
+line of the kernel reads the same vectors, one pixel further on. Interleaving by unpacking leaves a *chunk* of channels
+in ``group`` vectors, by lanes of 128 bits; the saturating packs that turn sums into codes put them in order again.
 
-Interleaved lines are stored as [vector, pixel, chunk bytes]: where a chunk is shorter than a vector, one load holds the same channels of
+Interleaved lines are stored as [vector, pixel, chunk bytes]: where a chunk is shorter than a vector,
+one load holds the same channels of
 several neighbouring pixels.
 """
 
@@ -45,8 +46,10 @@ def _at(builder: Any, base: Any, kind: Any, offset: Any = 0) -> Any:
 def make_interleave(layout: str, chunk_bytes: int, widening: bool = False) -> Interleave:
     """Interleave the lines of one group, pixel by pixel.
 
-    The intrinsic is called with ``(lines, target, vector_bytes, pixels)``: address of pairs of int64, for every line the address of the first
-    code and the bytes to the next pixel; address of the result, bytes between its vectors, number of pixels. A chunk has ``chunk_bytes``
+    The intrinsic is called with ``(lines, target, vector_bytes, pixels)``: address of pairs of int64,
+    for every line the address of the first
+    code and the bytes to the next pixel; address of the result, bytes between its vectors,
+    number of pixels. A chunk has ``chunk_bytes``
     bytes; when ``widening`` the lines are uint8 and become int16.
     """
 
@@ -60,7 +63,9 @@ def make_interleave(layout: str, chunk_bytes: int, widening: bool = False) -> In
     return intrinsic(interleave)  # type: ignore[no-any-return]
 
 
-def _emit_interleave(builder: Any, layout: str, chunk_bytes: int, widening: bool, lines: Any, target: Any, vector_bytes: Any, pixels: Any) -> None:
+def _emit_interleave(
+    builder: Any, layout: str, chunk_bytes: int, widening: bool, lines: Any, target: Any, vector_bytes: Any, pixels: Any
+) -> None:
     group = taps_in_group(layout)
     codes = ir.VectorType(I8, chunk_bytes) if layout == "quad" else ir.VectorType(I16, chunk_bytes // 2)
     stored = ir.VectorType(I8, codes.count) if widening else codes
@@ -84,7 +89,10 @@ def _interleaved(builder: Any, taps: list[Any]) -> list[Any]:
     if len(taps) == 2:
         return [_unpacked(builder, taps[0], taps[1], high) for high in (False, True)]
     pairs = ir.VectorType(I16, taps[0].type.count // 2)
-    halves = [[builder.bitcast(_unpacked(builder, taps[i], taps[i + 1], high), pairs) for high in (False, True)] for i in (0, 2)]
+    halves = [
+        [builder.bitcast(_unpacked(builder, taps[i], taps[i + 1], high), pairs) for high in (False, True)]
+        for i in (0, 2)
+    ]
     return [_unpacked(builder, halves[0][side], halves[1][side], high) for side in (0, 1) for high in (False, True)]
 
 
@@ -96,19 +104,37 @@ def _unpacked(builder: Any, a: Any, b: Any, high: bool) -> Any:
 
 
 def make_channel_tile(flavour: Flavour, pixels: int, rows: int, wide: bool) -> ChannelTile:
-    """Codes of one chunk of channels for ``blocks`` times ``pixels`` neighbouring vectors of pixels in ``rows`` rows of the output.
+    """Codes of one chunk of channels
+    for ``blocks`` times ``pixels`` neighbouring vectors of pixels in ``rows`` rows of the output.
 
-    The intrinsic is called with ``(blocks, q, vector_bytes, offsets, taps, w, tap_bytes, heads, y, y_step, y_row, y_zp, lo, hi)``: address of
-    the interleaved lines and bytes between their vectors; of int64 offsets in bytes, one for every group of lines and column of the kernel, and
-    their number; of weights (for each tap the groups of row 0, then of row 1) and the bytes between taps; of bias and the vectors of
-    `requantize.Scale`, each as int32 in the order of a chunk's vectors; of the first code, bytes to the next vector of pixels and to the next row;
+    The intrinsic is called with ``(blocks, q, vector_bytes, offsets, taps, w, tap_bytes, heads, y, y_step, y_row, y_zp,
+    lo, hi)``: address of
+    the interleaved lines and bytes between their vectors; of int64 offsets in bytes,
+    one for every group of lines and column of the kernel, and
+    their number; of weights (for each tap the groups of row 0,
+    then of row 1) and the bytes between taps; of bias and the vectors of
+    `requantize.Scale`, each as int32 in the order of a chunk's vectors; of the first code,
+    bytes to the next vector of pixels and to the next row;
     zero point and limits of a code.
     Codes are int16 when ``wide``, else uint8.
     """
 
     def tile(
-        typingctx: Any, blocks: Any, q: Any, vector_bytes: Any, offsets: Any, taps: Any, w: Any, tap_bytes: Any, heads: Any, y: Any, y_step: Any,
-        y_row: Any, y_zp: Any, lo: Any, hi: Any,
+        typingctx: Any,
+        blocks: Any,
+        q: Any,
+        vector_bytes: Any,
+        offsets: Any,
+        taps: Any,
+        w: Any,
+        tap_bytes: Any,
+        heads: Any,
+        y: Any,
+        y_step: Any,
+        y_row: Any,
+        y_zp: Any,
+        lo: Any,
+        hi: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.isa.supported:
@@ -125,8 +151,22 @@ class _ChannelWriter:
 
     def __init__(self, builder: Any, flavour: Flavour, pixels: int, rows: int, wide: bool, arguments: Any) -> None:
         self.builder, self.flavour, self.pixels, self.rows, self.wide = builder, flavour, pixels, rows, wide
-        (self.blocks, self.q, self.vector_bytes, self.offsets, self.taps, self.w, self.tap_bytes, self.heads, self.y, self.y_step, self.y_row,
-         self.y_zp, self.lo, self.hi) = arguments
+        (
+            self.blocks,
+            self.q,
+            self.vector_bytes,
+            self.offsets,
+            self.taps,
+            self.w,
+            self.tap_bytes,
+            self.heads,
+            self.y,
+            self.y_step,
+            self.y_row,
+            self.y_zp,
+            self.lo,
+            self.hi,
+        ) = arguments
         self.group, self.size = taps_in_group(flavour.layout), flavour.bits // 8
         self.sums = ir.VectorType(I32, self.size // 4)
         self.codes = ir.VectorType(I8, self.size) if flavour.layout == "quad" else ir.VectorType(I16, self.size // 2)
@@ -165,7 +205,9 @@ class _ChannelWriter:
 
     def _tap(self, index: Any, sums: list[Any]) -> list[Any]:
         builder = self.builder
-        place = builder.add(self.q, builder.load(_at(builder, self.offsets, I64, builder.mul(index, _number(8))), align=8))
+        place = builder.add(
+            self.q, builder.load(_at(builder, self.offsets, I64, builder.mul(index, _number(8))), align=8)
+        )
         weights = builder.add(self.w, builder.mul(index, self.tap_bytes))
         result = list(sums)
         for v in range(self.group):
@@ -183,7 +225,9 @@ class _ChannelWriter:
         place = builder.add(builder.mul(self.y_step, _number(pixel)), builder.mul(self.y_row, _number(row)))
         zero = splat(builder, builder.trunc(self.y_zp, I32), self.sums.count)
         for index, codes in enumerate(self._narrowed([builder.add(value, zero) for value in values])):
-            builder.store(codes, _at(builder, self.y, codes.type, builder.add(place, _number(index * self.size))), align=1)
+            builder.store(
+                codes, _at(builder, self.y, codes.type, builder.add(place, _number(index * self.size))), align=1
+            )
 
     def _narrowed(self, values: list[Any]) -> list[Any]:
         """Codes in the order of the channels, limited."""
@@ -197,11 +241,16 @@ class _ChannelWriter:
         if self.group == 2:
             return [limits(builder, halves[0], self.lo, self.hi)]
         order = [8 * lane + side + i for lane in range(count // 8) for side in (0, count) for i in range(8)]
-        return [limits(builder, shuffled(builder, halves[0], halves[1], order[first : first + count]), self.lo, self.hi) for first in (0, count)]
+        return [
+            limits(builder, shuffled(builder, halves[0], halves[1], order[first : first + count]), self.lo, self.hi)
+            for first in (0, count)
+        ]
 
 
 def make_pixel_copy(width: int) -> PixelCopy:
-    """Copy ``width`` bytes of every pixel; called with ``(target, target_step, source, source_step, pixels)``, the steps in bytes."""
+    """Copy ``width`` bytes of every pixel; called with ``(target, target_step, source, source_step, pixels)``,
+    the steps in bytes.
+    """
 
     def copy(typingctx: Any, target: Any, target_step: Any, source: Any, source_step: Any, pixels: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -209,7 +258,9 @@ def make_pixel_copy(width: int) -> PixelCopy:
             kind = ir.VectorType(I8, width)
 
             def step(_: Any, places: list[Any]) -> list[Any]:
-                builder.store(builder.load(_at(builder, places[1], kind), align=1), _at(builder, places[0], kind), align=1)
+                builder.store(
+                    builder.load(_at(builder, places[1], kind), align=1), _at(builder, places[0], kind), align=1
+                )
                 return [builder.add(places[0], to_step), builder.add(places[1], start_step)]
 
             loop(builder, count, [to, start], step)

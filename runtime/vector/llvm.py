@@ -11,7 +11,9 @@ I8, I16, I32, I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 
 
 def loop(builder: Any, count: Any, start: list[Any], step: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """Emit ``for i in range(count)`` carrying the values ``start`` through ``step(i, values)``; returns the final values."""
+    """Emit ``for i in range(count)`` carrying the values ``start`` through ``step(i, values)``; returns the final
+    values.
+    """
     entry, body, end = builder.basic_block, builder.append_basic_block("body"), builder.append_basic_block("end")
     builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), body, end)
     builder.position_at_end(body)
@@ -42,8 +44,13 @@ def splat(builder: Any, scalar: Any, count: int) -> Any:
 
 
 def prefetch(builder: Any, address: Any, *, write: bool, level: int) -> None:
-    """Ask for the cache line at ``address``, an int64, in the first (1) or the second (2) cache; no address is wrong."""
+    """Ask for the cache line at ``address``, an int64,
+    in the first (1) or the second (2) cache; no address is wrong.
+    """
     pointer = I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
     function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-    builder.call(function, [builder.inttoptr(address, pointer), *(ir.Constant(I32, value) for value in (int(write), 4 - level, 1))])
+    builder.call(
+        function,
+        [builder.inttoptr(address, pointer), *(ir.Constant(I32, value) for value in (int(write), 4 - level, 1))],
+    )

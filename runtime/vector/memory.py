@@ -1,8 +1,8 @@
 """Typed loads and stores at raw addresses, for compiled code only.
 
-``load_i16(base, index)`` reads the int16 at ``base + 2 * index`` as an int64; ``store_i16(base, index, value)`` writes the
-low 16 bits of ``value``. Nothing is checked here: `bind.py` has proved every access before a program runs, and the tests
-run the same kernels as plain Python on loads and stores that do check.
+``load_i16(base, index)`` reads the int16 at ``base + 2 * index`` as an int64; ``store_i16(base, index, value)`` writes
+the low 16 bits of ``value``. Nothing is checked here: `bind.py` has proved every access before a program runs, and the
+tests run the same kernels as plain Python on loads and stores that do check.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Pools as LLVM vector code: the largest code, or the sum of codes, of the positions of a window, many channels at a time."""
+"""Pools as LLVM vector code: the largest code, or the sum of codes, of the positions of a window, many channels at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ PoolTile = Callable[[int, int, int, int], None]
 def make_pool_tile(summing: bool, wide: bool, width: int) -> PoolTile:
     """``y[c] = max or sum over positions of x_position[c]`` for ``width`` channels.
 
-    The intrinsic is called with ``(y, pointers, count, offset)``: address of the result (codes, or int32 sums when ``summing``); of int64
-    addresses, one a position; number of positions, at least one; bytes to add to each address. Codes are int16 when ``wide``, else uint8.
+    The intrinsic is called with ``(y, pointers, count, offset)``: address of the result (codes, or int32 sums when
+    ``summing``); of int64 addresses, one a position; number of positions, at least one; bytes to add to each address.
+    Codes are int16 when ``wide``, else uint8.
     """
 
     def tile(typingctx: Any, y: Any, pointers: Any, count: Any, offset: Any) -> Any:
@@ -60,5 +63,9 @@ def _pool_tile(summing: bool, wide: bool, width: int) -> PoolTile:
     return tile
 
 
-max_u8_64, max_u8_16, max_i16_32, max_i16_8 = (_pool_tile(False, wide, width) for wide, width in ((False, 64), (False, 16), (True, 32), (True, 8)))
-sum_u8_64, sum_u8_16, sum_i16_32, sum_i16_8 = (_pool_tile(True, wide, width) for wide, width in ((False, 64), (False, 16), (True, 32), (True, 8)))
+max_u8_64, max_u8_16, max_i16_32, max_i16_8 = (
+    _pool_tile(False, wide, width) for wide, width in ((False, 64), (False, 16), (True, 32), (True, 8))
+)
+sum_u8_64, sum_u8_16, sum_i16_32, sum_i16_8 = (
+    _pool_tile(True, wide, width) for wide, width in ((False, 64), (False, 16), (True, 32), (True, 8))
+)

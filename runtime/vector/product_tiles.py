@@ -1,6 +1,7 @@
 """Register tiles of matrix products that end in codes: sums never leave the registers.
 
-A tile multiplies rows of activations with panels of weights as those of `sum_tiles.py` do, scales the sums (`requantize.Scale`), limits them and
+A tile multiplies rows of activations with panels of weights as those of `sum_tiles.py` do,
+scales the sums (`requantize.Scale`), limits them and
 stores codes, one row after the other.
 """
 
@@ -22,7 +23,9 @@ from .sum_tiles import Flavour, TileBuilder
 HAS_MASKS = Isa.AVX512_VNNI.supported
 """Whether the last columns of a row can be stored by one masked instruction."""
 
-ProductTile = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None]
+ProductTile = Callable[
+    [int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int], None
+]
 
 PRODUCT_TILES: dict[ProductTile, tuple[Flavour, int, int]] = {}
 """Every product tile with its flavour, rows and panels."""
@@ -31,17 +34,41 @@ PRODUCT_TILES: dict[ProductTile, tuple[Flavour, int, int]] = {}
 def product_tile(flavour: Flavour, rows: int, panels: int) -> ProductTile:
     """An intrinsic that computes ``blocks`` blocks of ``rows`` rows, one behind the other.
 
-    It is called with ``(blocks, pointers, offsets, segments, b, panel_bytes, steps, fetch, fetches, heads, head_bytes, y, y_stride, count, wide,
-    y_zp, lo, hi, shared)``. From ``pointers`` on seven are those of `sum_tiles.make_tile`; ``fetch`` is that of the first block, those of the next
-    ``fetches`` blocks lie ``panel_bytes`` apart, all others fetch what the last of them does. ``heads``: address of int32 start values, 16 a
-    panel; the `SCALE_VECTORS` follow, each ``head_bytes`` behind the one before. ``y``: address of the first code, ``y_stride`` bytes between
-    rows; ``count`` columns are stored, as int16 when ``wide`` is 1, else as uint8; zero point and limits of a code; ``shared`` is 1 where
+    It is called with ``(blocks, pointers, offsets, segments, b, panel_bytes, steps, fetch, fetches, heads, head_bytes,
+    y, y_stride, count, wide,
+    y_zp, lo, hi,
+    shared)``. From ``pointers`` on seven are those of `sum_tiles.make_tile`; ``fetch`` is that of the first block,
+    those of the next
+    ``fetches`` blocks lie ``panel_bytes`` apart,
+    all others fetch what the last of them does. ``heads``: address of int32 start values, 16 a
+    panel; the `SCALE_VECTORS` follow, each ``head_bytes`` behind the one before. ``y``: address of the first code,
+    ``y_stride`` bytes between
+    rows; ``count`` columns are stored, as int16 when ``wide`` is 1,
+    else as uint8; zero point and limits of a code; ``shared`` is 1 where
     another core may have written there last: each block asks for its lines first.
     """
 
     def tile(
-        typingctx: Any, blocks: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, fetches: Any,
-        heads: Any, head_bytes: Any, y: Any, y_stride: Any, count: Any, wide: Any, y_zp: Any, lo: Any, hi: Any, shared: Any,
+        typingctx: Any,
+        blocks: Any,
+        pointers: Any,
+        offsets: Any,
+        segments: Any,
+        b: Any,
+        panel_bytes: Any,
+        steps: Any,
+        fetch: Any,
+        fetches: Any,
+        heads: Any,
+        head_bytes: Any,
+        y: Any,
+        y_stride: Any,
+        count: Any,
+        wide: Any,
+        y_zp: Any,
+        lo: Any,
+        hi: Any,
+        shared: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:
@@ -65,7 +92,9 @@ class _ProductWriter(TileBuilder):
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
         super().__init__(builder, flavour, rows, panels, (*arguments[1:8], arguments[9], None))
         self.blocks, self.fetches = arguments[0], arguments[8]
-        self.head_bytes, self.y, self.y_stride, self.count, self.wide, self.y_zp, self.lo, self.hi, self.shared = arguments[10:]
+        self.head_bytes, self.y, self.y_stride, self.count, self.wide, self.y_zp, self.lo, self.hi, self.shared = (
+            arguments[10:]
+        )
 
     def emit(self) -> None:
         """All blocks."""
@@ -157,7 +186,9 @@ class _ProductWriter(TileBuilder):
                 width = 4 * LANES
                 codes = shuffled(builder, codes, codes, [min(i, codes.type.count - 1) for i in range(width)])
             places = ir.Constant(ir.VectorType(codes.type.element, width), list(range(width)))
-            mask = builder.icmp_unsigned("<", places, splat(builder, builder.trunc(self.count, codes.type.element), width))
+            mask = builder.icmp_unsigned(
+                "<", places, splat(builder, builder.trunc(self.count, codes.type.element), width)
+            )
             pointer = builder.inttoptr(target, codes.type.as_pointer())
             kind = ir.FunctionType(ir.VoidType(), [codes.type, pointer.type, I32, mask.type])
             name = f"llvm.masked.store.v{width}i{8 * size}.p0"
@@ -166,7 +197,10 @@ class _ProductWriter(TileBuilder):
             return
         spare = cgutils.alloca_once(builder, codes.type)
         builder.store(codes, spare, align=size)
-        first, second = builder.bitcast(spare, codes.type.element.as_pointer()), builder.inttoptr(target, codes.type.element.as_pointer())
+        first, second = (
+            builder.bitcast(spare, codes.type.element.as_pointer()),
+            builder.inttoptr(target, codes.type.element.as_pointer()),
+        )
 
         def copy(i: Any, _: list[Any]) -> list[Any]:
             builder.store(builder.load(builder.gep(first, [i]), align=size), builder.gep(second, [i]), align=size)

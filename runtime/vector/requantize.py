@@ -1,8 +1,9 @@
 """From int32 sums in vector registers to codes, as LLVM code.
 
-``(sum * m + 2^(n-1)) >> n`` needs only the upper half of the 64-bit product where n is at least `SHIFT_BASE`: the rounding constant is
-a multiple of 2^32 then, and shifting in two steps is exact. Multipliers are doubled beforehand as long as they fit, so that a smaller n means
-a factor above 1/8: the sums are limited where every code is saturated, and shifted up.
+``(sum * m + 2^(n-1)) >> n`` needs only the upper half of the 64-bit product where n is at least `SHIFT_BASE`: the
+rounding constant is a multiple of 2^32 then, and shifting in two steps is exact. Multipliers are doubled beforehand as
+long as they fit, so that a smaller n means a factor above 1/8: the sums are limited where every code is saturated, and
+shifted up.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Scale:
 
 
 def raised(builder: Any, scales: Sequence[Scale], sums: Sequence[Any]) -> list[Any]:
-    """The sums, shifted up where a factor is large: that is rare. The ``i``-th has the scale ``i`` modulo their number."""
+    """The sums,
+    shifted up where a factor is large: that is rare. The ``i``-th has the scale ``i`` modulo their number.
+    """
     count = sums[0].type.count
     flags = functools.reduce(builder.or_, [builder.bitcast(scale.is_raised(), ir.IntType(count)) for scale in scales])
     before = builder.basic_block
@@ -109,7 +112,9 @@ def _pack(builder: Any, a: Any, b: Any, to_bytes: bool) -> Any:
     narrow = ir.VectorType(target.element, a.type.count)
     a, b = (builder.trunc(limited(builder, v, _lanes(v.type, low), _lanes(v.type, high)), narrow) for v in (a, b))
     lane, count = 128 // source.width, a.type.count
-    return shuffled(builder, a, b, [first + side + i for first in range(0, count, lane) for side in (0, count) for i in range(lane)])
+    return shuffled(
+        builder, a, b, [first + side + i for first in range(0, count, lane) for side in (0, count) for i in range(lane)]
+    )
 
 
 def words(builder: Any, a: Any, b: Any) -> Any:

@@ -1,7 +1,8 @@
 """Exponentials of distances from the largest code as LLVM vector code, 16 at a time.
 
-``exp`` is the product of three table entries, chosen by the upper five, the middle five and the lower six bits of a distance, so that
-every table fits into a few registers and is looked up by a permutation. Products are taken in 64-bit lanes, even and odd codes apart.
+``exp`` is the product of three table entries, chosen by the upper five, the middle five and the lower six bits of a
+distance, so that every table fits into a few registers and is looked up by a permutation. Products are taken in 64-bit
+lanes, even and odd codes apart.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ Exponentials = Callable[[int, int, int, int, int, int, int], int]
 
 
 def make_exponentials(wide: bool) -> Exponentials:
-    """The intrinsic is called with ``(terms, x, peak, coarse, middle, fine, blocks)``; x int16 when ``wide``, else uint8.
+    """The intrinsic is called with ``(terms, x, peak, coarse, middle, fine, blocks)``; x int16 when ``wide``, else
+    uint8.
 
     It writes ``16 * blocks`` int32 terms in Q30 and returns their sum; it is empty where not `HAS_EXPONENTIALS`.
     """
 
-    def exponentials(typingctx: Any, terms: Any, x: Any, peak: Any, coarse: Any, middle: Any, fine: Any, blocks: Any) -> Any:
+    def exponentials(
+        typingctx: Any, terms: Any, x: Any, peak: Any, coarse: Any, middle: Any, fine: Any, blocks: Any
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return _emit(builder, I16 if wide else I8, *arguments) if HAS_EXPONENTIALS else ir.Constant(I64, 0)
 
@@ -45,10 +49,14 @@ def make_exponentials(wide: bool) -> Exponentials:
     return intrinsic(exponentials)  # type: ignore[no-any-return]
 
 
-def _emit(builder: Any, code: Any, terms: Any, x: Any, peak: Any, coarse: Any, middle: Any, fine: Any, blocks: Any) -> Any:
+def _emit(
+    builder: Any, code: Any, terms: Any, x: Any, peak: Any, coarse: Any, middle: Any, fine: Any, blocks: Any
+) -> Any:
     kind = ir.VectorType(code, LANES)
     source, target = builder.inttoptr(x, kind.as_pointer()), builder.inttoptr(terms, _TERMS.as_pointer())
-    tables = [_registers(builder, address, size) for address, size in ((coarse, COARSE), (middle, MIDDLE), (fine, FINE))]
+    tables = [
+        _registers(builder, address, size) for address, size in ((coarse, COARSE), (middle, MIDDLE), (fine, FINE))
+    ]
     largest = splat(builder, builder.trunc(peak, I32), LANES)
 
     def step(index: Any, sums: list[Any]) -> list[Any]:
@@ -95,7 +103,9 @@ def _registers(builder: Any, address: Any, size: int) -> list[Any]:
 
 def _look_up(builder: Any, registers: list[Any], place: Any) -> Any:
     """An entry for each place: its lower bits choose from a pair of registers, the next one the pair."""
-    permute = builder.module.declare_intrinsic("llvm.x86.avx512.vpermi2var.d.512", (), ir.FunctionType(_TERMS, [_TERMS] * 3))
+    permute = builder.module.declare_intrinsic(
+        "llvm.x86.avx512.vpermi2var.d.512", (), ir.FunctionType(_TERMS, [_TERMS] * 3)
+    )
     pairs = [builder.call(permute, [registers[i], place, registers[i + 1]]) for i in range(0, len(registers), 2)]
     if len(pairs) == 1:
         return pairs[0]

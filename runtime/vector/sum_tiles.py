@@ -1,18 +1,24 @@
 """Register tiles of matrix products as LLVM vector code, and which of them this CPU can run.
 
-A *tile* multiplies up to six rows of activations with one or more *panels* of 16 columns of weights. Four bytes of a row
-make one step: four uint8 (layout *quad*, for the dot-product instructions) or two int16 (layout *pair*). A panel holds, step
-after step, the weights of its 16 columns for that step: 64 bytes in quad layout, 32 in pair layout, 64 in *wide* layout
-(pairs of int16, for products of two activations). All flavours give the same int32 sums, bit for bit.
+A *tile* multiplies up to six rows of activations with one or more *panels* of 16 columns of weights. Four bytes of a
+row make one step: four uint8 (layout *quad*, for the dot-product instructions) or two int16 (layout *pair*). A panel
+holds, step after step, the weights of its 16 columns for that step: 64 bytes in quad layout, 32 in pair layout, 64 in
+*wide* layout (pairs of int16, for products of two activations). All flavours give the same int32 sums, bit for bit.
 
-The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYTES` levels, the same in every 16, then block after block those of all
-panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps, the first in the lowest bits. They are looked up in registers.
+The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYTES` levels, the same in every 16,
+then block after block those of all
+panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps,
+the first in the lowest bits. They are looked up in registers.
 There is one segment, and its steps are a multiple of those in a byte.
 
-Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias, acc)``. A row of activations is a number
-of *segments*, each of ``steps`` steps: address of int64 addresses, one for every row of the tile; address of int64 offsets, one for every
-segment, that count from there; number of segments; address of the first panel, bytes between panels, steps in a segment, address of what is
-needed soon (tiles of several rows fetch a cache line of it at every step), of int32 start values (16 a panel), and of the int32 results
+Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias,
+acc)``. A row of activations is a number
+of *segments*, each of ``steps`` steps: address of int64 addresses,
+one for every row of the tile; address of int64 offsets, one for every
+segment, that count from there; number of segments; address of the first panel, bytes between panels,
+steps in a segment, address of what is
+needed soon (tiles of several rows fetch a cache line of it at every step), of int32 start values (16 a panel),
+and of the int32 results
 [tile rows, 16 * panels]. A matrix has one segment, a window one for each line.
 """
 
@@ -65,7 +71,9 @@ def _typed_dots() -> bool:
 
 
 def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    function = builder.module.declare_intrinsic(name, (), ir.FunctionType(result, [argument.type for argument in arguments]))
+    function = builder.module.declare_intrinsic(
+        name, (), ir.FunctionType(result, [argument.type for argument in arguments])
+    )
     return builder.call(function, arguments)
 
 
@@ -93,7 +101,9 @@ def pair_step(builder: Any, flavour: Flavour, acc: Any, a: Any, b: Any) -> Any:
     wide = _vector(I32, b.type.count)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     halves = [
-        builder.shuffle_vector(products, products, ir.Constant(_vector(I32, acc.type.count), [2 * i + odd for i in range(acc.type.count)]))
+        builder.shuffle_vector(
+            products, products, ir.Constant(_vector(I32, acc.type.count), [2 * i + odd for i in range(acc.type.count)])
+        )
         for odd in (0, 1)
     ]
     return builder.add(acc, builder.add(*halves))
@@ -117,9 +127,21 @@ def _load(builder: Any, kind: Any, base: Any, offset: Any = None, align: int = 1
 class TileBuilder:
     """Writes the LLVM code of one tile."""
 
-    def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any, fetches: bool = True) -> None:
+    def __init__(
+        self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any, fetches: bool = True
+    ) -> None:
         self.builder, self.flavour, self.rows, self.panels, self.fetches_soon = builder, flavour, rows, panels, fetches
-        self.pointers, self.offsets, self.segments, self.b, self.panel_bytes, self.steps, self.fetch, self.bias, self.acc = arguments
+        (
+            self.pointers,
+            self.offsets,
+            self.segments,
+            self.b,
+            self.panel_bytes,
+            self.steps,
+            self.fetch,
+            self.bias,
+            self.acc,
+        ) = arguments
         self.lanes = flavour.bits // 32
         self.parts = panels * LANES // self.lanes  # vectors of int32 in a row
         self.acc_type = _vector(I32, self.lanes)
@@ -143,22 +165,32 @@ class TileBuilder:
 
     def _start(self) -> list[Any]:
         base = self._pointer(self.bias)
-        return [_load(self.builder, self.acc_type, base, ir.Constant(I64, 4 * self.lanes * i), 4) for i in range(self.parts)]
+        return [
+            _load(self.builder, self.acc_type, base, ir.Constant(I64, 4 * self.lanes * i), 4) for i in range(self.parts)
+        ]
 
     def _segment(self, segment: Any, sums: list[Any]) -> list[Any]:
         """All steps of one segment: ``steps`` steps from the same offset in every row."""
         builder = self.builder
         offset = self._number(self.offsets, segment)
-        sources = [self._pointer(builder.add(self._number(self.pointers, ir.Constant(I64, r)), offset)) for r in range(self.rows)]
+        sources = [
+            self._pointer(builder.add(self._number(self.pointers, ir.Constant(I64, r)), offset))
+            for r in range(self.rows)
+        ]
         first = builder.add(self.b, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, self.step_bytes))))
-        panels = [self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(I64, p)))) for p in range(self.panels)]
+        panels = [
+            self._pointer(builder.add(first, builder.mul(self.panel_bytes, ir.Constant(I64, p))))
+            for p in range(self.panels)
+        ]
         if self.together > 1:
             return self._coded_segment(sources, panels, sums)
         soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, CACHE_LINE))))
 
         def step(index: Any, values: list[Any]) -> list[Any]:
             if self.fetches_soon:
-                prefetch(builder, builder.add(soon, builder.mul(index, ir.Constant(I64, CACHE_LINE))), write=False, level=2)
+                prefetch(
+                    builder, builder.add(soon, builder.mul(index, ir.Constant(I64, CACHE_LINE))), write=False, level=2
+                )
             return self._step(index, sources, self._all_weights(panels, index), values)
 
         return loop(builder, self.steps, sums, step)
@@ -169,17 +201,26 @@ class TileBuilder:
         kind = _vector(I8, self.step_bytes * self.lanes // LANES)
         table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
         ahead = builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD))
-        chains = 2 if self.rows <= 2 else 1  # sums of every other step, so that one instruction need not wait for the last
+        # sums of every other step, so that one instruction need not wait for the last
+        chains = 2 if self.rows <= 2 else 1
 
         def steps(block: Any, values: list[Any]) -> list[Any]:
-            start, first = builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes)), builder.mul(block, together)
+            start, first = (
+                builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes)),
+                builder.mul(block, together),
+            )
             for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
                 prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(I64, line))), write=False, level=1)
-            raw = [_load(builder, kind, codes, builder.add(start, ir.Constant(I64, part * kind.count))) for part in range(self.parts)]
+            raw = [
+                _load(builder, kind, codes, builder.add(start, ir.Constant(I64, part * kind.count)))
+                for part in range(self.parts)
+            ]
             for place in range(self.together):
                 weights = [self._decoded(table, vector, place) for vector in raw]
                 chain = values[: len(sums)]
-                values = values[len(sums) :] + self._step(builder.add(first, ir.Constant(I64, place)), sources, weights, chain)
+                values = values[len(sums) :] + self._step(
+                    builder.add(first, ir.Constant(I64, place)), sources, weights, chain
+                )
             return values
 
         zeros = [ir.Constant(value.type, [0] * value.type.count) for value in sums] * (chains - 1)
@@ -231,10 +272,21 @@ Tile = Callable[[int, int, int, int, int, int, int, int, int], None]
 
 
 def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
-    """An intrinsic for compiled code; where the CPU lacks the instructions it is empty, and `Session` never selects it."""
+    """An intrinsic for compiled code; where the CPU lacks the instructions it is empty,
+    and `Session` never selects it.
+    """
 
     def tile(
-        typingctx: Any, pointers: Any, offsets: Any, segments: Any, b: Any, panel_bytes: Any, steps: Any, fetch: Any, bias: Any, acc: Any
+        typingctx: Any,
+        pointers: Any,
+        offsets: Any,
+        segments: Any,
+        b: Any,
+        panel_bytes: Any,
+        steps: Any,
+        fetch: Any,
+        bias: Any,
+        acc: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:

@@ -42,7 +42,9 @@ def peer(folder: Path, how: str) -> str:
     return f"{sys.executable} {shlex.quote(str(script))} {{io}} {feeds} {folder / 'runs.txt'} {how}"
 
 
-def test_peers_are_run_once_and_failures_are_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_peers_are_run_once_and_failures_are_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("digits", "--json", str(tmp_path / "results.json"), "--peer", f"float again={peer(tmp_path, 'works')}")
     assert run(accuracy_peers, monkeypatch, *arguments) == 0
     assert run(accuracy_peers, monkeypatch, *arguments, "--peer", f"broken={peer(tmp_path, 'fails')}") == 0
@@ -92,7 +94,9 @@ def test_accuracy_goes_on_where_it_was_broken_off(tmp_path: Path, monkeypatch: p
 def test_accuracy_measures_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, asked = tmp_path / "results.json", []
     row = accuracy.Row("digits", "-O0 W8A8", "out.onnx, onnxruntime", "accuracy 0.5", 0.5, 3.0, 1.0, 10, 1.0)
-    monkeypatch.setattr(accuracy, "measure", lambda _task, _reference, options: asked.append(accuracy.preset_name(options)) or [row])
+    monkeypatch.setattr(
+        accuracy, "measure", lambda _task, _reference, options: asked.append(accuracy.preset_name(options)) or [row]
+    )
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path)) == 0
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path), "--bits", "W8A8", "W2A8") == 0
     assert asked == ["-O0 W8A8", "-O0 W2A8"]

@@ -1,4 +1,5 @@
-"""The same command gives the same file on CPUs of other kinds, and what must differ by CPU can be had from the report."""
+"""The same command gives the same file on CPUs of other kinds,
+and what must differ by CPU can be had from the report."""
 
 from __future__ import annotations
 
@@ -20,11 +21,21 @@ from tests.passes.rewriting import random
 
 NETWORK = (
     "g (float[N, 3, 12, 12] x) => (float[N, 5] y) {"
-    " a = Conv <pads = [1, 1, 1, 1]> (x, w0, b0) b = Relu(a) c = Conv <pads = [1, 1, 1, 1], group = 16> (b, w1, b0) d = Gelu(c)"
+    " a = Conv <pads = [1, 1, 1, 1]> (x, w0, b0) b = Relu(a) c = Conv <pads = [1, 1, 1, 1], group = 16> (b, w1, b0) d "
+    "= Gelu(c)"
     " e = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (d, w2, b2) f = Relu(e) h = Conv (f, w3, b2) i = Add(f, h)"
     " j = GlobalAveragePool(i) k = Flatten(j) l = Gemm(k, w4, b4) y = Softmax(l) }"
 )
-SIZES = {"w0": (16, 3, 3, 3), "b0": (16,), "w1": (16, 1, 3, 3), "w2": (24, 16, 3, 3), "b2": (24,), "w3": (24, 24, 1, 1), "w4": (24, 5), "b4": (5,)}
+SIZES = {
+    "w0": (16, 3, 3, 3),
+    "b0": (16,),
+    "w1": (16, 1, 3, 3),
+    "w2": (24, 16, 3, 3),
+    "b2": (24,),
+    "w3": (24, 24, 1, 1),
+    "w4": (24, 5),
+    "b4": (5,),
+}
 DATA = [{"x": random(2, 3, 12, 12, seed=50 + seed)} for seed in range(8)]
 
 
@@ -71,11 +82,16 @@ def test_ways_that_there_are_not(monkeypatch):
 
 
 def test_what_was_measured_can_be_compiled_with_anywhere(tmp_path, monkeypatch):
-    """Times of layers differ from run to run; with those of the report the file is the same, whatever this machine would have measured."""
+    """Times of layers differ from run to run; with those of the report the file is the same, whatever this machine
+    would have measured.
+    """
 
     def clock(graph, names, feed):
         del graph, feed
-        return [LayerTime(name, {"2": 4 + len(name), "4": 5 + number, "8": 9 + 3 * number}) for number, name in enumerate(names)]
+        return [
+            LayerTime(name, {"2": 4 + len(name), "4": 5 + number, "8": 9 + 3 * number})
+            for number, name in enumerate(names)
+        ]
 
     def no_clock(graph, names, feed):
         raise AssertionError("nothing is to be measured")

@@ -18,11 +18,26 @@ from tests.runtime.programs import two_layers
 
 
 def row(model: str, threads: int, **milliseconds: float) -> Row:
-    names = {"machine": MACHINE, "float": "onnxruntime float", "int8": "onnxruntime int8", "ours": "onnxruntime out.onnx"}
-    return Row(model, threads, {names[key]: Timing(value, value / 2, 10_000_000) for key, value in milliseconds.items()}, 2000, 1900)
+    names = {
+        "machine": MACHINE,
+        "float": "onnxruntime float",
+        "int8": "onnxruntime int8",
+        "ours": "onnxruntime out.onnx",
+    }
+    return Row(
+        model,
+        threads,
+        {names[key]: Timing(value, value / 2, 10_000_000) for key, value in milliseconds.items()},
+        2000,
+        1900,
+    )
 
 
-ROWS = [row("a", 1, machine=1.0, float=2.0, int8=4.0), row("b", 1, machine=3.0, float=2.0, ours=6.0), row("a", 2, machine=0.5, float=2.0)]
+ROWS = [
+    row("a", 1, machine=1.0, float=2.0, int8=4.0),
+    row("b", 1, machine=3.0, float=2.0, ours=6.0),
+    row("a", 2, machine=0.5, float=2.0),
+]
 
 
 def test_ratios() -> None:

@@ -15,7 +15,9 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize(("feeds", "width"), [(16, 16), (64, 32), (64, 4), (200, 8)])
 def test_fresh_values_rarely_exceed_the_range(name: str, feeds: int, width: int) -> None:
-    """Without room, one of ``n + 1`` fresh values exceeds the largest of ``n``; with it, at most half as many do, and the range stays of use."""
+    """Without room, one of ``n + 1`` fresh values exceeds the largest of ``n``; with it, at most half as many do, and
+    the range stays of use.
+    """
     rng, draw = np.random.default_rng(0), DISTRIBUTIONS[name]
     seen = draw(rng, (300, feeds, width))
     room = np.array([beyond(rows.max(axis=1), rows.size) for rows in seen])

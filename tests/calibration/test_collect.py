@@ -13,7 +13,9 @@ from tests.passes.rewriting import random
 
 
 def small_net():
-    return graph_of("g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, w)  b = Relu(a)  y = Softmax(b) }", w=random(4, 3))
+    return graph_of(
+        "g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, w)  b = Relu(a)  y = Softmax(b) }", w=random(4, 3)
+    )
 
 
 def feeds(count: int = 5):
@@ -57,7 +59,8 @@ def test_a_floor_is_applied_before_anything_is_counted():
 
 def test_infinite_masks_are_left_out():
     graph = graph_of(
-        "g (float[2, 3] x) => (float[2, 3] y, float[2, 3] m) { c = Greater(x, z)  m = Where(c, x, inf)  y = Softmax(m) }",
+        "g (float[2, 3] x) => (float[2, 3] y, float[2, 3] m) { c = Greater(x, z)  m = Where(c, x, inf)  y = Softmax(m) "
+        "}",
         z=np.float32(0), inf=np.float32(-np.inf),
     )  # fmt: skip
     x = np.array([[1, -2, 3], [0.5, 2, -1]], np.float32)
@@ -92,7 +95,10 @@ def test_no_feeds_are_refused():
 
 
 def test_channel_means_weigh_every_element_alike():
-    graph = graph_of("g (float[N, 3, H, W] x) => (float[N, 3, H, W] y, float[N, W, H, 3] z) { y = Relu(x)  z = Transpose <perm = [0, 3, 2, 1]> (y) }")
+    graph = graph_of(
+        "g (float[N, 3, H, W] x) => (float[N, 3, H, W] y, float[N, W, H, 3] z) { y = Relu(x)  z = "
+        "Transpose <perm = [0, 3, 2, 1]> (y) }"
+    )
     data = [{"x": random(1 + i, 3, 4, 5 + i, seed=i)} for i in range(3)]
     found = channel_means(graph, {"y": None, "z": 3}, data)
     relu = np.concatenate([np.maximum(feed["x"], 0).transpose(1, 0, 2, 3).reshape(3, -1) for feed in data], axis=1)

@@ -14,14 +14,39 @@ from tests.passes.rewriting import random
 
 LAYERS = {
     "dense": ("float[2, 4, 7, 6] x", "Conv(x, w)", (6, 4, 3, 2), (2, 4, 7, 6)),
-    "padded, strided": ("float[2, 4, 9, 8] x", "Conv <pads = [2, 0, 1, 1], strides = [2, 3]> (x, w)", (6, 4, 3, 3), (2, 4, 9, 8)),
-    "dilated": ("float[1, 4, 9, 9] x", "Conv <dilations = [2, 3], pads = [1, 1, 1, 1]> (x, w)", (6, 4, 3, 2), (1, 4, 9, 9)),
+    "padded, strided": (
+        "float[2, 4, 9, 8] x",
+        "Conv <pads = [2, 0, 1, 1], strides = [2, 3]> (x, w)",
+        (6, 4, 3, 3),
+        (2, 4, 9, 8),
+    ),
+    "dilated": (
+        "float[1, 4, 9, 9] x",
+        "Conv <dilations = [2, 3], pads = [1, 1, 1, 1]> (x, w)",
+        (6, 4, 3, 2),
+        (1, 4, 9, 9),
+    ),
     "grouped": ("float[2, 4, 5, 5] x", "Conv <group = 2> (x, w)", (6, 2, 2, 2), (2, 4, 5, 5)),
     "depthwise": ("float[2, 4, 5, 5] x", "Conv <group = 4, pads = [1, 1, 1, 1]> (x, w)", (4, 1, 3, 3), (2, 4, 5, 5)),
-    "same upper": ("float[2, 4, 8, 7] x", 'Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)', (6, 4, 3, 3), (2, 4, 8, 7)),
-    "same lower": ("float[2, 4, 8, 7] x", 'Conv <auto_pad = "SAME_LOWER", strides = [2, 2]> (x, w)', (6, 4, 2, 3), (2, 4, 8, 7)),
+    "same upper": (
+        "float[2, 4, 8, 7] x",
+        'Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)',
+        (6, 4, 3, 3),
+        (2, 4, 8, 7),
+    ),
+    "same lower": (
+        "float[2, 4, 8, 7] x",
+        'Conv <auto_pad = "SAME_LOWER", strides = [2, 2]> (x, w)',
+        (6, 4, 2, 3),
+        (2, 4, 8, 7),
+    ),
     "one-dimensional": ("float[2, 4, 9] x", "Conv <pads = [1, 1]> (x, w)", (6, 4, 3), (2, 4, 9)),
-    "three-dimensional": ("float[1, 2, 4, 5, 6] x", "Conv <pads = [1, 0, 1, 0, 1, 0]> (x, w)", (3, 2, 2, 2, 3), (1, 2, 4, 5, 6)),
+    "three-dimensional": (
+        "float[1, 2, 4, 5, 6] x",
+        "Conv <pads = [1, 0, 1, 0, 1, 0]> (x, w)",
+        (3, 2, 2, 2, 3),
+        (1, 2, 4, 5, 6),
+    ),
     "gemm": ("float[9, 4] x", "Gemm <transB = 1> (x, w)", (6, 4), (9, 4)),
     "gemm, columns": ("float[9, 4] x", "Gemm (x, w)", (4, 6), (9, 4)),
     "matmul": ("float[2, 5, 4] x", "MatMul (x, w)", (4, 6), (2, 5, 4)),
@@ -50,7 +75,11 @@ def test_a_transposed_convolution_has_no_matrix():
 
 
 def gemm_graph():
-    return graph_of("g (float[N, 5] x) => (float y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }", w=random(5, 4), v=random(4, 3))
+    return graph_of(
+        "g (float[N, 5] x) => (float y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }",
+        w=random(5, 4),
+        v=random(4, 3),
+    )
 
 
 def test_moments_are_those_of_the_feeds_each_side_of_the_split():
@@ -60,7 +89,9 @@ def test_moments_are_those_of_the_feeds_each_side_of_the_split():
     found = list(layer_inputs(graph, list(find_layers(graph)), feeds, seed=3))
     assert [item.layer.node.op for item in found] == ["MatMul", "MatMul"]
     for want_held, moments in ((False, found[0].fit), (True, found[0].held)):
-        rows = np.concatenate([feed["x"] for i, feed in enumerate(feeds) if (i in held) == want_held]).astype(np.float64)
+        rows = np.concatenate([feed["x"] for i, feed in enumerate(feeds) if (i in held) == want_held]).astype(
+            np.float64
+        )
         assert moments.rows == len(rows)
         np.testing.assert_allclose(moments.gram[0], rows.T @ rows / len(rows), rtol=1e-5)
         np.testing.assert_allclose(moments.mean[0], rows.mean(axis=0), rtol=1e-5, atol=1e-7)

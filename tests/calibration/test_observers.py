@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.calibration.observers import BINS, Histogram, Range, affine_grid, minmax_range, mse_range, percentile_range
+from qcompiler.calibration.observers import (
+    BINS,
+    Histogram,
+    Range,
+    affine_grid,
+    minmax_range,
+    mse_range,
+    percentile_range,
+)
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 

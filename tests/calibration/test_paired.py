@@ -12,12 +12,17 @@ from qcompiler.graph.runner import Runner
 from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
-NET = "g (float[N, 6] x) => (float[N, 3] y) { a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = Relu(c) y = MatMul(d, w3) }"
+NET = (
+    "g (float[N, 6] x) => (float[N, 3] y) { a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = Relu(c) y = MatMul(d, "
+    "w3) }"
+)
 
 
 def network(noise: float = 0.0):
     weights = {f"w{number}": random(*shape, seed=number) for number, shape in enumerate([(6, 8), (8, 5), (5, 3)], 1)}
-    return graph_of(NET, **{name: weight + noise * random(*weight.shape, seed=7) for name, weight in weights.items()}).toposort()
+    return graph_of(
+        NET, **{name: weight + noise * random(*weight.shape, seed=7) for name, weight in weights.items()}
+    ).toposort()
 
 
 def moments_of(x, z):
@@ -32,12 +37,16 @@ def test_moments_are_those_of_the_same_rows_in_both_graphs(feeds):
     found = list(paired_inputs(source, graph, pairs, data))
     held = held_out(feeds, 0)
     for item, name in zip(found, "xbd", strict=True):
-        rows = [[feed["x"] if name == "x" else Runner(g, [name]).run(feed)[name] for feed in data] for g in (source, graph)]
+        rows = [
+            [feed["x"] if name == "x" else Runner(g, [name]).run(feed)[name] for feed in data] for g in (source, graph)
+        ]
         every = item.fit.with_those(item.held)
         sides = [(every, [np.concatenate(side) for side in rows])]
         if held:
-            sides += [(part, [np.concatenate([side[i] for i in range(feeds) if (i in held) == judges]) for side in rows])
-                      for part, judges in ((item.fit, False), (item.held, True))]
+            sides += [
+                (part, [np.concatenate([side[i] for i in range(feeds) if (i in held) == judges]) for side in rows])
+                for part, judges in ((item.fit, False), (item.held, True))
+            ]
         for got, (x, z) in sides:
             parts = (got.exact.gram[0], got.given.gram[0], got.cross[0], got.exact.mean[0], got.given.mean[0])
             for have, want in zip(parts, moments_of(x.astype(float), z.astype(float)), strict=True):

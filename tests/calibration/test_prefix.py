@@ -10,7 +10,8 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 4] x, float[N, 4] mask) => (float[N, 4] y) {
-    s = Constant <value = float {0.5}> () t = Mul(w1, s) a = MatMul(x, t) b = Relu(a) c = MatMul(b, w2) d = Add(c, mask) e = Add(d, x)
+    s = Constant <value = float {0.5}> () t = Mul(w1, s) a = MatMul(x, t) b = Relu(a) c = MatMul(b, w2) d = Add(c, mask)
+    e = Add(d, x)
     f = MatMul(e, w3) h = MatMul(e, w4) i = Mul(f, h) j = Add(i, mask) y = MatMul(j, w5) }"""
 FEEDS = [{"x": random(3, 4, seed=seed), "mask": random(3, 4, seed=10 + seed)} for seed in range(4)]
 
@@ -46,7 +47,9 @@ def test_layers_may_be_asked_for_in_any_order():
     prefix, layers = Prefix(graph, feeds, len(FEEDS)), [node for node in graph.nodes if node.op == "MatMul"]
     for layer in (layers[4], layers[1], layers[3]):
         name = layer.inputs[0].name
-        np.testing.assert_array_equal(list(prefix.inputs_of(layer)), [Runner(graph, [name]).run(feed)[name] for feed in FEEDS])
+        np.testing.assert_array_equal(
+            list(prefix.inputs_of(layer)), [Runner(graph, [name]).run(feed)[name] for feed in FEEDS]
+        )
     assert feeds.reads == 2
 
 
@@ -64,10 +67,15 @@ def test_a_layer_that_was_changed_shows_in_those_behind_it(limit):
 
 
 def test_bodies_that_read_outer_tensors_are_run_whole():
-    graph = graph_of("""g (float[N, 4] x, bool c) => (float[N, 4] y) {
+    graph = graph_of(
+        """g (float[N, 4] x, bool c) => (float[N, 4] y) {
         a = MatMul(x, w1) b = Relu(a)
-        d = If (c) <then_branch = t () => (float[N, 4] p) { p = Mul(b, b) }, else_branch = o () => (float[N, 4] q) { q = Neg(a) }>
-        y = MatMul(d, w2) }""", w1=random(4, 4, seed=1), w2=random(4, 4, seed=2)).toposort()
+        d = If (c) <then_branch = t () => (float[N, 4] p) { p = Mul(b, b) }, else_branch = o () => (float[N,
+        4] q) { q = Neg(a) }>
+        y = MatMul(d, w2) }""",
+        w1=random(4, 4, seed=1),
+        w2=random(4, 4, seed=2),
+    ).toposort()
     feeds = [{"x": FEEDS[0]["x"], "c": np.array(flag)} for flag in (True, False)]
     prefix = Prefix(graph, feeds, 2)
     for layer in (node for node in graph.nodes if node.op == "MatMul"):

@@ -13,7 +13,10 @@ from tests.passes.rewriting import random
 
 
 def test_sharing_sessions_does_not_change_the_noise(monkeypatch):
-    text = "g (float[N, 8] x) => (float[N, 8] y) { a = Tanh(x)  b = Mul(a, c)  d = Sigmoid(b)  e = Add(d, x)  y = Softmax(e) }"
+    text = (
+        "g (float[N, 8] x) => (float[N, 8] y) { a = Tanh(x)  b = Mul(a, c)  d = Sigmoid(b)  e = Add(d, x)  y = "
+        "Softmax(e) }"
+    )
     graph, feeds = graph_of(text, c=np.float32(3)), [{"x": random(4, 8)}]
     Manager([QuantizeActivations()]).run(graph, Context(data=feeds))
     units = activation_units(graph, find_pairs(graph))
@@ -27,7 +30,10 @@ def test_sharing_sessions_does_not_change_the_noise(monkeypatch):
 
 
 def test_a_graph_of_sequences_can_be_measured():
-    text = "g (float[N, 8] x) => (float[N, 4] y) { a = Tanh(x)  s = SplitToSequence <axis = 1> (a, n)  y = SequenceAt(s, i) }"
+    text = (
+        "g (float[N, 8] x) => (float[N, 4] y) { a = Tanh(x)  s = SplitToSequence <axis = 1> (a, n)  y = SequenceAt(s, "
+        "i) }"
+    )
     graph, feeds = graph_of(text, n=np.int64(4), i=np.int64(1)), [{"x": random(4, 8)}]
     Manager([QuantizeActivations()]).run(graph, Context(data=feeds))
     assert 0 < max(measure_noise(graph, activation_units(graph, find_pairs(graph)), feeds, 1).units) < 1e-3

@@ -12,7 +12,14 @@ from tests.helpers.graphs import graph_of
 def floors_of(text: str, feed: dict[str, np.ndarray], **initializers: np.ndarray):
     graph = graph_of(text, **initializers)
     softmax = next(node for node in graph.nodes if node.op == "Softmax")
-    names = sorted({t.name for node in graph.nodes for t in (*node.inputs, *node.outputs) if t.dtype == np.float32 and t.name not in initializers})
+    names = sorted(
+        {
+            t.name
+            for node in graph.nodes
+            for t in (*node.inputs, *node.outputs)
+            if t.dtype == np.float32 and t.name not in initializers
+        }
+    )
     seen = collect_ranges(graph, names, [feed], {softmax.inputs[0].name: -1})
     return graph, seen, softmax_floors(graph, seen.ranges, seen.row_maxima)
 
@@ -23,7 +30,10 @@ MASK[:, 0] = 1
 
 
 def test_the_mask_of_a_sum_is_bounded_and_the_result_does_not_change():
-    text = "g (float[3, 5] x, float[3, 5] m) => (float[3, 5] y) { i = Sub(one, m)  b = Mul(i, big)  s = Add(x, b)  y = Softmax(s) }"
+    text = (
+        "g (float[3, 5] x, float[3, 5] m) => (float[3, 5] y) { i = Sub(one, m)  b = Mul(i, big)  s = Add(x, b)  y = "
+        "Softmax(s) }"
+    )
     constants = {"one": np.float32(1), "big": np.float32(-1e4)}
     graph, seen, floors = floors_of(text, {"x": X, "m": MASK}, **constants)
     assert seen.ranges["s"].lo < -9000
@@ -37,14 +47,19 @@ def test_the_mask_of_a_sum_is_bounded_and_the_result_does_not_change():
 
 
 def test_a_chosen_constant_and_scaled_scores_are_bounded():
-    text = "g (float[3, 5] x, bool[3, 5] c) => (float[3, 5] y) { d = Div(x, two)  s = Where(c, d, big)  y = Softmax(s) }"
+    text = (
+        "g (float[3, 5] x, bool[3, 5] c) => (float[3, 5] y) { d = Div(x, two)  s = Where(c, d, big)  y = Softmax(s) }"
+    )
     _, seen, floors = floors_of(text, {"x": X, "c": MASK > 0}, two=np.float32(2), big=np.float32(-3.4e38))
     assert floors["big"] == floors["d"] == floors["s"] == pytest.approx(seen.row_maxima["s"] - MARGIN)
     assert floors["x"] == pytest.approx(2 * floors["d"])
 
 
 def test_a_tensor_that_is_also_read_elsewhere_has_no_floor():
-    text = "g (float[3, 5] x) => (float[3, 5] y, float[3, 5] z) { a = Mul(x, c)  s = Identity(a)  y = Softmax(s)  z = Relu(a) }"
+    text = (
+        "g (float[3, 5] x) => (float[3, 5] y, float[3, 5] z) { a = Mul(x, c)  s = Identity(a)  y = Softmax(s)  z = "
+        "Relu(a) }"
+    )
     _, _, floors = floors_of(text, {"x": X}, c=np.float32(3))
     assert set(floors) == {"s"}
 

@@ -26,7 +26,12 @@ def test_averaging_directions_narrows_the_estimate():
     loss, gradient = quadratic()
     at = np.ones(6)
     errors = [
-        np.mean([np.sum((gradient_estimate(loss, at, 0.01, count, np.random.default_rng(seed)) - gradient(at)) ** 2) for seed in range(200)])
+        np.mean(
+            [
+                np.sum((gradient_estimate(loss, at, 0.01, count, np.random.default_rng(seed)) - gradient(at)) ** 2)
+                for seed in range(200)
+            ]
+        )
         for count in (1, 16)
     ]
     assert errors[1] < errors[0] / 8

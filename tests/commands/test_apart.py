@@ -16,7 +16,9 @@ os.kill(os.getpid(), int(sys.argv[1]))
 
 
 @pytest.mark.parametrize(("number", "words"), [(11, "crashed on this model (SIGSEGV)"), (9, "want of memory")])
-def test_a_crash_is_one_line(number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crash_is_one_line(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "crash.py").write_text(CRASH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert run_apart("crash", "qcompile", [str(number), str(tmp_path / "out.onnx")]) == 2

@@ -23,7 +23,8 @@ def stream_with_outlier() -> Graph:
     """Two layers with nothing between; one channel of the tensor between them is far larger than the others."""
     return graph_of(
         "g (float[B, 8] x) => (float[B, 6] y) { a = MatMul (x, w)  b = Add (a, c)  m = MatMul (b, v)  y = Add (m, d) }",
-        w=(random(8, 8) * [1, 1, 1, 30, 1, 1, 1, 1]).astype(np.float32), c=random(8, seed=1), v=random(8, 6, seed=2), d=random(6, seed=3),
+        w=(random(8, 8) * [1, 1, 1, 30, 1, 1, 1, 1]).astype(np.float32), c=random(8, seed=1), v=random(8, 6, seed=2),
+        d=random(6, seed=3),
     )  # fmt: skip
 
 
@@ -56,7 +57,11 @@ def test_a_rotation_is_orthogonal_and_keeps_blocks_apart() -> None:
 
 
 def test_what_is_not_linear_is_declined() -> None:
-    graph = graph_of("g (float[B, 8] x) => (float[B, 6] y) { a = MatMul (x, w)  b = Relu (a)  y = MatMul (b, v) }", w=random(8, 8), v=random(8, 6))
+    graph = graph_of(
+        "g (float[B, 8] x) => (float[B, 6] y) { a = MatMul (x, w)  b = Relu (a)  y = MatMul (b, v) }",
+        w=random(8, 8),
+        v=random(8, 6),
+    )
     ctx = Context()
     assert not Rotate().run(graph, ctx)
     assert "what lies between its layers admits a diagonal only" in reasons(ctx)
@@ -88,6 +93,10 @@ def test_random_networks_compute_the_same() -> None:
         for seed in range(400, 403):
             graph, feed = make(seed)
             before = Runner(graph, fusions=False).run(feed)
-            Manager([Rotate(gain=-9.0), Affine(gain=-9.0, epochs=2, steps=4)], feed=feed).run(graph, Context(data=[feed, feed]))
+            Manager([Rotate(gain=-9.0), Affine(gain=-9.0, epochs=2, steps=4)], feed=feed).run(
+                graph, Context(data=[feed, feed])
+            )
             for name, value in Runner(graph, fusions=False).run(feed).items():
-                np.testing.assert_allclose(value, before[name], atol=4e-4 * max(float(np.abs(before[name]).max()), 1e-3))
+                np.testing.assert_allclose(
+                    value, before[name], atol=4e-4 * max(float(np.abs(before[name]).max()), 1e-3)
+                )

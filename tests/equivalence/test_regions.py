@@ -1,4 +1,5 @@
-"""Equivalence regions: whatever transform a region admits, the float function stays as it is; and what must not be found is not."""
+"""Equivalence regions: whatever transform a region admits,
+the float function stays as it is; and what must not be found is not."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.passes.rewriting import random, tensors_of
 
 Feed = dict[str, NDArray[Any]]
 GRAPHS = 60
-"""Random networks of each kind. ``pytest tests/equivalence/test_regions.py -k random --graphs 1000`` tries 1,000: no difference found."""
+"""Random networks of each kind. ``pytest tests/equivalence/test_regions.py -k random --graphs 1000`` tries 1,000: no
+difference found.
+"""
 
 
 def transform_all(graph: Graph, rng: np.random.Generator) -> None:
@@ -52,7 +55,9 @@ def assert_unchanged(graph: Graph, feed: Feed, change: Callable[[Graph], None]) 
 
 
 @pytest.mark.parametrize("make", [convolutional, transformer])
-def test_random_transforms_of_random_networks_change_nothing(make: Callable[[int], tuple[Graph, Feed]], request: pytest.FixtureRequest) -> None:
+def test_random_transforms_of_random_networks_change_nothing(
+    make: Callable[[int], tuple[Graph, Feed]], request: pytest.FixtureRequest
+) -> None:
     for seed in range(request.config.getoption("--graphs") or GRAPHS):
         graph, feed = make(seed)
         assert_unchanged(graph, feed, lambda g, s=seed: transform_all(g, np.random.default_rng(s)))  # type: ignore[misc]
@@ -90,7 +95,8 @@ def reasons_of(region: Region) -> str:
 
 def test_branches_of_a_residual_sum_are_one_region() -> None:
     graph = graph_of(
-        "g (float[N, 4, 5, 5] x) => (float[N, 4, 5, 5] y) { a = Conv (x, w) b = Relu (a) c = Conv (b, w2) d = Add (a, c) y = Conv (d, w3) }",
+        "g (float[N, 4, 5, 5] x) => (float[N, 4, 5, 5] y) { a = Conv (x, w) b = Relu (a) c = Conv (b, w2) d = Add (a, "
+        "c) y = Conv (d, w3) }",
         w=random(4, 4, 1, 1), w2=random(4, 4, 1, 1, seed=1), w3=random(4, 4, 1, 1, seed=2),
     )  # fmt: skip
     region = only_region(graph, "a")
@@ -128,7 +134,16 @@ def test_the_channels_of_a_flattened_tensor_share_a_factor() -> None:
     )  # fmt: skip
     region = only_region(graph, "b")
     assert region.classes == 2
-    assert next(place for place in region.places if place.tensor.name == "b").classes.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert next(place for place in region.places if place.tensor.name == "b").classes.tolist() == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("body", "reason"), [
@@ -143,7 +158,8 @@ def test_the_channels_of_a_flattened_tensor_share_a_factor() -> None:
 ])  # fmt: skip
 def test_what_is_declined_says_why(body: str, reason: str) -> None:
     graph = graph_of(
-        f"g (float[N, 4, 4, 4] x) => (float[] y) {{ {body} }}", w=random(4, 4, 1, 1), v=random(4, 4, 1, 1, seed=3), w2=random(2, 2, 1, 1, seed=1),
+        f"g (float[N, 4, 4, 4] x) => (float[] y) {{ {body} }}", w=random(4, 4, 1, 1), v=random(4, 4, 1, 1, seed=3),
+        w2=random(2, 2, 1, 1, seed=1),
         one=np.array([1]), three=np.array([3]),
     )  # fmt: skip
     texts = [reasons_of(region) for region in find_regions(graph)]
@@ -151,7 +167,10 @@ def test_what_is_declined_says_why(body: str, reason: str) -> None:
 
 
 def test_padding_forbids_a_shift_but_not_a_scale() -> None:
-    text = "g (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y) {{ a = Conv (x, w, b)  y = Conv <pads = [{p}, {p}, {p}, {p}]> (a, v, b) }}"
+    text = (
+        "g (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y) {{ a = Conv (x, w, b)  y = Conv <pads = [{p}, {p}, {p}, "
+        "{p}]> (a, v, b) }}"
+    )
     for pad, size in ((0, 1), (1, 3)):
         graph = graph_of(text.format(p=pad), w=random(2, 2, 1, 1), v=random(2, 2, size, size), b=random(2))
         region = only_region(graph, "a")
@@ -161,7 +180,9 @@ def test_padding_forbids_a_shift_but_not_a_scale() -> None:
 def test_a_shift_passes_an_average_over_a_softmax() -> None:
     for seed in range(12):
         graph, feed = transformer(seed)
-        shifted = [region for region in find_regions(graph) if shift_refusal(graph, region) is None and len(region.places) > 3]
+        shifted = [
+            region for region in find_regions(graph) if shift_refusal(graph, region) is None and len(region.places) > 3
+        ]
         if shifted:
             break
     def change(target: Graph) -> None:

@@ -20,7 +20,8 @@ import numpy as np, onnx, onnx_graphsurgeon as gs
 from qcompiler import Context, Pipeline
 from qcompiler.manager import Manager
 
-text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 4] y) <float a = {0.25}> { p = Mul(x, a) y = Max(x, p) }'
+text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 4] y) <float a = {0.25}> { p = Mul(x,
+a) y = Max(x, p) }'
 graph = gs.import_onnx(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
 feed = {"x": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
 Manager(Pipeline.parse(sys.argv[2]).passes, feed=feed).run(graph, Context())
@@ -40,7 +41,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("name", ["fuse-leaky-relu", "fuse-leaky-relu(max_slope=0.5)", "fuse_leaky_relu:FuseLeakyRelu"])

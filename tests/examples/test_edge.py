@@ -1,4 +1,6 @@
-"""The application at the edge, in environments that have the runtime's wheel and what it needs: numpy, and numba if it brings no machine code."""
+"""The application at the edge, in environments that have the runtime's wheel and what it needs: numpy, and numba if it
+brings no machine code.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from qcompiler.runtime.run.cache import find, keep, kept
 from qcompiler.runtime.run.machine_code import load, places
 
 ROOT = Path(__file__).parents[2]
-LINUX = pytest.mark.skipif(not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64")
+LINUX = pytest.mark.skipif(
+    not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64"
+)
 NEEDED = ("numpy",)
 COMPILER = ("numba", "llvmlite")
 
@@ -54,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site_with_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel with the machine code of this CPU in the place of the best target that it can run; there is no compiler."""
+    """A wheel with this CPU's machine code in the place of the best target that it can run; there is no compiler."""
     folder = tmp_path_factory.mktemp("device")
     source = sources(folder)
     load()  # the code is in the cache now, unless the checkout has brought it
@@ -76,12 +80,24 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Python without its own packages (-S), with those of ``site``, far from the checkout."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {"PYTHONPATH": str(site)}
-    return subprocess.run([sys.executable, "-S", *map(str, arguments)], cwd=site, env=environment, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {
+        "PYTHONPATH": str(site)
+    }
+    return subprocess.run(
+        [sys.executable, "-S", *map(str, arguments)],
+        cwd=site,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_environment_has_no_compiler(site: Path) -> None:
-    code = "import importlib.util as u; print([n for n in ('onnx', 'onnxruntime', 'onnx_graphsurgeon', 'qcompiler', 'networkx') if u.find_spec(n)])"
+    code = (
+        "import importlib.util as u; print([n for n in ('onnx', 'onnxruntime', 'onnx_graphsurgeon', 'qcompiler', "
+        "'networkx') if u.find_spec(n)])"
+    )
     assert run(site, "-c", code).stdout.strip() == "[]"
 
 
@@ -96,7 +112,9 @@ def test_the_application_reads_digits(site: Path, program: Path) -> None:
 @LINUX
 def test_with_the_machine_code_in_the_wheel_numpy_is_enough(site_with_code: Path, program: Path) -> None:
     folder = ROOT / "models" / "digits"
-    done = run(site_with_code, ROOT / "examples/edge/read_digits.py", program, folder / "test.npz", folder / "labels.npy")
+    done = run(
+        site_with_code, ROOT / "examples/edge/read_digits.py", program, folder / "test.npz", folder / "labels.npy"
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.rpartition("accuracy ")[2]) >= 0.98
     code = "import importlib.util as u; print([n for n in ('numba', 'llvmlite') if u.find_spec(n)])"

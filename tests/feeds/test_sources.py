@@ -15,7 +15,9 @@ from tests.helpers.graphs import graph_of
 
 def two_inputs() -> Graph:
     return graph_of(
-        "g (float[N, 4] x, int64[N] ids) => (float[N, 4] y) { f = Cast <to = 1> (ids)  u = Unsqueeze(f, a)  y = Add(x, u) }", a=np.array([1])
+        "g (float[N, 4] x, int64[N] ids) => (float[N, 4] y) { f = Cast <to = 1> (ids)  u = Unsqueeze(f, a)  y = Add(x, "
+        "u) }",
+        a=np.array([1]),
     )
 
 
@@ -29,7 +31,9 @@ def feed(n: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
 
 def same(source, expected) -> bool:
     got = list(source)
-    return len(got) == len(expected) and all(np.array_equal(a[k], b[k]) for a, b in zip(got, expected, strict=True) for k in b)
+    return len(got) == len(expected) and all(
+        np.array_equal(a[k], b[k]) for a, b in zip(got, expected, strict=True) for k in b
+    )
 
 
 def test_a_list_is_read_again_and_again():
@@ -60,7 +64,11 @@ def test_npz_is_one_batch(tmp_path: Path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_with_a_leading_sample_axis_is_read_sample_by_sample(tmp_path: Path, save):
     feeds = [feed(2, seed) for seed in range(3)]
-    save(tmp_path / "a.npz", x=np.stack([f["x"] for f in feeds]), ids=np.asfortranarray(np.stack([f["ids"] for f in feeds])))
+    save(
+        tmp_path / "a.npz",
+        x=np.stack([f["x"] for f in feeds]),
+        ids=np.asfortranarray(np.stack([f["ids"] for f in feeds])),
+    )
     assert same(open_source(str(tmp_path / "a.npz"), two_inputs()), feeds)
 
 
@@ -80,7 +88,10 @@ def test_npy_files_serve_a_model_of_one_input(tmp_path: Path):
 
 
 def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    code = "import numpy as np\ndef feeds():\n    for i in range(3):\n        yield {'x': np.full((2, 4), i, np.float32)}\n"
+    code = (
+        "import numpy as np\ndef feeds():\n    for i in range(3):\n        yield {'x': np.full((2, 4), i, "
+        "np.float32)}\n"
+    )
     (tmp_path / "my_feeds.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
@@ -94,7 +105,10 @@ def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ("change", "message"),
     [
         ({"x": None}, r"feed 1: input 'x' is missing; expected float32 \[\?, 4\]"),
-        ({"z": np.zeros(1)}, r"feed 1: 'z' is no input of the model; expected 'x' \(float32 \[\?, 4\]\), 'ids' \(int64 \[\?\]\)"),
+        (
+            {"z": np.zeros(1)},
+            r"feed 1: 'z' is no input of the model; expected 'x' \(float32 \[\?, 4\]\), 'ids' \(int64 \[\?\]\)",
+        ),
         ({"x": np.zeros((2, 4))}, r"feed 1: input 'x' is float64; expected float32"),
         ({"x": np.zeros((2, 5), np.float32)}, r"feed 1: input 'x' has shape \[2, 5\]; expected float32 \[\?, 4\]"),
         ({"x": np.zeros((4,), np.float32)}, r"feed 1: input 'x' has shape \[4\]"),
@@ -155,12 +169,22 @@ def test_a_function_must_return_feeds(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("name", "body", "message"),
     [
-        ("late_error", "def feeds():\n    yield {}['x']\n", r"late_error:feeds: KeyError: 'x' \(late_error.py, line 2\)"),
-        ("needs_more", "def feeds(path):\n    yield path\n", r"needs_more:feeds: TypeError: feeds\(\) missing 1 required"),
+        (
+            "late_error",
+            "def feeds():\n    yield {}['x']\n",
+            r"late_error:feeds: KeyError: 'x' \(late_error.py, line 2\)",
+        ),
+        (
+            "needs_more",
+            "def feeds(path):\n    yield path\n",
+            r"needs_more:feeds: TypeError: feeds\(\) missing 1 required",
+        ),
         ("no_module", "1 / 0\n", r"cannot be imported: ZeroDivisionError: division by zero \(no_module.py, line 1\)"),
     ],
 )
-def test_an_error_of_the_users_function_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str, message: str):
+def test_an_error_of_the_users_function_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str, message: str
+):
     (tmp_path / f"{name}.py").write_text(body)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message) as caught:

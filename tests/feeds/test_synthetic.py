@@ -24,7 +24,10 @@ def test_token_ids_stay_within_the_smallest_table_and_masks_are_one():
 
 
 def test_floats_are_standard_normal_and_symbolic_sizes_small():
-    graph = graph_of("g (float[N, C, H, W] image, float[N, T] row) => (float[N, C, H, W] y, float[N, T] z) { y = Relu(image)  z = Relu(row) }")
+    graph = graph_of(
+        "g (float[N, C, H, W] image, float[N, T] row) => (float[N, C, H, W] y, float[N, T] z) { y = "
+        "Relu(image)  z = Relu(row) }"
+    )
     feed = next(iter(SyntheticFeeds(graph, Context(), 1)))
     assert feed["image"].shape == (1, 3, IMAGE, IMAGE)
     assert feed["row"].shape == (1, SEQUENCE)

@@ -1,4 +1,6 @@
-"""Parts of different size and decades survive, in both forms: generated members, judged by the float model on fresh feeds."""
+"""Parts of different size and decades survive, in both forms: generated members, judged by the float model on fresh
+feeds.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_a_scaler_of_unequal_columns_is_quantized_behind(seed: int, *, for_onnx:
             c = Sub(x, mean)  n = Div(c, size)  a = Gemm(n, w, b)  h = Relu(a)  y = Gemm(h, v, d) }}""",
         mean=mean, size=size, w=normal(rng, columns, 16), b=normal(rng, 16), v=normal(rng, 16, 3), d=normal(rng, 3),
     )  # fmt: skip
-    feeds, fresh = ([{"x": (mean + size * normal(rng, 4, columns)).astype(np.float32)} for _ in range(30)] for _ in range(2))
+    feeds, fresh = (
+        [{"x": (mean + size * normal(rng, 4, columns)).astype(np.float32)} for _ in range(30)] for _ in range(2)
+    )
     assert columns_db(graph, feeds, fresh, for_onnx=for_onnx).min() >= 25
 
 
@@ -60,8 +64,10 @@ def test_parts_of_an_output_are_as_good_as_alone(seed: int, *, for_onnx: bool) -
     sizes, ratio = rng.integers(2, 5, 3), 10.0 ** rng.uniform(1, 4, 2)
     graph = graph_of(
         f"""g (float[N, 10] x) => (float[N, {sizes.sum()}] y) {{
-            a = MatMul(x, u)  p = Mul(a, k)  b = MatMul(x, v)  q = Tanh(b)  c = MatMul(x, w)  r = Mul(c, l)  y = Concat <axis = 1> (p, q, r) }}""",
-        u=normal(rng, 10, sizes[0]), v=normal(rng, 10, sizes[1]), w=normal(rng, 10, sizes[2]), k=np.float32(ratio[0]), l=np.float32(1 / ratio[1]),
+            a = MatMul(x, u)  p = Mul(a, k)  b = MatMul(x, v)  q = Tanh(b)  c = MatMul(x, w)  r = Mul(c, l)
+            y = Concat <axis = 1> (p, q, r) }}""",
+        u=normal(rng, 10, sizes[0]), v=normal(rng, 10, sizes[1]), w=normal(rng, 10, sizes[2]), k=np.float32(ratio[0]),
+        l=np.float32(1 / ratio[1]),
     )  # fmt: skip
     feeds, fresh = ([{"x": normal(rng, 5, 10)} for _ in range(30)] for _ in range(2))
     assert columns_db(graph, feeds, fresh, for_onnx=for_onnx).min() >= 30
@@ -73,7 +79,8 @@ def test_decades_survive_in_a_file_of_onnx(seed: int) -> None:
     inputs, bands = int(rng.integers(16, 40)), int(rng.integers(4, 12))
     graph = graph_of(
         f"""g (float[N, {inputs}] x) => (float[N, {bands}] y) {{
-            r = MatMul(x, u)  i = MatMul(x, v)  s = Mul(r, r)  t = Mul(i, i)  p = Add(s, t)  m = MatMul(p, mel)  q = Max(m, eps)  y = Log(q) }}""",
+            r = MatMul(x, u)  i = MatMul(x, v)  s = Mul(r, r)  t = Mul(i, i)  p = Add(s, t)  m = MatMul(p, mel)
+            q = Max(m, eps)  y = Log(q) }}""",
         u=normal(rng, inputs, 20), v=normal(rng, inputs, 20), mel=np.abs(normal(rng, 20, bands)), eps=np.float32(1e-8),
     )  # fmt: skip
     loud = lambda: 10.0 ** rng.uniform(-3, 1)  # noqa: E731
@@ -87,15 +94,21 @@ def test_each_series_that_normalizes_itself_keeps_its_own_size(seed: int) -> Non
     length, ahead = int(rng.integers(8, 33)), int(rng.integers(2, 7))
     graph = graph_of(
         f"""g (float[N, {length}] x) => (float[N, {ahead}] y) {{
-            m = ReduceMean(x, axes)  c = Sub(x, m)  q = Mul(c, c)  s = ReduceMean(q, axes)  e = Add(s, eps)  d = Sqrt(e)  n = Div(c, d)
+            m = ReduceMean(x, axes)  c = Sub(x, m)  q = Mul(c, c)  s = ReduceMean(q, axes)  e = Add(s, eps)  d = Sqrt(e)
+            n = Div(c, d)
             a = MatMul(n, w)  h = Tanh(a)  f = MatMul(h, v)  g1 = Mul(f, d)  y = Add(g1, m) }}""",
         axes=np.array([1]), eps=np.float32(1e-9), w=normal(rng, length, 16), v=normal(rng, 16, ahead),
     )  # fmt: skip
-    series = lambda: [{"x": (10.0 ** rng.uniform(-2, 3) * normal(rng, 1, length)).astype(np.float32)} for _ in range(40)]  # noqa: E731
+
+    def series():
+        return [{"x": (10.0 ** rng.uniform(-2, 3) * normal(rng, 1, length)).astype(np.float32)} for _ in range(40)]
+
     feeds, fresh = series(), series()
     compiled = qcompiler.compile(gs.export_onnx(copy_of(graph)), data=feeds)
     run, real = Runner(compiled.graph), Runner(graph)
-    errors = [np.abs(run.run(feed)["y"] - (wanted := real.run(feed)["y"])).max() / np.abs(wanted).max() for feed in fresh]
+    errors = [
+        np.abs(run.run(feed)["y"] - (wanted := real.run(feed)["y"])).max() / np.abs(wanted).max() for feed in fresh
+    ]
     assert np.median(errors) < 0.05
     assert max(errors) < 0.3
 
@@ -107,7 +120,9 @@ def test_what_stays_float_and_why() -> None:
     text = "g (float[N, 2] x) => (float[N, 2] y) { e = Sigmoid(x)  a = Add(e, one)  l = Log(a)  y = Relu(l) }"
     near = graph_of(text, one=np.float32(1))
     assert AT_DECADES not in zones(near).values()
-    parts = graph_of("g (float[N, 2] x) => (float[N, 4] y) { a = Sigmoid(x)  b = Exp(x)  y = Concat <axis = 1> (a, b) }")
+    parts = graph_of(
+        "g (float[N, 2] x) => (float[N, 4] y) { a = Sigmoid(x)  b = Exp(x)  y = Concat <axis = 1> (a, b) }"
+    )
     assert zones(parts) == {"Concat": AT_OUTPUT}
 
 
@@ -121,7 +136,8 @@ def test_what_a_logarithm_reads_has_no_grid() -> None:
 
 def test_an_encoder_that_ends_in_unit_vectors_stays_integer() -> None:
     graph = graph_of(
-        "g (float[N, 8] x) => (float[N, 5] y) { a = MatMul(x, w)  q = Mul(a, a)  s = ReduceSum(q, axes)  r = Sqrt(s)  y = Div(a, r) }",
+        "g (float[N, 8] x) => (float[N, 5] y) { a = MatMul(x, w)  q = Mul(a, a)  s = ReduceSum(q, axes)  r = Sqrt(s)  "
+        "y = Div(a, r) }",
         w=np.ones((8, 5), np.float32), axes=np.array([1]),
     )  # fmt: skip
     assert "MatMul" not in zones(graph)

@@ -40,13 +40,16 @@ def optimized(model: onnx.ModelProto, path) -> tuple[list[onnx.NodeProto], dict[
     steady.CopyFrom(model)
     make_steady(steady)
     options.optimized_model_filepath, options.log_severity_level = str(path / "optimized.onnx"), 4
-    ort.InferenceSession(steady.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=FUSIONS_BY_CPU)
+    ort.InferenceSession(
+        steady.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=FUSIONS_BY_CPU
+    )
     graph = onnx.load(path / "optimized.onnx").graph
     return list(graph.node), {tensor.name: list(tensor.dims) for tensor in graph.initializer}
 
 
 OPERATORS = [
-    "Softmax (x)", "Softmax <axis = 1> (x)", "Softmax <axis = -3> (x)", "LogSoftmax (x)", "LogSoftmax <axis = 0> (x)", "Gelu (x)",
+    "Softmax (x)", "Softmax <axis = 1> (x)", "Softmax <axis = -3> (x)", "LogSoftmax (x)", "LogSoftmax <axis = 0> (x)",
+    "Gelu (x)",
     'Gelu <approximate = "tanh"> (x)',
 ]  # fmt: skip
 
@@ -84,8 +87,10 @@ def test_a_sigmoid_times_its_input_is_not_fused(tmp_path):
 
 def test_subgraphs_are_written_so_too():
     text = (
-        "g (bool c, float[2, 4, 6, 6] x) => (float[2, 4, 6, 6] y) { y = If (c) <then_branch = t () => (float[2, 4, 6, 6] a) { a = Softmax(x) },"
-        " else_branch = e () => (float[2, 4, 6, 6] b) { p = MaxPool <kernel_shape = [1, 1]> (x) b = Conv <pads = [1, 1, 1, 1]> (p, w) }> }"
+        "g (bool c, float[2, 4, 6, 6] x) => (float[2, 4, 6, 6] y) { y = If (c) <then_branch = t () => (float[2, 4, 6, "
+        "6] a) { a = Softmax(x) },"
+        " else_branch = e () => (float[2, 4, 6, 6] b) { p = MaxPool <kernel_shape = [1, 1]> (x) b = Conv <pads = [1, "
+        "1, 1, 1]> (p, w) }> }"
     )
     model, x = model_of(text, w=random(4, 4, 3, 3)), random(2, 4, 6, 6)
     for condition in (True, False):
@@ -105,9 +110,21 @@ def networks(draw):
         weights[f"w{index}"] = random(outputs, count // groups, kernel, kernel, seed=index)
         weights[f"b{index}"] = random(outputs, seed=9 + index)
         bias = draw(st.sampled_from(["", f", b{index}"]))
-        text.append(f"c{index} = Conv <group = {groups}, pads = [{', '.join([str(kernel // 2)] * 4)}]> ({known}, w{index}{bias})")
-        end = draw(st.sampled_from([f"Relu(c{index})", f"MaxPool <kernel_shape = [2, 2]> (c{index})", f"Add(c{index}, c{index})",
-                                    f"AveragePool <kernel_shape = [2, 2]> (c{index})", f"Concat <axis = 1> (c{index}, c{index})"]))  # fmt: skip
+        text.append(
+            f"c{index} = Conv <group = {groups}, pads = [{', '.join([str(kernel // 2)] * 4)}]> ({known}, "
+            f"w{index}{bias})"
+        )
+        end = draw(
+            st.sampled_from(
+                [
+                    f"Relu(c{index})",
+                    f"MaxPool <kernel_shape = [2, 2]> (c{index})",
+                    f"Add(c{index}, c{index})",
+                    f"AveragePool <kernel_shape = [2, 2]> (c{index})",
+                    f"Concat <axis = 1> (c{index}, c{index})",
+                ]
+            )
+        )
         text.append(f"d{index} = {end}")
         known, count = f"d{index}", outputs * (2 if "Concat" in end else 1)
     return f"g (float[1, {channels}, 7, 9] x) => (float y) {{ {' '.join(text)} y = Relu({known}) }}", weights
@@ -137,7 +154,9 @@ def fused(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def chain(patches: np.ndarray, weight: np.ndarray, runs: list[slice]) -> np.ndarray:
-    """Sums [P, O] of patches [P, K] times weights [O, K]: one chain of fused multiply-adds in each run of K, and runs added up."""
+    """Sums [P, O] of patches [P, K] times weights [O, K]: one chain of fused multiply-adds in each run of K, and runs
+    added up.
+    """
     total = None
     for run in runs:
         part = np.zeros((len(patches), len(weight)), np.float32)
@@ -174,7 +193,9 @@ def test_convolutions_add_in_one_order_on_every_cpu(name):
 @pytest.mark.parametrize("channels", [16, 24])
 def test_depthwise_convolutions_add_in_one_order_on_every_cpu(channels):
     weight, x = random(channels, 1, 3, 3), random(1, channels, 5, 6, seed=1)
-    model = model_of(f"g (float[1, {channels}, 5, 6] x) => (float y) {{ y = Conv <group = {channels}> (x, w) }}", w=weight)
+    model = model_of(
+        f"g (float[1, {channels}, 5, 6] x) => (float y) {{ y = Conv <group = {channels}> (x, w) }}", w=weight
+    )
     answer = Runner(model).run({"x": x})["y"][0].reshape(channels, -1)
     for channel in range(channels):
         expected = chain(patches_of(x[0, channel : channel + 1], 3), weight[channel].reshape(1, -1), [slice(0, 9)])

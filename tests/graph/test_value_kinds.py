@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from qcompiler.graph.exactness import exact_nodes, filled
+from qcompiler.graph.mask_inputs import mask_candidates, mask_inputs
 from qcompiler.graph.runner import Runner
-from qcompiler.graph.value_kinds import Kind, mask_candidates, mask_inputs, value_kinds
+from qcompiler.graph.value_kinds import Kind, value_kinds
 from tests.helpers.graphs import graph_of
 
 NUMBERS = {"one": np.float32(1), "low": np.float32(-1e9), "zero": np.float32(0), "ax": np.array([1])}
@@ -36,7 +37,8 @@ def test_a_mask_is_known_by_its_name_or_its_use(name: str) -> None:
 
 @pytest.mark.parametrize(("text", "kind", "lo", "hi"), [
     ("f = Cast <to = 1> (p)  y = Sin(f)", Kind.INDEX, -1, 1),
-    ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceSum(f, ax)", Kind.INDEX, 0, math.inf),
+    ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceSum(f, ax)",
+        Kind.INDEX, 0, math.inf),
     ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceMean(f, ax)", Kind.INDEX, 0, 1),
     ("s = Shape(p)  f = Cast <to = 1> (s)  y = Neg(f)", Kind.INDEX, -math.inf, 0),
     ("f = Cast <to = 1> (p)  y = Mul(f, one)", Kind.DATA, -math.inf, math.inf),

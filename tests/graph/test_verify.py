@@ -5,7 +5,18 @@ import pytest
 
 from qcompiler.errors import VerifyError
 from qcompiler.graph import verify
-from qcompiler.graph.ir import INTEGER_DOMAIN, Constant, Graph, Node, QuantSpec, Stage, Variable, dequantize_constant, insert_qdq, names_in
+from qcompiler.graph.ir import (
+    INTEGER_DOMAIN,
+    Constant,
+    Graph,
+    Node,
+    QuantSpec,
+    Stage,
+    Variable,
+    dequantize_constant,
+    insert_qdq,
+    names_in,
+)
 from tests.helpers.graphs import graph_of
 
 GEMM = "g (float[2, 4] x) => (float[2, 3] y) { y = MatMul(x, w) }"

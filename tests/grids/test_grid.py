@@ -31,7 +31,8 @@ from qcompiler.grids import (
     uniform,
 )
 
-FIXED = ("int2", "int3", "int4", "int8", "power3(0.5)", "power4(0.5)", "power4(0.7)", "power8(0.5)", "post3", "post4", "nf4", "fp4", "fp4_e1m2",
+FIXED = ("int2", "int3", "int4", "int8", "power3(0.5)", "power4(0.5)", "power4(0.7)", "power8(0.5)", "post3", "post4",
+"nf4", "fp4", "fp4_e1m2",
          "fp4_e3m0", "fp4_bnb")  # fmt: skip
 FITTED = ("power3", "power4", "split1", "split2", "kmeans2", "kmeans4", "kmeans5")
 
@@ -49,7 +50,8 @@ def levels_of(name: str) -> np.ndarray:
 # what a grid is
 
 @pytest.mark.parametrize("levels", [
-    np.array([-1, 0, 1], np.int32), np.array([0], np.int16), np.array([1, 2], np.int16), np.array([0, 0], np.int16), np.array([0, 128], np.int16),
+    np.array([-1, 0, 1], np.int32), np.array([0], np.int16), np.array([1, 2], np.int16), np.array([0, 0], np.int16),
+    np.array([0, 128], np.int16),
     np.zeros((1, 2), np.int16),
 ])  # fmt: skip
 def test_levels_that_are_no_grid_are_refused(levels: np.ndarray) -> None:
@@ -60,7 +62,9 @@ def test_levels_that_are_no_grid_are_refused(levels: np.ndarray) -> None:
 @pytest.mark.parametrize("name", FIXED)
 def test_nearest_is_what_brute_force_finds(name: str) -> None:
     grid = grid_named(name).fit(np.zeros((1, 1, 1)))
-    values = np.concatenate([np.arange(-600, 601) / 4, np.random.default_rng(0).uniform(-140, 140, 500), [-1e30, 1e30, np.inf]])
+    values = np.concatenate(
+        [np.arange(-600, 601) / 4, np.random.default_rng(0).uniform(-140, 140, 500), [-1e30, 1e30, np.inf]]
+    )
     found = grid.nearest(values)
     distance = np.abs(np.clip(values, -1e3, 1e3)[:, None] - grid.levels)
     np.testing.assert_array_equal(np.abs(np.clip(values, -1e3, 1e3) - found), distance.min(axis=1))
@@ -120,7 +124,10 @@ def test_named_grids_of_few_levels_keep_pairs_within_what_saturating_kernels_mul
     weight = draws("laplace", 4096).reshape(1, 8, 512)
     grid = grid_named(name).fit(weight)
     assert grid.largest <= (64 if len(grid.levels) <= 16 else 127)
-    assert grid_loss(grid, weight) <= 1.03 * grid_loss(grid_named(name, largest=127).fit(weight), weight) or name == "fp4_bnb"
+    assert (
+        grid_loss(grid, weight) <= 1.03 * grid_loss(grid_named(name, largest=127).fit(weight), weight)
+        or name == "fp4_bnb"
+    )
 
 
 # reference figures
@@ -141,7 +148,9 @@ def test_the_exponent_search_finds_the_reference_curves(name: str, bits: int, ex
     values = draws(name)
 
     def loss(exponents: np.ndarray) -> np.ndarray:
-        return np.array([np.mean((values - power_domain(values, float(a), bits)) ** 2) for a in np.atleast_1d(exponents)])
+        return np.array(
+            [np.mean((values - power_domain(values, float(a), bits)) ** 2) for a in np.atleast_1d(exponents)]
+        )
 
     best, least = minimize(loss, np.round(np.arange(0.35, 1.01 if bits == 2 else 1.225, 0.05), 2), 8)
     assert float(best[0]) == pytest.approx(exponent, abs=0.07)
@@ -161,7 +170,8 @@ def test_the_nearest_level_beats_rounding_in_the_power_domain(name: str, bits: i
 
 
 @pytest.mark.parametrize(("name", "error"), [
-    ("nf4", 0.00849), ("post4", 0.01126), ("fp4_e2m1", 0.01125), ("int4", 0.01156), ("power4(0.5)", 0.01336), ("fp4_bnb", 0.01489),
+    ("nf4", 0.00849), ("post4", 0.01126), ("fp4_e2m1", 0.01125), ("int4", 0.01156), ("power4(0.5)", 0.01336),
+    ("fp4_bnb", 0.01489),
 ])  # fmt: skip
 def test_errors_of_gaussian_blocks_of_64_under_the_largest_magnitude(name: str, error: float) -> None:
     blocks = draws("gaussian").reshape(-1, 64)
@@ -170,7 +180,9 @@ def test_errors_of_gaussian_blocks_of_64_under_the_largest_magnitude(name: str, 
     assert np.mean((blocks - scale * grid.nearest(blocks / scale)) ** 2) == pytest.approx(error, rel=0.02)
 
 
-@pytest.mark.parametrize(("name", "bits", "error"), [("gaussian", 2, 0.077), ("gaussian", 4, 0.0032), ("laplace", 2, 0.286 / 2)])
+@pytest.mark.parametrize(
+    ("name", "bits", "error"), [("gaussian", 2, 0.077), ("gaussian", 4, 0.0032), ("laplace", 2, 0.286 / 2)]
+)
 def test_errors_of_split_grids_under_the_largest_magnitude(name: str, bits: int, error: float) -> None:
     values = draws(name)
     grid = SplitGrid(bits).fit(values.reshape(1, 1, -1))
@@ -202,7 +214,10 @@ def test_the_scale_is_as_good_as_a_fine_scan(block: int | None, weighted: bool) 
     ratios = []
     for group, row, part in np.ndindex(scale.shape):
         values, weighs = weight[group, row, part * width :][:width], counts[group, part * width :][:width]
-        losses = [np.sum(weighs * (values - s * grid.nearest(values / s)) ** 2) for s in (*np.linspace(0.002, 0.05, 2000), scale[group, row, part])]
+        losses = [
+            np.sum(weighs * (values - s * grid.nearest(values / s)) ** 2)
+            for s in (*np.linspace(0.002, 0.05, 2000), scale[group, row, part])
+        ]
         ratios.append(losses[-1] / min(losses))
     assert np.mean(ratios) <= 1.1  # few weights make a loss of many minima
 
@@ -234,7 +249,9 @@ def test_weights_that_do_not_count_do_not_shape_a_grid() -> None:
 
 
 @pytest.mark.parametrize("name", [*FIXED, *FITTED])
-@pytest.mark.parametrize("weight", [np.zeros((1, 2, 8)), np.full((1, 2, 8), 0.25), np.array([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])])
+@pytest.mark.parametrize(
+    "weight", [np.zeros((1, 2, 8)), np.full((1, 2, 8), 0.25), np.array([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])]
+)
 def test_odd_weights_have_a_grid(name: str, weight: np.ndarray) -> None:
     grid = grid_named(name).fit(weight)
     scale = fit_scale(grid, weight)
@@ -246,7 +263,9 @@ def test_a_split_grid_holds_three_evenly_spaced_branches() -> None:
     weight = np.concatenate([np.linspace(-9, -6, 50), np.linspace(-1, 2, 90), np.linspace(8, 12, 50)]).reshape(1, 1, -1)
     grid = SplitGrid(2).fit(weight)
     assert (len(grid.levels), grid.bits) == (12, 4)
-    np.testing.assert_allclose(grid.levels * (12 / grid.largest), [-9, -8, -7, -6, -1, 0, 1, 2, 8, 28 / 3, 32 / 3, 12], atol=12 / 254)
+    np.testing.assert_allclose(
+        grid.levels * (12 / grid.largest), [-9, -8, -7, -6, -1, 0, 1, 2, 8, 28 / 3, 32 / 3, 12], atol=12 / 254
+    )
 
 
 # clusters
@@ -264,7 +283,9 @@ def test_clusters_are_the_best_there_are(values: list[int], count: int, seed: in
         means = [np.average(points[p], weights=counts[p]) for p in parts]
         return float(sum(np.sum(counts[p] * (points[p] - mean) ** 2) for p, mean in zip(parts, means, strict=True)))
 
-    best = min(cost(cuts) for size in range(min(count, len(points))) for cuts in combinations(range(1, len(points)), size))
+    best = min(
+        cost(cuts) for size in range(min(count, len(points))) for cuts in combinations(range(1, len(points)), size)
+    )
     found = np.sum(counts * np.abs(points[:, None] - centres).min(axis=1) ** 2)
     assert found == pytest.approx(best, abs=1e-9)
 
@@ -283,7 +304,9 @@ def test_values_that_count_next_to_nothing_do_no_harm() -> None:
 
 # names
 
-@pytest.mark.parametrize("name", ["int1", "int9", "power4(9)", "post8", "nf5", "int4(0.5)", "kmeans", "", "fp4_e4m3", "split7", "power44"])
+@pytest.mark.parametrize(
+    "name", ["int1", "int9", "power4(9)", "post8", "nf5", "int4(0.5)", "kmeans", "", "fp4_e4m3", "split7", "power44"]
+)
 def test_unknown_grids_are_refused(name: str) -> None:
     with pytest.raises(OptionError):
         grid_named(name)

@@ -58,9 +58,14 @@ def _conv(net: Network, source: str, *, usual: bool = True) -> str:
     if kind == 0:
         return net.say(f"Conv ({source}, {net.constant(CHANNELS, CHANNELS, 1, 1)}{bias})", usual=usual)
     if kind == 1:
-        return net.say(f"Conv <pads = [1, 1, 1, 1]> ({source}, {net.constant(CHANNELS, CHANNELS, 3, 3)}{bias})", usual=usual)
+        return net.say(
+            f"Conv <pads = [1, 1, 1, 1]> ({source}, {net.constant(CHANNELS, CHANNELS, 3, 3)}{bias})", usual=usual
+        )
     if kind == 2:
-        return net.say(f"Conv <group = {CHANNELS}, pads = [1, 1, 1, 1]> ({source}, {net.constant(CHANNELS, 1, 3, 3)}{bias})", usual=usual)
+        return net.say(
+            f"Conv <group = {CHANNELS}, pads = [1, 1, 1, 1]> ({source}, {net.constant(CHANNELS, 1, 3, 3)}{bias})",
+            usual=usual,
+        )
     if kind == 3:
         return net.say(f"Conv <group = 2> ({source}, {net.constant(CHANNELS, CHANNELS // 2, 1, 1)}{bias})", usual=usual)
     group = int(net.rng.choice([1, 2]))
@@ -70,10 +75,13 @@ def _conv(net: Network, source: str, *, usual: bool = True) -> str:
 
 def _pixelwise(net: Network, source: str) -> str:
     choices = (
-        "Relu ({x})", "LeakyRelu <alpha = 0.1> ({x})", "PRelu ({x}, {slope})", "Clip ({x}, {zero}, {six})", "Clip ({x}, {low}, {six})",
-        "Sigmoid ({x})", "HardSwish ({x})", "Neg ({x})", "Identity ({x})", "Mul ({x}, {vector})", "Div ({x}, {vector})", "Add ({x}, {vector})",
+        "Relu ({x})", ("LeakyRelu <alpha = 0.1> "
+                      "({x})"), "PRelu ({x}, {slope})", "Clip ({x}, {zero}, {six})", "Clip ({x}, {low}, {six})",
+        "Sigmoid ({x})", "HardSwish ({x})", "Neg ({x})", "Identity ({x})", "Mul ({x}, {vector})", "Div ({x}, {vector})",
+        "Add ({x}, {vector})",
         "Sub ({vector}, {x})",
-        "Mul ({x}, {scalar})", "Add ({scalar}, {x})", "Add ({x}, {x})", "MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({x})",
+        "Mul ({x}, {scalar})", "Add ({scalar}, {x})", "Add ({x}, {x})",
+        "MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({x})",
         "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({x})", "Transpose <perm = [0, 1, 3, 2]> ({x})",
         "Transpose <perm = [0, 2, 1, 3]> ({x})",
     )  # fmt: skip
@@ -82,8 +90,10 @@ def _pixelwise(net: Network, source: str) -> str:
         inner = net.say(text.format(x=source), usual=False)
         return net.say(f"Transpose <perm = [0, 2, 1, 3]> ({inner})")
     names = {
-        "slope": net.constant(CHANNELS, 1, 1, low=0.05), "zero": net.constant(low=0, high=1e-30), "six": net.constant(low=0.3, high=2),
-        "low": net.constant(low=-1, high=-0.1), "vector": net.constant(1, CHANNELS, 1, 1, low=0.4, high=2), "scalar": net.constant(low=0.5, high=2),
+        "slope": net.constant(CHANNELS, 1, 1, low=0.05), "zero": net.constant(low=0, high=1e-30),
+        "six": net.constant(low=0.3, high=2),
+        "low": net.constant(low=-1, high=-0.1), "vector": net.constant(1, CHANNELS, 1, 1, low=0.4, high=2),
+        "scalar": net.constant(low=0.5, high=2),
     }  # fmt: skip
     return net.say(text.format(x=source, **names))
 
@@ -98,12 +108,16 @@ def _joined(net: Network, source: str) -> str:
         both = net.say(f"Concat <axis = 1> ({source}, {other})", usual=False)
         return net.say(f"Conv ({both}, {net.constant(CHANNELS, 2 * CHANNELS, 1, 1)})")
     if kind == 4:
-        wide = net.say(f"Conv ({source}, {net.constant(2 * CHANNELS, CHANNELS, 1, 1)}, {net.constant(2 * CHANNELS)})", usual=False)
+        wide = net.say(
+            f"Conv ({source}, {net.constant(2 * CHANNELS, CHANNELS, 1, 1)}, {net.constant(2 * CHANNELS)})", usual=False
+        )
         first, second = f"t{len(net.lines)}", f"t{len(net.lines)}b"
         net.lines.append(f"{first}, {second} = Split <axis = 1, num_outputs = 2> ({wide})")
         return net.say(f"Add ({first}, {second})")
     pooled = net.say(f"GlobalAveragePool ({source})", usual=False)
-    gate = net.say(f"HardSigmoid ({_conv_1x1(net, net.say(f'Relu ({_conv_1x1(net, pooled)})', usual=False))})", usual=False)
+    gate = net.say(
+        f"HardSigmoid ({_conv_1x1(net, net.say(f'Relu ({_conv_1x1(net, pooled)})', usual=False))})", usual=False
+    )
     return net.say(f"Mul ({source}, {gate})")
 
 
@@ -138,14 +152,19 @@ def _linear(net: Network, source: str, inputs: int = WIDTH, outputs: int = WIDTH
 
 
 def _norm(net: Network, source: str) -> str:
-    return net.say(f"LayerNormalization <axis = -1> ({source}, {net.constant(WIDTH, low=0.4, high=2)}, {net.constant(WIDTH)})", usual=False)
+    return net.say(
+        f"LayerNormalization <axis = -1> ({source}, {net.constant(WIDTH, low=0.4, high=2)}, {net.constant(WIDTH)})",
+        usual=False,
+    )
 
 
 def _attention(net: Network, source: str) -> str:
     heads, merged = net.integers(0, 0, HEADS, WIDTH // HEADS), net.integers(0, 0, WIDTH)
     parts = [net.say(f"Reshape ({_linear(net, source)}, {heads})", usual=False) for _ in range(3)]
     perms = ("0, 2, 1, 3", "0, 2, 3, 1", "0, 2, 1, 3")
-    q, k, v = (net.say(f"Transpose <perm = [{perm}]> ({part})", usual=False) for part, perm in zip(parts, perms, strict=True))
+    q, k, v = (
+        net.say(f"Transpose <perm = [{perm}]> ({part})", usual=False) for part, perm in zip(parts, perms, strict=True)
+    )
     scores = net.say(f"Softmax <axis = -1> ({net.say(f'MatMul ({q}, {k})', usual=False)})", usual=False)
     mixed = net.say(f"Transpose <perm = [0, 2, 1, 3]> ({net.say(f'MatMul ({scores}, {v})', usual=False)})", usual=False)
     return _linear(net, net.say(f"Reshape ({mixed}, {merged})", usual=False))

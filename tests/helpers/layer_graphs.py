@@ -23,7 +23,8 @@ class LayerGraph:
 
     Attributes:
         kind: one of `KINDS`.
-        inputs: channels that go in; of grouped convolutions those of each of two groups, of depthwise ones also the groups.
+        inputs: channels that go in; of grouped convolutions those of each of two groups, of depthwise ones also the
+            groups.
         outputs: channels that come out; hidden units of recurrent layers.
         pixels: height and width of pictures, steps of sequences.
         bias: give the layer one, where its kind may have one or not.
@@ -41,7 +42,13 @@ class LayerGraph:
 
     def graph(self) -> Graph:
         """The float graph; its batch has no fixed size, that of recurrent layers is 1."""
-        text, weights = self._recurrent() if self.kind in RECURRENT else self._dense() if self.kind in DENSE else self._convolution()
+        text, weights = (
+            self._recurrent()
+            if self.kind in RECURRENT
+            else self._dense()
+            if self.kind in DENSE
+            else self._convolution()
+        )
         return graph_of(text, **weights)
 
     def feed(self, batch: int, seed: int = 1) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,9 @@ INT16 = np.iinfo(np.int16)
 
 
 def saturating_product(left: Array, right: Array) -> NDArray[np.int32]:
-    """uint8 [M, K] times int8 [K, N]: products of neighbours along K are added in int16, which saturates, and those sums in int32."""
+    """uint8 [M, K] times int8 [K, N]: products of neighbours along K are added in int16, which saturates, and those
+    sums in int32.
+    """
     padding = left.shape[1] % 2
     a = np.pad(left, ((0, 0), (0, padding))).astype(np.int32)
     b = np.pad(right, ((0, padding), (0, 0))).astype(np.int32)
@@ -22,7 +24,9 @@ def saturating_product(left: Array, right: Array) -> NDArray[np.int32]:
 
 
 def exact_in_any_order(codes: Array, largest_code: int = 255) -> bool:
-    """True where no order of the products of a channel, int8 [C, K], and no activations up to ``largest_code`` saturate a pair."""
+    """True where no order of the products of a channel, int8 [C, K], and no activations up to ``largest_code``
+    saturate a pair.
+    """
     for sign in (1, -1):
         rows = -np.sort(-sign * codes.astype(np.int32), axis=1)  # the two largest of this sign meet
         active = np.where(rows > 0, largest_code, 0).astype(np.uint8)

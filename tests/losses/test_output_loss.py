@@ -22,7 +22,9 @@ def test_probabilities_and_their_logarithms_diverge_alike():
     p, q = (softmax(values, axis=-1) for values in (LOGITS, LOGITS + NOISE))
     assert is_distribution(p)
     assert not is_distribution(LOGITS)
-    assert kl_divergence(q, p) == pytest.approx(kl_divergence(log_softmax(LOGITS + NOISE, axis=-1), log_softmax(LOGITS, axis=-1)), rel=1e-4)
+    assert kl_divergence(q, p) == pytest.approx(
+        kl_divergence(log_softmax(LOGITS + NOISE, axis=-1), log_softmax(LOGITS, axis=-1)), rel=1e-4
+    )
 
 
 def test_what_all_logits_gain_alike_costs_nothing_and_the_same_costs_nothing():
@@ -45,8 +47,14 @@ def test_the_squared_length_of_the_error_is_the_loss(name):
 def test_products_of_errors_are_what_small_changes_lose_together(name):
     loss, other = OUTPUT_LOSSES[name], np.random.default_rng(3).normal(size=LOGITS.shape) + 0.5 * NOISE
     logits, first, second = (values.astype(np.float64) for values in (LOGITS, 0.01 * NOISE, 0.01 * other))
-    together = loss.loss(logits + first + second, logits) - loss.loss(logits + first, logits) - loss.loss(logits + second, logits)
-    assert 2 * float(loss.error(logits + first, logits) @ loss.error(logits + second, logits)) == pytest.approx(together, rel=0.05)
+    together = (
+        loss.loss(logits + first + second, logits)
+        - loss.loss(logits + first, logits)
+        - loss.loss(logits + second, logits)
+    )
+    assert 2 * float(loss.error(logits + first, logits) @ loss.error(logits + second, logits)) == pytest.approx(
+        together, rel=0.05
+    )
 
 
 def test_a_probability_of_zero_is_not_infinitely_far():

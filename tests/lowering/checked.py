@@ -10,7 +10,19 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from qcompiler.graph import verify
-from qcompiler.graph.ir import Constant, Graph, Node, QuantSpec, Stage, Tensor, dequantize_constant, insert_qdq, is_float, names_in, producer
+from qcompiler.graph.ir import (
+    Constant,
+    Graph,
+    Node,
+    QuantSpec,
+    Stage,
+    Tensor,
+    dequantize_constant,
+    insert_qdq,
+    is_float,
+    names_in,
+    producer,
+)
 from qcompiler.graph.runner import Runner
 from qcompiler.lowering import lower_graph, to_integer_onnx, to_program
 from qcompiler.lowering.constants import Constants, evaluate
@@ -32,7 +44,8 @@ def grid_over(values: np.ndarray, dtype: Any) -> QuantSpec:
 
 
 def quantize(graph: Graph, feed: Feed, dtype: Any = np.uint8) -> Graph:
-    """Q/DQ behind every float tensor but those whose name begins with ``_``; int8 weights where a constant's name begins with ``w``.
+    """Q/DQ behind every float tensor but those whose name begins with ``_``; int8 weights where a constant's name
+    begins with ``w``.
 
     A name ``w_0`` means scales along axis 0.
     """
@@ -64,7 +77,9 @@ def _weight(graph: Graph, tensor: Constant, taken: set[str]) -> Tensor:
 
 @dataclass
 class Result:
-    """What `check` found: the integer graph, the machine's outputs, onnxruntime's, and the least share of equal codes of a layer."""
+    """What `check` found: the integer graph, the machine's outputs, onnxruntime's, and the least share of equal codes
+    of a layer.
+    """
 
     integer: Graph
     outputs: dict[str, np.ndarray]
@@ -77,7 +92,9 @@ class Result:
 
 
 def check(graph: Graph, feed: Feed, *, within: float = 0.999, steps: int = 1, integer_onnx: bool = True) -> Result:
-    """Lower a quantized graph and hold the three against each other: ``within`` of a layer's codes at most ``steps`` apart."""
+    """Lower a quantized graph and hold the three against each other: ``within`` of a layer's codes at most ``steps``
+    apart.
+    """
     integer = lower_graph(graph)
     verify.check(integer, Stage.INTEGER)
     session = Session(to_program(integer))
@@ -96,7 +113,9 @@ def assert_same_in_onnxruntime(integer: Graph, feed: Feed, trace: Feed, outputs:
     """Every tensor of the integer graph is the same in onnxruntime and in the machine."""
     standard = to_integer_onnx(integer)
     assert {node.domain for node in standard.nodes} <= {None, ""}
-    names = [out.name for node in integer.nodes for out in node.outputs if out.name in trace and out.name not in outputs]
+    names = [
+        out.name for node in integer.nodes for out in node.outputs if out.name in trace and out.name not in outputs
+    ]
     values = Runner(standard, [*names, *outputs]).run(feed)
     for name in names:
         assert np.array_equal(values[name], trace[name]), f"{name}: machine and integer ONNX differ"
@@ -105,7 +124,9 @@ def assert_same_in_onnxruntime(integer: Graph, feed: Feed, trace: Feed, outputs:
 
 
 def layer_steps(graph: Graph, trace: Feed, feed: Feed) -> Iterator[tuple[str, np.ndarray]]:
-    """For every QuantizeLinear node: codes of the machine less onnxruntime's, both given the machine's inputs to that layer."""
+    """For every QuantizeLinear node: codes of the machine less onnxruntime's, both given the machine's inputs to that
+    layer.
+    """
     graph = prepared(graph)
     constants = Constants(graph)
     for node in graph.nodes:
@@ -115,7 +136,10 @@ def layer_steps(graph: Graph, trace: Feed, feed: Feed) -> Iterator[tuple[str, np
         nodes, sources = _region(node, constants)
         inputs = {t.name: _given(t, trace, feed) for t in sources if t.name in trace or t.name in feed}
         if len(inputs) == len(sources):
-            expected = evaluate(graph, nodes, codes, inputs, constants.value).astype(np.int64) + _SHIFT[np.dtype(codes.dtype).name]
+            expected = (
+                evaluate(graph, nodes, codes, inputs, constants.value).astype(np.int64)
+                + _SHIFT[np.dtype(codes.dtype).name]
+            )
             yield codes.name, trace[codes.name].astype(np.int64) - expected
 
 

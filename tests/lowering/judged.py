@@ -22,7 +22,9 @@ def decibels(references: Sequence[dict[str, Any]], results: Sequence[dict[str, A
     """Signal over noise of the worst output over all feeds; integers and truth values must be equal."""
     worst = np.inf
     for name in references[0]:
-        real, got = (np.concatenate([np.asarray(values[name]).reshape(-1) for values in side]) for side in (references, results))
+        real, got = (
+            np.concatenate([np.asarray(values[name]).reshape(-1) for values in side]) for side in (references, results)
+        )
         if real.dtype.kind not in "f":
             np.testing.assert_array_equal(real, got)
             continue
@@ -31,8 +33,11 @@ def decibels(references: Sequence[dict[str, Any]], results: Sequence[dict[str, A
     return worst
 
 
-def compiled(model: onnx.ModelProto, calibration: list[Feed], tests: list[Feed], form: str, level: int = 0) -> tuple[float, Report]:
-    """Decibels of one form, and the report. The machine's form is judged by the standard operators that equal it bit for bit.
+def compiled(
+    model: onnx.ModelProto, calibration: list[Feed], tests: list[Feed], form: str, level: int = 0
+) -> tuple[float, Report]:
+    """Decibels of one form, and the report. The machine's form is judged by the standard operators that equal it bit
+    for bit.
 
     Also proves that the program exists, and that the file runs.
     """

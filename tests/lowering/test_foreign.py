@@ -27,7 +27,13 @@ class Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 @pytest.mark.parametrize(
     ("activations", "weights", "per_channel"),
-    [(Q.QInt8, Q.QInt8, False), (Q.QUInt8, Q.QUInt8, False), (Q.QUInt8, Q.QInt8, True), (Q.QInt16, Q.QInt8, True), (Q.QUInt16, Q.QUInt8, False)],
+    [
+        (Q.QInt8, Q.QInt8, False),
+        (Q.QUInt8, Q.QUInt8, False),
+        (Q.QUInt8, Q.QInt8, True),
+        (Q.QInt16, Q.QInt8, True),
+        (Q.QUInt16, Q.QUInt8, False),
+    ],
     ids=str,
 )
 def test_files_of_another_quantizer(
@@ -39,7 +45,13 @@ def test_files_of_another_quantizer(
     source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
     onnx.save(onnx.version_converter.convert_version(onnx.load(task.model), 21), source)
     quantize_static(
-        source, target, Feeds(feeds), quant_format=QuantFormat.QDQ, per_channel=per_channel, activation_type=activations, weight_type=weights,
+        source,
+        target,
+        Feeds(feeds),
+        quant_format=QuantFormat.QDQ,
+        per_channel=per_channel,
+        activation_type=activations,
+        weight_type=weights,
     )
     result = check(load_graph(target), feeds[0])
     agree = result.outputs["logits"].argmax(-1) == result.expected["logits"].argmax(-1)

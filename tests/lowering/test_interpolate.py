@@ -1,4 +1,5 @@
-"""Tables of 16-bit codes as piecewise linear functions: at most one step off, and the same in machine and integer ONNX."""
+"""Tables of 16-bit codes as piecewise linear functions: at most one step off,
+and the same in machine and integer ONNX."""
 
 from __future__ import annotations
 
@@ -20,8 +21,15 @@ def hard_swish(x: np.ndarray) -> np.ndarray:
 
 
 FUNCTIONS = {
-    "hard_swish": hard_swish, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "same": lambda x: x,
-    "falling": lambda x: -x, "constant": np.zeros_like, "silu": lambda x: x / (1 + np.exp(-x)), "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hard_swish": hard_swish,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "same": lambda x: x,
+    "falling": lambda x: -x,
+    "constant": np.zeros_like,
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
 }
 
 
@@ -34,7 +42,9 @@ def test_no_code_is_more_than_one_step_off(name: str, reach: float, largest: flo
     lines = interpolated(table)
     if lines is None:  # allowed where a kink meets steep steps; a usual range must have lines (the next test)
         return
-    assert np.abs(lines.codes() - np.clip(exact, 0, 255)).max() <= 1.5  # half a step is the rounding of the exact function
+    assert (
+        np.abs(lines.codes() - np.clip(exact, 0, 255)).max() <= 1.5
+    )  # half a step is the rounding of the exact function
     differs = np.flatnonzero(lines.codes() != table)
     crowded = max((np.searchsorted(differs, place + 512) - index for index, place in enumerate(differs)), default=0)
     assert crowded <= 32

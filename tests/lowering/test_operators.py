@@ -36,18 +36,29 @@ ELEMENTWISE = {
     "global average": ("float[2,3,4,5]", "y = GlobalAveragePool(x)"),
     "global max": ("float[2,3,4,5]", "y = GlobalMaxPool(x)"),
     "average pool": ("float[2,3,7,5]", "y = AveragePool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1]>(x)"),
-    "average pool counting": ("float[2,3,7,5]", "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)"),
+    "average pool counting": (
+        "float[2,3,7,5]",
+        ("y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)"),
+    ),
     "average pool ceil": ("float[1,2,7,8]", "y = AveragePool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)"),
     "average pool 1d": ("float[2,3,9]", "y = AveragePool<kernel_shape=[4], strides=[2]>(x)"),
     "max pool": ("float[2,3,7,6]", "y = MaxPool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(x)"),
     "max pool ceil": ("float[1,2,7,8]", "y = MaxPool<kernel_shape=[2,3], strides=[2,2], ceil_mode=1>(x)"),
     "max pool dilated": ("float[1,2,9,8]", "y = MaxPool<kernel_shape=[2,3], dilations=[2,2]>(x)"),
     "max pool 1d": ("float[2,3,9]", "y = MaxPool<kernel_shape=[3], strides=[2], pads=[1,1]>(x)"),
-    "resize twice": ("float[2,3,4,5]", 'r = Constant<value_floats=[1.0,1.0,2.0,3.0]>() y = Resize<mode="nearest">(x, , r)'),
+    "resize twice": (
+        "float[2,3,4,5]",
+        ('r = Constant<value_floats=[1.0,1.0,2.0,3.0]>() y = Resize<mode="nearest">(x, , r)'),
+    ),
     "resize nearest": ("float[1,2,4,6]", 's = Constant<value_ints=[1,2,7,4]>() y = Resize<mode="nearest">(x, , , s)'),
     "resize linear": ("float[2,3,4,5]", 's = Constant<value_ints=[2,3,7,8]>() y = Resize<mode="linear">(x, , , s)'),
     "resize corners": (
-        "float[1,3,4,5]", 's = Constant<value_ints=[1,3,9,3]>() y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , , s)'),
+        "float[1,3,4,5]",
+        (
+            's = Constant<value_ints=[1,3,9,3]>() y = Resize<mode="linear", '
+            'coordinate_transformation_mode="align_corners">(x, , , s)'
+        ),
+    ),
 }
 
 
@@ -70,7 +81,11 @@ def test_lrn(dtype: Any, steps: int) -> None:
 
 
 JOINT = {
-    "add": "y = Add(a, b)", "sub": "y = Sub(a, b)", "mul": "y = Mul(a, b)", "min": "y = Min(a, b)", "max": "y = Max(a, b)",
+    "add": "y = Add(a, b)",
+    "sub": "y = Sub(a, b)",
+    "mul": "y = Mul(a, b)",
+    "min": "y = Min(a, b)",
+    "max": "y = Max(a, b)",
     "add relu": "_z = Add(a, b) y = Relu(_z)",
     "scaled add": "k = Constant<value_float=0.25>() _z = Mul(b, k) y = Add(a, _z)",
     "where": "_c = Greater(a, b) y = Where(_c, a, b)",
@@ -87,7 +102,10 @@ def test_two_inputs(case: str, dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_division(dtype: Any) -> None:
-    feed = {"a": normal(4, 50), "b": (np.abs(normal(4, 50)) + 1) * np.where(normal(4, 50) > 0, 1, -1).astype(np.float32)}
+    feed = {
+        "a": normal(4, 50),
+        "b": (np.abs(normal(4, 50)) + 1) * np.where(normal(4, 50) > 0, 1, -1).astype(np.float32),
+    }
     check(quantize(graph_of("g (float[4,50] a, float[4,50] b) => (float[] y) { y = Div(a, b) }"), feed, dtype), feed)
 
 
@@ -107,7 +125,7 @@ MOVERS = {
     "flatten": "y = Flatten<axis=2>(x)",
     "squeeze": "a = Constant<value_ints=[0]>() _u = Unsqueeze(x, a) b = Constant<value_ints=[0]>() y = Squeeze(_u, b)",
     "slice": "s = Constant<value_ints=[1,5]>() e = Constant<value_ints=[3,-9]>() a = Constant<value_ints=[1,2]>() "
-             "t = Constant<value_ints=[1,-2]>() y = Slice(x, s, e, a, t)",
+    "t = Constant<value_ints=[1,-2]>() y = Slice(x, s, e, a, t)",
     "split": "p, _q = Split<axis=1, num_outputs=2>(x) y = Relu(p)",
     "concat": "_n = Neg(x) z = Relu(_n) y = Concat<axis=1>(x, z)",
     "pad": "p = Constant<value_ints=[0,1,2,1,0,1]>() c = Constant<value_float=0.5>() y = Pad(x, p, c)",
@@ -120,8 +138,9 @@ MOVERS = {
     "tile": "s = Constant<value_ints=[1,3,2]>() y = Tile(x, s)",
     "tile all": "s = Constant<value_ints=[2,3,2]>() y = Tile(x, s)",
     "transpose twice": "_t = Transpose<perm=[1,2,0]>(x) _u = Transpose<perm=[2,0,1]>(_t) y = Relu(_u)",
-    "sum of slices": "s = Constant<value_ints=[0]>() m = Constant<value_ints=[2]>() e = Constant<value_ints=[4]>() a = Constant<value_ints=[1]>() "
-                     "_f = Slice(x, s, m, a) _g = Slice(x, m, e, a) y = Add(_f, _g)",
+    "sum of slices": "s = Constant<value_ints=[0]>() m = Constant<value_ints=[2]>() e = Constant<value_ints=[4]>() a = "
+    "Constant<value_ints=[1]>() "
+    "_f = Slice(x, s, m, a) _g = Slice(x, m, e, a) y = Add(_f, _g)",
 }
 
 
@@ -129,11 +148,16 @@ MOVERS = {
 @pytest.mark.parametrize("case", MOVERS)
 def test_movers(case: str, dtype: Any) -> None:
     feed = {"x": normal(2, 4, 6)}
-    result = check(quantize(graph_of(f"g (float[2,4,6] x) => (float[] y) {{ {MOVERS[case]} }}"), feed, dtype), feed, within=1.0)
+    result = check(
+        quantize(graph_of(f"g (float[2,4,6] x) => (float[] y) {{ {MOVERS[case]} }}"), feed, dtype), feed, within=1.0
+    )
     assert result.outputs["y"].shape == result.expected["y"].shape
 
 
-@pytest.mark.parametrize("op", ['DepthToSpace<blocksize=2, mode="CRD">', 'DepthToSpace<blocksize=2, mode="DCR">', "SpaceToDepth<blocksize=2>"])
+@pytest.mark.parametrize(
+    "op",
+    ['DepthToSpace<blocksize=2, mode="CRD">', 'DepthToSpace<blocksize=2, mode="DCR">', "SpaceToDepth<blocksize=2>"],
+)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_depth_to_space(op: str, dtype: Any) -> None:
     feed = {"x": normal(2, 8, 4, 6)}
@@ -146,13 +170,19 @@ def test_depth_to_space(op: str, dtype: Any) -> None:
 def test_layer_norm(op: str, dtype: Any) -> None:
     feed = {"x": 3 * normal(5, 4, 32) + 1}
     shape = (32,) if "-1" in op else (4, 32)
-    graph = graph_of(f"g (float[5,4,32] x) => (float[] y) {{ y = {op}(x, gamma, beta) }}", gamma=normal(*shape), beta=normal(*shape))
+    graph = graph_of(
+        f"g (float[5,4,32] x) => (float[] y) {{ y = {op}(x, gamma, beta) }}", gamma=normal(*shape), beta=normal(*shape)
+    )
     check(quantize(graph, feed, dtype), feed)
 
 
 def test_layer_norm_of_constant_rows_is_beta() -> None:
     feed = {"x": np.full((3, 16), 2.5, np.float32)}
-    graph = graph_of("g (float[3,16] x) => (float[] y) { y = LayerNormalization(x, gamma, beta) }", gamma=np.ones(16, np.float32), beta=normal(16))
+    graph = graph_of(
+        "g (float[3,16] x) => (float[] y) { y = LayerNormalization(x, gamma, beta) }",
+        gamma=np.ones(16, np.float32),
+        beta=normal(16),
+    )
     check(quantize(graph, feed, np.int16), feed)
 
 
@@ -166,7 +196,10 @@ def test_instance_norm(before: str, dtype: Any) -> None:
 
 def test_prelu_per_channel() -> None:
     feed = {"x": normal(2, 3, 4, 5)}
-    graph = graph_of("g (float[2,3,4,5] x) => (float[] y) { y = PRelu(x, slope) }", slope=np.array([0.1, -0.5, 2.0], np.float32).reshape(3, 1, 1))
+    graph = graph_of(
+        "g (float[2,3,4,5] x) => (float[] y) { y = PRelu(x, slope) }",
+        slope=np.array([0.1, -0.5, 2.0], np.float32).reshape(3, 1, 1),
+    )
     check(quantize(graph, feed), feed)
 
 
@@ -199,6 +232,7 @@ def test_ids_and_mask() -> None:
     feed = {"ids": RNG.integers(0, 11, (2, 6)), "mask": RNG.integers(0, 2, (2, 6))}
     text = """g (int64[2,6] ids, int64[2,6] mask) => (float[] y) {
         e = Gather(table, ids) m = Cast<to=1>(mask) a = Constant<value_ints=[2]>() _u = Unsqueeze(m, a) s = Mul(e, _u)
-        b = Constant<value_ints=[1]>() t = ReduceSum<keepdims=0>(s, b) n = ReduceSum<keepdims=0>(_u, b) y = Div(t, n) }"""
+        b = Constant<value_ints=[1]>() t = ReduceSum<keepdims=0>(s, b) n = ReduceSum<keepdims=0>(_u, b)
+        y = Div(t, n) }"""
     graph = quantize(graph_of(text, table=normal(11, 8)), feed)
     assert "Gather" in check(graph, feed).ops

@@ -19,7 +19,10 @@ LAYERS = """
 """
 CASES = {
     "all": (LAYERS + "d = Concat<axis=1>(a, b, c) y = Conv(d, wd)", 0),
-    "one_is_read_twice": (LAYERS + "e = Relu(b) d = Concat<axis=1>(a, b, c) f = Conv(d, wd) y = Concat<axis=1>(f, e)", None),
+    "one_is_read_twice": (
+        LAYERS + "e = Relu(b) d = Concat<axis=1>(a, b, c) f = Conv(d, wd) y = Concat<axis=1>(f, e)",
+        None,
+    ),
     "input_is_requantized": (LAYERS + "d = Concat<axis=1>(x, a, b) y = Conv(d, wd)", 1),
     "result_is_an_output": (LAYERS + "y = Concat<axis=1>(a, b, c)", None),
     "twice_the_same": ("a = Conv(x, wa) y = Concat<axis=1>(a, a)", None),

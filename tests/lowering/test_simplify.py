@@ -33,6 +33,8 @@ def test_chain_becomes_one_table_with_the_same_codes(dtype: type[np.integer]) ->
 
 def test_a_result_that_another_node_reads_stays() -> None:
     feed = {"x": np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)}
-    graph = quantize(graph_of(f"g (float[3,50] x) => (float[] y, float[] z) {{ {CHAIN.format('z = Mul(b, x)')} }}"), feed)
+    graph = quantize(
+        graph_of(f"g (float[3,50] x) => (float[] y, float[] z) {{ {CHAIN.format('z = Mul(b, x)')} }}"), feed
+    )
     short = simplify(Lowering(prepared(graph), RULES, INTEGER_RULES, looked_up, COLUMNS).run())
     assert sorted(ops(short)) == ["Dequantize", "Dequantize", "Mul", "Quantize", "Table", "Table"]

@@ -44,13 +44,18 @@ def test_the_models_are_small_and_say_where_they_come_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_float_accuracy_is_what_the_manifest_says(name: str) -> None:
-    assert SMALL_TASKS[name]().score(answers(name))["accuracy"] == pytest.approx(manifest()[name]["float_accuracy"], abs=0.0021)
+    assert SMALL_TASKS[name]().score(answers(name))["accuracy"] == pytest.approx(
+        manifest()[name]["float_accuracy"], abs=0.0021
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_test_sample_is_calibrated_with(name: str) -> None:
     task = SMALL_TASKS[name]()
-    seen = [{sample.tobytes() for feed in feeds for sample in next(iter(feed.values()))} for feeds in (task.feeds, task.calibration)]
+    seen = [
+        {sample.tobytes() for feed in feeds for sample in next(iter(feed.values()))}
+        for feeds in (task.feeds, task.calibration)
+    ]
     assert len(seen[1]) == 128
     assert not seen[0] & seen[1]
 

@@ -26,10 +26,15 @@ VALUES = np.arange(12, dtype=np.float32)
 
 def checkpoint_pickle() -> bytes:
     """The pickle of {"w": 3 x 2 transposed view, "b": the last two values}, written opcode by opcode."""
-    storage = b"((U\x07storagectorch\nFloatStorage\nU\x01kU\x03cpuK\x0ctQ"  # a persistent id: (kind, type, key, device, size)
+    # a persistent id: (kind, type, key, device, size)
+    storage = b"((U\x07storagectorch\nFloatStorage\nU\x01kU\x03cpuK\x0ctQ"
 
     def tensor(offset: int, shape: tuple[int, int], strides: tuple[int, int]) -> bytes:
-        numbers = b"".join(b"K" + bytes([value]) for value in shape) + b"t(" + b"".join(b"K" + bytes([value]) for value in strides)
+        numbers = (
+            b"".join(b"K" + bytes([value]) for value in shape)
+            + b"t("
+            + b"".join(b"K" + bytes([value]) for value in strides)
+        )
         return b"ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K" + bytes([offset]) + b"(" + numbers + b"ttR"
 
     return b"\x80\x02}(U\x01w" + tensor(0, (2, 3), (1, 2)) + b"U\x01b" + tensor(10, (1, 2), (2, 1)) + b"u."
@@ -100,4 +105,7 @@ def test_a_missing_command_is_one_clear_line(tmp_path: Path, monkeypatch: pytest
 def test_every_task_has_its_function() -> None:
     for path in TASKS.values():
         module, _, function = path.partition(":")
-        assert f"def {function}(folder: Path) -> Task:" in (Path(fetch.__file__).parent / "zoo" / f"{module}.py").read_text()
+        assert (
+            f"def {function}(folder: Path) -> Task:"
+            in (Path(fetch.__file__).parent / "zoo" / f"{module}.py").read_text()
+        )

@@ -1,4 +1,6 @@
-"""Files that were quantized by other tools: dynamic quantization is undone, operators on codes become float ones between Q/DQ nodes."""
+"""Files that were quantized by other tools: dynamic quantization is undone, operators on codes become float ones
+between Q/DQ nodes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from tests.lowering.judged import FORMS, compiled, decibels
 
 MODELS = {
     "mlp": (
-        "g (float[N, 16] x) => (float[N, 4] y) { a = MatMul(x, w) b = Add(a, c) d = Relu(b) e = Gemm(d, v, u) y = Softmax(e) }",
+        ("g (float[N, 16] x) => (float[N, 4] y) { a = MatMul(x, w) b = Add(a, c) d = Relu(b) e = Gemm(d, v, u) y = "
+        "Softmax(e) }"),
         {"w": (16, 32), "c": (32,), "v": (32, 4), "u": (4,)}, (5, 16),
     ),
     "cnn": (
@@ -26,7 +29,8 @@ MODELS = {
         {"w": (8, 3, 3, 3), "c": (8,), "w2": (8, 8, 3, 3), "c2": (8,), "v": (16, 5), "u": (5,)}, (2, 3, 8, 8),
     ),
     "lstm": (
-        "g (float[T, N, 8] x) => (float[N, 4] y) { q, h = LSTM<hidden_size = 12>(x, w, r, c) s = Squeeze(h, zero) y = Gemm(s, v, u) }",
+        ("g (float[T, N, 8] x) => (float[N, 4] y) { q, h = LSTM<hidden_size = 12>(x, w, r, c) s = Squeeze(h, zero) y = "
+        "Gemm(s, v, u) }"),
         {"w": (1, 48, 8), "r": (1, 48, 12), "c": (1, 96), "v": (12, 4), "u": (4,)}, (6, 3, 8),
     ),
 }  # fmt: skip
@@ -65,10 +69,17 @@ def test_dynamic_quantization_is_undone(name: str, per_channel: bool, form: str,
     quantize_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx", per_channel=per_channel, weight_type=kind)
     model = onnx.load(tmp_path / "q.onnx")
     ops = {node.op for node in load_graph(model).nodes}
-    assert not ops & {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "DequantizeLinear"}
+    assert not ops & {
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "ConvInteger",
+        "DynamicQuantizeLSTM",
+        "DequantizeLinear",
+    }
     tests = feeds(name, 3, 2)
     exact, imported = Runner(onnx.load(tmp_path / "m.onnx")), Runner(load_graph(model))
-    assert decibels([exact.run(feed) for feed in tests], [imported.run(feed) for feed in tests]) > 25  # rounding of the weights alone
+    # rounding of the weights alone
+    assert decibels([exact.run(feed) for feed in tests], [imported.run(feed) for feed in tests]) > 25
     _, report = compiled(model, feeds(name, 32, 3), tests, form)
     assert report.figures["integer_mac_share"] == 1.0
     assert min(report.output_sqnr_db.values()) > 25
@@ -82,7 +93,8 @@ def test_operators_on_codes_go_through_as_they_are(name: str, codes: QuantType, 
     onnx.save(float_model(name, 4), tmp_path / "m.onnx")
     reader = _Reader(feeds(name, 6, 5))
     quantize_static(
-        tmp_path / "m.onnx", tmp_path / "q.onnx", reader, quant_format=QuantFormat.QOperator, activation_type=codes, weight_type=QuantType.QInt8
+        tmp_path / "m.onnx", tmp_path / "q.onnx", reader, quant_format=QuantFormat.QOperator, activation_type=codes,
+        weight_type=QuantType.QInt8
     )  # fmt: skip
     model = onnx.load(tmp_path / "q.onnx")
     assert not [node.op for node in load_graph(model).nodes if node.op.startswith("Q") and node.op != "QuantizeLinear"]
@@ -99,7 +111,11 @@ def test_weights_alone_become_float_again() -> None:
     text = "g (float[N, 4] x) => (float[N, 3] y) { w = DequantizeLinear<axis = 1>(q, s, z)  y = MatMul(x, w) }"
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 13]>\n{text}')
     rng = np.random.default_rng(0)
-    for key, values in (("q", rng.integers(-128, 128, (4, 3), np.int8)), ("s", rng.random(3, np.float32)), ("z", np.array([1, -2, 3], np.int8))):
+    for key, values in (
+        ("q", rng.integers(-128, 128, (4, 3), np.int8)),
+        ("s", rng.random(3, np.float32)),
+        ("z", np.array([1, -2, 3], np.int8)),
+    ):
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, key))
     graph = load_graph(model)
     feed = {"x": rng.standard_normal((5, 4)).astype(np.float32)}
@@ -112,13 +128,27 @@ def test_blocks_of_packed_weights_become_float(bits: int, symmetric: bool) -> No
     rng = np.random.default_rng(bits)
     k, n, block = 64, 6, 32
     node = onnx.helper.make_node(
-        "MatMulNBits", ["x", "b", "s", *([] if symmetric else ["z"])], ["y"], domain="com.microsoft", K=k, N=n, bits=bits, block_size=block
+        "MatMulNBits",
+        ["x", "b", "s", *([] if symmetric else ["z"])],
+        ["y"],
+        domain="com.microsoft",
+        K=k,
+        N=n,
+        bits=bits,
+        block_size=block,
     )
-    arrays = {"b": rng.integers(0, 256, (n, k // block, block * bits // 8), np.uint8), "s": rng.random((n, k // block), np.float32)}
+    arrays = {
+        "b": rng.integers(0, 256, (n, k // block, block * bits // 8), np.uint8),
+        "s": rng.random((n, k // block), np.float32),
+    }
     if not symmetric:
         arrays["z"] = rng.integers(0, 256, (n, -(-(k // block) * bits // 8)), np.uint8)
-    inputs, outputs = ([onnx.helper.make_tensor_value_info(name, 1, ["N", width])] for name, width in (("x", k), ("y", n)))
-    graph = onnx.helper.make_graph([node], "g", inputs, outputs, [onnx.numpy_helper.from_array(a, key) for key, a in arrays.items()])
+    inputs, outputs = (
+        [onnx.helper.make_tensor_value_info(name, 1, ["N", width])] for name, width in (("x", k), ("y", n))
+    )
+    graph = onnx.helper.make_graph(
+        [node], "g", inputs, outputs, [onnx.numpy_helper.from_array(a, key) for key, a in arrays.items()]
+    )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
     feed = {"x": rng.standard_normal((3, k)).astype(np.float32)}

@@ -24,9 +24,11 @@ CODES16 = {"s": np.float32(0.001), "z": np.int16(0)}
 NEEDS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "8-bit codes": (13, QDQ + "y = Relu(d)", CODES8),
     "16-bit codes": (21, QDQ + "y = Relu(d)", CODES16),
-    "weights per channel": (13, "w = DequantizeLinear <axis = 1> (k, s)  y = MatMul(x, w)", {"k": np.ones((4, 4), np.int8), "s": random(4, low=0.1)}),
+    "weights per channel": (13, ("w = DequantizeLinear <axis = 1> (k, s)  y = MatMul(x, "
+                                "w)"), {"k": np.ones((4, 4), np.int8), "s": random(4, low=0.1)}),
     "weights per block": (
-        21, "w = DequantizeLinear <axis = 0, block_size = 2> (k, s)  y = MatMul(x, w)", {"k": np.ones((4, 4), np.int8), "s": random(2, 4, low=0.1)},
+        21, ("w = DequantizeLinear <axis = 0, block_size = 2> (k, s)  y = MatMul(x, "
+            "w)"), {"k": np.ones((4, 4), np.int8), "s": random(2, 4, low=0.1)},
     ),
     "HardSwish": (14, "y = HardSwish(x)", {}),
     "LayerNormalization": (17, "y = LayerNormalization(x, g)", {"g": random(4)}),
@@ -45,7 +47,8 @@ NEEDS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "Add of 16-bit integers": (14, "c = Cast <to = 5> (x)  r = Add(c, c)  y = Cast <to = 1> (r)", {}),
     "If with a Gelu in it": (
         20, """c = Greater(k, o)
-        y = If (c) <then_branch = t () => (float[N, 4] a) { a = Gelu(x) }, else_branch = e () => (float[N, 4] b) { b = Relu(x) }>""",
+        y = If (c) <then_branch = t () => (float[N, 4] a) { a = Gelu(x) }, else_branch = e () => (float[N,
+        4] b) { b = Relu(x) }>""",
         {"k": np.float32(1), "o": np.float32(0)},
     ),
     "remainder of floats": (13, "y = Mod <fmod = 1> (x, k)", {"k": np.float32(0.7)}),
@@ -55,8 +58,11 @@ NEEDS: dict[str, tuple[int, str, dict[str, Any]]] = {
 def run(model: onnx.ModelProto, **feed: np.ndarray) -> list[Any]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # its kernels for few-bit weights round activations
-    return list(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed))
+    # its kernels for few-bit weights round activations
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return list(
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed)
+    )
 
 
 def graph_with(body: str, constants: dict[str, Any]) -> Graph:
@@ -85,13 +91,20 @@ def test_ir_version_matches(opset, ir):
 def test_only_used_domains_and_metadata_are_written():
     graph = graph_of("g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }")
     graph.import_domains = [*graph.import_domains, onnx.helper.make_opsetid("com.unused", 3)]
-    source = onnx.helper.make_model(onnx.GraphProto(), producer_name="torch", producer_version="2.9", doc_string="what", model_version=7)
+    source = onnx.helper.make_model(
+        onnx.GraphProto(), producer_name="torch", producer_version="2.9", doc_string="what", model_version=7
+    )
     onnx.helper.set_model_props(source, {"b": "2", "a": "1"})
     graph.__dict__[ORIGIN] = Origin.of(source)
     model = export.to_model(graph)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
     assert [(entry.key, entry.value) for entry in model.metadata_props] == [("a", "1"), ("b", "2")]
-    assert (model.producer_name, model.producer_version, model.doc_string, model.model_version) == ("torch", "2.9", "what", 7)
+    assert (model.producer_name, model.producer_version, model.doc_string, model.model_version) == (
+        "torch",
+        "2.9",
+        "what",
+        7,
+    )
 
 
 def test_foreign_operators_keep_their_domain_and_version():
@@ -113,7 +126,9 @@ def test_bytes_do_not_depend_on_the_hash_seed(tmp_path):
     results = set()
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
-        results.add(subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout)
+        results.add(
+            subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout
+        )
     assert len(results) == 1
     assert len(results.pop()) > 100
 
@@ -132,7 +147,9 @@ def test_save_writes_what_runs(tmp_path):
 def test_large_weights_go_to_a_file_beside(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "EXTERNAL_FROM", 4000)
     path = tmp_path / "out.onnx"
-    graph = graph_of("g (float[N, 64] x) => (float[N, 64] y) { h = MatMul(x, w)  y = Add(h, b) }", w=random(64, 64), b=random(64))
+    graph = graph_of(
+        "g (float[N, 64] x) => (float[N, 64] y) { h = MatMul(x, w)  y = Add(h, b) }", w=random(64, 64), b=random(64)
+    )
     export.save(graph, path, reference_feed={"x": random(2, 64)})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"]
     assert (tmp_path / "out.onnx.data").stat().st_size == 64 * 64 * 4

@@ -22,18 +22,27 @@ KNOWN = {
 
 def form(schema: onnx.defs.OpSchema) -> tuple[object, ...]:
     """What a node must look like, types aside: attributes that were there all along with their defaults, and inputs."""
-    attributes = {name: (attribute.type, attribute.required, str(attribute.default_value)) for name, attribute in schema.attributes.items()}
+    attributes = {
+        name: (attribute.type, attribute.required, str(attribute.default_value))
+        for name, attribute in schema.attributes.items()
+    }
     return attributes, [parameter.option for parameter in schema.inputs], len(schema.outputs)
 
 
 def changes_of(op: str) -> list[int]:
-    """Versions in which an operator's older nodes would read differently: a lost attribute or default, or other inputs."""
+    """Versions in which an operator's older nodes would read differently: a lost attribute or default, or other
+    inputs.
+    """
     schemas = history(op)
     found = []
     for old, new in pairwise(schemas):
         (before, inputs, _), (after, now, _) = form(old), form(new)
         lost = {name for name, value in before.items() if after.get(name) != value}
-        if lost or now[: len(inputs)] != inputs or any(onnx.defs.OpSchema.FormalParameterOption.Single == option for option in now[len(inputs) :]):
+        if (
+            lost
+            or now[: len(inputs)] != inputs
+            or any(onnx.defs.OpSchema.FormalParameterOption.Single == option for option in now[len(inputs) :])
+        ):
             found.append(max(new.since_version, OLDEST))
     return found
 

@@ -31,7 +31,13 @@ def rewrite(graph: Graph, *passes: Pass, tolerance: float = 1e-5, **feed: NDArra
     after = Runner(graph, list(dict.fromkeys([*names, *shared])), fusions=False).run(feed)
     for name, value in after.items():
         assert value.dtype == before[name].dtype
-        np.testing.assert_allclose(value, before[name], rtol=tolerance, atol=tolerance * float(np.abs(before[name]).max(initial=1e-6)), err_msg=name)
+        np.testing.assert_allclose(
+            value,
+            before[name],
+            rtol=tolerance,
+            atol=tolerance * float(np.abs(before[name]).max(initial=1e-6)),
+            err_msg=name,
+        )
     return ctx
 
 

@@ -20,7 +20,12 @@ FEED = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)}
 
 
 def test_the_graph_becomes_integer_in_place() -> None:
-    graph = quantize(graph_of("g (float[3,8] x) => (float[] y) { _m = MatMul(x, w_1) y = Relu(_m) }", w_1=np.eye(8, dtype=np.float32)), FEED)
+    graph = quantize(
+        graph_of(
+            "g (float[3,8] x) => (float[] y) { _m = MatMul(x, w_1) y = Relu(_m) }", w_1=np.eye(8, dtype=np.float32)
+        ),
+        FEED,
+    )
     expected = Runner(graph, fusions=False).run(FEED)["y"]
     assert Manager((Lower(),)).run(graph, Context(), Stage.QUANTIZED) == Stage.INTEGER
     assert ops(graph) == ["Quantize", "Gemm", "Dequantize"]

@@ -23,7 +23,20 @@ from tests.helpers.graphs import ops
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
 RUN = [path for path in LIGHT if any(name in path.name for name in ("squeezenet", "shufflenet", "inception_v2"))]
-LAYERS = {"Conv", "Gemm", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Softmax", "Reshape", "Transpose", "LRN"}
+LAYERS = {
+    "Conv",
+    "Gemm",
+    "Relu",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Add",
+    "Softmax",
+    "Reshape",
+    "Transpose",
+    "LRN",
+}
 SAMPLE = 12
 """Every so manieth operator case is tried; benchmarks/onnx_cases.py tries all."""
 
@@ -58,13 +71,18 @@ def cases() -> list[Any]:
 
 
 def arrays(values: Any) -> list[Any]:
-    return [onnx.numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else np.asarray(v) if np.isscalar(v) else v for v in values]
+    return [
+        onnx.numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else np.asarray(v) if np.isscalar(v) else v
+        for v in values
+    ]
 
 
 def run(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    return list(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed))
+    return list(
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feed)
+    )
 
 
 def assert_same(got: Any, wanted: Any) -> None:
@@ -96,7 +114,8 @@ def test_operator_cases_compute_the_same_or_are_refused():
         feed = {name: value for name, value in feed.items() if value is not None}
         try:
             expected = run(case.model, feed)
-        except (*ORT_ERRORS, RuntimeError, ValueError, TypeError):  # onnxruntime lacks this operator, this type or this opset
+        # onnxruntime lacks this operator, this type or this opset
+        except (*ORT_ERRORS, RuntimeError, ValueError, TypeError):
             continue
         model = through_both_doors(case.model)
         if isinstance(model, str):

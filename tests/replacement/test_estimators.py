@@ -32,7 +32,10 @@ def assert_unbiased(pair, expected):
 @pytest.mark.parametrize("function", ["sin", "cos"])
 def test_universal_random_features_estimate_sine_and_cosine(function, spread):
     x, weight, bias = inputs(), inputs(1, 4), np.array([0.0, 0.5, -1.0, 2.0])
-    assert_unbiased(urf_features(function, x, weight, bias, gaussian(MANY), spread=spread), getattr(np, function)(x @ weight.T + bias))
+    assert_unbiased(
+        urf_features(function, x, weight, bias, gaussian(MANY), spread=spread),
+        getattr(np, function)(x @ weight.T + bias),
+    )
 
 
 def test_relu_features_estimate_the_arc_cosine_kernel_and_not_the_relu():
@@ -44,7 +47,9 @@ def test_relu_features_estimate_the_arc_cosine_kernel_and_not_the_relu():
 
 def test_the_arc_cosine_kernel_of_parallel_opposite_and_orthogonal_vectors():
     x = np.array([[2.0, 0.0]])
-    np.testing.assert_allclose(arc_cosine_kernel(x, np.array([[3.0, 0], [-3, 0], [0, 3]])), [[6, 0, 6 / np.pi]], atol=1e-12)
+    np.testing.assert_allclose(
+        arc_cosine_kernel(x, np.array([[3.0, 0], [-3, 0], [0, 3]])), [[6, 0, 6 / np.pi]], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("coefficients", [(0.5, -1.0, 0.25, 0.1), (0.0, 0.0, 1.0)])
@@ -64,7 +69,9 @@ def test_the_variance_falls_with_the_number_of_features(kind):
         if kind == "series":
             return series_features((0.5, -1.0, 0.25), x, weight, count, rng).estimate()[0, 0]
         g = rng.standard_normal((count, D))
-        return (urf_features("cos", x, weight, np.zeros(1), g) if kind == "cos" else relu_features(x, weight, g)).estimate()[0, 0]
+        return (
+            urf_features("cos", x, weight, np.zeros(1), g) if kind == "cos" else relu_features(x, weight, g)
+        ).estimate()[0, 0]
 
     few, many = (np.var([estimate(count) for _ in range(1500)]) for count in (16, 256))
     assert 12 < few / many < 21

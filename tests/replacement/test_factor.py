@@ -9,7 +9,11 @@ from qcompiler.replacement.factor import balanced_divisors, fit_cores, spectrum
 def problem(rows=10, products=12, seed=0, rank=None):
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((rows, products))
-    x = rng.standard_normal((300, rank or products)) @ rng.standard_normal((rank or products, products)) * np.exp(rng.standard_normal(products))
+    x = (
+        rng.standard_normal((300, rank or products))
+        @ rng.standard_normal((rank or products, products))
+        * np.exp(rng.standard_normal(products))
+    )
     return weight, np.cov(x.T, bias=True)
 
 
@@ -46,7 +50,9 @@ def test_what_is_lost_on_other_inputs_is_measured_there():
     found = spectrum(weight, covariance)
     for rank in (0, 3, 10):
         left, right = found.factors(rank)
-        assert found.lost(other)[rank] == pytest.approx(error(weight, left @ right, other) / error(weight, 0 * weight, other), abs=1e-9)
+        assert found.lost(other)[rank] == pytest.approx(
+            error(weight, left @ right, other) / error(weight, 0 * weight, other), abs=1e-9
+        )
 
 
 def test_full_rank_and_inputs_of_low_rank_lose_nothing():

@@ -13,14 +13,17 @@ from tests.helpers.graphs import graph_of
 RNG = np.random.default_rng(0)
 WEIGHTS = {
     "w1": RNG.standard_normal((8, 8)).astype(np.float32), "w2": RNG.standard_normal((8, 8)).astype(np.float32),
-    "w3": RNG.standard_normal((8, 5)).astype(np.float32), "b": RNG.standard_normal(8).astype(np.float32), "factor": np.float32(0.25),
+    "w3": RNG.standard_normal((8, 5)).astype(np.float32), "b": RNG.standard_normal(8).astype(np.float32),
+    "factor": np.float32(0.25),
 }  # fmt: skip
 
 
 def network(harm="", last="y = Gemm(n, w3)"):
     """A layer whose output may be harmed, and two behind it: one beside a residual, one at the end."""
     source = "harmed" if harm else "a"
-    body = f"k = Gemm(x, w1, b) a = Softmax(k) {harm} l = Gemm({source}, w2, b) s = Add({source}, l) n = Softmax(s) {last}"
+    body = (
+        f"k = Gemm(x, w1, b) a = Softmax(k) {harm} l = Gemm({source}, w2, b) s = Add({source}, l) n = Softmax(s) {last}"
+    )
     return graph_of(f"g (float[N, 8] x) => (float[N, 5] y) {{ {body} }}", **WEIGHTS)
 
 
@@ -33,7 +36,10 @@ def pair():
 
 
 def feeds(count=10, seed=1):
-    return [{"x": np.random.default_rng([seed, index]).standard_normal((100, 8)).astype(np.float32)} for index in range(count)]
+    return [
+        {"x": np.random.default_rng([seed, index]).standard_normal((100, 8)).astype(np.float32)}
+        for index in range(count)
+    ]
 
 
 HARM = "harmed = Mul(a, factor)"

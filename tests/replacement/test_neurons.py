@@ -11,7 +11,11 @@ from qcompiler.replacement.neurons import ORDERS, neuron_order
 
 def moments(neurons=12, extra=0, targets=3, rank=None, seed=0):
     rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((300, rank or neurons)) @ rng.standard_normal((rank or neurons, neurons)) * np.exp(rng.standard_normal(neurons))
+    rows = (
+        rng.standard_normal((300, rank or neurons))
+        @ rng.standard_normal((rank or neurons, neurons))
+        * np.exp(rng.standard_normal(neurons))
+    )
     rows = np.concatenate([rows, rng.standard_normal((300, extra)) + rows[:, :extra]], axis=1)
     rows -= rows.mean(axis=0)
     y = rows[:, :neurons] @ rng.standard_normal((neurons, targets)) + 0.1 * rng.standard_normal((300, targets))

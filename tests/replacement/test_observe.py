@@ -75,7 +75,9 @@ def test_the_bound_leaves_more_room_where_samples_are_few(samples):
     rng, judgement = np.random.default_rng(1), Judgement()
     want = rng.standard_normal((samples, 3))
     judgement.add(want + 0.2 * rng.standard_normal((samples, 3)), want, together=False)
-    assert judgement.bound(0.977) == pytest.approx(judgement.error + stats.t.ppf(0.977, samples - 1) * judgement.deviation)
+    assert judgement.bound(0.977) == pytest.approx(
+        judgement.error + stats.t.ppf(0.977, samples - 1) * judgement.deviation
+    )
 
 
 def test_one_sample_bounds_nothing():

@@ -1,4 +1,6 @@
-"""What the report states holds on feeds it never saw: generated members of kinds whose ranges a few feeds do not show, judged in float."""
+"""What the report states holds on feeds it never saw: generated members of kinds whose ranges a few feeds do not show,
+judged in float.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def fresh_db(compiled: Compiled, graph: Graph, feeds: Feeds, output: str = "y", 
     """What fresh feeds say: energy of the float answers over that of the error."""
     real, got = Runner(graph), Runner(compiled.graph)
     pairs = [(real.run(feed)[output][:, columns], got.run(feed)[output][:, columns]) for feed in feeds]
-    signal, noise = (sum(float(np.square(np.float64(part)).sum()) for part in parts) for parts in ([a for a, _ in pairs], [a - b for a, b in pairs]))
+    signal, noise = (
+        sum(float(np.square(np.float64(part)).sum()) for part in parts)
+        for parts in ([a for a, _ in pairs], [a - b for a, b in pairs])
+    )
     return 10 * np.log10(signal / max(noise, 1e-30))
 
 
@@ -39,7 +44,8 @@ def regressor(rng: np.random.Generator, inputs: int, outputs: int) -> Graph:
     draw = lambda *shape: (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)  # noqa: E731
     activation = rng.choice(["Relu", "Tanh", "Sigmoid"])
     return graph_of(
-        f"g (float[N, {inputs}] x) => (float[N, {outputs}] y) {{ a = Gemm(x, w, b)  h = {activation}(a)  y = Gemm(h, v, c) }}",
+        f"g (float[N, {inputs}] x) => (float[N, {outputs}] y) {{ a = Gemm(x, w, b)  h = {activation}(a)  y = Gemm(h, "
+        f"v, c) }}",
         w=draw(inputs, hidden), b=draw(hidden) / 4, v=draw(hidden, outputs), c=draw(outputs) / 4,
     )  # fmt: skip
 
@@ -89,14 +95,18 @@ def test_columns_of_different_size_have_a_figure_each(seed: int) -> None:
     graph = graph_of(
         f"""g (float[N, 12] x) => (float[N, {boxes + classes}] y) {{
             a = Gemm(x, w)  s = Sigmoid(a)  b = Gemm(x, v)  p = Mul(b, k)  y = Concat <axis = 1> (p, s) }}""",
-        w=rng.standard_normal((12, classes)).astype(np.float32), v=rng.standard_normal((12, boxes)).astype(np.float32), k=np.float32(size),
+        w=rng.standard_normal((12, classes)).astype(np.float32), v=rng.standard_normal((12, boxes)).astype(np.float32),
+        k=np.float32(size),
     )  # fmt: skip
     feeds = [{"x": rng.standard_normal((6, 12)).astype(np.float32)} for _ in range(40)]
     fresh = [{"x": rng.standard_normal((6, 12)).astype(np.float32)} for _ in range(20)]
     compiled = qcompiler.compile(gs.export_onnx(copy_of(graph)), data=feeds)
     found = {each.columns: each.sqnr_db for each in compiled.report.outputs}
     parts = {"box": slice(0, boxes), "score": slice(boxes, None)}
-    stated = {name: next(value for text, value in found.items() if text and _covers(text, part.start)) for name, part in parts.items()}
+    stated = {
+        name: next(value for text, value in found.items() if text and _covers(text, part.start))
+        for name, part in parts.items()
+    }
     for name, part in parts.items():
         assert fresh_db(compiled, graph, fresh, columns=part) >= 30
         assert abs(stated[name] - fresh_db(compiled, graph, fresh, columns=part)) <= 2

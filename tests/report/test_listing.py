@@ -10,7 +10,9 @@ from tests.helpers.graphs import graph_of
 
 def test_one_line_a_node_with_types_shapes_and_small_constants():
     graph = graph_of(
-        "g (float[N, 4] x) => (float[N, 3] y) { m = MatMul(x, w)  y = Clip(m, low) }", w=np.zeros((4, 3), np.float32), low=np.float32(0.5)
+        "g (float[N, 4] x) => (float[N, 3] y) { m = MatMul(x, w)  y = Clip(m, low) }",
+        w=np.zeros((4, 3), np.float32),
+        low=np.float32(0.5),
     )
     assert list(listing(graph)) == [
         "inputs  %x: float32[N, 4]",
@@ -23,7 +25,8 @@ def test_one_line_a_node_with_types_shapes_and_small_constants():
 def test_types_that_numpy_lacks_and_bodies_of_control_flow_are_listed():
     model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
         g (bfloat16[2] x, bool c) => (bfloat16[2] y) {
-            y = If (c) <then_branch = t () => (bfloat16[2] a) { a = Abs(x) }, else_branch = e () => (bfloat16[2] b) { b = Neg(x) }> }""")
+            y = If (c) <then_branch = t () => (bfloat16[2] a) { a = Abs(x) },
+            else_branch = e () => (bfloat16[2] b) { b = Neg(x) }> }""")
     lines = list(listing(gs.import_onnx(model)))
     assert lines[0] == "inputs  %x: bfloat16[2], %c: bool[]"
     assert lines[2].startswith("    %a: bfloat16[2] = Abs(%x)")

@@ -31,7 +31,9 @@ def test_the_table_is_ordered_by_size_and_marks_the_choice(allocation: Allocatio
     text = io.StringIO()
     Console(file=text, width=100).print(front_table(allocation))
     lines = [line for line in text.getvalue().splitlines() if "dB" in line]
-    sizes = [int(next(word for word in line.split() if word.isdigit() or "," in word).replace(",", "")) for line in lines]
+    sizes = [
+        int(next(word for word in line.split() if word.isdigit() or "," in word).replace(",", "")) for line in lines
+    ]
     assert sizes == [250, 480, 500, 500, 1000]
     assert [line for line in lines if ">" in line] == [lines[2]]
     assert "30.0 dB" in lines[2]
@@ -39,7 +41,9 @@ def test_the_table_is_ordered_by_size_and_marks_the_choice(allocation: Allocatio
 
 def test_the_drawing_has_every_point_inside_its_axes(allocation: Allocation) -> None:
     drawing = ET.fromstring(front_svg(allocation))
-    points = [tuple(map(float, point.split(","))) for point in drawing.find(f"{NAMESPACE}polyline").get("points").split()]
+    points = [
+        tuple(map(float, point.split(","))) for point in drawing.find(f"{NAMESPACE}polyline").get("points").split()
+    ]
     circles = [(float(c.get("cx")), float(c.get("cy"))) for c in drawing.findall(f"{NAMESPACE}circle")]
     assert len(points) == 3
     assert len(circles) == 2
@@ -49,5 +53,7 @@ def test_the_drawing_has_every_point_inside_its_axes(allocation: Allocation) -> 
 
 
 def test_a_single_point_can_be_drawn() -> None:
-    one = Allocation(None, 10, 10, [LayerBits("a", "int8", 10, 0.0)], [Candidate("most accurate", 10, 0.0, 0.0)], [(10, 0.0)])
+    one = Allocation(
+        None, 10, 10, [LayerBits("a", "int8", 10, 0.0)], [Candidate("most accurate", 10, 0.0, 0.0)], [(10, 0.0)]
+    )
     assert ET.fromstring(front_svg(one)).tag == f"{NAMESPACE}svg"

@@ -19,14 +19,17 @@ def printed(report: Report, width: int = 100, terminal: bool = False) -> str:
 
 def full_report() -> Report:
     return Report(
-        left_float=[FloatNode(f"nms_{i}", "NonMaxSuppression", "has no integer form") for i in range(3)] + [FloatNode("if_0", "If", "control flow")],
+        left_float=[FloatNode(f"nms_{i}", "NonMaxSuppression",
+        "has no integer form") for i in range(3)] + [FloatNode("if_0", "If", "control flow")],
         widths=[WidthChoice("a", 16, 12.0, True), WidthChoice("b", 16, 12.0, False), WidthChoice("c", 8, 40.0, True)],
         layers=[LayerError(name, "Conv", value) for name, value in (("c", 30.0), ("a", 9.5), ("d", 20.0), ("b", 25.0))],
         output_sqnr_db={"scores": 31.42, "labels": SAME_DB},
         file_bytes={"out.onnx": 2_400_000},
         figures={
-            "float_bytes": 18_800_000, "out_bytes": 4_700_000, "integer_mac_share": 0.9996, "arena_bytes": 1_204_224, "constants_bytes": 4_800_000,
-            "seconds": 12.34, "peak_memory_bytes": 512_000_000, "avoid_saturation_cost_db": 1.25, "avoid_saturation_layers": 7,
+            "float_bytes": 18_800_000, "out_bytes": 4_700_000, "integer_mac_share": 0.9996, "arena_bytes": 1_204_224,
+            "constants_bytes": 4_800_000,
+            "seconds": 12.34, "peak_memory_bytes": 512_000_000, "avoid_saturation_cost_db": 1.25,
+            "avoid_saturation_layers": 7,
         },
     )  # fmt: skip
 
@@ -39,7 +42,11 @@ def test_the_table_tells_everything_that_was_measured() -> None:
         ("output", "scores: 31.4 dB against float"),
         ("output", "labels: no difference against float"),
         ("16 bits", "2 tensors, 1 of them into a matrix product or convolution"),
-        ("saturation", "avoided in 7 layers at a cost of 1.2 dB of weight noise; --no-avoid-saturation: for CPUs that multiply exactly"),
+        (
+            "saturation",
+            ("avoided in 7 layers at a cost of 1.2 dB of weight noise; --no-avoid-saturation: for CPUs that "
+            "multiply exactly"),
+        ),
         ("", "and, slower, for all with onnxruntime's session option session.x64quantprecision = 1"),
         ("machine", "arena 1.2 MB, constants 4.8 MB"),
         ("worst layers", "9.5 dB  a (Conv)"),
@@ -87,7 +94,10 @@ def test_a_pipe_gets_one_line_for_each_thing() -> None:
     assert printed(report, width=40) == f"left float  If ({'a' * 60}): control flow\n"
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (18_800_000, "18.8 MB"), (2_345_000_000, "2.35 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (18_800_000, "18.8 MB"), (2_345_000_000, "2.35 GB")],
+)
 def test_sizes(count: int, text: str) -> None:
     assert size(count) == text
 
@@ -99,16 +109,37 @@ def test_decibels(value: float, text: str) -> None:
 
 def test_a_mapping_is_shown_with_its_inner_names_untouched() -> None:
     out = io.StringIO()
-    show_mapping({"median_ms": 1.5, "arena_bytes": 2048, "outputs": {"my_logits": "float32[1, 10]"}}, Console(file=out, width=80))
+    show_mapping(
+        {"median_ms": 1.5, "arena_bytes": 2048, "outputs": {"my_logits": "float32[1, 10]"}}, Console(file=out, width=80)
+    )
     assert [line.split() for line in out.getvalue().splitlines()] == [
         ["median", "ms", "1.5"], ["arena", "bytes", "2.0", "kB"], ["outputs"], ["my_logits", "float32[1,", "10]"],
     ]  # fmt: skip
 
 
 def test_blocks_that_were_replaced_and_those_that_stay_are_named_with_all_their_figures() -> None:
-    done = Replaced("snnk-bundle", "up … down", "96 neurons by pursuit", True, "", 5000, 2000, 5600, 2300, 0.0123, 0.015, 0.001, 0.0042, 0.52, 0.31)
+    done = Replaced(
+        "snnk-bundle",
+        "up … down",
+        "96 neurons by pursuit",
+        True,
+        "",
+        5000,
+        2000,
+        5600,
+        2300,
+        0.0123,
+        0.015,
+        0.001,
+        0.0042,
+        0.52,
+        0.31,
+    )
     stays = Replaced("snnk-bundle", "in … out", "8 relu", False, "it errs by 0.4", 5000, 2000, 5600, 2300, 0.4)
-    text = "96 neurons by pursuit, 5,000 -> 2,000 MACs, 5.6 kB -> 2.3 kB, 0.52 -> 0.31 ms, errs by 0.012, the outputs by 0.001 -> 0.0042"
+    text = (
+        "96 neurons by pursuit, 5,000 -> 2,000 MACs, 5.6 kB -> 2.3 kB, 0.52 -> 0.31 ms, errs by 0.012, the outputs by "
+        "0.001 -> 0.0042"
+    )
     assert rows(Report(replacements=[done, stays])) == [
         ("replaced", "1 of 2 blocks: 3,000 multiply-accumulates a row fewer"),
         ("", f"up … down: {text}"),
@@ -117,7 +148,10 @@ def test_blocks_that_were_replaced_and_those_that_stay_are_named_with_all_their_
 
 
 def test_many_blocks_are_cut_short() -> None:
-    stays = [Replaced("low-rank", f"layer{index}", "rank 8", False, "it errs by 0.4", 5000, 2000, 5600, 2300, 0.4) for index in range(30)]
+    stays = [
+        Replaced("low-rank", f"layer{index}", "rank 8", False, "it errs by 0.4", 5000, 2000, 5600, 2300, 0.4)
+        for index in range(30)
+    ]
     lines = rows(Report(replacements=stays))
     assert lines[0] == ("replaced", "0 of 30 blocks")
     assert len(lines) == 14

@@ -14,17 +14,27 @@ from tests.helpers.graphs import graph_of
 
 def test_inputs_are_changed_in_what_their_shapes_and_names_admit() -> None:
     graph = graph_of(
-        """g (float[B, L, 4] x, int64[B, L] attention_mask, int64[B, L] position_ids, float[B, 2, P, 3] past_key, float[4] bias)
+        """g (float[B, L, 4] x, int64[B, L] attention_mask, int64[B, L] position_ids, float[B, 2, P, 3] past_key,
+        float[4] bias)
             => (float[B, L, 4] y) {
             y = Add(x, bias) }"""
     )
     feed = {
-        "x": np.ones((1, 6, 4), np.float32), "attention_mask": np.ones((1, 6), np.int64), "position_ids": np.arange(6)[None],
+        "x": np.ones((1, 6, 4), np.float32), "attention_mask": np.ones((1, 6), np.int64),
+        "position_ids": np.arange(6)[None],
         "past_key": np.ones((1, 2, 5, 3), np.float32), "bias": np.zeros(4, np.float32),
     }  # fmt: skip
     found = dict(unseen_feeds(graph, [feed]))
     kinds = [what.split(":")[0] for what in found]
-    assert kinds == ["padding", "half the length", "twice the length", "half the length", "twice the length", "an empty cache", "later positions"]
+    assert kinds == [
+        "padding",
+        "half the length",
+        "twice the length",
+        "half the length",
+        "twice the length",
+        "an empty cache",
+        "later positions",
+    ]
     padded = next(value for what, value in found.items() if what.startswith("padding"))
     assert padded["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0]]
     longer = found["twice the length: L = 12"]
@@ -47,10 +57,15 @@ def test_positions_beyond_those_seen_are_tried_and_losses_told(seed: int) -> Non
     width = int(rng.integers(4, 9))
     graph = graph_of(
         f"""g (float[1, L, {width}] x, int64[1, L] position_ids) => (float[1, L, {width}] y) {{
-            f = Cast <to = 1> (position_ids)  u = Unsqueeze(f, axis)  p = Mul(u, slope)  a = Add(x, p)  y = MatMul(a, w) }}""",
-        axis=np.array([2]), slope=rng.uniform(0.05, 0.2, width).astype(np.float32), w=rng.standard_normal((width, width)).astype(np.float32),
+            f = Cast <to = 1> (position_ids)  u = Unsqueeze(f, axis)  p = Mul(u, slope)  a = Add(x, p)
+            y = MatMul(a, w) }}""",
+        axis=np.array([2]), slope=rng.uniform(0.05, 0.2, width).astype(np.float32), w=rng.standard_normal((width,
+        width)).astype(np.float32),
     )  # fmt: skip
-    feeds = [{"x": rng.standard_normal((1, 8, width)).astype(np.float32), "position_ids": np.arange(8)[None]} for _ in range(20)]
+    feeds = [
+        {"x": rng.standard_normal((1, 8, width)).astype(np.float32), "position_ids": np.arange(8)[None]}
+        for _ in range(20)
+    ]
     compiled = qcompiler.compile(gs.export_onnx(graph), data=feeds)
     assert any(trial.what.startswith("later positions") for trial in compiled.report.trials)
     for trial in compiled.report.trials:

@@ -1,4 +1,6 @@
-"""Recurrent networks as exporters write them: unnamed outputs, both directions, lengths, zero states, peepholes, plain RNN."""
+"""Recurrent networks as exporters write them: unnamed outputs, both directions, lengths, zero states, peepholes, plain
+RNN.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def model_of(
-    op: str, direction: str, outputs: str, *, lengths: bool = False, zero_states: bool = False, peepholes: float | None = None
+    op: str,
+    direction: str,
+    outputs: str,
+    *,
+    lengths: bool = False,
+    zero_states: bool = False,
+    peepholes: float | None = None,
 ) -> onnx.ModelProto:
     """``outputs``: names of the outputs, '-' for one without a name."""
     rng, directions = np.random.default_rng(0), 2 if direction == "bidirectional" else 1
@@ -35,7 +43,8 @@ def model_of(
         arrays |= {"d": np.array([directions]), "hidden": np.array([HIDDEN]), "batch_axis": np.array([1])}
         nodes += [
             helper.make_node("Shape", ["x"], ["sizes"]), helper.make_node("Gather", ["sizes", "batch_axis"], ["n"]),
-            helper.make_node("Concat", ["d", "n", "hidden"], ["state"], axis=0), helper.make_node("ConstantOfShape", ["state"], ["zeros"]),
+            helper.make_node("Concat", ["d", "n", "hidden"], ["state"], axis=0), helper.make_node("ConstantOfShape",
+            ["state"], ["zeros"]),
         ]  # fmt: skip
         slots[5], slots[6] = "zeros", "zeros" if op == "LSTM" else ""
     if peepholes is not None:
@@ -44,9 +53,16 @@ def model_of(
         slots.pop()
     names = [name.replace("-", "") for name in outputs.split()]
     nodes.append(helper.make_node(op, slots, names, hidden_size=HIDDEN, direction=direction))
-    tensors = [onnx.numpy_helper.from_array(a if a.dtype == np.int64 else a.astype(np.float32), name) for name, a in arrays.items()]
+    tensors = [
+        onnx.numpy_helper.from_array(a if a.dtype == np.int64 else a.astype(np.float32), name)
+        for name, a in arrays.items()
+    ]
     results = [helper.make_tensor_value_info(name, 1, None) for name in names if name]
-    return helper.make_model(helper.make_graph(nodes, "g", inputs, results, tensors), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", inputs, results, tensors),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
 
 
 def feeds(count: int, *, lengths: bool) -> list[dict[str, np.ndarray]]:
@@ -57,7 +73,8 @@ def feeds(count: int, *, lengths: bool) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("op", "direction", "outputs", "options"), [
-    ("LSTM", "forward", "- h", {}), ("LSTM", "bidirectional", "y", {"lengths": True}), ("LSTM", "reverse", "y h c", {"zero_states": True}),
+    ("LSTM", "forward", "- h", {}), ("LSTM", "bidirectional", "y", {"lengths": True}), ("LSTM", "reverse", "y h c",
+    {"zero_states": True}),
     ("GRU", "bidirectional", "- h", {"zero_states": True, "lengths": True}), ("RNN", "bidirectional", "y h", {}),
     ("RNN", "forward", "- h", {"lengths": True, "zero_states": True}), ("LSTM", "forward", "y", {"peepholes": 0.0}),
 ])  # fmt: skip

@@ -1,4 +1,5 @@
-"""Runs single instructions three ways: compiled, and as plain Python with every load and store checked against the proof.
+"""Runs single instructions three ways: compiled, and as plain Python with every load and store checked against the
+proof.
 
 The kernels' own source runs as Python: their globals are replaced by interpreted functions and by loads and stores that
 refuse an address outside what `Opcode.accesses` declared for the instruction. So a kernel that touches more than the
@@ -27,8 +28,9 @@ from qcompiler.runtime.program.model import Program
 from qcompiler.runtime.run.arena import Arena
 from qcompiler.runtime.run.machine_code import load
 from qcompiler.runtime.session import Session
-from tests.runtime.references import AccessError as AccessError
-from tests.runtime.references import CheckedMemory, references
+from tests.runtime.checked_memory import AccessError as AccessError
+from tests.runtime.checked_memory import CheckedMemory
+from tests.runtime.references import references
 
 Array = NDArray[Any]
 
@@ -63,7 +65,9 @@ def run_interpreted(program: Program, feeds: Mapping[str, Array], isa: Isa = Isa
         _allow(checked, arena, program, bound.code[index], index)
         status = execute(arena.code.ctypes.data, index, index + 1, arena.scratch)
         session._check(arena, status)
-    return {port.name: arena.view(port.buffer).reshape(bound.output_shapes[port.name]).copy() for port in program.outputs}
+    return {
+        port.name: arena.view(port.buffer).reshape(bound.output_shapes[port.name]).copy() for port in program.outputs
+    }
 
 
 def _allow(checked: CheckedMemory, arena: Arena, program: Program, numbers: Array, index: int) -> None:
@@ -97,11 +101,16 @@ def run_divided(program: Program, feeds: Mapping[str, Array], isa: Isa) -> dict[
         _check_parts(opcode, values, parts)
         for row in part_rows(opcode, numbers, parts)[::-1].copy():
             session._check(arena, native.execute(row.ctypes.data, 0, 1, arena.scratch))
-    return {port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy() for port in program.outputs}
+    return {
+        port.name: arena.view(port.buffer).reshape(arena.bound.output_shapes[port.name]).copy()
+        for port in program.outputs
+    }
 
 
 def _check_parts(opcode: Opcode, values: Mapping[str, int], parts: Sequence[Mapping[str, int]]) -> None:
-    """A part is an instruction that obeys the rules and touches only what the whole touches, with no more scratch memory."""
+    """A part is an instruction that obeys the rules and touches only what the whole touches, with no more scratch
+    memory.
+    """
     whole = {(a.field, a.write): (values[a.field] + a.first, values[a.field] + a.end) for a in opcode.accesses(values)}
     for part in parts:
         fields = {**values, **part}
@@ -116,8 +125,12 @@ def _check_parts(opcode: Opcode, values: Mapping[str, int], parts: Sequence[Mapp
 Outputs = Mapping[str, tuple[tuple[int, ...], Any]]
 
 
-def build_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any) -> tuple[Program, dict[str, Array]]:
-    """A program of one instruction; ``inputs`` become buffers fed from outside, an output of the same name is updated in place."""
+def build_one(
+    opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any
+) -> tuple[Program, dict[str, Array]]:
+    """A program of one instruction; ``inputs`` become buffers fed from outside, an output of the same name is updated
+    in place.
+    """
     b = ProgramBuilder()
     handles: dict[str, Buffer] = {}
     for name, array in inputs.items():
@@ -133,15 +146,35 @@ def build_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **f
 
 
 def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fields: Any) -> dict[str, Array]:
-    """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the same."""
+    """Outputs of one instruction; compiled for every instruction set and interpreted with checks, it has given the
+    same.
+    """
     program, feeds = build_one(opcode, inputs, outputs, **fields)
     plain = run_interpreted(program, feeds)
-    has_tiles = opcode in ("gemm", "conv", "matmul", "table", "requant", "binary", "piecewise", "softmax", "lstm", "gru")
+    has_tiles = opcode in (
+        "gemm",
+        "conv",
+        "matmul",
+        "table",
+        "requant",
+        "binary",
+        "piecewise",
+        "softmax",
+        "lstm",
+        "gru",
+    )
     others = {Isa.PORTABLE, best_isa()} if has_tiles else set()
-    results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}  # first: it does not crash
-    results |= {f"compiled for {isa.name}": Session(program, isa).raw(feeds) for isa in (Isa if has_tiles else (best_isa(),)) if isa.supported}
+    # first: it does not crash
+    results = {f"interpreted for {isa.name}": run_interpreted(program, feeds, isa) for isa in others}
+    results |= {
+        f"compiled for {isa.name}": Session(program, isa).raw(feeds)
+        for isa in (Isa if has_tiles else (best_isa(),))
+        if isa.supported
+    }
     results |= {f"in parts for {isa.name}": run_divided(program, feeds, isa) for isa in {Isa.PLAIN, best_isa()}}
     for what, result in results.items():
         for name, value in plain.items():
-            np.testing.assert_array_equal(result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted")
+            np.testing.assert_array_equal(
+                result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted"
+            )
     return plain

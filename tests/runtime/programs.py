@@ -14,16 +14,30 @@ HIDDEN = 24
 
 
 def two_layers(batch: str | int = "batch", features: int = 40) -> Program:
-    """x float [batch, features] -> gemm -> table -> gemm -> y float [batch, 10], and the hidden codes as a plain output."""
+    """x float [batch, features] -> gemm -> table -> gemm -> y float [batch, 10],
+    and the hidden codes as a plain output."""
     rng = np.random.default_rng(0)
     b = ProgramBuilder(source={"model": "two layers"})
     n = b.dim(batch) if isinstance(batch, str) else batch
-    x, h, t, y = (b.buffer((n, width), np.uint8, name) for width, name in ((features, "x_codes"), (HIDDEN, "h"), (HIDDEN, "t"), (10, "y_codes")))
+    x, h, t, y = (
+        b.buffer((n, width), np.uint8, name)
+        for width, name in ((features, "x_codes"), (HIDDEN, "h"), (HIDDEN, "t"), (10, "y_codes"))
+    )
     b.input("x", x, np.float32, (n, features), scale=0.05, zero_point=128)
     for source, target, k, cols, node in ((x, h, features, HIDDEN, "first"), (t, y, HIDDEN, 10, "second")):
         b.emit(
-            "gemm", node=node, x=source, w=rng.integers(-127, 128, (k, cols)).astype(np.int8), bias=rng.integers(-9999, 9999, cols),
-            m=np.full(cols, 1 << 30), n=np.full(cols, 42), y=target, rows=n, k=k, cols=cols, y_zp=100,
+            "gemm",
+            node=node,
+            x=source,
+            w=rng.integers(-127, 128, (k, cols)).astype(np.int8),
+            bias=rng.integers(-9999, 9999, cols),
+            m=np.full(cols, 1 << 30),
+            n=np.full(cols, 42),
+            y=target,
+            rows=n,
+            k=k,
+            cols=cols,
+            y_zp=100,
         )
         if target is h:
             b.emit("table", node="act", x=h, table=np.arange(256, dtype=np.uint8)[::-1], y=t, count=["mul", n, HIDDEN])

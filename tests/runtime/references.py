@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,105 +25,13 @@ from qcompiler.runtime.vector.product_tiles import PRODUCT_TILES
 from qcompiler.runtime.vector.softmax_tables import EXPONENTIALS
 from qcompiler.runtime.vector.sum_tiles import Flavour
 from qcompiler.runtime.vector.winograd_tiles import INPUT_TRANSFORMS, output_codes
-
-
-class AccessError(Exception):
-    """A kernel left what it declared."""
-
-
-class CheckedMemory:
-    """Loads and stores that know which bytes may be touched."""
-
-    def __init__(self) -> None:
-        self.readable: list[tuple[int, int]] = []
-        self.writable: list[tuple[int, int]] = []
-
-    def loader(self, width: int, signed: bool) -> Callable[[int, int], int]:
-        size = width // 8
-
-        def load(base: int, index: int) -> int:
-            address = base + index * size
-            if not any(first <= address and address + size <= end for first, end in self.readable):
-                raise AccessError(f"read of {size} bytes at {address}, allowed {self.readable}")
-            return int.from_bytes(ctypes.string_at(address, size), "little", signed=signed)
-
-        return load
-
-    def storer(self, width: int) -> Callable[[int, int, int], None]:
-        size = width // 8
-
-        def store(base: int, index: int, value: int) -> None:
-            address = base + index * size
-            if not any(first <= address and address + size <= end for first, end in self.writable):
-                raise AccessError(f"write of {size} bytes at {address}, allowed {self.writable}")
-            if width == 64 and not -(1 << 63) <= value < 1 << 63:
-                raise OverflowError(f"{value} does not fit into 64 bits")
-            ctypes.memmove(address, (value & ((1 << width) - 1)).to_bytes(size, "little"), size)
-
-        return store
-
-
-def tile_reference(checked: CheckedMemory, layout: str, tile_rows: int, panels: int) -> Callable[..., None]:
-    """What a register tile computes, on checked memory."""
-    load_a = checked.loader(8, False) if layout == "quad" else checked.loader(16, True)
-    load_b = checked.loader(16, True) if layout == "wide" else checked.loader(8, True)
-    load_bias, load_pointer, store = checked.loader(32, True), checked.loader(64, True), checked.storer(32)
-    group, step_bytes = (4 if layout == "quad" else 2), (32 if layout == "pair" else 64)
-
-    def tile(pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, fetch: int, bias: int, acc: int) -> None:
-        for r in range(tile_rows):
-            sources = [load_pointer(pointers, r) + load_pointer(offsets, s) for s in range(segments)]
-            left = [load_a(source + 4 * s, g) for source in sources for s in range(steps) for g in range(group)]
-            for column in range(16 * panels):
-                panel, lane = b + column // 16 * panel_bytes, column % 16
-                right = [load_b(panel + s * step_bytes, lane * group + g) for s in range(segments * steps) for g in range(group)]
-                total = sum(x * y for x, y in zip(left, right, strict=True))
-                store(acc, r * 16 * panels + column, load_bias(bias, column) + total)
-
-    return tile
-
-
-def product_reference(checked: CheckedMemory, flavour: Flavour, rows: int, panels: int) -> Callable[..., None]:
-    """What a product tile computes, on checked memory."""
-    load_a = checked.loader(8, False) if flavour.layout == "quad" else checked.loader(16, True)
-    load_b, load_head, load_pointer = checked.loader(8, True), checked.loader(32, True), checked.loader(64, True)
-    group, step_bytes = (4, 64) if flavour.layout == "quad" else (2, 32)
-    together, load_byte = 8 // flavour.weight_bits, checked.loader(8, False)
-
-    def weight(b: int, panel_bytes: int, column: int, step: int, place: int) -> int:
-        """The weight of a column at one place of a step."""
-        if together == 1:
-            return load_b(b + column // 16 * panel_bytes + step * step_bytes, column % 16 * group + place)
-        block = b + 64 + (step // together * panels + column // 16) * step_bytes
-        byte = load_byte(block, column % 16 * group + place)
-        return load_b(b, byte >> (step % together * flavour.weight_bits) & ((1 << flavour.weight_bits) - 1))
-
-    def tile(
-        blocks: int, pointers: int, offsets: int, segments: int, b: int, panel_bytes: int, steps: int, fetch: int, fetches: int, heads: int,
-        head_bytes: int, y: int, y_stride: int, count: int, wide: int, y_zp: int, lo: int, hi: int, shared: int,
-    ) -> None:
-        store, out = checked.storer(16 if wide else 8), spec.Range(y_zp, lo, hi)
-        for r in range(blocks * rows):
-            sources = [load_pointer(pointers, r) + load_pointer(offsets, s) for s in range(segments)]
-            left = [load_a(source + 4 * s, g) for source in sources for s in range(steps) for g in range(group)]
-            for column in range(16 * panels):
-                right = [weight(b, panel_bytes, column, s, g) for s in range(segments * steps) for g in range(group)]
-                total = load_head(heads, column) + sum(x * y for x, y in zip(left, right, strict=True))
-                code = out.code(scaled(total, [load_head(heads + (1 + i) * head_bytes, column) for i in range(SCALE_VECTORS)]))
-                if column < count:
-                    store(y + r * y_stride, column, code)
-
-    return tile
-
-
-def scaled(total: int, scale: Sequence[int]) -> int:
-    """What `codes.Scale` computes, in unbounded integers."""
-    m, _, _, shift, left = scale
-    return spec.requant(total << left, m, shift + 32)
+from tests.runtime.checked_memory import CheckedMemory
+from tests.runtime.product_references import product_reference, scaled, tile_reference, wide_product_reference
 
 
 def interleave_reference(checked: CheckedMemory, layout: str, chunk_bytes: int, widening: bool) -> Callable[..., None]:
-    """What an interleaving computes, on checked memory: a chunk is a run of whole lanes of 128 bits of each of its vectors."""
+    """What an interleaving computes,
+    on checked memory: a chunk is a run of whole lanes of 128 bits of each of its vectors."""
     group, size = taps_in_group(layout), (8 if layout == "quad" else 16)
     load = checked.loader(16, True) if layout == "pair" and not widening else checked.loader(8, False)
     load_address, store = checked.loader(64, True), checked.storer(size)
@@ -141,16 +48,40 @@ def interleave_reference(checked: CheckedMemory, layout: str, chunk_bytes: int, 
     return interleave
 
 
-def channel_reference(checked: CheckedMemory, flavour: Flavour, pixels: int, rows: int, wide: bool) -> Callable[..., None]:
+def channel_reference(
+    checked: CheckedMemory, flavour: Flavour, pixels: int, rows: int, wide: bool
+) -> Callable[..., None]:
     """What a channel tile computes, on checked memory."""
     group, vector = taps_in_group(flavour.layout), flavour.bits // 8
-    load_q, load_w = (checked.loader(8, False), checked.loader(8, True)) if flavour.layout == "quad" else (checked.loader(16, True),) * 2
-    load_offset, load_head, store = checked.loader(64, True), checked.loader(32, True), checked.storer(16 if wide else 8)
-    places = [(v, i, c) for v, channels in enumerate(chunk_order(vector, vector, group)) for i, c in enumerate(channels)]
+    load_q, load_w = (
+        (checked.loader(8, False), checked.loader(8, True))
+        if flavour.layout == "quad"
+        else (checked.loader(16, True),) * 2
+    )
+    load_offset, load_head, store = (
+        checked.loader(64, True),
+        checked.loader(32, True),
+        checked.storer(16 if wide else 8),
+    )
+    places = [
+        (v, i, c) for v, channels in enumerate(chunk_order(vector, vector, group)) for i, c in enumerate(channels)
+    ]
 
     def tile(
-        blocks: int, q: int, vector_bytes: int, offsets: int, taps: int, w: int, tap_bytes: int, heads: int, y: int, y_step: int, y_row: int,
-        y_zp: int, lo: int, hi: int,
+        blocks: int,
+        q: int,
+        vector_bytes: int,
+        offsets: int,
+        taps: int,
+        w: int,
+        tap_bytes: int,
+        heads: int,
+        y: int,
+        y_step: int,
+        y_row: int,
+        y_zp: int,
+        lo: int,
+        hi: int,
     ) -> None:
         out = spec.Range(y_zp, lo, hi)
         for pixel, row, (v, i, c) in itertools.product(range(blocks * pixels), range(rows), places):
@@ -232,7 +163,9 @@ def add_reference(checked: CheckedMemory, size: int) -> Callable[..., None]:
     def halves(pair: int) -> tuple[int, int]:
         return (pair & 0xFFFF ^ 0x8000) - 0x8000, pair >> 16
 
-    def add(y: int, a: int, b: int, blocks: int, high: int, low: int, c_high: int, c_low: int, shift: int, lo: int, hi: int) -> None:
+    def add(
+        y: int, a: int, b: int, blocks: int, high: int, low: int, c_high: int, c_low: int, shift: int, lo: int, hi: int
+    ) -> None:
         (a_high, b_high), (a_low, b_low) = halves(high), halves(low)
         for i in range(size * blocks):
             left, right = load(a, i), load(b, i)
@@ -249,7 +182,9 @@ def scale_reference(checked: CheckedMemory, size: int) -> Callable[..., None]:
 
     def scale(y: int, y_step: int, x: int, x_step: int, pixels: int, numbers: int, lo: int, hi: int) -> None:
         for pixel, (place, channel) in itertools.product(range(pixels), enumerate(channels)):
-            high, low, c_high, c_low, shift = (load_number(numbers, which * size + place) for which in range(SCALE_NUMBERS))
+            high, low, c_high, c_low, shift = (
+                load_number(numbers, which * size + place) for which in range(SCALE_NUMBERS)
+            )
             high, low = ((half ^ 0x8000) - 0x8000 for half in (high, low))
             code = load(x + pixel * x_step, channel)
             total = 65536 * (code * high + c_high) + code * low + c_low
@@ -278,7 +213,9 @@ def exponentials_reference(checked: CheckedMemory, wide: bool) -> Callable[..., 
     store = checked.storer(32)
 
     def exponentials(terms: int, x: int, peak: int, coarse: int, middle: int, fine: int, blocks: int) -> int:
-        tables = [[load_entry(table, i) for i in range(size)] for table, size in ((coarse, 32), (middle, 32), (fine, 64))]
+        tables = [
+            [load_entry(table, i) for i in range(size)] for table, size in ((coarse, 32), (middle, 32), (fine, 64))
+        ]
         found = [spec.exponential(peak - load(x, j), *tables) for j in range(16 * blocks)]
         for j, term in enumerate(found):
             store(terms, j, term)
@@ -287,17 +224,6 @@ def exponentials_reference(checked: CheckedMemory, wide: bool) -> Callable[..., 
     return exponentials
 
 
-def wide_product_reference(checked: CheckedMemory) -> Callable[..., None]:
-    """What `multiply_wide` computes, on checked memory."""
-    load, store = checked.loader(16, True), checked.storer(16)
-
-    def multiply(y: int, a: int, b: int, blocks: int, a_zp: int, b_zp: int, m: int, c: int, n: int, lo: int, hi: int) -> None:
-        for i in range(16 * blocks):
-            total = (load(a, i) - a_zp) * (load(b, i) - b_zp) * m + c
-            assert -(2**63) <= total < 2**63
-            store(y, i, min(max(total >> n, lo), hi))
-
-    return multiply
 
 
 def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
@@ -316,7 +242,17 @@ def lines_reference(checked: CheckedMemory, wide: bool) -> Callable[..., None]:
     load, store = checked.loader(16, True), checked.storer(16 if wide else 8)
 
     def lines(
-        y: int, x: int, base: int, slope: int, blocks: int, first: int, last: int, width_bits: int, shift: int, lo: int, hi: int
+        y: int,
+        x: int,
+        base: int,
+        slope: int,
+        blocks: int,
+        first: int,
+        last: int,
+        width_bits: int,
+        shift: int,
+        lo: int,
+        hi: int,
     ) -> None:
         for i in range(32 * blocks):
             segment, step = divmod(min(max(load(x, i), first), last) - first, 1 << width_bits)
@@ -345,8 +281,21 @@ def output_reference(checked: CheckedMemory) -> Callable[..., None]:
     load, matrix = checked.loader(32, True), np.array(winograd.OUTPUT)
 
     def transform(
-        sums: int, plane_bytes: int, panels: int, heads: int, head_bytes: int, y: int, y_pixel: int, y_line: int, rows: int, columns: int,
-        spare: int, wide: int, y_zp: int, lo: int, hi: int,
+        sums: int,
+        plane_bytes: int,
+        panels: int,
+        heads: int,
+        head_bytes: int,
+        y: int,
+        y_pixel: int,
+        y_line: int,
+        rows: int,
+        columns: int,
+        spare: int,
+        wide: int,
+        y_zp: int,
+        lo: int,
+        hi: int,
     ) -> None:
         store, out = checked.storer(16 if wide else 8), spec.Range(y_zp, lo, hi)
         for c in range(16 * panels):
@@ -373,7 +322,9 @@ def wide_lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
 
 def references(checked: CheckedMemory) -> dict[int, Any]:
     """By the ``id`` of every intrinsic what it computes."""
-    replaced: dict[int, Any] = {id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()}
+    replaced: dict[int, Any] = {
+        id(tile): tile_reference(checked, f.layout, rows, panels) for tile, (f, rows, panels) in TILES.items()
+    }
     replaced |= {id(tile): channel_reference(checked, *made_for) for tile, made_for in CHANNEL_TILES.items()}
     replaced |= {id(kernel): interleave_reference(checked, *made_for) for kernel, made_for in INTERLEAVES.items()}
     replaced |= {id(tile): product_reference(checked, *made_for) for tile, made_for in PRODUCT_TILES.items()}
@@ -391,7 +342,13 @@ def references(checked: CheckedMemory) -> dict[int, Any]:
     replaced |= {id(scale): scale_reference(checked, size) for size, scale in SCALES.items()}
     replaced[id(lookup_wide)] = wide_lookup_reference(checked)
     replaced[id(lookup_bytes)] = lookup_reference(checked)
-    for width, signed, name in ((8, False, "u8"), (8, True, "i8"), (16, True, "i16"), (32, True, "i32"), (64, True, "i64")):
+    for width, signed, name in (
+        (8, False, "u8"),
+        (8, True, "i8"),
+        (16, True, "i16"),
+        (32, True, "i32"),
+        (64, True, "i64"),
+    ):
         replaced[id(getattr(memory, f"load_{name}"))] = checked.loader(width, signed)
     for width in (8, 16, 32, 64):
         replaced[id(getattr(memory, f"store_{width}"))] = checked.storer(width)

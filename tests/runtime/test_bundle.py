@@ -1,4 +1,6 @@
-"""Machine code that an installation brings along: which target is chosen, and that files are made and judged by their sources."""
+"""Machine code that an installation brings along: which target is chosen, and that files are made and judged by their
+sources.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from qcompiler.runtime.run.image import MadeFor, made_for
 from qcompiler.runtime.run.machine_code import code_key
 from tests.runtime.run.test_cache import Machine
 
-LINUX = pytest.mark.skipif(not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64")
+LINUX = pytest.mark.skipif(
+    not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64"
+)
 
 
 @pytest.fixture
@@ -41,7 +45,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @LINUX
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_best_target_is_chosen_that_the_cpu_has_and_the_installation_brings(name: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_target_is_chosen_that_the_cpu_has_and_the_installation_brings(
+    name: str, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, "present", lambda: TARGETS[name].enabled | {"sse2"})
     assert features.bundled_target() == name
     isa = {"portable": "PORTABLE", "avx2": "AVX2", "avx-vnni": "AVX_VNNI", "avx512-vnni": "AVX512_VNNI"}[name]
@@ -52,7 +58,9 @@ def test_the_best_target_is_chosen_that_the_cpu_has_and_the_installation_brings(
 
 
 @LINUX
-def test_an_instruction_set_that_the_chosen_code_lacks_is_not_offered(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instruction_set_that_the_chosen_code_lacks_is_not_offered(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some CPUs have both kinds of dot products; the code of one target has the tiles of one."""
     monkeypatch.setattr(features, "present", lambda: KNOWN)
     assert features.bundled_target() == "avx512-vnni"
@@ -93,7 +101,9 @@ sys.exit(bundle.main())
 def test_code_is_made_for_a_cpu_that_is_not_there(tmp_path: Path) -> None:
     cpu, path = TARGETS["avx512-vnni"], tmp_path / "avx512-vnni.image"
     variables = {features.NAME_VARIABLE: cpu.name, features.FEATURES_VARIABLE: cpu.features}
-    _, error = Machine(tmp_path, HOME=str(tmp_path)).start(MAKE, "--here", str(path), **variables).communicate(timeout=60)
+    _, error = (
+        Machine(tmp_path, HOME=str(tmp_path)).start(MAKE, "--here", str(path), **variables).communicate(timeout=60)
+    )
     image = cache.kept(path)
     assert image is not None, error
     assert made_for(image) == MadeFor(code_key(), tuple(sorted(cpu.enabled)))

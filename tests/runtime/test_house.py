@@ -26,10 +26,12 @@ ROOT = Path(qcompiler.runtime.__file__).parent
 
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
-    """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or double."""
+    """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in,
+    knows no float or double."""
     text = str(linked(shared_run.attend))
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
-    found = re.findall(r"^.*(?<![%@])\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)  # %half is a variable of a kernel
+    found = re.findall(r"^.*(?<![%@])\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
+    # %half is a variable of a kernel
     assert not found, found[:3]
 
 
@@ -62,7 +64,9 @@ def test_the_machine_code_without_floats_holds_every_kernel() -> None:
 
 
 def python(code: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -80,7 +84,17 @@ def test_a_session_loads_neither_the_compiler_nor_numba(tmp_path: Path) -> None:
     assert not loaded & {"numba", "scipy"}
     if sys.platform.startswith("linux") and platform.machine() == "x86_64":
         assert "llvmlite" not in loaded  # an image is mapped; elsewhere llvmlite links
-    assert not loaded & {"onnx", "onnxruntime", "onnx_graphsurgeon", "networkx", "sympy", "typer", "rich", "torch", "pandas"}
+    assert not loaded & {
+        "onnx",
+        "onnxruntime",
+        "onnx_graphsurgeon",
+        "networkx",
+        "sympy",
+        "typer",
+        "rich",
+        "torch",
+        "pandas",
+    }
 
 
 def test_a_copy_under_another_name_runs_alone(tmp_path: Path) -> None:
@@ -105,11 +119,17 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
 
 
 def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
-    """What `entry.py` imports, directly or not, lies in the folders that are hashed; errors.py is raised by Python alone."""
+    """What `entry.py` imports, directly or not,
+    lies in the folders that are hashed; errors.py is raised by Python alone."""
     imports = "import sys, qcompiler.runtime.machine.entry"
     code = f"{imports}; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
     loaded = {tuple(name.split(".")[2:]) for name in python(code, ROOT.parent).split()}
-    assert {("machine", "interpreter"), ("vector", "memory"), ("instructions", "opcodes"), ("kernels", "tiles")} <= loaded
+    assert {
+        ("machine", "interpreter"),
+        ("vector", "memory"),
+        ("instructions", "opcodes"),
+        ("kernels", "tiles"),
+    } <= loaded
     assert {folder for folder, *_ in loaded} == {*COMPILED, "errors"}
 
 
@@ -118,7 +138,11 @@ def test_the_interpreter_knows_every_opcode() -> None:
     tree = ast.parse((ROOT / "machine" / "interpreter.py").read_text())
     named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     compared = {
-        item.id for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in node.comparators for item in ast.walk(side)
+        item.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for side in node.comparators
+        for item in ast.walk(side)
         if isinstance(item, ast.Name) and item.id.startswith("_")
     }
     assert {opcode.name for opcode in OPCODES} <= named

@@ -24,10 +24,20 @@ def test_multiplier_is_as_close_as_its_bits_allow(real: float) -> None:
     assert error <= max(abs(Fraction(real)) / 2**31, Fraction(1, 2**63))
 
 
-@pytest.mark.parametrize(("real", "expected"), [
-    (0.0, (0, 1)), (0.5, (2**30, 31)), (1.0, (2**30, 30)), (-1.0, (-(2**30), 30)), (1 - 2.0**-40, (2**30, 30)), (2.0**-62, (1, 62)),
-    (2.0**-63, (1, 62)), (2.0**-70, (0, 62)), (2.0**29 * 1.5, (1610612736, 1)),
-])
+@pytest.mark.parametrize(
+    ("real", "expected"),
+    [
+        (0.0, (0, 1)),
+        (0.5, (2**30, 31)),
+        (1.0, (2**30, 30)),
+        (-1.0, (-(2**30), 30)),
+        (1 - 2.0**-40, (2**30, 30)),
+        (2.0**-62, (1, 62)),
+        (2.0**-63, (1, 62)),
+        (2.0**-70, (0, 62)),
+        (2.0**29 * 1.5, (1610612736, 1)),
+    ],
+)
 def test_multiplier_at_its_edges(real: float, expected: tuple[int, int]) -> None:
     assert spec.multiplier(real) == expected
 
@@ -54,7 +64,12 @@ def test_a_shift_of_zero_changes_nothing() -> None:
     assert [spec.rounding_shift(v, 0) for v in (-3, 0, 7)] == [-3, 0, 7]
 
 
-@given(st.integers(-(2**16), 2**16), st.integers(-(2**16), 2**16).filter(bool), st.integers(1, 2**31 - 1), st.integers(0, 40))
+@given(
+    st.integers(-(2**16), 2**16),
+    st.integers(-(2**16), 2**16).filter(bool),
+    st.integers(1, 2**31 - 1),
+    st.integers(0, 40),
+)
 def test_divide_rounds_the_exact_quotient(a: int, b: int, m: int, n: int) -> None:
     out = spec.Range(0, -(2**62), 2**62)
     assert spec.divide(a, b, m, n, out) == math.floor(Fraction(a * m, b * 2**n) + Fraction(1, 2))
@@ -62,7 +77,9 @@ def test_divide_rounds_the_exact_quotient(a: int, b: int, m: int, n: int) -> Non
 
 @given(st.integers(-(2**40), 2**40), st.integers(1, 10**6), st.integers(-(2**15), 2**15), st.integers(0, 20))
 def test_mean_rounds_the_exact_quotient(total: int, count: int, m: int, n: int) -> None:
-    assert spec.mean_code(total, count, m, n, spec.Range(0, -(2**62), 2**62)) == math.floor(Fraction(total * m, count * 2**n) + Fraction(1, 2))
+    assert spec.mean_code(total, count, m, n, spec.Range(0, -(2**62), 2**62)) == math.floor(
+        Fraction(total * m, count * 2**n) + Fraction(1, 2)
+    )
 
 
 @given(st.lists(st.integers(-32768, 32767), min_size=2, max_size=60))

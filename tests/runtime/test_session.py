@@ -30,7 +30,10 @@ def test_the_border_rounds_half_to_even_and_saturates() -> None:
     assert session.run(feed)["y"].tolist() == [0.0, 1.0, 0.0, -1.0, 122.5, -5.0]
 
 
-@pytest.mark.parametrize(("buffer", "dtype", "scale"), [(np.int32, np.int64, None), (np.int32, np.float32, 0.5), (np.uint8, np.float32, None)])
+@pytest.mark.parametrize(
+    ("buffer", "dtype", "scale"),
+    [(np.int32, np.int64, None), (np.int32, np.float32, 0.5), (np.uint8, np.float32, None)],
+)
 def test_inputs_must_fit_their_buffers(buffer: Any, dtype: Any, scale: float | None) -> None:
     b = ProgramBuilder()
     x = b.buffer((2,), buffer)
@@ -80,7 +83,11 @@ def test_dimensions_must_agree() -> None:
 
 def test_binding_refuses_dimensions() -> None:
     program = two_layers()
-    for dims, message in (({}, "has no value"), ({"batch": -1}, "must be between 0"), ({"batch": 1, "w": 2}, "unknown dimension 'w'")):
+    for dims, message in (
+        ({}, "has no value"),
+        ({"batch": -1}, "must be between 0"),
+        ({"batch": 1, "w": 2}, "unknown dimension 'w'"),
+    ):
         with pytest.raises(ProgramError, match=message):
             bind(program, **dims)
     assert bind(program, batch=2) is bind(program, batch=2)
@@ -202,7 +209,11 @@ def test_instruction_sets_have_names() -> None:
 def test_a_session_knows_its_inputs_and_outputs() -> None:
     session = Session(two_layers())
     ports = [(port.name, port.dtype, port.shape) for port in (*session.inputs, *session.outputs)]
-    assert ports == [("x", "float32", ("batch", 40)), ("y", "float32", ("batch", 10)), ("t", "uint8", ("batch", HIDDEN))]
+    assert ports == [
+        ("x", "float32", ("batch", 40)),
+        ("y", "float32", ("batch", 10)),
+        ("t", "uint8", ("batch", HIDDEN)),
+    ]
 
 
 @pytest.mark.parametrize(

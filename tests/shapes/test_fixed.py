@@ -24,7 +24,9 @@ g (float[batch, length, 4] x) => (float[batch, length, 3] y, int64[batch] last, 
 
 def model() -> onnx.ModelProto:
     result = onnx.parser.parse_model(TEXT)
-    result.graph.initializer.append(onnx.numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), "w"))
+    result.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), "w")
+    )
     return result
 
 

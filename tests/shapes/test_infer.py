@@ -19,10 +19,12 @@ SIZES = {"N": 2, "H": 9, "W": 12, "L": 5}
 
 IMAGE = "float[N, 4, H, W] x"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Conv <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x, w)": (IMAGE, {"w": np.zeros((6, 4, 3, 3), np.float32)}),
+    "Conv <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x, "
+    "w)": (IMAGE, {"w": np.zeros((6, 4, 3, 3), np.float32)}),
     "Conv <dilations = [2, 2], auto_pad = \"VALID\"> (x, w)": (IMAGE, {"w": np.zeros((6, 4, 3, 3), np.float32)}),
     "Conv <strides = [2, 2], auto_pad = \"SAME_UPPER\"> (x, w)": (IMAGE, {"w": np.zeros((6, 4, 3, 3), np.float32)}),
-    "ConvTranspose <strides = [2, 2], output_padding = [1, 1], pads = [1, 1, 1, 1]> (x, w)": (IMAGE, {"w": np.zeros((4, 3, 3, 3), np.float32)}),
+    "ConvTranspose <strides = [2, 2], output_padding = [1, 1], pads = [1, 1, 1, 1]> (x, "
+    "w)": (IMAGE, {"w": np.zeros((4, 3, 3, 3), np.float32)}),
     "ConvTranspose <group = 2> (x, w)": (IMAGE, {"w": np.zeros((4, 3, 3, 3), np.float32)}),
     "MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)": (IMAGE, {}),
     "AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x)": (IMAGE, {}),
@@ -35,7 +37,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Transpose <perm = [0, 2, 3, 1]> (x)": (IMAGE, {}),
     "Flatten <axis = 2> (x)": (IMAGE, {}),
     "Reshape(x, s)": (IMAGE, {"s": np.array([0, 2, -1, 2])}),
-    "Slice(x, a, b, ax, r)": (IMAGE, {"a": np.array([1, -1]), "b": np.array([-1, -100]), "ax": np.array([2, 3]), "r": np.array([2, -3])}),
+    "Slice(x, a, b, ax, r)": (IMAGE, {"a": np.array([1, -1]), "b": np.array([-1, -100]), "ax": np.array([2, 3]),
+    "r": np.array([2, -3])}),
     "Slice(x, a, b, ax)": (IMAGE, {"a": np.array([-3]), "b": np.array([2**62]), "ax": np.array([2])}),
     "Slice(x, a, b)": (IMAGE, {"a": np.array([0, 1]), "b": np.array([5, 3])}),
     "ReduceMean <keepdims = 0> (x, ax)": (IMAGE, {"ax": np.array([-1, 1])}),
@@ -78,7 +81,8 @@ def test_shape_is_the_one_onnxruntime_gives(node):
 
 def test_outputs_of_a_node_with_many():
     graph = graph_of(
-        """g (float[N, 7, H] x, float[L, N, 7] s) => (float[] a, float[] b, float[] c, float[] t, float[] h, float[] e) {
+        """g (float[N, 7, H] x, float[L, N, 7] s) => (float[] a, float[] b, float[] c, float[] t, float[] h,
+        float[] e) {
             a, b, c = Split <axis = 1, num_outputs = 3> (x)  t, i = TopK <axis = 1> (x, k)
             e, h, q = LSTM <hidden_size = 6, direction = "bidirectional"> (s, w, r) }""",
         k=np.array([2]), w=np.zeros((2, 24, 7), np.float32), r=np.zeros((2, 24, 6), np.float32),
@@ -89,7 +93,9 @@ def test_outputs_of_a_node_with_many():
 
 
 def test_two_symbols_broadcast_to_the_larger():
-    graph = graph_of("g (float[N, 1] x, float[L] z, float[H] q) => (float[] y, float[] v) { y = Add(x, z)  v = Add(z, q) }")
+    graph = graph_of(
+        "g (float[N, 1] x, float[L] z, float[H] q) => (float[] y, float[] v) { y = Add(x, z)  v = Add(z, q) }"
+    )
     shapes = infer_shapes(graph)
     assert shapes["y"] == (N, L)
     assert shapes["v"] == (sympy.Max(L, H),)
@@ -98,7 +104,8 @@ def test_two_symbols_broadcast_to_the_larger():
 def test_values_of_shape_arithmetic():
     graph = graph_of(
         """g (float[N, L, 12] x) => (int64[] t, bool[] e, int64[] w) {
-            s = Shape(x)  l = Gather(s, one)  d = Div(l, two)  l1 = Unsqueeze(d, ax)  t = Concat <axis = 0> (l1, minus, l1)
+            s = Shape(x)  l = Gather(s, one)  d = Div(l, two)  l1 = Unsqueeze(d, ax)
+            t = Concat <axis = 0> (l1, minus, l1)
             e = Equal(t, minus)  w = Where(e, tens, t) }""",
         one=np.int64(1), two=np.int64(2), ax=np.array([0]), minus=np.array([-1]), tens=np.array([10, 10, 10]),
     )  # fmt: skip
@@ -112,13 +119,17 @@ def test_values_of_shape_arithmetic():
 
 def test_inexact_float_arithmetic_is_not_followed():
     graph = graph_of(
-        "g (float[N, L] x) => (int64[2] t) { s = Shape(x)  f = Cast <to = 1> (s)  m = Mul(f, k)  t = Cast <to = 7> (m) }", k=np.float32(0.1)
+        "g (float[N, L] x) => (int64[2] t) { s = Shape(x)  f = Cast <to = 1> (s)  m = Mul(f, k)  t = Cast <to = 7> (m) "
+        "}",
+        k=np.float32(0.1),
     )
     assert "t" not in infer(graph).values
 
 
 def test_unknown_operators_give_none_or_what_is_declared():
-    graph = graph_of("g (float[N, 4] x) => (float[N, 4] y, float[] z) { y = my.Op(x)  z = my.Other(y) }".replace("my.", ""))
+    graph = graph_of(
+        "g (float[N, 4] x) => (float[N, 4] y, float[] z) { y = my.Op(x)  z = my.Other(y) }".replace("my.", "")
+    )
     for node in graph.nodes:
         node.domain = "my"
     graph.outputs[1].shape = None
@@ -128,7 +139,10 @@ def test_unknown_operators_give_none_or_what_is_declared():
 
 
 def test_annotate_writes_numbers_and_names():
-    graph = graph_of("g (float[N, 4, H, W] x) => (float[] y) { h = Relu(x)  y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h) }")
+    graph = graph_of(
+        "g (float[N, 4, H, W] x) => (float[] y) { h = Relu(x)  y = MaxPool <kernel_shape = [2, 2], "
+        "strides = [2, 2]> (h) }"
+    )
     annotate(graph)
     assert graph.nodes[0].outputs[0].shape == ["N", 4, "H", "W"]
     assert graph.outputs[0].shape == ["N", 4, None, None]
@@ -151,7 +165,8 @@ def from_nested(form: Any, sizes: dict[str, int]) -> int:
 def expressions() -> st.SearchStrategy[tuple[Any, Any]]:
     """Pairs of a size and a function that computes it with Python ints."""
     leaves = st.one_of(
-        st.integers(-5, 9).map(lambda k: (k, lambda n, m: k)), st.just((N, lambda n, m: n)), st.just((H, lambda n, m: m)),
+        st.integers(-5, 9).map(lambda k: (k, lambda n, m: k)), st.just((N, lambda n, m: n)), st.just((H, lambda n,
+        m: m)),
     )  # fmt: skip
 
     def combine(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -161,8 +176,12 @@ def expressions() -> st.SearchStrategy[tuple[Any, Any]]:
             pairs.map(lambda p: (p[0][0] * p[1][0], lambda n, m: p[0][1](n, m) * p[1][1](n, m))),
             pairs.map(lambda p: (maximum(p[0][0], p[1][0]), lambda n, m: max(p[0][1](n, m), p[1][1](n, m)))),
             pairs.map(lambda p: (minimum(p[0][0], p[1][0]), lambda n, m: min(p[0][1](n, m), p[1][1](n, m)))),
-            st.tuples(children, st.integers(1, 6)).map(lambda p: (floor_div(p[0][0], p[1]), lambda n, m: p[0][1](n, m) // p[1])),
-            st.tuples(children, st.integers(1, 6)).map(lambda p: (ceil_div(p[0][0], p[1]), lambda n, m: -(-p[0][1](n, m) // p[1]))),
+            st.tuples(children, st.integers(1, 6)).map(
+                lambda p: (floor_div(p[0][0], p[1]), lambda n, m: p[0][1](n, m) // p[1])
+            ),
+            st.tuples(children, st.integers(1, 6)).map(
+                lambda p: (ceil_div(p[0][0], p[1]), lambda n, m: -(-p[0][1](n, m) // p[1]))
+            ),
         )
 
     return st.recursive(leaves, combine, max_leaves=6)

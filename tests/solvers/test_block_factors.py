@@ -83,7 +83,11 @@ def test_a_layer_without_blocks_is_one_whose_blocks_have_the_last_table() -> Non
     solution = SOLVERS["clip"].solve(problem)
     _, in_blocks, _ = placed("int4/32")
     assert in_blocks.tables is not None
-    last = replace(in_blocks, tables=replace(in_blocks.tables, kinds=np.full((1, 5, 5), 15, np.uint8)), weight=problem.weight)
+    last = replace(
+        in_blocks, tables=replace(in_blocks.tables, kinds=np.full((1, 5, 5), 15, np.uint8)), weight=problem.weight
+    )
     again = rounded(last, (solution.scale / 9).astype(np.float32))
     np.testing.assert_array_equal(tables[-1], np.arange(-7, 8) * 9)
-    np.testing.assert_array_equal(again.levels, 9 * rounded(problem, (solution.scale / 9).astype(np.float32) * 9).levels)
+    np.testing.assert_array_equal(
+        again.levels, 9 * rounded(problem, (solution.scale / 9).astype(np.float32) * 9).levels
+    )

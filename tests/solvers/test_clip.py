@@ -11,7 +11,9 @@ from tests.solvers.problems import GRIDS, UNEVEN, check_valid, losses, problem_o
 
 
 def test_the_largest_weight_lies_on_the_largest_level():
-    problem = LayerProblem(np.array([[[0.7, -7.0, 0.0], [0, 0, 0]]], np.float32), np.eye(3)[None], np.zeros((1, 3)), uniform(4))
+    problem = LayerProblem(
+        np.array([[[0.7, -7.0, 0.0], [0, 0, 0]]], np.float32), np.eye(3)[None], np.zeros((1, 3)), uniform(4)
+    )
     solution = Nearest().solve(problem)
     np.testing.assert_array_equal(solution.levels, [[[1, -7, 0], [0, 0, 0]]])
     np.testing.assert_array_equal(solution.scale, [[[1], [1]]])
@@ -47,7 +49,9 @@ def test_a_refit_never_raises_the_loss_and_is_a_minimum(grid, corrects_mean):
 def test_clip_is_close_to_the_best_of_very_many_scales(grid):
     problem = problem_of(rows=20, products=16, grid=grid)
     largest = nearest_solution(problem).scale
-    best = np.min([losses(problem, rounded(problem, positive(largest * ratio))) for ratio in np.linspace(0.05, 1, 2000)], axis=0)
+    best = np.min(
+        [losses(problem, rounded(problem, positive(largest * ratio))) for ratio in np.linspace(0.05, 1, 2000)], axis=0
+    )
     found = losses(problem, OptimalClip(candidates=2000, lowest=0.05).solve(problem))
     assert found.sum() <= 1.02 * best.sum()
 

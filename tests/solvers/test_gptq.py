@@ -15,7 +15,9 @@ from tests.solvers.problems import GRIDS, UNEVEN, brute_force, check_valid, loss
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.name}-{grid.block}")
 
 
-def codes(problem: LayerProblem, scale: np.ndarray, block: int = 128, act_order: bool = True, damping: float = 0.01) -> np.ndarray:
+def codes(
+    problem: LayerProblem, scale: np.ndarray, block: int = 128, act_order: bool = True, damping: float = 0.01
+) -> np.ndarray:
     return round_with_feedback(problem, factorize(problem, damping, act_order), scale, block)[0].levels
 
 

@@ -17,11 +17,15 @@ from tests.solvers.problems import GRIDS, UNEVEN
 
 @pytest.mark.parametrize("grid", [*GRIDS[:3], UNEVEN], ids=lambda grid: grid.name)
 def test_the_kernels_round_as_the_grid_does(grid):
-    values = np.concatenate([np.arange(-600, 600) / 4, np.nextafter(np.arange(-600, 600) / 4, 999), [np.inf, -np.inf, 1e300, 1e-300]])
+    values = np.concatenate(
+        [np.arange(-600, 600) / 4, np.nextafter(np.arange(-600, 600) / 4, 999), [np.inf, -np.inf, 1e300, 1e-300]]
+    )
     tables = np.stack([grid.levels, grid.levels // 2])
     for kind, levels in enumerate(tables):
         found = [nearest_level(halves(tables), tables, limits(tables), kind, value) for value in values]
-        np.testing.assert_array_equal(found, grid.nearest(values) if kind == 0 else levels[np.searchsorted(limits(tables)[1], values, "right")])
+        np.testing.assert_array_equal(
+            found, grid.nearest(values) if kind == 0 else levels[np.searchsorted(limits(tables)[1], values, "right")]
+        )
 
 
 def test_the_list_of_the_smallest_costs():
@@ -40,5 +44,7 @@ def test_kernels_work_where_nothing_can_be_cached(tmp_path: Path):
         "import numba.core.caching as c; c.CacheImpl._locator_classes = []\n"
         "import numpy, kernels; print(kernels.nearest_index(numpy.array([[0.5, 1.5]]), 0, 1.0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True
+    )
     assert done.stdout == "1\n"

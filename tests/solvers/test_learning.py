@@ -73,7 +73,9 @@ def test_adaround_starts_at_the_exact_weights_and_takes_the_level_below_or_above
     assert (values <= grid.levels[lower + 1] + 1e-5)[reached].all()
 
 
-@pytest.mark.parametrize("grid", [uniform(3), uniform(3, block=5), UNEVEN], ids=lambda grid: f"{grid.name}-{grid.block}")
+@pytest.mark.parametrize(
+    "grid", [uniform(3), uniform(3, block=5), UNEVEN], ids=lambda grid: f"{grid.name}-{grid.block}"
+)
 def test_gradient_of_adaquant_by_the_scale_is_exact_but_for_the_rounding(grid):
     problem = problem_of(groups=2, grid=grid)
     objective = exact_objective(problem)
@@ -82,7 +84,8 @@ def test_gradient_of_adaquant_by_the_scale_is_exact_but_for_the_rounding(grid):
     levels = grid.nearest(values)
     inside = (values >= grid.levels[0]) & (values <= grid.levels[-1])
     assert not inside.all()
-    rest = np.where(inside, levels - values, levels)  # the rounding error in steps, held fixed; outside the level itself
+    # the rounding error in steps, held fixed; outside the level itself
+    rest = np.where(inside, levels - values, levels)
 
     def straight_through(at):
         wide = spread(problem, at)

@@ -21,7 +21,9 @@ def random_menu(seed: int, layers: int, options: int, *, pairs: bool = False) ->
     rng = np.random.default_rng(seed)
     weights = rng.integers(5, 1000, layers)
     size = weights[:, None] * np.arange(2, 2 + options)
-    cost = 10.0 ** rng.uniform(-6, -1, (layers, 1)) * 0.25 ** np.arange(options) * rng.uniform(0.5, 1.5, (layers, options))
+    cost = (
+        10.0 ** rng.uniform(-6, -1, (layers, 1)) * 0.25 ** np.arange(options) * rng.uniform(0.5, 1.5, (layers, options))
+    )
     if not pairs:
         return OptionTable(cost, size)
     vectors = rng.standard_normal((layers, options, 4))
@@ -30,7 +32,9 @@ def random_menu(seed: int, layers: int, options: int, *, pairs: bool = False) ->
 
 
 def timed_menu(seed: int, layers: int, options: int, *, pairs: bool = False) -> OptionTable:
-    """The same where some layers are faster with few bits, as much as it happens, and others take the same time whatever they have."""
+    """The same where some layers are faster with few bits, as much as it happens, and others take the same time
+    whatever they have.
+    """
     menu, rng = random_menu(seed, layers, options, pairs=pairs), np.random.default_rng(seed + 1000)
     faster = np.where(rng.random((layers, 1)) < 0.7, rng.uniform(0.4, 1, (layers, options)), 1)
     return replace(menu, time=np.rint(rng.uniform(1e3, 1e6, (layers, 1)) * faster).astype(np.int64))
@@ -42,7 +46,11 @@ def every_choice(menu: OptionTable) -> Iterator[np.ndarray]:
 
 
 def brute_force(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> tuple[float, tuple[int, ...]]:
-    return min((menu.cost_of(choice), tuple(choice.tolist())) for choice in every_choice(menu) if menu.fits(choice, budget, time_budget))
+    return min(
+        (menu.cost_of(choice), tuple(choice.tolist()))
+        for choice in every_choice(menu)
+        if menu.fits(choice, budget, time_budget)
+    )
 
 
 def time_budgets(menu: OptionTable, budget: int) -> list[int]:
@@ -81,7 +89,11 @@ def test_both_budgets_bind_and_neither_is_taken_for_the_other():
     menu = timed_menu(1, 8, 3)
     budget = budgets(menu)[2]
     time_budget = time_budgets(menu, budget)[1]
-    by_size, by_time, by_both = allocate(menu, budget), allocate(menu, UNLIMITED, time_budget), allocate(menu, budget, time_budget)
+    by_size, by_time, by_both = (
+        allocate(menu, budget),
+        allocate(menu, UNLIMITED, time_budget),
+        allocate(menu, budget, time_budget),
+    )
     assert menu.time_of(by_size) > time_budget
     assert menu.size_of(by_time) > budget
     assert menu.cost_of(by_both) > max(menu.cost_of(by_size), menu.cost_of(by_time))
@@ -100,7 +112,9 @@ def test_interactions_count_with_a_budget_of_time_too():
     menu = timed_menu(3, 6, 3, pairs=True)
     budget = budgets(menu)[3]
     time_budget = time_budgets(menu, budget)[1]
-    assert menu.cost_of(allocate(menu, budget, time_budget)) == pytest.approx(brute_force(menu, budget, time_budget)[0], rel=1e-5)
+    assert menu.cost_of(allocate(menu, budget, time_budget)) == pytest.approx(
+        brute_force(menu, budget, time_budget)[0], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -109,7 +123,11 @@ def test_the_smallest_choice_of_a_loss_and_a_time_equals_brute_force(seed):
     costs = sorted(menu.cost_of(choice) for choice in every_choice(menu))
     time_budget = time_budgets(menu, UNLIMITED)[2]
     for cost in (costs[len(costs) // 20], costs[len(costs) // 3]):
-        fitting = [choice for choice in every_choice(menu) if menu.cost_of(choice) <= cost and menu.time_of(choice) <= time_budget]
+        fitting = [
+            choice
+            for choice in every_choice(menu)
+            if menu.cost_of(choice) <= cost and menu.time_of(choice) <= time_budget
+        ]
         found = smallest(menu, cost * (1 + 1e-9), time_budget)
         assert (found is None) == (not fitting)
         if found is not None:
@@ -221,7 +239,13 @@ NOISY = """if True:
 
 @pytest.mark.skipif(os.name != "posix", reason="prints by the C library of Linux and macOS")
 def test_what_the_solver_prints_does_not_reach_standard_output_where_json_may_be_printed():
-    ran = subprocess.run([sys.executable, "-c", NOISY], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", NOISY],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert (ran.stdout, ran.stderr) == ("{}\n", "")
 
 
@@ -248,7 +272,9 @@ def test_perturbed_costs_and_interactions_are_those_of_longer_or_shorter_errors(
     menu = random_menu(0, 4, 3, pairs=True)
     other = perturbed(menu, np.random.default_rng(0), 0.5)
     size = np.sqrt(menu.cost)[:, :, None, None] * np.sqrt(menu.cost)
-    np.testing.assert_allclose(other.pairs / (np.sqrt(other.cost)[:, :, None, None] * np.sqrt(other.cost)), menu.pairs / size)
+    np.testing.assert_allclose(
+        other.pairs / (np.sqrt(other.cost)[:, :, None, None] * np.sqrt(other.cost)), menu.pairs / size
+    )
     assert not np.allclose(other.cost, menu.cost)
 
 

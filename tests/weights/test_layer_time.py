@@ -13,7 +13,10 @@ def product(rows: int, k: int = 512, cols: int = 512, activations: str = "uint8"
 
 
 def test_many_rows_and_convolutions_take_exactly_the_same_time_with_fewer_bits():
-    for shape in (product(64), LayerShape("Conv", (("group", 32), ("pads", (1, 1, 1, 1))), (1, 32, 14, 14), (32, 1, 3, 3), 0, "uint8")):
+    for shape in (
+        product(64),
+        LayerShape("Conv", (("group", 32), ("pads", (1, 1, 1, 1))), (1, 32, 14, 14), (32, 1, 3, 3), 0, "uint8"),
+    ):
         times = nanoseconds(shape)
         assert times[2] == times[4] == times[8] > 0
 
@@ -21,7 +24,8 @@ def test_many_rows_and_convolutions_take_exactly_the_same_time_with_fewer_bits()
 def test_a_vector_times_a_matrix_is_measured_with_codes_where_the_cpu_looks_them_up():
     times = nanoseconds(product(1, 4096, 1024))
     assert min(times.values()) > 0
-    assert (len(set(times.values())) > 1) == best_isa().has_lookup  # otherwise codes are unpacked: one measurement for all
+    # otherwise codes are unpacked: one measurement for all
+    assert (len(set(times.values())) > 1) == best_isa().has_lookup
 
 
 def test_a_layer_is_measured_once_in_a_process():
@@ -43,8 +47,10 @@ def test_codes_are_kept_up_to_16_values_and_never_in_blocks():
 
 def test_layers_of_the_same_shape_are_the_same():
     graph = graph_of(
-        "g (float[2, 8, 5, 5] x) => (float[2, 8, 5, 5] y) { a = Conv <pads = [1, 1, 1, 1]> (x, w)  y = Conv <pads = [1, 1, 1, 1]> (a, v) }",
-        w=np.ones((8, 8, 3, 3), np.float32), v=np.zeros((8, 8, 3, 3), np.float32),
+        "g (float[2, 8, 5, 5] x) => (float[2, 8, 5, 5] y) { a = Conv <pads = [1, 1, 1, 1]> (x, w)  y = Conv <pads = "
+        "[1, 1, 1, 1]> (a, v) }",
+        w=np.ones((8, 8, 3, 3), np.float32),
+        v=np.zeros((8, 8, 3, 3), np.float32),
     )
     first, second = (layer_shape(layer, (2, 8, 5, 5), "uint8") for layer in find_layers(graph))
     assert first == second

@@ -24,7 +24,21 @@ from tests.passes.rewriting import random
 
 PAIR_LIMIT = 128
 UNIFORM = tuple(f"int{bits}" for bits in range(2, 9))
-FITTED = ("power2", "power3", "power5", "power8", "kmeans2", "kmeans4", "kmeans5", "kmeans6", "kmeans7", "kmeans8", "split1", "split3", "split6")
+FITTED = (
+    "power2",
+    "power3",
+    "power5",
+    "power8",
+    "kmeans2",
+    "kmeans4",
+    "kmeans5",
+    "kmeans6",
+    "kmeans7",
+    "kmeans8",
+    "split1",
+    "split3",
+    "split6",
+)
 FIXED = ("power4(0.5)", "power6(0.5)", "post2", "post4", "post5", "nf4", "fp4", "fp4_e1m2", "fp4_e3m0", "fp4_bnb")
 IN_BLOCKS = ("int4/32", "nf4/32", "kmeans3/32", "fp4_e3m0/32", "split2/64", "power4/32")
 GRIDS = (*UNIFORM, *FITTED, *FIXED, *IN_BLOCKS, "auto")
@@ -47,8 +61,12 @@ def session(graph: Graph, **config: str) -> ort.InferenceSession:
 def test_the_oracle_is_what_the_kernels_of_this_cpu_compute(seed, rows, products, columns):
     rng = np.random.default_rng(seed)
     left = rng.integers(150, 256, (rows, products)).astype(np.uint8)
-    right = np.where(rng.random((products, columns)) < 0.5, 127, rng.integers(-127, 128, (products, columns))).astype(np.int8)
-    graph = graph_of(f"g (uint8[{rows}, {products}] a) => (int32[{rows}, {columns}] y) {{ y = MatMulInteger(a, b) }}", b=right)
+    right = np.where(rng.random((products, columns)) < 0.5, 127, rng.integers(-127, 128, (products, columns))).astype(
+        np.int8
+    )
+    graph = graph_of(
+        f"g (uint8[{rows}, {products}] a) => (int32[{rows}, {columns}] y) {{ y = MatMulInteger(a, b) }}", b=right
+    )
     exact = left.astype(np.int32) @ right.astype(np.int32)
     wanted = saturating_product(left, right) if cpu_saturates() else exact
     np.testing.assert_array_equal(session(graph).run(None, {"a": left})[0], wanted)
@@ -56,7 +74,9 @@ def test_the_oracle_is_what_the_kernels_of_this_cpu_compute(seed, rows, products
 
 def cpu_saturates() -> bool:
     """True where onnxruntime's uint8 x int8 product of 255 and pairs of 127 is not exact."""
-    graph = graph_of("g (uint8[1, 2] a) => (int32[1, 1] y) { y = MatMulInteger(a, b) }", b=np.full((2, 1), 127, np.int8))
+    graph = graph_of(
+        "g (uint8[1, 2] a) => (int32[1, 1] y) { y = MatMulInteger(a, b) }", b=np.full((2, 1), 127, np.int8)
+    )
     return int(session(graph).run(None, {"a": np.full((1, 2), 255, np.uint8)})[0][0, 0]) != 2 * 255 * 127
 
 
@@ -73,7 +93,9 @@ def test_the_rule_holds_where_the_oracle_is_exact_in_any_order(seed, channels, p
 def test_exact_scales_are_the_old_ones_or_larger(seed, channels, products, axis):
     weight = np.random.default_rng(seed).standard_t(2, (channels, products)).astype(np.float32)
     largest = np.abs(weight).max() if axis is None else np.abs(weight).max(axis=1 - axis)
-    spec = QuantSpec(np.asarray(largest / 127, np.float32), np.zeros(np.shape(largest), np.int8), np.dtype(np.int8), axis)
+    spec = QuantSpec(
+        np.asarray(largest / 127, np.float32), np.zeros(np.shape(largest), np.int8), np.dtype(np.int8), axis
+    )
     scale = exact_scale(weight, spec, PAIR_LIMIT)
     codes = QuantSpec(scale, spec.zero_point, spec.dtype, axis).quantize(weight)
     assert exact_in_any_order(codes.reshape(1, -1) if axis is None else np.moveaxis(codes, axis, 0))
@@ -109,7 +131,9 @@ def compiled(case: LayerGraph, grid: str, level: int, activations: str) -> tuple
 
 def for_onnx(graph: Graph, feeds: list[Feed], grid: str, level: int, activations: str) -> Graph:
     name, _, block = grid.partition("/")
-    passes = Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations).pipeline().passes
+    passes = (
+        Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations).pipeline().passes
+    )
     floats = next(index for index, step in enumerate(passes) if not step.exact)
     ctx = Context(data=feeds)
     Manager(passes[:floats]).run(graph, ctx)
@@ -126,10 +150,12 @@ def rows_of(layer: Layer) -> NDArray[np.int8]:
 
 @given(
     case=st.builds(
-        LayerGraph, st.sampled_from([*DENSE, *CONVOLUTIONS]), st.sampled_from([1, 2, 5, 36]), st.sampled_from([1, 3, 8]), st.sampled_from([1, 4]),
+        LayerGraph, st.sampled_from([*DENSE, *CONVOLUTIONS]), st.sampled_from([1, 2, 5, 36]), st.sampled_from([1, 3,
+        8]), st.sampled_from([1, 4]),
         st.booleans(), st.booleans(), st.integers(0, 2**16),
     ),
-    grid=st.sampled_from(GRIDS), level=st.integers(0, 2), activations=st.sampled_from(["uint8", "uint8", "int8", "uint4", "power4", "int16"]),
+    grid=st.sampled_from(GRIDS), level=st.integers(0, 2), activations=st.sampled_from(["uint8", "uint8", "int8",
+    "uint4", "power4", "int16"]),
 )  # fmt: skip
 @example(LayerGraph("DepthwiseTwice", 5, 5, 4), "int8", 2, "uint8")
 @example(LayerGraph("MatMul", 36, 8, 1), "kmeans6", 2, "uint8")
@@ -140,16 +166,22 @@ def test_files_of_every_grid_are_exact_where_kernels_saturate(case, grid, level,
     graph, feeds = compiled(case, grid, max(level, 1) if grid == "auto" else level, activations)
     for layer in find_layers(graph):
         inputs = spec_of(layer.node.inputs[0])
-        assert not (inputs.dtype.itemsize == 1 and pair_limit(layer) < UNLIMITED) or exact_in_any_order(rows_of(layer), largest_code(layer))
+        assert not (inputs.dtype.itemsize == 1 and pair_limit(layer) < UNLIMITED) or exact_in_any_order(
+            rows_of(layer), largest_code(layer)
+        )
     assert_same_on_saturating_kernels(graph, [*feeds, {"x": np.full_like(feeds[0]["x"], 1e3)}])
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_constants_of_batched_products_are_exact(activations):
     weight = np.random.default_rng(0).uniform(0.9, 1, (2, 16, 8)).astype(np.float32)
-    graph = graph_of("g (float[2, 5, 16] x) => (float[2, 5, 8] y) { r = Relu(x) z = MatMul(r, w) y = Identity(z) }", w=weight)
+    graph = graph_of(
+        "g (float[2, 5, 16] x) => (float[2, 5, 8] y) { r = Relu(x) z = MatMul(r, w) y = Identity(z) }", w=weight
+    )
     feeds: list[Feed] = [{"x": np.abs(random(2, 5, 16))}]
-    assert_same_on_saturating_kernels(for_onnx(graph, feeds, "int8", 1, activations), [{"x": np.full((2, 5, 16), 1e3, np.float32)}])
+    assert_same_on_saturating_kernels(
+        for_onnx(graph, feeds, "int8", 1, activations), [{"x": np.full((2, 5, 16), 1e3, np.float32)}]
+    )
 
 
 def largest_code(layer: Layer) -> int:

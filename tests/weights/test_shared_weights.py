@@ -24,7 +24,9 @@ def model(*, biased: bool) -> onnx.ModelProto:
             arrays[f"b{index}"] = rng.standard_normal(WIDTH) * 0.1
     text = f"g (float[N, {WIDTH}] x) => (float[N, {WIDTH}] {tensor}) {{ {' '.join(lines)} }}"
     result = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
-    result.graph.initializer.extend(onnx.numpy_helper.from_array(values.astype(np.float32), name) for name, values in arrays.items())
+    result.graph.initializer.extend(
+        onnx.numpy_helper.from_array(values.astype(np.float32), name) for name, values in arrays.items()
+    )
     return result
 
 

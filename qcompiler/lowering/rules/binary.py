@@ -26,7 +26,9 @@ def lower_binary(lw: Lowering, node: Node, target: Target) -> Coded:
     return rule(lw, node, target)
 
 
-def _scaled_terms(lw: Lowering, kind: str, node: Node, terms: tuple[Tensor, Tensor], target: Target, sign: float = 1.0) -> Coded:
+def _scaled_terms(
+    lw: Lowering, kind: str, node: Node, terms: tuple[Tensor, Tensor], target: Target, sign: float = 1.0
+) -> Coded:
     """Add, Min and Max: both operands scaled to one common factor, one rounding."""
     (a, a_factor), (b, b_factor) = (operand(lw, tensor) for tensor in terms)
     step = target.grid.scale
@@ -103,7 +105,9 @@ def _branch(lw: Lowering, tensor: Tensor, target: Target) -> tuple[Coded, float]
 
 
 def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
-    """PRelu with one slope per channel: ``Where(x > 0, x, slope * x)``, as the sum of its two halves, one of which is always 0."""
+    """PRelu with one slope per channel: ``Where(x > 0, x, slope * x)``, as the sum of its two halves,
+    one of which is always 0.
+    """
     x = lw.natural(node.inputs[0])
     slope = lw.constants.value(node.inputs[1])
     if slope is None:
@@ -115,7 +119,9 @@ def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
         halves.append(lw.emit("Requantize", [x.tensor], attrs, Target(x.grid, lo, hi, f"{target.name}_{name}"), shape))
     largest = float(np.abs(slope).max(initial=0.0)) * max(abs(v) for v in x.bounds)
     grid = CodeGrid.covering(-largest, largest)
-    steep = multiply(lw, ((halves[1], 1.0), (_fine_constant(lw, node, slope), 1.0)), node, Target.whole(grid, f"{target.name}_slope"))
+    steep = multiply(
+        lw, ((halves[1], 1.0), (_fine_constant(lw, node, slope), 1.0)), node, Target.whole(grid, f"{target.name}_slope")
+    )
     step = target.grid.scale
     (a_m, b_m), n = common_factors([x.grid.scale / step, grid.scale / step])
     attrs = {"a_zp": zero, "b_zp": 0, "a_m": a_m, "b_m": b_m, "n": n}
@@ -123,7 +129,15 @@ def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
 
 
 _RULES: dict[str, Callable[[Lowering, Node, Target], Coded]] = {
-    "Add": _add, "Sum": _add, "Sub": _sub, "Mul": _mul, "Div": _div, "Min": _extreme, "Max": _extreme, "Where": _where, "PRelu": _prelu,
+    "Add": _add,
+    "Sum": _add,
+    "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Min": _extreme,
+    "Max": _extreme,
+    "Where": _where,
+    "PRelu": _prelu,
 }
 
 
@@ -149,6 +163,8 @@ def binary_bounds(lw: Lowering, node: Node) -> Bounds:
     elif node.op == "Div" and not lows[1] <= 0.0 <= highs[1]:
         parts = [parts[0], (1.0 / highs[1], 1.0 / lows[1])]
     elif node.op != "Mul":
-        raise UnsupportedError("the range of its result is unknown; put a QuantizeLinear/DequantizeLinear pair behind it")
+        raise UnsupportedError(
+            "the range of its result is unknown; put a QuantizeLinear/DequantizeLinear pair behind it"
+        )
     corners = [a * b for a in parts[0] for b in parts[1]]
     return min(corners), max(corners)

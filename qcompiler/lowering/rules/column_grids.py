@@ -1,7 +1,8 @@
 """Grids per column at the border of the machine: scalers of inputs, and outputs that are joined from parts.
 
-A scaler ``y = a x + c`` with a number per column in front of a grid ``q = round(y / s) + z`` is a grid of the input itself,
-``q = round(x / (s / a)) + z + round(c / s)``; the offset is off by at most half a step. Parts of an output keep their codes and their scales.
+A scaler ``y = a x + c`` with a number per column in front of a grid ``q = round(y / s) + z`` is a grid of the input
+itself, ``q = round(x / (s / a)) + z + round(c / s)``; the offset is off by at most half a step. Parts of an output keep
+their codes and their scales.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Scaled:
 
 
 def scaled_input(lw: Lowering, tensor: Tensor) -> Scaled | None:
-    """What sums and products with constants make of a float graph input; None for anything else, and for the input as it is."""
+    """What sums and products with constants make of a float graph input; None for anything else,
+    and for the input as it is.
+    """
     node = producer(tensor)
     if node is None or node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return None
@@ -45,7 +48,11 @@ def scaled_input(lw: Lowering, tensor: Tensor) -> Scaled | None:
     source = node.inputs[slot]
     before = scaled_input(lw, source)
     if before is None:
-        if producer(source) is not None or not is_float(source) or not any(source is given for given in lw.source.inputs):
+        if (
+            producer(source) is not None
+            or not is_float(source)
+            or not any(source is given for given in lw.source.inputs)
+        ):
             return None
         before = Scaled(source, np.ones(()), np.zeros(()))
     return _behind(node, slot, before, constant)
@@ -65,7 +72,12 @@ def _behind(node: Node, slot: int, before: Scaled, constant: Array) -> Scaled | 
 def quantize_scaled(lw: Lowering, tensor: Tensor, target: Target) -> Coded | None:
     """The codes of a scaled graph input, quantized at the border; None where no grid per column says it."""
     found = scaled_input(lw, tensor)
-    if found is None or tensor.shape is None or found.source.shape is None or len(tensor.shape) != len(found.source.shape):
+    if (
+        found is None
+        or tensor.shape is None
+        or found.source.shape is None
+        or len(tensor.shape) != len(found.source.shape)
+    ):
         return None
     grid = target.grid
     if (target.lo, target.hi) != (grid.qmin, grid.qmax):
@@ -76,7 +88,10 @@ def quantize_scaled(lw: Lowering, tensor: Tensor, target: Target) -> Coded | Non
     if axis is None or np.any(found.factor <= 0) or np.any(np.abs(zeros) > MAX_ZERO_POINT):
         return None
     columns = int(tensor.shape[axis])
-    scale, zero = (np.broadcast_to(each.reshape(-1), (columns,)).tolist() for each in (grid.scale / found.factor, zeros.astype(np.int64)))
+    scale, zero = (
+        np.broadcast_to(each.reshape(-1), (columns,)).tolist()
+        for each in (grid.scale / found.factor, zeros.astype(np.int64))
+    )
     attrs = {"scale": scale, "zp": zero, "axis": axis, "dtype": grid.dtype}
     codes = lw.out.op("Quantize", target.name, [lw.integers[id(found.source)]], attrs, grid.dtype, tensor.shape)
     return Coded(codes, grid, grid.qmin, grid.qmax)
@@ -105,7 +120,14 @@ def joined_output(lw: Lowering, tensor: Tensor) -> Tensor | None:
     parts = [_sixteen_bits(lw, lw.natural(part), part) for part in node.inputs]
     if len({part.grid for part in parts}) == 1:
         return None
-    codes = lw.out.op("Concat", f"{tensor.name}_codes", [part.tensor for part in parts], {"axis": axis}, parts[0].grid.dtype, tensor.shape)
+    codes = lw.out.op(
+        "Concat",
+        f"{tensor.name}_codes",
+        [part.tensor for part in parts],
+        {"axis": axis},
+        parts[0].grid.dtype,
+        tensor.shape,
+    )
     scale, zero = ([value for value, size in zip(values, sizes, strict=True) for _ in range(int(size))] for values in (  # type: ignore[arg-type]
         [part.grid.scale for part in parts], [part.grid.zero_point for part in parts],
     ))

@@ -1,8 +1,10 @@
-"""Elementwise operators: any chain over one varying tensor becomes a table; two varying tensors meet in a dyadic operator.
+"""Elementwise operators: any chain over one varying tensor becomes a table; two varying tensors meet in a dyadic
+operator.
 
-A chain is every elementwise node between a tensor and the one tensor it varies with, all other inputs being scalar constants; ``x * Sigmoid(x)`` and
-``x * (Erf(x / c) + 1)`` are chains. It is evaluated in float for every code, so its table is as exact as the float graph. Where the chain
-is only a clamp or a positive factor and its leaf has no codes of its own (a layer, say), nothing is left of it: it changes the target.
+A chain is every elementwise node between a tensor and the one tensor it varies with, all other inputs being scalar
+constants; ``x * Sigmoid(x)`` and ``x * (Erf(x / c) + 1)`` are chains. It is evaluated in float for every code, so its
+table is as exact as the float graph. Where the chain is only a clamp or a positive factor and its leaf has no codes of
+its own (a layer, say), nothing is left of it: it changes the target.
 """
 
 from __future__ import annotations
@@ -106,18 +108,24 @@ def _lower_integer_chain(lw: Lowering, node: Node, chain: Chain, target: Target)
 
 def _table(lw: Lowering, chain: Chain, result: Tensor, source: Coded, target: Target) -> Coded:
     if result.shape is not None and chain.leaf.shape is not None and len(result.shape) != len(chain.leaf.shape):
-        raise UnsupportedError(f"a scalar constant raises the rank of '{chain.leaf.name}'; give that constant the shape []")
+        raise UnsupportedError(
+            f"a scalar constant raises the rank of '{chain.leaf.name}'; give that constant the shape []"
+        )
     with np.errstate(all="ignore"):
         real = _run_chain(lw, chain, result, source.grid.dequantize(source.grid.all_codes()))
     entries = np.clip(target.grid.quantize(real.astype(np.float64)), target.lo, target.hi).astype(target.grid.dtype)
     table = lw.out.constant(f"{target.name}_table", entries)
-    codes = lw.out.op("Table", target.name, [source.tensor, table], {"dtype": target.grid.dtype}, target.grid.dtype, result.shape)
+    codes = lw.out.op(
+        "Table", target.name, [source.tensor, table], {"dtype": target.grid.dtype}, target.grid.dtype, result.shape
+    )
     reached = entries[source.lo - source.grid.qmin : source.hi - source.grid.qmin + 1]
     return Coded(codes, target.grid, int(reached.min()), int(reached.max()))
 
 
 def _pull(lw: Lowering, node: Node, target: Target) -> tuple[Tensor, Target] | None:
-    """``node`` as a change of the target: (its input, the target of that input); None when it is more than a clamp or a positive factor."""
+    """``node`` as a change of the target: (its input, the target of that input); None when it is more than a clamp or
+    a positive factor.
+    """
     if node.op in ("Identity", "Dropout"):
         return node.inputs[0], target
     if node.op == "Relu":

@@ -19,7 +19,14 @@ def lower_filled(lw: Lowering, node: Node, _index: int, target: Target) -> Coded
     """One code; beyond the target's limits it saturates."""
     code = min(max(target.grid.code(_fill(node)), target.lo), target.hi)
     value = Constant("value", np.array([code], target.grid.dtype))
-    codes = lw.out.op("IntegerConstantOfShape", target.name, [lw.integer(node.inputs[0])], {"value": value}, target.grid.dtype, node.outputs[0].shape)
+    codes = lw.out.op(
+        "IntegerConstantOfShape",
+        target.name,
+        [lw.integer(node.inputs[0])],
+        {"value": value},
+        target.grid.dtype,
+        node.outputs[0].shape,
+    )
     return Coded(codes, target.grid, code, code)
 
 

@@ -17,7 +17,13 @@ from qcompiler.lowering.rules.movers import mover_operands
 from qcompiler.lowering.rules.operands import operand
 from qcompiler.lowering.rules.reductions import reduced_axes
 
-_COMPARE = {"Less": "less", "LessOrEqual": "less_equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Equal": "equal"}
+_COMPARE = {
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+    "Equal": "equal",
+}
 _PLAIN = (
     "Add", "Sub", "Mul", "Div", "Min", "Max", "Mod", "Neg", "Abs", "Where", "Range", "ConstantOfShape", "ReduceProd",
 )
@@ -30,22 +36,35 @@ def _write(lw: Lowering, node: Node, kind: str, inputs: list[Tensor], attrs: dic
 
 def _shape(lw: Lowering, node: Node) -> None:
     source = node.inputs[0]
-    is_activation = is_float(source) and id(source) not in lw.integers  # a float graph input has its shape before it has codes
+    # a float graph input has its shape before it has codes
+    is_activation = is_float(source) and id(source) not in lw.integers
     inner = lw.natural(source).tensor if is_activation else lw.integer(source)
     _write(lw, node, "Shape", [inner], {key: int(node.attrs[key]) for key in ("start", "end") if key in node.attrs})
 
 
 def _plain(lw: Lowering, node: Node) -> None:
     """Arithmetic of integers, under the name ``Integer<Op>``."""
-    _write(lw, node, f"Integer{node.op}", [lw.integer(tensor) for tensor in node.inputs if tensor.name], dict(node.attrs))
+    _write(
+        lw, node, f"Integer{node.op}", [lw.integer(tensor) for tensor in node.inputs if tensor.name], dict(node.attrs)
+    )
 
 
 def _reduce(lw: Lowering, node: Node) -> None:
-    """ReduceSum, ReduceMax and ReduceMin of integers, as codes that stand for themselves; beyond 16 bits they saturate."""
+    """ReduceSum, ReduceMax and ReduceMin of integers,
+    as codes that stand for themselves; beyond 16 bits they saturate.
+    """
     source, output = node.inputs[0], node.outputs[0]
     codes = lw.integer_codes(source, Target.whole(CodeGrid(1.0, 0, "int16"), f"{source.name}_codes"))
     kind, axes = node.op.removeprefix("Reduce").lower(), reduced_axes(lw, node)
-    attrs = {"kind": kind, "axes": axes, "keepdims": int(node.attrs.get("keepdims", 1)), "x_zp": 0, "m": 1, "n": 0, "divide": 0}
+    attrs = {
+        "kind": kind,
+        "axes": axes,
+        "keepdims": int(node.attrs.get("keepdims", 1)),
+        "x_zp": 0,
+        "m": 1,
+        "n": 0,
+        "divide": 0,
+    }
     narrow = lw.emit("Reduce", [codes.tensor], attrs, Target.whole(codes.grid, f"{output.name}_codes"), output.shape)
     _write(lw, node, "Cast", [narrow.tensor], {"to": int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(output.dtype)))})
 
@@ -105,13 +124,22 @@ def _quantize(lw: Lowering, node: Node) -> None:
     """Codes that are read as integers: only where the grid keeps their type."""
     codes = lw.stored_codes(node.outputs[0])
     if np.dtype(node.outputs[0].dtype) != np.dtype(codes.grid.dtype):
-        raise UnsupportedError(f"its {np.dtype(node.outputs[0].dtype)} codes leave the integer graph; quantize to uint8 or int16")
+        raise UnsupportedError(
+            f"its {np.dtype(node.outputs[0].dtype)} codes leave the integer graph; quantize to uint8 or int16"
+        )
     lw.integers[id(node.outputs[0])] = codes.tensor
 
 
 INTEGER_RULES: dict[str, IntegerRule] = {
-    "Shape": _shape, "Cast": _cast, "Identity": _identity, "Concat": _concat, "ArgMax": _argmax, "QuantizeLinear": _quantize,
-    **dict.fromkeys(_COMPARE, _compare), **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
+    "Shape": _shape,
+    "Cast": _cast,
+    "Identity": _identity,
+    "Concat": _concat,
+    "ArgMax": _argmax,
+    "QuantizeLinear": _quantize,
+    **dict.fromkeys(_COMPARE, _compare),
+    **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),
     **dict.fromkeys(("ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
-    **dict.fromkeys(lowered_by("mover") - {"MaxPool"}, _mover), **dict.fromkeys(_PLAIN, _plain),
+    **dict.fromkeys(lowered_by("mover") - {"MaxPool"}, _mover),
+    **dict.fromkeys(_PLAIN, _plain),
 }

@@ -77,7 +77,10 @@ def _per_output(weight: Weight, axis: int, outputs: int, groups: int = 1) -> Wei
     if weight.axis is None:
         return replace(weight, scale=np.full(outputs, weight.scale[0]), axis=axis)
     if weight.axis != axis:
-        raise UnsupportedError(f"its weight has scales along axis {weight.axis}; integer layers need them along axis {axis}, the output channels")
+        raise UnsupportedError(
+            f"its weight has scales along axis {weight.axis}; integer layers need them along axis "
+            f"{axis}, the output channels"
+        )
     return replace(weight, scale=np.tile(weight.scale, groups), axis=axis)
 
 
@@ -98,7 +101,15 @@ def _read_conv(lw: Lowering, node: Node) -> LinearLayer | None:
         raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant")
     outputs = weight.codes.shape[0]
     rows = weight.codes.reshape(outputs, -1)
-    return LinearLayer("Conv", node.name, node.attrs, node.inputs[0], _per_output(weight, 0, outputs), rows, _bias(lw, node, 2, outputs))
+    return LinearLayer(
+        "Conv",
+        node.name,
+        node.attrs,
+        node.inputs[0],
+        _per_output(weight, 0, outputs),
+        rows,
+        _bias(lw, node, 2, outputs),
+    )
 
 
 def _read_conv_transpose(lw: Lowering, node: Node) -> LinearLayer | None:
@@ -109,7 +120,9 @@ def _read_conv_transpose(lw: Lowering, node: Node) -> LinearLayer | None:
     outputs = part * groups
     rows = weight.codes.reshape(groups, inputs // groups, part, -1).transpose(0, 2, 1, 3).reshape(outputs, -1)
     scaled = _per_output(weight, 1, outputs, groups)
-    return LinearLayer("ConvTranspose", node.name, node.attrs, node.inputs[0], scaled, rows, _bias(lw, node, 2, outputs))
+    return LinearLayer(
+        "ConvTranspose", node.name, node.attrs, node.inputs[0], scaled, rows, _bias(lw, node, 2, outputs)
+    )
 
 
 def _read_gemm(lw: Lowering, node: Node) -> LinearLayer | None:
@@ -121,23 +134,46 @@ def _read_gemm(lw: Lowering, node: Node) -> LinearLayer | None:
     outputs = weight.codes.shape[1]
     bias = _bias(lw, node, 2, outputs) * float(node.attrs.get("beta", 1.0))
     gain, turned = float(node.attrs.get("alpha", 1.0)), bool(node.attrs.get("transA", 0))
-    return LinearLayer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, bias, gain, turned)
+    return LinearLayer(
+        "Gemm",
+        node.name,
+        node.attrs,
+        node.inputs[0],
+        _per_output(weight, 1, outputs),
+        weight.codes.T,
+        bias,
+        gain,
+        turned,
+    )
 
 
 def _read_matmul(lw: Lowering, node: Node) -> LinearLayer | None:
-    if not lw.constants.is_constant(node.inputs[1]) or rank_of(node.inputs[1]) != 2 or lw.constants.is_constant(node.inputs[0]):
+    if (
+        not lw.constants.is_constant(node.inputs[1])
+        or rank_of(node.inputs[1]) != 2
+        or lw.constants.is_constant(node.inputs[0])
+    ):
         return None
     weight = read_weight(lw.constants, node.inputs[1], 1)
     if weight is None or weight.axis == 0:
         return None
     outputs = weight.codes.shape[1]
-    return LinearLayer("Gemm", node.name, node.attrs, node.inputs[0], _per_output(weight, 1, outputs), weight.codes.T, np.zeros(outputs))
+    return LinearLayer(
+        "Gemm",
+        node.name,
+        node.attrs,
+        node.inputs[0],
+        _per_output(weight, 1, outputs),
+        weight.codes.T,
+        np.zeros(outputs),
+    )
 
 
 def _read_batchnorm(lw: Lowering, node: Node) -> LinearLayer:
     """BatchNormalization: part of the layer before it where no grid lies between, else a depthwise 1x1 convolution.
 
-    The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``, so that its bias is that much finer than
+    The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``,
+    so that its bias is that much finer than
     its input's grid.
     """
     gamma, beta, mean, variance = (_parameter(lw, tensor) for tensor in node.inputs[1:5])
@@ -150,7 +186,9 @@ def _read_batchnorm(lw: Lowering, node: Node) -> LinearLayer:
         raise UnsupportedError("it normalizes a tensor of rank 2; fold it into the layer before it (pass 'normalize')")
     codes = (127 * np.sign(slope)).astype(np.int8)
     weight = Weight(codes.reshape(-1, 1, *([1] * spatial)), np.where(slope == 0, 1.0, np.abs(slope) / 127), 0)
-    return LinearLayer("Conv", node.name, {"group": len(slope)}, node.inputs[0], weight, codes.reshape(-1, 1), beta - mean * slope)
+    return LinearLayer(
+        "Conv", node.name, {"group": len(slope)}, node.inputs[0], weight, codes.reshape(-1, 1), beta - mean * slope
+    )
 
 
 def _layer_behind(lw: Lowering, tensor: Tensor) -> LinearLayer | None:
@@ -179,10 +217,17 @@ def _parameter(lw: Lowering, tensor: Tensor) -> NDArray[np.float64]:
 
 
 def with_bias(lw: Lowering, node: Node) -> LinearLayer | None:
-    """The layer of ``Add(layer, constant)`` with one constant per output channel; None when ``node`` is something else."""
+    """The layer of ``Add(layer,
+    constant)`` with one constant per output channel; None when ``node`` is something else.
+    """
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
-        if constant is None or inner is None or inner.op not in lowered_by("layer") or lw.constants.is_constant(node.inputs[index]):
+        if (
+            constant is None
+            or inner is None
+            or inner.op not in lowered_by("layer")
+            or lw.constants.is_constant(node.inputs[index])
+        ):
             continue
         layer = read_layer(lw, inner)
         if layer is not None and _along_channels(layer, constant.shape):

@@ -25,7 +25,9 @@ def lower_lrn(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     largest = max(abs(value) for value in x.bounds) ** 2
     squares = multiply(lw, ((x, 1.0), (x, 1.0)), node, Target.whole(_unsigned(largest), f"{target.name}_squares"))
     band = _band(channels, int(node.attrs["size"]))
-    sums = _window_sums(lw, node, squares, band, Target.whole(_unsigned(largest * int(band.sum(axis=1).max())), f"{target.name}_sums"))
+    sums = _window_sums(
+        lw, node, squares, band, Target.whole(_unsigned(largest * int(band.sum(axis=1).max())), f"{target.name}_sums")
+    )
     factor = _power_table(lw, node, sums, f"{target.name}_factor")
     return multiply(lw, ((x, 1.0), (factor, 1.0)), node, target)
 
@@ -48,11 +50,19 @@ def _window_sums(lw: Lowering, node: Node, squares: Coded, band: NDArray[np.int8
     m, n = fixed_points(np.full(channels, squares.grid.scale / target.grid.scale))
     ones = [1] * spatial
     attrs = {
-        "x_zp": squares.grid.zero_point, "strides": ones, "dilations": ones, "group": 1, "kernel_shape": ones, "pads": [0] * (2 * spatial),
+        "x_zp": squares.grid.zero_point,
+        "strides": ones,
+        "dilations": ones,
+        "group": 1,
+        "kernel_shape": ones,
+        "pads": [0] * (2 * spatial),
     }
     operands = [
-        squares.tensor, lw.out.constant(f"{target.name}_band", band.reshape(channels, channels, *ones)), lw.out.constant(f"{target.name}_bias", bias),
-        lw.out.int64(f"{target.name}_m", m), lw.out.int64(f"{target.name}_n", n),
+        squares.tensor,
+        lw.out.constant(f"{target.name}_band", band.reshape(channels, channels, *ones)),
+        lw.out.constant(f"{target.name}_bias", bias),
+        lw.out.int64(f"{target.name}_m", m),
+        lw.out.int64(f"{target.name}_n", n),
     ]
     return lw.emit("Conv", operands, attrs, target, node.inputs[0].shape)
 
@@ -61,7 +71,9 @@ def _power_table(lw: Lowering, node: Node, sums: Coded, name: str) -> Coded:
     attrs = node.attrs
     real = np.maximum(sums.grid.dequantize(sums.grid.all_codes()).astype(np.float64), 0.0)
     with np.errstate(divide="ignore"):
-        power = (attrs.get("bias", 1.0) + attrs.get("alpha", 1e-4) / int(attrs["size"]) * real) ** -attrs.get("beta", 0.75)
+        power = (attrs.get("bias", 1.0) + attrs.get("alpha", 1e-4) / int(attrs["size"]) * real) ** -attrs.get(
+            "beta", 0.75
+        )
     if not np.all(np.isfinite(power)):
         raise UnsupportedError("its bias is 0, so that it divides by 0 where the channels are 0")
     grid = _unsigned(float(power.max()))

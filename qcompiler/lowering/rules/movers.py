@@ -42,7 +42,9 @@ def lower_concat(lw: Lowering, node: Node, _index: int, target: Target) -> Coded
     """Concat: every input on the target's grid."""
     parts = [lw.value(tensor, replace(target, name=f"{tensor.name}_codes")) for tensor in node.inputs]
     axis = int(node.attrs["axis"]) % rank_of(node.outputs[0])
-    codes = lw.out.op("Concat", target.name, [part.tensor for part in parts], {"axis": axis}, target.grid.dtype, node.outputs[0].shape)
+    codes = lw.out.op(
+        "Concat", target.name, [part.tensor for part in parts], {"axis": axis}, target.grid.dtype, node.outputs[0].shape
+    )
     return Coded(codes, target.grid, min(part.lo for part in parts), max(part.hi for part in parts))
 
 
@@ -104,11 +106,16 @@ def _split(lw: Lowering, node: Node, index: int) -> Operands:
     if sizes is None:
         size, parts = size_along(node.inputs[0], axis), len(node.outputs)
         if size is None:
-            raise UnsupportedError("it splits a symbolic dimension; give it constant sizes, or fix that dimension: --dim NAME=SIZE")
+            raise UnsupportedError(
+                "it splits a symbolic dimension; give it constant sizes, or fix that dimension: --dim NAME=SIZE"
+            )
         step = -(-size // parts)
         sizes = np.array([min(step, size - i * step) for i in range(parts)])
     start = int(sizes[:index].sum())
-    bounds = [lw.out.int64(name, [value]) for name, value in (("starts", start), ("ends", start + int(sizes[index])), ("axes", axis), ("steps", 1))]
+    bounds = [
+        lw.out.int64(name, [value])
+        for name, value in (("starts", start), ("ends", start + int(sizes[index])), ("axes", axis), ("steps", 1))
+    ]
     return "Slice", list(bounds), {}
 
 
@@ -159,13 +166,27 @@ def window(node: Node) -> dict[str, Any]:
     strides, dilations = list(node.attrs.get("strides", ones)), list(node.attrs.get("dilations", ones))
     pads = padding(node.attrs, node.inputs[0], kernel, strides, dilations)
     return {
-        "kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil_mode": int(node.attrs.get("ceil_mode", 0)),
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads,
+        "ceil_mode": int(node.attrs.get("ceil_mode", 0)),
     }
 
 
 _OPERANDS: dict[str, Callable[[Lowering, Node, int], Operands]] = {
-    "Transpose": _transpose, "Reshape": _reshape, "Flatten": _flatten, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Slice": _slice,
-    "Split": _split, "Gather": _gather, "Expand": _expand, "Tile": _tile, "DepthToSpace": _depth_to_space, "SpaceToDepth": _depth_to_space,
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "Expand": _expand,
+    "Tile": _tile,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _depth_to_space,
     "MaxPool": _max_pool,
 }
 

@@ -16,7 +16,15 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.code_grid import Coded, Target
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT, fixed_point, fixed_points, prove_accumulator, signed_sums, wide_fixed_point
+from qcompiler.lowering.factors import (
+    ACCUMULATOR_LIMIT,
+    DYNAMIC_LIMIT,
+    fixed_point,
+    fixed_points,
+    prove_accumulator,
+    signed_sums,
+    wide_fixed_point,
+)
 from qcompiler.lowering.ranks import rank_of, size_along, static_shape
 from qcompiler.lowering.rules.linear import LinearLayer, read_layer
 from qcompiler.lowering.rules.wide_weights import narrowed
@@ -36,7 +44,9 @@ def emit_layer(lw: Lowering, layer: LinearLayer, output: Tensor, target: Target)
     """Conv, ConvTranspose or Gemm of the integer graph."""
     x = lw.natural(layer.x)
     if layer.across:
-        turned = lw.out.op("Transpose", f"{target.name}_x", [x.tensor], {"perm": [1, 0]}, x.grid.dtype, layer.x.shape[::-1])
+        turned = lw.out.op(
+            "Transpose", f"{target.name}_x", [x.tensor], {"perm": [1, 0]}, x.grid.dtype, layer.x.shape[::-1]
+        )
         x = replace(x, tensor=turned)
     layer, x = narrowed(lw, layer, x)
     layer, bias = _integer_bias(layer, x)
@@ -44,8 +54,11 @@ def emit_layer(lw: Lowering, layer: LinearLayer, output: Tensor, target: Target)
     m, n = fixed_points(x.grid.scale * layer.gain * layer.weight.scale / target.grid.scale)
     name = layer.name or target.name
     operands = [
-        x.tensor, lw.out.constant(f"{name}_weight", layer.weight.codes), lw.out.constant(f"{name}_bias", bias.astype(np.int32)),
-        lw.out.int64(f"{name}_m", m), lw.out.int64(f"{name}_n", n),
+        x.tensor,
+        lw.out.constant(f"{name}_weight", layer.weight.codes),
+        lw.out.constant(f"{name}_bias", bias.astype(np.int32)),
+        lw.out.int64(f"{name}_m", m),
+        lw.out.int64(f"{name}_n", n),
     ]
     attrs: dict[str, object] = {"x_zp": x.grid.zero_point}
     if layer.kind != "Gemm":
@@ -54,7 +67,9 @@ def emit_layer(lw: Lowering, layer: LinearLayer, output: Tensor, target: Target)
 
 
 def _integer_bias(layer: LinearLayer, x: Coded) -> tuple[LinearLayer, NDArray[np.int64]]:
-    """The bias in units of ``s_x * s_w``. A channel whose bias exceeds 2^30 gets coarser weights: its products do not count beside it."""
+    """The bias in units of ``s_x * s_w``. A channel whose bias exceeds 2^30 gets coarser weights: its products do not
+    count beside it.
+    """
     real = layer.bias / (x.grid.scale * layer.gain * layer.weight.scale)
     ratio = np.maximum(1.0, np.abs(real) / _BIAS_LIMIT)
     if np.any(ratio > 1.0):
@@ -71,13 +86,20 @@ def _geometry(layer: LinearLayer) -> dict[str, object]:
         raise UnsupportedError(f"it convolves {spatial} spatial axes; 1 and 2 are supported")
     kernel = list(layer.weight.codes.shape[2:])
     strides, dilations = list(given.get("strides", [1] * spatial)), list(given.get("dilations", [1] * spatial))
-    attrs: dict[str, object] = {"strides": strides, "dilations": dilations, "group": int(given.get("group", 1)), "kernel_shape": kernel}
+    attrs: dict[str, object] = {
+        "strides": strides,
+        "dilations": dilations,
+        "group": int(given.get("group", 1)),
+        "kernel_shape": kernel,
+    }
     if layer.kind == "ConvTranspose":
         return attrs | _transpose_padding(layer, kernel, strides, dilations)
     return attrs | {"pads": padding(given, layer.x, kernel, strides, dilations)}
 
 
-def padding(given: Mapping[str, Any], x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+def padding(
+    given: Mapping[str, Any], x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]
+) -> list[int]:
     """Explicit ``pads``; ``auto_pad`` is resolved from the static input size."""
     mode, spatial = given.get("auto_pad", "NOTSET"), len(kernel)
     if mode in ("NOTSET", ""):
@@ -93,7 +115,9 @@ def padding(given: Mapping[str, Any], x: Tensor, kernel: list[int], strides: lis
     return before + [total - first for total, first in zip(totals, before, strict=True)]
 
 
-def _transpose_padding(layer: LinearLayer, kernel: list[int], strides: list[int], dilations: list[int]) -> dict[str, object]:
+def _transpose_padding(
+    layer: LinearLayer, kernel: list[int], strides: list[int], dilations: list[int]
+) -> dict[str, object]:
     given, spatial = layer.attrs, len(kernel)
     extra = list(given.get("output_padding", [0] * spatial))
     mode, wanted = given.get("auto_pad", "NOTSET"), given.get("output_shape")
@@ -116,7 +140,9 @@ def _transpose_padding(layer: LinearLayer, kernel: list[int], strides: list[int]
 def _lower_product(lw: Lowering, node: Node, target: Target) -> Coded:
     """MatMul of two code tensors, or of a batched constant."""
     if node.op != "MatMul":
-        raise UnsupportedError(f"its weight '{node.inputs[1].name}' is not constant; write it as Transpose, MatMul and Add")
+        raise UnsupportedError(
+            f"its weight '{node.inputs[1].name}' is not constant; write it as Transpose, MatMul and Add"
+        )
     a, b = (_as_matrix(lw, tensor, axis) for tensor, axis in zip(node.inputs, (0, 1), strict=True))
     depth = size_along(node.inputs[0], -1) or _rows_of(node.inputs[1]) or DYNAMIC_LIMIT
     largest, factor = a.row_magnitude(depth) * b.magnitude, a.grid.scale * b.grid.scale / target.grid.scale
@@ -130,7 +156,9 @@ def _lower_product(lw: Lowering, node: Node, target: Target) -> Coded:
     rank = len(shape) + len(dropped)
     product = lw.emit("MatMul", [a.tensor, b.tensor], attrs, replace(target, name=f"{target.name}_matrix"), None)
     axes = lw.out.int64("axes", sorted(axis + rank for axis in dropped))
-    return replace(product, tensor=lw.out.op("Squeeze", target.name, [product.tensor, axes], {}, target.grid.dtype, shape))
+    return replace(
+        product, tensor=lw.out.op("Squeeze", target.name, [product.tensor, axes], {}, target.grid.dtype, shape)
+    )
 
 
 def _as_matrix(lw: Lowering, tensor: Tensor, axis: int) -> Coded:
@@ -139,7 +167,9 @@ def _as_matrix(lw: Lowering, tensor: Tensor, axis: int) -> Coded:
     if rank_of(tensor) > 1:
         return codes
     shape, axes = [*tensor.shape[:axis], 1, *tensor.shape[axis:]], lw.out.int64("axes", [axis])
-    return replace(codes, tensor=lw.out.op("Unsqueeze", f"{tensor.name}_matrix", [codes.tensor, axes], {}, codes.grid.dtype, shape))
+    return replace(
+        codes, tensor=lw.out.op("Unsqueeze", f"{tensor.name}_matrix", [codes.tensor, axes], {}, codes.grid.dtype, shape)
+    )
 
 
 def layer_bounds(lw: Lowering, node: Node) -> Bounds:
@@ -164,7 +194,9 @@ def bounds_of(lw: Lowering, layer: LinearLayer) -> Bounds:
 def _product_bounds(lw: Lowering, node: Node) -> Bounds:
     depth = size_along(node.inputs[0], -1) or _rows_of(node.inputs[1])
     if depth is None:
-        raise UnsupportedError("the range of its result is unknown; put a QuantizeLinear/DequantizeLinear pair behind it")
+        raise UnsupportedError(
+            "the range of its result is unknown; put a QuantizeLinear/DequantizeLinear pair behind it"
+        )
     a, b = (max(abs(v) for v in lw.bounds(tensor)) for tensor in node.inputs[:2])
     return -depth * a * b, depth * a * b
 

@@ -1,8 +1,8 @@
 """LSTM and GRU: one integer node a direction; runtime/kernels/recurrent.py defines its roundings.
 
-Gate pre-activations are Q11, activations Q15 (tables of 65536 entries), the cell state Q16. The hidden state is int16 over [-1, 1]: its
-error goes through every later step. Where the recurrent weights are so large that their products with 16 bits might leave int32, it
-lives on the grid of the output Y, or of Y_h where Y is not read.
+Gate pre-activations are Q11, activations Q15 (tables of 65536 entries), the cell state Q16. The hidden state is int16
+over [-1, 1]: its error goes through every later step. Where the recurrent weights are so large that their products with
+16 bits might leave int32, it lives on the grid of the output Y, or of Y_h where Y is not read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from qcompiler.lowering.factors import fixed_point, fixed_points, prove_accumula
 
 _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15
-"""Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32 accumulator."""
+"""Largest sum of magnitudes of recurrent weights for which int16 states leave room
+for a bias of 2^30 in an int32 accumulator."""
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 _GATES = {"LSTM": 4, "GRU": 3}
 
@@ -79,7 +80,11 @@ def _lower_node(lw: Lowering, node: Node) -> list[Coded]:
         axis = 1 if index == 0 else 0
         pieces = [_unsqueezed(lw, part[index], axis, f"{node.name}_{index}") for part in parts]
         name = f"{output.name or node.name}_state{index}"
-        whole = pieces[0] if count == 1 else lw.out.op("Concat", name, pieces, {"axis": axis}, pieces[0].dtype, output.shape)
+        whole = (
+            pieces[0]
+            if count == 1
+            else lw.out.op("Concat", name, pieces, {"axis": axis}, pieces[0].dtype, output.shape)
+        )
         results.append(Coded(whole, grid, grid.qmin, grid.qmax))
     return results
 
@@ -88,7 +93,9 @@ def _check(lw: Lowering, node: Node) -> None:
     attrs = node.attrs
     count = 2 if attrs.get("direction", "forward") == "bidirectional" else 1
     if list(attrs.get("activations", _ACTIVATIONS[node.op] * count)) != _ACTIVATIONS[node.op] * count:
-        raise UnsupportedError(f"its activations are {attrs['activations']}; only {_ACTIVATIONS[node.op]} have an integer form")
+        raise UnsupportedError(
+            f"its activations are {attrs['activations']}; only {_ACTIVATIONS[node.op]} have an integer form"
+        )
     if attrs.get("clip") or attrs.get("input_forget") or attrs.get("layout"):
         raise UnsupportedError("its attributes clip, input_forget and layout have no integer form")
     if len(node.inputs) > 7 and node.inputs[7].name:
@@ -102,24 +109,40 @@ def _unsqueezed(lw: Lowering, tensor: Tensor, axis: int, name: str) -> Tensor:
     return lw.out.op("Unsqueeze", name, [tensor, lw.out.int64("axes", [axis])], {}, tensor.dtype, shape)
 
 
-def _lower_direction(lw: Lowering, node: Node, direction: int, x: Coded, grid: CodeGrid, *, reverse: bool) -> list[Tensor]:
+def _lower_direction(
+    lw: Lowering, node: Node, direction: int, x: Coded, grid: CodeGrid, *, reverse: bool
+) -> list[Tensor]:
     """One LSTM or GRU node of the integer graph: y [T, B, H], h [B, H] and, for LSTM, c [B, H]."""
     hidden = int(node.attrs["hidden_size"])
     state = Coded(node.outputs[0], grid, grid.qmin, grid.qmax)
     bias = _biases(lw, node, direction, _GATES[node.op] * hidden)
     products = [_matrix(lw, node, slot, direction, source, bias[slot - 1]) for slot, source in ((1, x), (2, state))]
     steps, batch = node.inputs[0].shape[:2]
-    tables = [lw.out.constant(f"{node.name}_{name}", table) for name, table in (("sigmoid", _sigmoid_table()), ("tanh", _tanh_table()))]
+    tables = [
+        lw.out.constant(f"{node.name}_{name}", table)
+        for name, table in (("sigmoid", _sigmoid_table()), ("tanh", _tanh_table()))
+    ]
     initial = _initial_state(lw, node, direction, grid)
     inputs: list[Tensor] = [x.tensor, initial, *(_constants(lw, node, products)), *tables]
-    attrs: dict[str, Any] = {"reverse": int(reverse), "hidden_size": hidden, "x_zp": x.grid.zero_point, **_factor("h", 2.0**-30 / grid.scale)}
+    attrs: dict[str, Any] = {
+        "reverse": int(reverse),
+        "hidden_size": hidden,
+        "x_zp": x.grid.zero_point,
+        **_factor("h", 2.0**-30 / grid.scale),
+    }
     prefix = f"{node.name}_{direction}"
-    outputs = [lw.out.variable(f"{prefix}_y", grid.dtype, [steps, batch, hidden]), lw.out.variable(f"{prefix}_h", grid.dtype, [batch, hidden])]
+    outputs = [
+        lw.out.variable(f"{prefix}_y", grid.dtype, [steps, batch, hidden]),
+        lw.out.variable(f"{prefix}_h", grid.dtype, [batch, hidden]),
+    ]
     if node.op == "LSTM":
         inputs.append(_initial_cell(lw, node, direction))
         outputs.append(lw.out.variable(f"{prefix}_c", np.int32, [batch, hidden]))
     else:
-        attrs |= {"linear_before_reset": int(node.attrs.get("linear_before_reset", 0)), **_factor("s", grid.scale * 2.0**15)}
+        attrs |= {
+            "linear_before_reset": int(node.attrs.get("linear_before_reset", 0)),
+            **_factor("s", grid.scale * 2.0**15),
+        }
     if len(node.inputs) > 4 and node.inputs[4].name:
         inputs.append(lw.integer(node.inputs[4]))
     lw.out.append(node.op, inputs, attrs | Target.whole(grid, "").attributes(), outputs)
@@ -205,8 +228,18 @@ def _initial_cell(lw: Lowering, node: Node, direction: int) -> Tensor:
         return lw.out.constant(f"{node.name}_zero_cell", np.zeros((1, 1), np.int32))
     source = lw.natural(node.inputs[6])
     m, n = fixed_point(source.grid.scale * 2.0**_CELL_BITS)
-    attrs = {"x_zp": source.grid.zero_point, "m": m, "n": n, "y_zp": 0, "lo": -(1 << 31), "hi": (1 << 31) - 1, "dtype": "int32"}
-    wide = lw.out.op("Requantize", f"{node.name}_c{direction}_wide", [source.tensor], attrs, np.int32, node.inputs[6].shape)
+    attrs = {
+        "x_zp": source.grid.zero_point,
+        "m": m,
+        "n": n,
+        "y_zp": 0,
+        "lo": -(1 << 31),
+        "hi": (1 << 31) - 1,
+        "dtype": "int32",
+    }
+    wide = lw.out.op(
+        "Requantize", f"{node.name}_c{direction}_wide", [source.tensor], attrs, np.int32, node.inputs[6].shape
+    )
     return _select(lw, wide, direction, f"{node.name}_c{direction}")
 
 

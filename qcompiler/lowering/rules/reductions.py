@@ -18,7 +18,12 @@ from qcompiler.lowering.ranks import count_along, rank_of
 from qcompiler.lowering.rules.movers import window
 
 _KINDS = {
-    "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "GlobalAveragePool": "mean", "GlobalMaxPool": "max",
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
+    "GlobalAveragePool": "mean",
+    "GlobalMaxPool": "max",
 }
 
 
@@ -47,7 +52,13 @@ def lower_reduction(lw: Lowering, node: Node, _index: int, target: Target) -> Co
     shape = node.outputs[0].shape
     if kind in ("max", "min"):
         x = lw.value(node.inputs[0], replace(target, name=f"{node.inputs[0].name}_codes"))
-        return lw.emit("Reduce", [x.tensor], {**attrs, "x_zp": 0, "m": 1, "n": 0, "divide": 0}, replace(target, lo=x.lo, hi=x.hi), shape)
+        return lw.emit(
+            "Reduce",
+            [x.tensor],
+            {**attrs, "x_zp": 0, "m": 1, "n": 0, "divide": 0},
+            replace(target, lo=x.lo, hi=x.hi),
+            shape,
+        )
     x, count = lw.natural(node.inputs[0]), count_along(node.inputs[0], axes)
     factor = x.grid.scale / target.grid.scale
     if count is None and kind == "mean":
@@ -56,7 +67,9 @@ def lower_reduction(lw: Lowering, node: Node, _index: int, target: Target) -> Co
         largest = x.magnitude * (count or DYNAMIC_COUNT)
         m, n = wide_fixed_point(factor / (count or 1) if kind == "mean" else factor, largest)
         divide = 0
-    return lw.emit("Reduce", [x.tensor], {**attrs, "x_zp": x.grid.zero_point, "m": m, "n": n, "divide": divide}, target, shape)
+    return lw.emit(
+        "Reduce", [x.tensor], {**attrs, "x_zp": x.grid.zero_point, "m": m, "n": n, "divide": divide}, target, shape
+    )
 
 
 def _divided_factor(factor: float, magnitude: int) -> tuple[int, int]:
@@ -77,7 +90,10 @@ def reduction_bounds(lw: Lowering, node: Node) -> Bounds:
         return low, high
     count = count_along(node.inputs[0], reduced_axes(lw, node))
     if count is None:
-        raise UnsupportedError("the range of a sum over a symbolic dimension is unknown; put a QuantizeLinear/DequantizeLinear pair behind it")
+        raise UnsupportedError(
+            "the range of a sum over a symbolic dimension is unknown; put a "
+            "QuantizeLinear/DequantizeLinear pair behind it"
+        )
     return low * count, high * count
 
 
@@ -109,7 +125,10 @@ def lower_softmax(lw: Lowering, node: Node, _index: int, target: Target) -> Code
     """Rule of Softmax: ``exp`` of the distance to the largest code, as the product of three tables in Q30."""
     x = lw.natural(node.inputs[0])
     tables = [
-        lw.out.constant(f"{target.name}_exp_{name}", np.rint(2.0**30 * np.exp(-x.grid.scale * step * np.arange(size))).astype(np.int32))
+        lw.out.constant(
+            f"{target.name}_exp_{name}",
+            np.rint(2.0**30 * np.exp(-x.grid.scale * step * np.arange(size))).astype(np.int32),
+        )
         for name, size, step in (("coarse", 32, 2048.0), ("middle", 32, 64.0), ("fine", 64, 1.0))
     ]
     m, n = fixed_point(2.0**-31 / target.grid.scale)
@@ -117,7 +136,9 @@ def lower_softmax(lw: Lowering, node: Node, _index: int, target: Target) -> Code
     axis = int(node.attrs.get("axis", -1)) % rank
     codes = lw.emit("Softmax", [x.tensor, *tables], {"axis": axis, "m": m, "n": n}, target, node.outputs[0].shape)
     sums_to_one = axis == rank - 1 and target.lo <= target.grid.zero_point == 0
-    return replace(codes, row_sum=-(-m * 2**31 // 2**n)) if sums_to_one else codes  # the Q31 numbers are rounded down: at most 2^31 together
+    return (
+        replace(codes, row_sum=-(-m * 2**31 // 2**n)) if sums_to_one else codes
+    )  # the Q31 numbers are rounded down: at most 2^31 together
 
 
 def softmax_bounds(_lw: Lowering, _node: Node) -> Bounds:
@@ -173,8 +194,12 @@ def _epsilon(epsilon: float, x: Coded, count: int | None) -> dict[str, int]:
     relative = epsilon / x.grid.scale**2
     term = relative * (2.0**16 if count is None else count * count)
     if term >= (2.0**32 if count is None else 2.0**60):
-        raise UnsupportedError("its epsilon is far beyond the variance of its input's codes; the normalization does nothing there")
-    return {"epsilon": 0, "epsilon_q": round(term)} if count is None else {"epsilon": max(1, round(term)), "epsilon_q": 0}
+        raise UnsupportedError(
+            "its epsilon is far beyond the variance of its input's codes; the normalization does nothing there"
+        )
+    return (
+        {"epsilon": 0, "epsilon_q": round(term)} if count is None else {"epsilon": max(1, round(term)), "epsilon_q": 0}
+    )
 
 
 def norm_bounds(lw: Lowering, node: Node) -> Bounds:

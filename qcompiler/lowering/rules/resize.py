@@ -27,7 +27,10 @@ _LINEAR_MODES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corner
 def lower_resize(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     """Rule of Resize."""
     mode = node.attrs.get("mode", "nearest")
-    if int(node.attrs.get("antialias", 0)) or node.attrs.get("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+    if (
+        int(node.attrs.get("antialias", 0))
+        or node.attrs.get("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    ):
         raise UnsupportedError("antialias and tf_crop_and_resize have no integer form")
     if node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnsupportedError("keep_aspect_ratio_policy must be 'stretch'")
@@ -91,13 +94,17 @@ def _whole_factors(lw: Lowering, node: Node) -> list[int] | None:
 
 def _indices(node: Node, size: int, scale: float | None, result: int | None) -> NDArray[np.int64]:
     """Which of ``size`` elements each result of a nearest Resize takes, as onnxruntime says."""
-    attrs = {key: node.attrs[key] for key in ("coordinate_transformation_mode", "mode", "nearest_mode") if key in node.attrs}
+    attrs = {
+        key: node.attrs[key] for key in ("coordinate_transformation_mode", "mode", "nearest_mode") if key in node.attrs
+    }
     x = gs.Variable("x", np.float32, [1, 1, 1, size])
     y = gs.Variable("y", np.float32)
     how = [gs.Constant("scales", np.array([1, 1, 1, scale], np.float32))] if result is None else [
         gs.Variable.empty(), gs.Constant("sizes", np.array([1, 1, 1, result], np.int64))]
     one = Node("Resize", "resize", attrs, [x, gs.Variable.empty(), *how], [y])
-    values = Runner(Graph([one], [x], [y], opset=19), fusions=False).run({"x": np.arange(size, dtype=np.float32).reshape(1, 1, 1, -1)})["y"]
+    values = Runner(Graph([one], [x], [y], opset=19), fusions=False).run(
+        {"x": np.arange(size, dtype=np.float32).reshape(1, 1, 1, -1)}
+    )["y"]
     return values.reshape(-1).astype(np.int64)
 
 
@@ -105,7 +112,11 @@ def _gather_axes(lw: Lowering, node: Node, moved: Coded, target: Target) -> Code
     before, after, scales = lw.shape_of(node.inputs[0]), lw.shape_of(node.outputs[0]), _scales(lw, node)
     given = _given_scales(lw, node) is not None
     tensor, shape = moved.tensor, list(node.inputs[0].shape)
-    axes = [axis for axis, (a, b) in enumerate(zip(before, after, strict=True)) if scales[axis] != 1.0 or not dims.same(a, b)]
+    axes = [
+        axis
+        for axis, (a, b) in enumerate(zip(before, after, strict=True))
+        if scales[axis] != 1.0 or not dims.same(a, b)
+    ]
     for axis in axes:
         size, result = before[axis], after[axis]
         if not isinstance(size, int) or not isinstance(result, int):
@@ -113,7 +124,14 @@ def _gather_axes(lw: Lowering, node: Node, moved: Coded, target: Target) -> Code
         indices = _indices(node, size, scales[axis] if given else None, None if given else result)
         shape[axis] = result
         name = target.name if axis == axes[-1] else f"{target.name}_axis{axis}"
-        tensor = lw.out.op("Gather", name, [tensor, lw.out.int64(f"{name}_indices", indices)], {"axis": axis}, target.grid.dtype, list(shape))
+        tensor = lw.out.op(
+            "Gather",
+            name,
+            [tensor, lw.out.int64(f"{name}_indices", indices)],
+            {"axis": axis},
+            target.grid.dtype,
+            list(shape),
+        )
     return replace(moved, tensor=tensor)
 
 
@@ -121,17 +139,27 @@ def _lower_linear(lw: Lowering, node: Node, target: Target) -> Coded:
     before, after, scales = lw.shape_of(node.inputs[0]), lw.shape_of(node.outputs[0]), _scales(lw, node)
     transform = node.attrs.get("coordinate_transformation_mode", "half_pixel")
     if len(before) != 4 or transform not in _LINEAR_MODES or int(node.attrs.get("exclude_outside", 0)):
-        raise UnsupportedError(f"linear resizing needs an image of rank 4 and one of the modes {', '.join(_LINEAR_MODES)}")
+        raise UnsupportedError(
+            f"linear resizing needs an image of rank 4 and one of the modes {', '.join(_LINEAR_MODES)}"
+        )
     if any(not dims.same(before[axis], after[axis]) for axis in (0, 1)):
         raise UnsupportedError("linear resizing of the batch or the channels has no integer form")
     if not all(isinstance(size, int) for size in (*before[2:], *after[2:])):
         raise UnsupportedError("linear resizing of a symbolic size has no integer form; fix it: --dim NAME=SIZE")
     tables = [table for axis in (2, 3) for table in _linear_tables(before[axis], after[axis], scales[axis], transform)]
     x = lw.natural(node.inputs[0])
-    m, n = wide_fixed_point(x.grid.scale / target.grid.scale * 2.0 ** (-2 * _WEIGHT_BITS), x.magnitude << (2 * _WEIGHT_BITS))
+    m, n = wide_fixed_point(
+        x.grid.scale / target.grid.scale * 2.0 ** (-2 * _WEIGHT_BITS), x.magnitude << (2 * _WEIGHT_BITS)
+    )
     names = ("h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight")
     constants = [lw.out.int64(f"{target.name}_{name}", table) for name, table in zip(names, tables, strict=True)]
-    return lw.emit("ResizeLinear", [x.tensor, *constants], {"x_zp": x.grid.zero_point, "m": m, "n": n}, target, node.outputs[0].shape)
+    return lw.emit(
+        "ResizeLinear",
+        [x.tensor, *constants],
+        {"x_zp": x.grid.zero_point, "m": m, "n": n},
+        target,
+        node.outputs[0].shape,
+    )
 
 
 def _linear_tables(size: int, result: int, scale: float, transform: str) -> list[NDArray[np.int64]]:

@@ -41,4 +41,6 @@ _RULES: dict[str, Rule] = {
     "norm": Rule(lower_norm, norm_bounds),
 }
 
-RULES: dict[str, Rule] = {name: _RULES[operator.rule] for name, operator in OPERATORS.items() if operator.rule != "integers"}
+RULES: dict[str, Rule] = {
+    name: _RULES[operator.rule] for name, operator in OPERATORS.items() if operator.rule != "integers"
+}

@@ -1,4 +1,5 @@
-"""Weights whose codes exceed int8 (uint8 codes with a zero point far from 128), exactly: the sum of several int8 weights.
+"""Weights whose codes exceed int8 (uint8 codes with a zero point far from 128), exactly: the sum of several int8
+weights.
 
 Each piece multiplies its own copy of the input channels, so the layer stays one layer of more input channels.
 """
@@ -29,7 +30,9 @@ def narrowed(lw: Lowering, layer: LinearLayer, x: Coded) -> tuple[LinearLayer, C
     if codes.dtype == np.dtype(np.int8):
         return layer, x
     if layer.kind == "ConvTranspose" or np.abs(codes).max(initial=0) > _MOST_PIECES * _LARGEST:
-        raise UnsupportedError("its weight codes minus the zero point exceed int8; quantize the weights symmetrically to 8 bits")
+        raise UnsupportedError(
+            "its weight codes minus the zero point exceed int8; quantize the weights symmetrically to 8 bits"
+        )
     pieces = _pieces(codes)
     axis, inner = (1, 1) if layer.kind == "Conv" else (len(layer.x.shape) - 1, 0)
     groups = int(layer.attrs.get("group", 1)) if layer.kind == "Conv" else 1
@@ -38,7 +41,9 @@ def narrowed(lw: Lowering, layer: LinearLayer, x: Coded) -> tuple[LinearLayer, C
     shape = list(layer.x.shape)
     shape[axis] = len(indices)
     name = f"{layer.name}_channels"
-    repeated = lw.out.op("Gather", name, [x.tensor, lw.out.int64(f"{name}_indices", indices)], {"axis": axis}, x.grid.dtype, shape)
+    repeated = lw.out.op(
+        "Gather", name, [x.tensor, lw.out.int64(f"{name}_indices", indices)], {"axis": axis}, x.grid.dtype, shape
+    )
     whole = np.concatenate(pieces, axis=inner).astype(np.int8)
     rows = whole.reshape(layer.outputs, -1) if layer.kind == "Conv" else whole.T
     return replace(layer, weight=replace(layer.weight, codes=whole), rows=rows), replace(x, tensor=repeated)

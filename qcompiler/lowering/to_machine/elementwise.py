@@ -15,7 +15,10 @@ from qcompiler.shapes.dims import to_nested
 
 _BINARY = {"Add": Binary.ADD, "Mul": Binary.MUL, "Div": Binary.DIV, "Min": Binary.MIN, "Max": Binary.MAX}
 _INTEGER_BINARY = {
-    "IntegerAdd": (Binary.ADD, 1, 1), "IntegerSub": (Binary.ADD, 1, -1), "IntegerMul": (Binary.MUL, 1, 1), "IntegerMin": (Binary.MIN, 1, 1),
+    "IntegerAdd": (Binary.ADD, 1, 1),
+    "IntegerSub": (Binary.ADD, 1, -1),
+    "IntegerMul": (Binary.MUL, 1, 1),
+    "IntegerMin": (Binary.MIN, 1, 1),
     "IntegerMax": (Binary.MAX, 1, 1),
 }
 
@@ -24,7 +27,15 @@ def emit_quantize(emitter: Emitter, node: Node) -> None:
     """A float input, quantized at the border."""
     view = emitter.new(node.outputs[0])
     scale, zero, axis = _border_grid(node)
-    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), node.inputs[0].dtype, emitter.nested(view.shape), scale, zero, axis)
+    emitter.program.input(
+        node.inputs[0].name,
+        emitter.buffer_of(view),
+        node.inputs[0].dtype,
+        emitter.nested(view.shape),
+        scale,
+        zero,
+        axis,
+    )
 
 
 def _border_grid(node: Node) -> tuple[Any, Any, int | None]:
@@ -48,7 +59,9 @@ def _emit_output(emitter: Emitter, node: Node, dtype: Any, scale: Any, zero: Any
     source = emitter.view(node.inputs[0])
     view = source if emitter.is_buffer(source) else emitter.copied(source, node.name)
     view = emitter.in_order(view, None, node.name)
-    emitter.program.output(node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero, axis)
+    emitter.program.output(
+        node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero, axis
+    )
     emitter.bind(node.outputs[0], view)
 
 
@@ -74,7 +87,12 @@ def emit_requantize(emitter: Emitter, node: Node) -> None:
     """Requantize and QuantizeInteger."""
     x, order = emitter.anyhow_dense(emitter.view(node.inputs[0]), node.name)
     y = emitter.place(node.outputs[0], order)
-    fields = {"x_zp": int(node.attrs.get("x_zp", 0)), "m": int(node.attrs["m"]), "n": int(node.attrs["n"]), **output_fields(node)}
+    fields = {
+        "x_zp": int(node.attrs.get("x_zp", 0)),
+        "m": int(node.attrs["m"]),
+        "n": int(node.attrs["n"]),
+        **output_fields(node),
+    }
     if y.order is not None:
         emitter.program.emit("requant", node=node.name, x=x.handle, y=y.handle, count=to_nested(x.count), **fields)
         return
@@ -96,7 +114,12 @@ def emit_cast(emitter: Emitter, node: Node) -> None:
 def emit_binary(emitter: Emitter, node: Node) -> None:
     """Add, Mul, Div, Min and Max of codes."""
     attrs = node.attrs
-    fields = {"a_zp": int(attrs["a_zp"]), "b_zp": int(attrs["b_zp"]), "a_m": int(attrs.get("a_m", attrs.get("m", 1))), "n": int(attrs["n"])}
+    fields = {
+        "a_zp": int(attrs["a_zp"]),
+        "b_zp": int(attrs["b_zp"]),
+        "a_m": int(attrs.get("a_m", attrs.get("m", 1))),
+        "n": int(attrs["n"]),
+    }
     if "b_m" in attrs:
         fields["b_m"] = int(attrs["b_m"])
     _joint(emitter, node, "binary", "ab", kind=int(_BINARY[node.op]), **fields, **output_fields(node))
@@ -124,7 +147,9 @@ def emit_compare(emitter: Emitter, node: Node) -> None:
 def emit_logic(emitter: Emitter, node: Node) -> None:
     """Not, And, Or and Xor."""
     operands = [node.inputs[0], node.inputs[0]] if node.op == "Not" else list(node.inputs)
-    _joint_of(emitter, node, [emitter.view(tensor) for tensor in operands], "logic", "ab", kind=int(Logic[node.op.upper()]))
+    _joint_of(
+        emitter, node, [emitter.view(tensor) for tensor in operands], "logic", "ab", kind=int(Logic[node.op.upper()])
+    )
 
 
 def _joint(emitter: Emitter, node: Node, opcode: str, names: str, **fields: Any) -> None:

@@ -25,7 +25,9 @@ Emit = Callable[["Emitter", Node], None]
 
 def in_order(program: Program, graph: Graph) -> Program:
     """The program with its inputs and outputs in the order in which the graph has them."""
-    inputs, outputs = ({tensor.name: index for index, tensor in enumerate(side)} for side in (graph.inputs, graph.outputs))
+    inputs, outputs = (
+        {tensor.name: index for index, tensor in enumerate(side)} for side in (graph.inputs, graph.outputs)
+    )
     return replace(
         program, inputs=tuple(sorted(program.inputs, key=lambda port: inputs[port.name])),
         outputs=tuple(sorted(program.outputs, key=lambda port: outputs[port.name])),
@@ -69,7 +71,9 @@ class Emitter:
                     self.program.dim(name)
 
     def _plain_inputs(self) -> None:
-        """Buffers of the integer inputs; a float input gets its own where it is quantized, an unused one an idle buffer."""
+        """Buffers of the integer inputs; a float input gets its own where it is quantized,
+        an unused one an idle buffer.
+        """
         quantized = {node.inputs[0].name for node in self.graph.nodes if node.op == "Quantize"}
         for tensor in self.graph.inputs:
             if tensor.name in quantized:
@@ -94,7 +98,11 @@ class Emitter:
         """Shape arithmetic whose value is known symbolically needs no instruction."""
         result = node.outputs[0]
         is_code = result.dtype is not None and np.dtype(result.dtype) in (np.dtype(np.uint8), np.dtype(np.int16))
-        return result.name in self.known.values and not is_code and not any(result is tensor for tensor in self.graph.outputs)
+        return (
+            result.name in self.known.values
+            and not is_code
+            and not any(result is tensor for tensor in self.graph.outputs)
+        )
 
     # ------------------------------------------------------------------ what is known of a tensor
     def shape(self, tensor: Tensor) -> tuple[Dim, ...]:
@@ -103,7 +111,9 @@ class Emitter:
             return tuple(int(size) for size in tensor.shape)
         shape = self.known.shapes.get(tensor.name)
         if shape is None or any(size is None for size in shape):
-            raise UnsupportedError(f"the shape of '{tensor.name}' depends on values; the machine needs it when the program is bound")
+            raise UnsupportedError(
+                f"the shape of '{tensor.name}' depends on values; the machine needs it when the program is bound"
+            )
         return shape
 
     def declare(self, tensor: Tensor, shape: tuple[Dim, ...]) -> None:
@@ -136,7 +146,9 @@ class Emitter:
         else:
             value = self.known.values.get(tensor.name)
             if value is None or not value.is_known:
-                raise UnsupportedError(f"'{tensor.name}' is computed from symbolic sizes and read as data; fix them: --dim NAME=SIZE")
+                raise UnsupportedError(
+                    f"'{tensor.name}' is computed from symbolic sizes and read as data; fix them: --dim NAME=SIZE"
+                )
             values = np.array([int(item) for item in value.ints()], tensor.dtype or np.int64).reshape(value.items.shape)
         return View.dense(self.program.constant(values), values.shape)
 
@@ -155,7 +167,8 @@ class Emitter:
         return view
 
     def place(self, tensor: Tensor, order: Order) -> View:
-        """Where an instruction that can leave gaps between its lines writes ``tensor``, whose innermost axis in ``order`` is a line.
+        """Where an instruction that can leave gaps between its lines writes ``tensor``,
+        whose innermost axis in ``order`` is a line.
 
         A tensor that nothing but a Concat along that axis reads is written into the Concat's result at once.
         """
@@ -191,7 +204,9 @@ class Emitter:
         return View.dense(self.program.buffer(physical, dtype, name=name, perm=perm), shape, axes)
 
     def in_order(self, view: View, order: Order | None, node: str) -> View:
-        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy, made once."""
+        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy,
+        made once.
+        """
         axes = tuple(range(view.rank)) if order is None else order
         if view.lies_in(axes):
             return view
@@ -253,11 +268,15 @@ class Emitter:
         """
         if rule not in self._required:
             self._required.add(rule)
-            self.program.emit("fill", node=rule, y=self.scratch([1], np.uint8).handle, count=to_nested(as_dim(2 * excess)), value=0)
+            self.program.emit(
+                "fill", node=rule, y=self.scratch([1], np.uint8).handle, count=to_nested(as_dim(2 * excess)), value=0
+            )
 
     # ------------------------------------------------------------------ instructions
     def move(self, source: View, target: View, node: str, order: Order | None = None) -> None:
-        """Copy all elements of ``source`` to the places of ``target``, a view of the same shape, walking its axes in ``order``."""
+        """Copy all elements of ``source`` to the places of ``target``, a view of the same shape,
+        walking its axes in ``order``.
+        """
         axes = order or target.order or tuple(range(target.rank))
         sizes = [target.shape[axis] for axis in axes]
         strides = [[view.strides[axis] for axis in axes] for view in (source, target)]
@@ -265,8 +284,15 @@ class Emitter:
         if len(dims) > MAX_RANK:
             raise UnsupportedError(f"it moves elements along {len(dims)} axes; the machine walks {MAX_RANK}")
         self.program.emit(
-            "move", node=node, x=source.handle, y=target.handle, dims=self.nested(dims), x_strides=self.nested(x), y_strides=self.nested(y),
-            x_offset=to_nested(source.offset), y_offset=to_nested(target.offset),
+            "move",
+            node=node,
+            x=source.handle,
+            y=target.handle,
+            dims=self.nested(dims),
+            x_strides=self.nested(x),
+            y_strides=self.nested(y),
+            x_offset=to_nested(source.offset),
+            y_offset=to_nested(target.offset),
         )
 
     def walk(self, operands: Sequence[View], result: View, node: str) -> tuple[list[Any], list[list[Any]]]:

@@ -6,11 +6,23 @@ from typing import Any
 
 from qcompiler.graph.ir import Graph, Node, copy_of
 
-_SAME = ("Quantize", "Dequantize", "QuantizeInteger", "Table", "PiecewiseLinear", "Requantize", "Softmax", "LayerNorm", "InstanceNorm")
+_SAME = (
+    "Quantize",
+    "Dequantize",
+    "QuantizeInteger",
+    "Table",
+    "PiecewiseLinear",
+    "Requantize",
+    "Softmax",
+    "LayerNorm",
+    "InstanceNorm",
+)
 
 
 def mirror(graph: Graph) -> Graph:
-    """A graph of standard operators, tensor for tensor of the same name, shape and (for shape arithmetic) value as ``graph``."""
+    """A graph of standard operators, tensor for tensor of the same name, shape and (for shape arithmetic) value as
+    ``graph``.
+    """
     copy = copy_of(graph)
     for node in copy.nodes:
         _standardize(node)

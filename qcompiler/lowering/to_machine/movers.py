@@ -87,7 +87,9 @@ def _first(start: Any, size: Dim, step: int) -> Dim:
 
 def emit_expand(emitter: Emitter, node: Node) -> None:
     """Stride 0."""
-    emitter.bind(node.outputs[0], emitter.broadcast(emitter.view(node.inputs[0]), emitter.shape(node.outputs[0]), node.name))
+    emitter.bind(
+        node.outputs[0], emitter.broadcast(emitter.view(node.inputs[0]), emitter.shape(node.outputs[0]), node.name)
+    )
 
 
 def emit_tile(emitter: Emitter, node: Node) -> None:
@@ -128,8 +130,15 @@ def emit_gather(emitter: Emitter, node: Node) -> None:
     y = emitter.new(node.outputs[0])
     outer, inner = (View.dense(x.handle, part).count for part in (x.shape[:axis], x.shape[axis + 1 :]))
     return emitter.program.emit(
-        "gather", node=node.name, x=x.handle, indices=where.handle, y=y.handle, outer=to_nested(outer), axis=to_nested(x.shape[axis]),
-        inner=to_nested(inner), count=to_nested(where.count),
+        "gather",
+        node=node.name,
+        x=x.handle,
+        indices=where.handle,
+        y=y.handle,
+        outer=to_nested(outer),
+        axis=to_nested(x.shape[axis]),
+        inner=to_nested(inner),
+        count=to_nested(where.count),
     )
 
 
@@ -173,7 +182,9 @@ def emit_pad(emitter: Emitter, node: Node) -> None:
 
 def _pad_constant(emitter: Emitter, node: Node, x: View, before: list[int]) -> None:
     y = emitter.new(node.outputs[0], x.order)
-    emitter.program.emit("fill", node=node.name, y=y.handle, count=to_nested(y.count), value=int(np.asarray(node.inputs[2].values)))
+    emitter.program.emit(
+        "fill", node=node.name, y=y.handle, count=to_nested(y.count), value=int(np.asarray(node.inputs[2].values))
+    )
     inside = y
     for axis in range(x.rank):
         inside = inside.sliced(axis, before[axis], x.shape[axis], 1)
@@ -188,7 +199,10 @@ def _pad_axis(emitter: Emitter, node: Node, x: View, axis: int, pads: tuple[int,
     last = as_dim(size - 1)
     emitter.move(x, y.sliced(axis, before, size, 1), node.name, y.order)
     reflect = node.attrs["mode"] == "reflect"
-    for count, place, start in ((before, 0, before if reflect else 0), (after, as_dim(size + before), as_dim(last - 1) if reflect else last)):
+    for count, place, start in (
+        (before, 0, before if reflect else 0),
+        (after, as_dim(size + before), as_dim(last - 1) if reflect else last),
+    ):
         if count:
             strip = x.sliced(axis, start, count, -1 if reflect else 0)
             emitter.move(strip, y.sliced(axis, place, count, 1), node.name, y.order)
@@ -213,7 +227,11 @@ def emit_filled(emitter: Emitter, node: Node) -> None:
     given = node.attrs.get("value")
     number = np.asarray(0 if given is None else getattr(given, "values", given), node.outputs[0].dtype).reshape(-1)
     shape = emitter.shape(node.outputs[0])
-    one = View.dense(emitter.program.constant(number), (1,) * len(shape)) if shape else View.dense(emitter.program.constant(number.reshape(())), ())
+    one = (
+        View.dense(emitter.program.constant(number), (1,) * len(shape))
+        if shape
+        else View.dense(emitter.program.constant(number.reshape(())), ())
+    )
     emitter.bind(node.outputs[0], emitter.broadcast(one, shape, node.name))
 
 

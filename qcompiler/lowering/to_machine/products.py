@@ -32,7 +32,9 @@ def geometry(node: Node, x: View, y: View) -> dict[str, Any]:
     """The geometry fields that convolutions and pools share."""
     attrs = node.attrs
     one = x.rank == 3
-    pairs = {key: ([1] if one else []) + [int(v) for v in attrs[key]] for key in ("kernel_shape", "strides", "dilations")}
+    pairs = {
+        key: ([1] if one else []) + [int(v) for v in attrs[key]] for key in ("kernel_shape", "strides", "dilations")
+    }
     starts = ([0] if one else []) + [int(v) for v in attrs["pads"][: x.rank - 2]]
     fields: dict[str, Any] = {}
     for key, name in (("kernel_shape", "kernel"), ("strides", "stride"), ("dilations", "dilation")):
@@ -53,24 +55,47 @@ def emit_conv(emitter: Emitter, node: Node) -> None:
     pitch = to_nested(y.strides[order[-2]])
     folded = (bias - zero * weight.reshape(outputs, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
     common = {
-        "x": x.handle, "y": y.handle, "y_offset": to_nested(y.offset), "bias": folded, **_factors(node, outputs), **output_fields(node),
+        "x": x.handle,
+        "y": y.handle,
+        "y_offset": to_nested(y.offset),
+        "bias": folded,
+        **_factors(node, outputs),
+        **output_fields(node),
     }
     if _is_pointwise(node):
         columns = np.ascontiguousarray(weight.reshape(outputs, -1).T)
         rows = product([size for axis, size in enumerate(x.shape) if axis != 1])
-        emitter.program.emit("gemm", node=node.name, w=columns, rows=to_nested(rows), k=columns.shape[0], cols=outputs, y_row=pitch, **common)
+        emitter.program.emit(
+            "gemm",
+            node=node.name,
+            w=columns,
+            rows=to_nested(rows),
+            k=columns.shape[0],
+            cols=outputs,
+            y_row=pitch,
+            **common,
+        )
         return
     packed = _as_image(weight).transpose(2, 3, 1, 0)
     emitter.program.emit(
-        "conv", node=node.name, w=np.ascontiguousarray(packed), out_c=outputs, groups=int(node.attrs["group"]), x_zp=zero,
-        y_pitch=pitch, **geometry(node, x, y), **common,
+        "conv",
+        node=node.name,
+        w=np.ascontiguousarray(packed),
+        out_c=outputs,
+        groups=int(node.attrs["group"]),
+        x_zp=zero,
+        y_pitch=pitch,
+        **geometry(node, x, y),
+        **common,
     )
 
 
 def _is_pointwise(node: Node) -> bool:
     attrs = node.attrs
     return (
-        int(attrs["group"]) == 1 and all(k == 1 for k in attrs["kernel_shape"]) and all(s == 1 for s in attrs["strides"])
+        int(attrs["group"]) == 1
+        and all(k == 1 for k in attrs["kernel_shape"])
+        and all(s == 1 for s in attrs["strides"])
         and all(p == 0 for p in attrs["pads"])
     )
 
@@ -92,8 +117,18 @@ def emit_conv_transpose(emitter: Emitter, node: Node) -> None:
     outputs = weight.shape[1] * groups
     y = emitter.new(node.outputs[0], order)
     emitter.program.emit(
-        "conv_transpose", node=node.name, x=x.handle, y=y.handle, w=np.ascontiguousarray(weight.transpose(2, 3, 0, 1)), out_c=outputs, groups=groups,
-        bias=_values(node.inputs[2]), x_zp=int(node.attrs["x_zp"]), **_factors(node, outputs), **geometry(node, x, y), **output_fields(node),
+        "conv_transpose",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        w=np.ascontiguousarray(weight.transpose(2, 3, 0, 1)),
+        out_c=outputs,
+        groups=groups,
+        bias=_values(node.inputs[2]),
+        x_zp=int(node.attrs["x_zp"]),
+        **_factors(node, outputs),
+        **geometry(node, x, y),
+        **output_fields(node),
     )
 
 
@@ -112,8 +147,19 @@ def emit_gemm(emitter: Emitter, node: Node) -> None:
     y = emitter.new(node.outputs[0])
     step = rows[1] if not same(rows[0], 1) else depth
     emitter.program.emit(
-        "gemm", node=node.name, x=x.handle, y=y.handle, w=weight, bias=folded, rows=to_nested(rows[0]), k=depth, cols=outputs,
-        x_row=to_nested(step), x_offset=to_nested(x.offset), **_factors(node, outputs), **output_fields(node),
+        "gemm",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        w=weight,
+        bias=folded,
+        rows=to_nested(rows[0]),
+        k=depth,
+        cols=outputs,
+        x_row=to_nested(step),
+        x_offset=to_nested(x.offset),
+        **_factors(node, outputs),
+        **output_fields(node),
     )
 
 
@@ -132,19 +178,36 @@ def emit_matmul(emitter: Emitter, node: Node) -> None:
     for name, view in (("a", a), ("b", b), ("y", y)):
         fields |= {name: view.handle, **_matrix_fields(emitter, node, name, view, batch)}
     emitter.program.emit(
-        "matmul", node=node.name, batch=emitter.nested(batch) if batch else [1], rows=to_nested(shape[-2]), k=to_nested(a.shape[-1]),
-        cols=to_nested(shape[-1]), a_zp=int(node.attrs["a_zp"]), b_zp=int(node.attrs["b_zp"]), m=int(node.attrs["m"]), n=int(node.attrs["n"]),
-        acc64=int(node.attrs["acc_bits"] == 64), **fields, **output_fields(node),
+        "matmul",
+        node=node.name,
+        batch=emitter.nested(batch) if batch else [1],
+        rows=to_nested(shape[-2]),
+        k=to_nested(a.shape[-1]),
+        cols=to_nested(shape[-1]),
+        a_zp=int(node.attrs["a_zp"]),
+        b_zp=int(node.attrs["b_zp"]),
+        m=int(node.attrs["m"]),
+        n=int(node.attrs["n"]),
+        acc64=int(node.attrs["acc_bits"] == 64),
+        **fields,
+        **output_fields(node),
     )
 
 
 def _matrix_fields(emitter: Emitter, node: Node, name: str, view: View, batch: list[Dim]) -> dict[str, Any]:
     strides = emitter.nested(emitter.broadcast(view, [*batch, *view.shape[-2:]], node.name).strides)
-    return {f"{name}_strides": strides[:-2] or [0], f"{name}_row": strides[-2], f"{name}_col": strides[-1], f"{name}_offset": to_nested(view.offset)}
+    return {
+        f"{name}_strides": strides[:-2] or [0],
+        f"{name}_row": strides[-2],
+        f"{name}_col": strides[-1],
+        f"{name}_offset": to_nested(view.offset),
+    }
 
 
 def _wanted_order(result: Tensor, rank: int) -> Order | None:
-    """The order a lone Transpose behind ``result`` (and behind operators that keep the order) would put its axes in, so that it costs nothing."""
+    """The order a lone Transpose behind ``result`` (and behind operators that keep the order) would put its axes in,
+    so that it costs nothing.
+    """
     readers = consumers(result)
     while len(readers) == 1 and readers[0].op in ("Requantize", "Table", "PiecewiseLinear"):
         readers = consumers(readers[0].outputs[0])

@@ -53,7 +53,9 @@ def emit_reduce(emitter: Emitter, node: Node) -> None:
     y = _reduced_result(emitter, node, axes, order)
     kind = int(Reduction[str(node.attrs["kind"]).upper()])
     fields = {key: int(node.attrs[key]) for key in ("x_zp", "m", "n", "divide")}
-    emitter.program.emit("reduce", node=node.name, kind=kind, x=x.handle, y=y.handle, **sizes, **fields, **output_fields(node))
+    emitter.program.emit(
+        "reduce", node=node.name, kind=kind, x=x.handle, y=y.handle, **sizes, **fields, **output_fields(node)
+    )
 
 
 def emit_argmax(emitter: Emitter, node: Node) -> None:
@@ -61,7 +63,9 @@ def emit_argmax(emitter: Emitter, node: Node) -> None:
     axes = [int(node.attrs["axis"])]
     x, order, sizes = _as_three(emitter, emitter.view(node.inputs[0]), axes, node.name)
     y = _reduced_result(emitter, node, axes, order)
-    emitter.program.emit("argmax", node=node.name, x=x.handle, y=y.handle, select_last=int(node.attrs["select_last_index"]), **sizes)
+    emitter.program.emit(
+        "argmax", node=node.name, x=x.handle, y=y.handle, select_last=int(node.attrs["select_last_index"]), **sizes
+    )
 
 
 def emit_softmax(emitter: Emitter, node: Node) -> None:
@@ -70,8 +74,17 @@ def emit_softmax(emitter: Emitter, node: Node) -> None:
     y = emitter.new(node.outputs[0], order)
     coarse, middle, fine = (np.asarray(tensor.values) for tensor in node.inputs[1:])
     emitter.program.emit(
-        "softmax", node=node.name, x=x.handle, y=y.handle, table_coarse=coarse, table_middle=middle, table_fine=fine, m=int(node.attrs["m"]),
-        n=int(node.attrs["n"]), **sizes, **output_fields(node),
+        "softmax",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        table_coarse=coarse,
+        table_middle=middle,
+        table_fine=fine,
+        m=int(node.attrs["m"]),
+        n=int(node.attrs["n"]),
+        **sizes,
+        **output_fields(node),
     )
 
 
@@ -91,7 +104,17 @@ def emit_norm(emitter: Emitter, node: Node) -> None:
     y = emitter.new(node.outputs[0], order)
     for key in ("epsilon", "epsilon_q", "n"):
         fields[key] = int(node.attrs[key])
-    emitter.program.emit("layernorm", node=node.name, x=x.handle, y=y.handle, gamma=gamma, beta=beta, **sizes, **fields, **output_fields(node))
+    emitter.program.emit(
+        "layernorm",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        gamma=gamma,
+        beta=beta,
+        **sizes,
+        **fields,
+        **output_fields(node),
+    )
 
 
 def emit_max_pool(emitter: Emitter, node: Node) -> None:
@@ -111,6 +134,16 @@ def emit_average_pool(emitter: Emitter, node: Node) -> None:
     spatial = x.rank - 2
     ends = [0] * (2 - spatial) + [int(pad) for pad in node.attrs["pads"][spatial:]]
     emitter.program.emit(
-        "average_pool", node=node.name, x=x.handle, y=y.handle, m=m, n=n, pad_bottom=ends[0], pad_right=ends[1],
-        count_include_pad=int(node.attrs["count_include_pad"]), x_zp=int(node.attrs["x_zp"]), **geometry(node, x, y), **output_fields(node),
+        "average_pool",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        m=m,
+        n=n,
+        pad_bottom=ends[0],
+        pad_right=ends[1],
+        count_include_pad=int(node.attrs["count_include_pad"]),
+        x_zp=int(node.attrs["x_zp"]),
+        **geometry(node, x, y),
+        **output_fields(node),
     )

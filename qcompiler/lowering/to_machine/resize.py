@@ -21,7 +21,14 @@ def emit_repeat(emitter: Emitter, node: Node) -> None:
     source, target = x, y
     for axis in reversed(axes):
         source = _split(x.shape[axis], 0, source, axis, repeats[axis], source.strides[axis])
-        target = _split(x.shape[axis], target.strides[axis], target, axis, repeats[axis], as_dim(target.strides[axis] * repeats[axis]))
+        target = _split(
+            x.shape[axis],
+            target.strides[axis],
+            target,
+            axis,
+            repeats[axis],
+            as_dim(target.strides[axis] * repeats[axis]),
+        )
     order = [new for axis in (y.order or range(y.rank)) for new in _places(axis, axes)]
     emitter.move(source, target, node.name, tuple(order))
 
@@ -45,10 +52,25 @@ def emit_resize_linear(emitter: Emitter, node: Node) -> None:
     x = emitter.in_order(emitter.view(node.inputs[0]), order, node.name)
     y = emitter.new(node.outputs[0], order)
     names = ("h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight")
-    tables = {name: np.asarray(tensor.values).astype(np.int32) for name, tensor in zip(names, node.inputs[1:], strict=True)}
+    tables = {
+        name: np.asarray(tensor.values).astype(np.int32) for name, tensor in zip(names, node.inputs[1:], strict=True)
+    }
     batch, in_h, in_w, in_c = (to_nested(size) for size in image(x))
     _, out_h, out_w, _ = (to_nested(size) for size in image(y))
     emitter.program.emit(
-        "resize_linear", node=node.name, x=x.handle, y=y.handle, batch=batch, in_h=in_h, in_w=in_w, in_c=in_c, out_h=out_h, out_w=out_w,
-        x_zp=int(node.attrs["x_zp"]), m=int(node.attrs["m"]), n=int(node.attrs["n"]), **tables, **output_fields(node),
+        "resize_linear",
+        node=node.name,
+        x=x.handle,
+        y=y.handle,
+        batch=batch,
+        in_h=in_h,
+        in_w=in_w,
+        in_c=in_c,
+        out_h=out_h,
+        out_w=out_w,
+        x_zp=int(node.attrs["x_zp"]),
+        m=int(node.attrs["m"]),
+        n=int(node.attrs["n"]),
+        **tables,
+        **output_fields(node),
     )

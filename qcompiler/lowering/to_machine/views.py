@@ -1,7 +1,8 @@
 """Views: how a tensor of the integer graph lies in memory.
 
-Transpose, Slice, Squeeze, Unsqueeze and Expand only change a view (its strides and offset); nothing is copied until an instruction needs the
-elements in another order. Images are dense in the order (N, spatial axes, C); adjacent transposes cancel by themselves.
+Transpose, Slice, Squeeze, Unsqueeze and Expand only change a view (its strides and offset); nothing is copied until an
+instruction needs the elements in another order. Images are dense in the order (N, spatial axes, C); adjacent transposes
+cancel by themselves.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class View:
 
     Attributes:
         shape, strides: by ONNX axis.
-        order: the axes from the outermost to the innermost, when the elements lie densely in that order from the handle's
-            start; None when they do not.
+        order: the axes from the outermost to the innermost, when the elements lie densely in that order from the
+            handle's start; None when they do not.
     """
 
     handle: Handle
@@ -86,14 +87,18 @@ class View:
         """Axis i of the result is axis ``perm[i]``."""
         place = {axis: i for i, axis in enumerate(perm)}
         order = None if self.order is None else tuple(place[axis] for axis in self.order)
-        return replace(self, shape=tuple(self.shape[a] for a in perm), strides=tuple(self.strides[a] for a in perm), order=order)
+        return replace(
+            self, shape=tuple(self.shape[a] for a in perm), strides=tuple(self.strides[a] for a in perm), order=order
+        )
 
     def without(self, axes: Sequence[int]) -> View:
         """Drop axes of size 1."""
         kept = [axis for axis in range(self.rank) if axis not in axes]
         place = {axis: i for i, axis in enumerate(kept)}
         order = None if self.order is None else tuple(place[axis] for axis in self.order if axis in place)
-        return replace(self, shape=tuple(self.shape[a] for a in kept), strides=tuple(self.strides[a] for a in kept), order=order)
+        return replace(
+            self, shape=tuple(self.shape[a] for a in kept), strides=tuple(self.strides[a] for a in kept), order=order
+        )
 
     def with_ones(self, axes: Sequence[int]) -> View:
         """Insert axes of size 1 at these positions of the result."""
@@ -129,7 +134,9 @@ class View:
         return replace(self, shape=tuple(shape), strides=steps, order=None if lead or repeated else self.order)
 
     def merged(self, first: int, last: int) -> tuple[Dim, Dim] | None:
-        """Axes ``first`` to ``last`` (exclusive) as one: (size, stride); None when one stride does not reach all elements."""
+        """Axes ``first`` to ``last`` (exclusive) as one: (size, stride); None when one stride does not reach all
+        elements.
+        """
         axes = [axis for axis in range(first, last) if not is_one(self.shape[axis])]
         for outer, inner in pairwise(axes):
             if not same(self.strides[outer], as_dim(self.strides[inner] * self.shape[inner])):
@@ -153,7 +160,9 @@ def coalesce(sizes: Sequence[Dim], strides: Sequence[Sequence[Dim]]) -> tuple[li
     shape: list[Dim] = []
     steps: list[list[Dim]] = [[] for _ in strides]
     for axis in axes:
-        if shape and all(same(walk[-1], as_dim(operand[axis] * sizes[axis])) for walk, operand in zip(steps, strides, strict=True)):
+        if shape and all(
+            same(walk[-1], as_dim(operand[axis] * sizes[axis])) for walk, operand in zip(steps, strides, strict=True)
+        ):
             shape[-1] = as_dim(shape[-1] * sizes[axis])
             for walk, operand in zip(steps, strides, strict=True):
                 walk[-1] = operand[axis]

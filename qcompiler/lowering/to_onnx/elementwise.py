@@ -11,13 +11,21 @@ from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.to_onnx.products import finish_codes
 from qcompiler.lowering.to_onnx.writer import OnnxWriter
 
-_COMPARE = {"less": "Less", "less_equal": "LessOrEqual", "greater": "Greater", "greater_equal": "GreaterOrEqual", "equal": "Equal"}
+_COMPARE = {
+    "less": "Less",
+    "less_equal": "LessOrEqual",
+    "greater": "Greater",
+    "greater_equal": "GreaterOrEqual",
+    "equal": "Equal",
+}
 _WIDENED = ("Pad", "Expand", "Tile")
 """Movers that onnxruntime does not have for int16."""
 
 
 def write_quantize(writer: OnnxWriter, node: Node) -> None:
-    """The border: QuantizeLinear; with columns' own grids, a zero point is added behind it in 64 bits, for it may be no code."""
+    """The border: QuantizeLinear; with columns' own grids, a zero point is added behind it in 64 bits, for it may be
+    no code.
+    """
     dtype = np.dtype(str(node.attrs["dtype"]))
     given = writer.tensor(node.inputs[0])
     source = given if given.dtype == np.float32 else writer.cast(given, np.float32)
@@ -26,7 +34,9 @@ def write_quantize(writer: OnnxWriter, node: Node) -> None:
         inputs = [source, np.float32(node.attrs["scale"]).reshape(()), zero]
         writer.finish(node.outputs[0], writer.emit("QuantizeLinear", inputs, dtype))
         return
-    steps = writer.emit("Round", [writer.emit("Div", [source, _columns(node, "scale", np.float32)], np.float32)], np.float32)
+    steps = writer.emit(
+        "Round", [writer.emit("Div", [source, _columns(node, "scale", np.float32)], np.float32)], np.float32
+    )
     moved = writer.emit("Add", [steps, _columns(node, "zp", np.float32)], np.float32)
     limits = np.iinfo(dtype)
     inside = writer.emit("Clip", [moved, np.float32(limits.min), np.float32(limits.max)], np.float32)
@@ -38,7 +48,10 @@ def write_dequantize(writer: OnnxWriter, node: Node) -> None:
     codes = writer.tensor(node.inputs[0])
     if "axis" in node.attrs:
         scale, zero = np.asarray(node.attrs["scale"], np.float32), np.asarray(node.attrs["zp"], codes.dtype)
-        writer.finish(node.outputs[0], writer.emit("DequantizeLinear", [codes, scale, zero], np.float32, axis=int(node.attrs["axis"])))
+        writer.finish(
+            node.outputs[0],
+            writer.emit("DequantizeLinear", [codes, scale, zero], np.float32, axis=int(node.attrs["axis"])),
+        )
         return
     inputs = [codes, np.float32(node.attrs["scale"]).reshape(()), np.asarray(int(node.attrs["zp"]), codes.dtype)]
     real, dtype = writer.emit("DequantizeLinear", inputs, np.float32), node.outputs[0].dtype
@@ -112,14 +125,19 @@ def write_where(writer: OnnxWriter, node: Node) -> None:
 
 def write_mul(writer: OnnxWriter, node: Node) -> None:
     """Mul."""
-    a, b = (writer.centred(writer.tensor(t), int(node.attrs[key])) for t, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True))
+    a, b = (
+        writer.centred(writer.tensor(t), int(node.attrs[key]))
+        for t, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True)
+    )
     finish_codes(writer, node, writer.requant(writer.mul(a, b), int(node.attrs["m"]), int(node.attrs["n"])))
 
 
 def write_div(writer: OnnxWriter, node: Node) -> None:
     """Div: the quotient rounded half up; by zero it saturates."""
     attrs = node.attrs
-    a, b = (writer.centred(writer.tensor(t), int(attrs[key])) for t, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True))
+    a, b = (
+        writer.centred(writer.tensor(t), int(attrs[key])) for t, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True)
+    )
     numerator, denominator = writer.mul(a, int(attrs["m"])), writer.mul(b, 1 << int(attrs["n"]))
     sign = writer.where(writer.test("Less", denominator, 0), -1, 1)
     numerator, denominator = writer.mul(numerator, sign), writer.mul(denominator, sign)

@@ -1,7 +1,9 @@
 """Writes an integer graph as integer arithmetic in standard ONNX operators: the oracle of the machine, bit for bit.
 
-Products are exact on every CPU: onnxruntime's uint8 x int8 kernels saturate without VNNI, its uint8 x uint8 ones do not, so weights
-are stored as uint8 with zero point 128, and an int16 operand is split into two bytes: ``x - zero = 256*(hi - zero_hi) + (lo - zero_lo)``.
+Products are exact on every CPU: onnxruntime's uint8 x int8 kernels saturate without VNNI,
+its uint8 x uint8 ones do not, so weights
+are stored as uint8 with zero point 128,
+and an int16 operand is split into two bytes: ``x - zero = 256*(hi - zero_hi) + (lo - zero_lo)``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def write_integer_onnx(graph: Graph, rules: dict[str, Write]) -> Graph:
     for node in graph.nodes:
         rule = rules.get(node.op) or (_write_integer if node.op.startswith("Integer") else None)
         if rule is None:
-            raise UnsupportedError(f"node '{node.name}' ({node.op}): standard integer operators cannot express it; use the .qprog output")
+            raise UnsupportedError(
+                f"node '{node.name}' ({node.op}): standard integer operators cannot express it; use the .qprog output"
+            )
         rule(writer, node)
     writer.graph.outputs = [writer.tensor(tensor) for tensor in graph.outputs]
     for tensor, source in zip(writer.graph.outputs, graph.outputs, strict=True):
@@ -111,7 +115,12 @@ def write_conv_transpose(writer: OnnxWriter, node: Node) -> None:
     for piece, piece_zero, factor in split_bytes(writer, writer.tensor(node.inputs[0]), zero):
         parts.append((_spread(writer, node, piece, piece_zero, weight.shape[2:]), piece_zero, factor))
     total = sum_of_products(
-        writer, "ConvInteger", parts, weight_part(writer, np.ascontiguousarray(kernel)), group=groups, dilations=attrs["dilations"],
+        writer,
+        "ConvInteger",
+        parts,
+        weight_part(writer, np.ascontiguousarray(kernel)),
+        group=groups,
+        dilations=attrs["dilations"],
         kernel_shape=list(weight.shape[2:]),
     )
     requant_channels(writer, node, total, (-1, *([1] * spatial)))
@@ -129,7 +138,9 @@ def _spread(writer: OnnxWriter, node: Node, x: Tensor, zero: int, kernel: tuple[
     before = [r - int(p) for r, p in zip(reach, attrs["pads"][:spatial], strict=True)]
     after = [
         r - int(p) + int(extra) - (int(stride) - 1)
-        for r, p, extra, stride in zip(reach, attrs["pads"][spatial:], attrs["output_padding"], attrs["strides"], strict=True)
+        for r, p, extra, stride in zip(
+            reach, attrs["pads"][spatial:], attrs["output_padding"], attrs["strides"], strict=True
+        )
     ]
     pads = np.array([0, 0, *before, 0, 0, *after], np.int64)
     return writer.cast(writer.emit("Pad", [wide, pads, fill], np.int32), np.uint8)
@@ -138,7 +149,9 @@ def _spread(writer: OnnxWriter, node: Node, x: Tensor, zero: int, kernel: tuple[
 def _insert(writer: OnnxWriter, x: Tensor, axis: int, stride: int, fill: Tensor) -> Tensor:
     """``stride - 1`` fill values behind every element along ``axis``."""
     apart = writer.emit("Unsqueeze", [x, np.array([axis + 1], np.int64)], np.int32)
-    padded = writer.emit("Pad", [apart, np.array([0, stride - 1], np.int64), fill, np.array([axis + 1], np.int64)], np.int32)
+    padded = writer.emit(
+        "Pad", [apart, np.array([0, stride - 1], np.int64), fill, np.array([axis + 1], np.int64)], np.int32
+    )
     shape = writer.emit("Shape", [x])
     factor = np.ones(1, np.int64) * stride
     sizes = [writer.emit("Slice", [shape, np.array([i]), np.array([i + 1])]) for i in range(axis)]
@@ -157,7 +170,8 @@ def write_gemm(writer: OnnxWriter, node: Node) -> None:
 def write_matmul(writer: OnnxWriter, node: Node) -> None:
     """MatMul of codes."""
     a, b = (
-        split_bytes(writer, writer.tensor(tensor), int(node.attrs[key])) for tensor, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True)
+        split_bytes(writer, writer.tensor(tensor), int(node.attrs[key]))
+        for tensor, key in zip(node.inputs, ("a_zp", "b_zp"), strict=True)
     )
     total = sum_of_products(writer, "MatMulInteger", a, b)
     finish_codes(writer, node, writer.requant(total, int(node.attrs["m"]), int(node.attrs["n"])))

@@ -1,4 +1,6 @@
-"""LSTM and GRU as standard integer ONNX: a Scan over the steps, whose body is the arithmetic of runtime/kernels/recurrent.py."""
+"""LSTM and GRU as standard integer ONNX: a Scan over the steps,
+whose body is the arithmetic of runtime/kernels/recurrent.py.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,25 @@ def write_recurrent(writer: OnnxWriter, node: Node) -> None:
     """LSTM and GRU of one direction."""
     x, initial, *constants = node.inputs
     arrays = [np.asarray(tensor.values) for tensor in constants[:10]]
-    cell = _Cell(node.op, int(node.attrs["hidden_size"]), dict(node.attrs), arrays[:4], arrays[4:8], arrays[8], arrays[9])
+    cell = _Cell(
+        node.op, int(node.attrs["hidden_size"]), dict(node.attrs), arrays[:4], arrays[4:8], arrays[8], arrays[9]
+    )
     rest = list(constants[10:])
     source = writer.tensor(x)
     shape = writer.emit("Shape", [source])
-    wanted = writer.emit("Concat", [writer.emit("Slice", [shape, np.array([1]), np.array([2])]), np.array([cell.hidden])], axis=0)
+    wanted = writer.emit(
+        "Concat", [writer.emit("Slice", [shape, np.array([1]), np.array([2])]), np.array([cell.hidden])], axis=0
+    )
     starts = [initial, rest.pop(0)] if node.op == "LSTM" else [initial]
     states: list[Tensor] = [writer.emit("Expand", [writer.wide(writer.tensor(tensor)), wanted]) for tensor in starts]
-    steps = writer.emit("Range", [np.int64(0), writer.emit("Squeeze", [writer.emit("Slice", [shape, np.array([0]), np.array([1])])]), np.int64(1)])
+    steps = writer.emit(
+        "Range",
+        [
+            np.int64(0),
+            writer.emit("Squeeze", [writer.emit("Slice", [shape, np.array([0]), np.array([1])])]),
+            np.int64(1),
+        ],
+    )
     lengths = writer.wide(writer.tensor(rest[0])) if rest else None
     results = _scan(writer, node, cell, states, [source, steps], lengths)
     for output, result in zip(node.outputs, [results[-1], *results[:-1]], strict=True):
@@ -72,7 +85,10 @@ def _scan(
     results.append(writer.variable(f"{node.name}_sequence", np.int64))
     backwards = int(cell.attrs["reverse"])
     attrs = {
-        "body": body.graph, "num_scan_inputs": 2, "scan_input_directions": [backwards] * 2, "scan_output_directions": [backwards],
+        "body": body.graph,
+        "num_scan_inputs": 2,
+        "scan_input_directions": [backwards] * 2,
+        "scan_output_directions": [backwards],
     }
     writer.graph.nodes.append(Node("Scan", f"{node.name}_scan", attrs, [*states, *scanned], results))
     return results
@@ -109,7 +125,10 @@ def _hidden_code(body: OnnxWriter, cell: _Cell, value: Tensor) -> Tensor:
 def _lstm(body: OnnxWriter, cell: _Cell, x: Tensor, before: list[Variable]) -> list[Tensor]:
     h, c = before
     inputs, state = split_bytes(body, x, int(cell.attrs["x_zp"])), _codes(body, cell, h)
-    gates = [body.add(_project(body, inputs, cell.w, _gate(cell, k)), _project(body, state, cell.r, _gate(cell, k))) for k in range(4)]
+    gates = [
+        body.add(_project(body, inputs, cell.w, _gate(cell, k)), _project(body, state, cell.r, _gate(cell, k)))
+        for k in range(4)
+    ]
     i, o, f = (_activate(body, cell.sigmoid, gate) for gate in gates[:3])
     g = _activate(body, cell.tanh, gates[3])
     total = body.add(body.mul(f, c), body.mul(body.mul(i, g), 2))
@@ -121,7 +140,11 @@ def _lstm(body: OnnxWriter, cell: _Cell, x: Tensor, before: list[Variable]) -> l
 def _gru(body: OnnxWriter, cell: _Cell, x: Tensor, h: Tensor) -> list[Tensor]:
     inputs, state = split_bytes(body, x, int(cell.attrs["x_zp"])), _codes(body, cell, h)
     z, r = (
-        _activate(body, cell.sigmoid, body.add(_project(body, inputs, cell.w, _gate(cell, k)), _project(body, state, cell.r, _gate(cell, k))))
+        _activate(
+            body,
+            cell.sigmoid,
+            body.add(_project(body, inputs, cell.w, _gate(cell, k)), _project(body, state, cell.r, _gate(cell, k))),
+        )
         for k in range(2)
     )
     centred = body.sub(h, cell.zero)

@@ -28,7 +28,9 @@ def write_reduce(writer: OnnxWriter, node: Node) -> None:
     x = writer.tensor(node.inputs[0])
     if kind in ("max", "min"):
         code = writer.reduce(f"Reduce{kind.capitalize()}", writer.wide(x), axes, keep)
-        writer.finish(node.outputs[0], writer.cast(writer.clip(code, int(attrs["lo"]), int(attrs["hi"])), attrs["dtype"]))
+        writer.finish(
+            node.outputs[0], writer.cast(writer.clip(code, int(attrs["lo"]), int(attrs["hi"])), attrs["dtype"])
+        )
         return
     total = writer.reduce("ReduceSum", writer.centred(x, int(attrs["x_zp"])), axes, keep)
     m, n = int(attrs["m"]), int(attrs["n"])
@@ -49,7 +51,10 @@ def write_softmax(writer: OnnxWriter, node: Node) -> None:
     middle = writer.emit("Mod", [above, 32])
     coarse = writer.emit("Div", [writer.sub(above, middle), 32])
     tables = [writer.constant(np.asarray(tensor.values).astype(np.int64)) for tensor in node.inputs[1:]]
-    factors = [writer.emit("Gather", [table, index], axis=0) for table, index in zip(tables, (coarse, middle, fine), strict=True)]
+    factors = [
+        writer.emit("Gather", [table, index], axis=0)
+        for table, index in zip(tables, (coarse, middle, fine), strict=True)
+    ]
     terms = writer.shift(writer.mul(writer.shift(writer.mul(factors[0], factors[1]), 30), factors[2]), 30)
     inverse = writer.emit("Div", [1 << 61, writer.reduce("ReduceSum", terms, axis)])
     shares = writer.shift(writer.mul(terms, inverse), 30)
@@ -111,7 +116,10 @@ def _extended_pads(node: Node) -> list[int]:
     spatial = len(pads) // 2
     sizes = static_shape(node.inputs[0], "ceil_mode needs a static size")[2:]
     for axis, size in enumerate(sizes):
-        stride, reach = int(attrs["strides"][axis]), int(attrs["dilations"][axis]) * (int(attrs["kernel_shape"][axis]) - 1) + 1
+        stride, reach = (
+            int(attrs["strides"][axis]),
+            int(attrs["dilations"][axis]) * (int(attrs["kernel_shape"][axis]) - 1) + 1,
+        )
         room = size + pads[axis] + pads[axis + spatial]
         count = -(-(room - reach) // stride) + 1
         if (count - 1) * stride >= size + pads[axis]:
@@ -125,7 +133,9 @@ def write_average_pool(writer: OnnxWriter, node: Node) -> None:
     attrs, x = node.attrs, writer.tensor(node.inputs[0])
     channels, kernel = node.inputs[0].shape[1], list(attrs["kernel_shape"])
     if not isinstance(channels, int):
-        raise UnsupportedError(f"node '{node.name}' (AveragePool): its number of channels is symbolic; use the .qprog output")
+        raise UnsupportedError(
+            f"node '{node.name}' (AveragePool): its number of channels is symbolic; use the .qprog output"
+        )
     pads, shared = _extended_pads(node), {key: attrs[key] for key in ("strides", "dilations", "kernel_shape")}
     if any(pad < 0 for pad in pads):
         raise UnsupportedError(f"node '{node.name}' (AveragePool): ceil_mode cuts its input; use the .qprog output")
@@ -143,7 +153,9 @@ def write_average_pool(writer: OnnxWriter, node: Node) -> None:
 def _window_counts(writer: OnnxWriter, node: Node, x: Tensor, pads: list[int], shared: dict[str, Any]) -> Tensor:
     """How many positions of each window count, shape [N, 1, ...]."""
     spatial = len(pads) // 2
-    one = writer.cast(_ones(writer, writer.emit("Slice", [x, np.array([0]), np.array([1]), np.array([1])], x.dtype)), np.int32)
+    one = writer.cast(
+        _ones(writer, writer.emit("Slice", [x, np.array([0]), np.array([1]), np.array([1])], x.dtype)), np.int32
+    )
     if int(node.attrs["count_include_pad"]):
         given = [int(pad) for pad in node.attrs["pads"]]
         inside = [min(a, b) for a, b in zip(given, pads, strict=True)]
@@ -179,4 +191,6 @@ def _tap(writer: OnnxWriter, padded: Tensor, attrs: dict[str, Any], tap: tuple[i
     lasts = [int(d) * (int(k) - 1) for d, k in zip(attrs["dilations"], attrs["kernel_shape"], strict=True)]
     ends = [start - last if last > start else 1 << 31 for start, last in zip(starts, lasts, strict=True)]
     axes = np.arange(2, 2 + len(tap))
-    return writer.emit("Slice", [padded, np.array(starts), np.array(ends), axes, np.array([int(s) for s in attrs["strides"]])])
+    return writer.emit(
+        "Slice", [padded, np.array(starts), np.array(ends), axes, np.array([int(s) for s in attrs["strides"]])]
+    )

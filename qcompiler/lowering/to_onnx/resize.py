@@ -15,7 +15,9 @@ def write_repeat(writer: OnnxWriter, node: Node) -> None:
     x, repeats = writer.tensor(node.inputs[0]), np.asarray(node.inputs[1].values)
     dtype, rank = np.dtype(x.dtype), len(repeats)
     axes = [int(axis) for axis in np.flatnonzero(repeats != 1)]
-    apart = writer.emit("Unsqueeze", [writer.cast(x, np.int32), np.array([axis + 1 + i for i, axis in enumerate(axes)])], np.int32)
+    apart = writer.emit(
+        "Unsqueeze", [writer.cast(x, np.int32), np.array([axis + 1 + i for i, axis in enumerate(axes)])], np.int32
+    )
     spread = np.ones(rank + len(axes), np.int64)
     for i, axis in enumerate(axes):
         spread[axis + 1 + i] = repeats[axis]
@@ -31,10 +33,13 @@ def write_resize_linear(writer: OnnxWriter, node: Node) -> None:
     for axis, (low, high, weight) in ((3, tables[3:]), (2, tables[:3])):
         shape = [-1] + [1] * (3 - axis)
         value = writer.add(
-            _weighted(writer, value, low, (1 << 15) - weight, axis, shape), _weighted(writer, value, high, weight, axis, shape)
+            _weighted(writer, value, low, (1 << 15) - weight, axis, shape),
+            _weighted(writer, value, high, weight, axis, shape),
         )
     finish_codes(writer, node, writer.requant(value, int(node.attrs["m"]), int(node.attrs["n"])))
 
 
-def _weighted(writer: OnnxWriter, x: Tensor, index: NDArray[np.int64], weight: NDArray[np.int64], axis: int, shape: list[int]) -> Tensor:
+def _weighted(
+    writer: OnnxWriter, x: Tensor, index: NDArray[np.int64], weight: NDArray[np.int64], axis: int, shape: list[int]
+) -> Tensor:
     return writer.mul(writer.emit("Gather", [x, index], axis=axis), weight.reshape(shape))

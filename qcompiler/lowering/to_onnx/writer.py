@@ -52,7 +52,9 @@ class OnnxWriter:
 
     def constant(self, values: Any, dtype: Any = None) -> Constant:
         """A constant (int64 where the value is a Python number); equal ones are stored once."""
-        array = np.ascontiguousarray(np.asarray(values, dtype if dtype is not None else getattr(values, "dtype", np.int64)))
+        array = np.ascontiguousarray(
+            np.asarray(values, dtype if dtype is not None else getattr(values, "dtype", np.int64))
+        )
         array = array.reshape(np.shape(values))
         key = (array.dtype.str, blake2b(array.tobytes()).digest(), array.shape)
         if key not in self._constants:
@@ -63,7 +65,9 @@ class OnnxWriter:
         """One standard node with one output; numbers and arrays among its inputs become constants."""
         sources = [item if isinstance(item, gs.Tensor) else self.constant(item) for item in inputs]
         result = Variable(unique_name(self._taken, f"{self._prefix}{op.lower()}"), dtype=np.dtype(dtype))
-        self.graph.nodes.append(Node(op, unique_name(self._taken, f"{self._prefix}{op}_node"), attrs, sources, [result]))
+        self.graph.nodes.append(
+            Node(op, unique_name(self._taken, f"{self._prefix}{op}_node"), attrs, sources, [result])
+        )
         return result
 
     def variable(self, name: str, dtype: Any) -> Variable:
@@ -84,7 +88,11 @@ class OnnxWriter:
     def cast(self, x: Tensor, dtype: Any) -> Tensor:
         """``x`` in another type."""
         kind = np.dtype(dtype)
-        return x if x.dtype is not None and np.dtype(x.dtype) == kind else self.emit("Cast", [x], kind, to=self.type_of(kind))
+        return (
+            x
+            if x.dtype is not None and np.dtype(x.dtype) == kind
+            else self.emit("Cast", [x], kind, to=self.type_of(kind))
+        )
 
     def wide(self, x: Tensor) -> Tensor:
         """``x`` as int64."""

@@ -1,4 +1,6 @@
-"""What the figures of docs/replacements.md rest on: the networks trained for them, and the gate on networks and data drawn at random."""
+"""What the figures of docs/replacements.md rest on: the networks trained for them, and the gate on networks and data
+drawn at random.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_the_gradient_is_that_of_the_loss(kind):
         place = np.unravel_index(int(np.abs(gradient).argmax()), gradient.shape)
         step = np.zeros_like(parameters[key])
         step[place] = 1e-5
-        numeric = (loss(parameters | {key: parameters[key] + step}) - loss(parameters | {key: parameters[key] - step})) / 2e-5
+        numeric = (
+            loss(parameters | {key: parameters[key] + step}) - loss(parameters | {key: parameters[key] - step})
+        ) / 2e-5
         assert gradient[place] == pytest.approx(numeric, rel=1e-4)
 
 

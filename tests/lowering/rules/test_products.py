@@ -107,15 +107,28 @@ def test_attention_moves_nothing(dtypes: Any) -> None:
 def test_batch_normalization_is_exact_to_one_rounding() -> None:
     feed = {"x": normal(2, 4, 5, 6)}
     text = "g (float[2,4,5,6] x) => (float[] y) { y = BatchNormalization(x, gamma, beta, mean, var) }"
-    values = {"gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32), "beta": normal(4), "mean": normal(4), "var": np.abs(normal(4)) + 0.1}
+    values = {
+        "gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32),
+        "beta": normal(4),
+        "mean": normal(4),
+        "var": np.abs(normal(4)) + 0.1,
+    }
     assert check(quantize(graph_of(text, **values), feed, np.int16), feed, within=1.0).ops == ["Conv"]
 
 
 @pytest.mark.parametrize("layer", ["Conv<pads=[1,1,1,1]>(x, w_0)", "ConvTranspose(x, w2_1)"])
 def test_batch_normalization_behind_a_layer_is_part_of_it(layer: str) -> None:
     feed = {"x": normal(2, 4, 5, 6)}
-    text = f"g (float[2,4,5,6] x) => (float[] y) {{ _c = {layer} _b = BatchNormalization(_c, gamma, beta, mean, var) y = Relu(_b) }}"
-    values = {"gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32), "beta": normal(4), "mean": normal(4), "var": np.abs(normal(4)) + 0.1}
+    text = (
+        f"g (float[2,4,5,6] x) => (float[] y) {{ _c = {layer} _b = BatchNormalization(_c, gamma, beta, mean, var) y = "
+        f"Relu(_b) }}"
+    )
+    values = {
+        "gamma": np.array([1.5, -0.3, 0.0, 2.0], np.float32),
+        "beta": normal(4),
+        "mean": normal(4),
+        "var": np.abs(normal(4)) + 0.1,
+    }
     weights = {"w_0": normal(4, 4, 3, 3)} if layer.startswith("Conv<") else {"w2_1": normal(4, 4, 2, 2)}
     assert len(check(quantize(graph_of(text, **values, **weights), feed), feed).ops) == 1
 
@@ -123,7 +136,10 @@ def test_batch_normalization_behind_a_layer_is_part_of_it(layer: str) -> None:
 def test_layer_without_grid_behind_it_gets_one() -> None:
     """MatMul -> Sigmoid -> Add, as quantizers that only look at MatMul leave it."""
     feed = {"x": normal(4, 8), "z": normal(4, 6)}
-    text = "g (float[4,8] x, float[4,6] z) => (float[] y) { _m = MatMul(x, w_1) _s = Sigmoid(_m) _a = Add(_s, z) y = Identity(_a) }"
+    text = (
+        "g (float[4,8] x, float[4,6] z) => (float[] y) { _m = MatMul(x, w_1) _s = Sigmoid(_m) _a = Add(_s, z) y = "
+        "Identity(_a) }"
+    )
     result = check(quantize(graph_of(text, w_1=normal(8, 6)), feed), feed)
     assert result.ops == ["Gemm", "Table", "Add"]
 
@@ -152,17 +168,26 @@ def test_lstm(direction: str, dtype: Any) -> None:
 @pytest.mark.parametrize("before", [0, 1])
 def test_gru(before: int) -> None:
     feed = {"x": normal(7, 3, 5)}
-    text = f"g (float[7,3,5] x) => (float[] y, float[] h) {{ y, h = GRU<hidden_size=4, linear_before_reset={before}>(x, w_1, w2_1, b) }}"
+    text = (
+        f"g (float[7,3,5] x) => (float[] y, float[] h) {{ y, h = GRU<hidden_size=4, linear_before_reset={before}>(x, "
+        f"w_1, w2_1, b) }}"
+    )
     values = {"w_1": normal(1, 12, 5), "w2_1": normal(1, 12, 4), "b": normal(1, 24)}
     check(quantize(graph_of(text, **values), feed), feed, steps=2)
 
 
 def test_lstm_with_initial_state_and_lengths() -> None:
-    feed = {"x": normal(6, 3, 5), "h0": 0.1 * normal(1, 3, 4), "c0": normal(1, 3, 4), "n": np.array([6, 2, 4], np.int32)}
+    feed = {
+        "x": normal(6, 3, 5),
+        "h0": 0.1 * normal(1, 3, 4),
+        "c0": normal(1, 3, 4),
+        "n": np.array([6, 2, 4], np.int32),
+    }
     text = """g (float[6,3,5] x, float[1,3,4] h0, float[1,3,4] c0, int32[3] n) => (float[] y, float[] h, float[] c) {
         y, h, c = LSTM<hidden_size=4>(x, w_1, w2_1, b, n, h0, c0) }"""
     values = {"w_1": normal(1, 16, 5), "w2_1": normal(1, 16, 4), "b": normal(1, 32)}
-    result = check(quantize(graph_of(text, **values), feed), feed, steps=12)  # h has a finer grid than y, which is the state's
+    # h has a finer grid than y, which is the state's
+    result = check(quantize(graph_of(text, **values), feed), feed, steps=12)
     for name, value in result.outputs.items():
         assert np.abs(value - result.expected[name]).max() < 0.03
 
@@ -224,7 +249,9 @@ def test_the_same_sum_of_8_bit_codes_is_proven() -> None:
 
 def test_every_node_without_an_integer_form_is_listed() -> None:
     feed = {"x": normal(2, 6)}
-    graph = graph_of("g (float[2,6] x) => (float[] y) { a = CumSum(x, one) b = Relu(a) y = Hardmax(b) }", one=np.int64(1))
+    graph = graph_of(
+        "g (float[2,6] x) => (float[] y) { a = CumSum(x, one) b = Relu(a) y = Hardmax(b) }", one=np.int64(1)
+    )
     with pytest.raises(UnsupportedError) as caught:
         lower_graph(quantize(graph, feed))
     text = str(caught.value)
@@ -243,7 +270,8 @@ def test_second_outputs_are_refused() -> None:
 def test_symbolic_sizes_share_one_program() -> None:
     feed = {"x": normal(2, 6, 8)}
     text = """g (float[B,L,8] x) => (float[] y) {
-        _q = MatMul(x, w) _k = Transpose<perm=[0,2,1]>(x) s = MatMul(_q, _k) p = Softmax<axis=-1>(s) y = MatMul(p, x) }""".replace("_q", "q")
+        _q = MatMul(x, w) _k = Transpose<perm=[0,2,1]>(x) s = MatMul(_q, _k) p = Softmax<axis=-1>(s)
+        y = MatMul(p, x) }""".replace("_q", "q")
     graph = quantize(graph_of(text, w=normal(8, 8)), feed)
     session = Session(to_program(lower_graph(graph)))
     for batch, length in ((1, 1), (3, 5), (2, 6)):
@@ -283,7 +311,9 @@ def test_sizes_that_must_be_equal_are_checked_at_binding() -> None:
 
 def test_symbolic_sums_are_limited_at_binding() -> None:
     feed = {"a": normal(1, 2, 4)}
-    graph = quantize(graph_of("g (float[1,2,N] a) => (float[] y) { t = Transpose<perm=[0,2,1]>(a) y = MatMul(a, t) }"), feed)
+    graph = quantize(
+        graph_of("g (float[1,2,N] a) => (float[] y) { t = Transpose<perm=[0,2,1]>(a) y = MatMul(a, t) }"), feed
+    )
     program = to_program(lower_graph(graph))
     bind(program, N=2**15)
     with pytest.raises(MachineError, match="N must be at most 32768"):

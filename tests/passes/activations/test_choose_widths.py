@@ -17,18 +17,25 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 RESIDUAL = """g (float[8, 16] x) => (float[8, 4] y) {
-    a = MatMul(x, w)  r = Relu(a)  s = Mul(r, big)  t = Add(s, x)  n = LayerNormalization <axis = -1> (t, gamma)  y = MatMul(n, v) }"""
+    a = MatMul(x, w)  r = Relu(a)  s = Mul(r, big)  t = Add(s, x)  n = LayerNormalization <axis = -1> (t, gamma)
+    y = MatMul(n, v) }"""
 
 
 def residual() -> tuple[Graph, dict[str, np.ndarray]]:
     """A residual stream with one huge channel in front of a LayerNorm: the classic case for 16 bits."""
     big = np.ones(16, np.float32)
     big[3] = 300
-    return graph_of(RESIDUAL, w=random(16, 16), big=big, gamma=np.ones(16, np.float32), v=random(16, 4, seed=2)), {"x": random(8, 16)}
+    return graph_of(RESIDUAL, w=random(16, 16), big=big, gamma=np.ones(16, np.float32), v=random(16, 4, seed=2)), {
+        "x": random(8, 16)
+    }
 
 
 def widths(graph: Graph) -> dict[str, str]:
-    return {node.inputs[0].name: str(read_spec(node).dtype) for node in graph.nodes if node.op == "QuantizeLinear" and node.inputs[0].inputs}
+    return {
+        node.inputs[0].name: str(read_spec(node).dtype)
+        for node in graph.nodes
+        if node.op == "QuantizeLinear" and node.inputs[0].inputs
+    }
 
 
 def run(graph: Graph, feed: dict[str, np.ndarray], widen: str | int = "auto") -> Context:
@@ -60,7 +67,9 @@ def test_the_report_tells_each_width_with_the_noise_measured():
     assert choices["t"].sqnr_db < 25
     assert choices["n"].feeds_gemm
     assert not choices["t"].feeds_gemm
-    assert {name for name, kind in widths(graph).items() if kind == "int16"} <= {name for name, choice in choices.items() if choice.bits == 16}
+    assert {name for name, kind in widths(graph).items() if kind == "int16"} <= {
+        name for name, choice in choices.items() if choice.bits == 16
+    }
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -86,7 +95,9 @@ def test_wide_products_stay_within_their_part_of_the_work(most, fewest, limit):
 
 @pytest.mark.parametrize(("axis", "wide"), [(-1, True), (0, False)])
 def test_what_probabilities_weigh_is_widened_whatever_the_length(axis, wide):
-    graph = graph_of(f"g (float[L, L] x, float[L, 3] v) => (float[L, 3] y) {{ p = Softmax <axis = {axis}> (x)  y = MatMul(p, v) }}")
+    graph = graph_of(
+        f"g (float[L, L] x, float[L, 3] v) => (float[L, 3] y) {{ p = Softmax <axis = {axis}> (x)  y = MatMul(p, v) }}"
+    )
     run(graph, {"x": random(300, 300), "v": random(300, 3, seed=1)}, 9)
     node = next(node for node in graph.nodes if node.op == "MatMul")
     assert [spec_of(tensor).dtype.name for tensor in node.inputs] == ["int16" if wide else "uint8"] * 2
@@ -94,7 +105,8 @@ def test_what_probabilities_weigh_is_widened_whatever_the_length(axis, wide):
 
 def test_movers_widen_together():
     graph = graph_of(
-        "g (float[4, 6] x) => (float[6, 4] y) { a = Exp(x)  t = Transpose(a)  r = Reshape(t, s)  y = Log(r) }", s=np.array([6, 4])
+        "g (float[4, 6] x) => (float[6, 4] y) { a = Exp(x)  t = Transpose(a)  r = Reshape(t, s)  y = Log(r) }",
+        s=np.array([6, 4]),
     )
     run(graph, {"x": random(4, 6)}, 9)
     assert len({widths(graph)[name] for name in ("a", "t", "r")}) == 1
@@ -116,7 +128,9 @@ def test_a_product_of_activations_is_widened_on_one_side_where_proven(inner, wid
 
 
 def test_the_bound_holds_for_the_worst_codes():
-    graph = graph_of("g (float[5, 40] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=random(40, 6), b=random(6, seed=1))
+    graph = graph_of(
+        "g (float[5, 40] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=random(40, 6), b=random(6, seed=1)
+    )
     run(graph, {"x": random(5, 40)}, 9)
     layer = next(find_layers(graph))
     x, w = spec_of(layer.node.inputs[0]), spec_of(layer.weight)
@@ -129,12 +143,16 @@ def test_the_bound_holds_for_the_worst_codes():
 def test_dead_channels_do_not_keep_an_input_narrow():
     weight = random(16, 6)
     weight[:, 2] = 1e-9
-    graph = graph_of("g (float[5, 16] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=weight, b=np.full(6, 2, np.float32))
+    graph = graph_of(
+        "g (float[5, 16] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=weight, b=np.full(6, 2, np.float32)
+    )
     expected = Runner(graph).run({"x": random(5, 16)})["y"]
     ctx = run(graph, {"x": random(5, 16)}, 9)
     Manager([StoreCodes()]).run(graph, ctx)
     assert spec_of(next(node for node in graph.nodes if node.op == "Gemm").inputs[0]).dtype == np.int16
-    np.testing.assert_allclose(Runner(graph).run({"x": random(5, 16)})["y"], expected, atol=0.03 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        Runner(graph).run({"x": random(5, 16)})["y"], expected, atol=0.03 * np.abs(expected).max()
+    )
 
 
 def test_a_wide_grid_covers_the_narrow_one():
@@ -157,7 +175,8 @@ def test_a_probability_takes_a_power_of_two():
 def test_a_large_stored_table_stays_narrow(rows: int, dtype: str):
     table = random(rows, 16)
     table[1, 3] = 500
-    graph = graph_of("g (int64[6] i) => (float[6, 16] y) { e = Gather(table, i)  y = LayerNormalization <axis = -1> (e, gamma) }",
+    graph = graph_of("g (int64[6] i) => (float[6, 16] y) { e = Gather(table, i)  y = LayerNormalization <axis = -1> "
+                     "(e, gamma) }",
                      table=table, gamma=np.ones(16, np.float32))  # fmt: skip
     run(graph, {"i": np.arange(6)}, 99)
     stored = next(node for node in graph.nodes if node.op == "QuantizeLinear" and node.inputs[0].name == "table")
@@ -168,7 +187,9 @@ def test_a_program_gets_more_wide_tensors_than_an_onnx_file():
     counts = []
     for enough in (10.0, 60.0):
         graph, feed = residual()
-        Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(enough_db=enough)]).run(graph, Context(data=[feed]))
+        Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(enough_db=enough)]).run(
+            graph, Context(data=[feed])
+        )
         counts.append(list(widths(graph).values()).count("int16"))
     assert 0 < counts[0] < counts[1]
 

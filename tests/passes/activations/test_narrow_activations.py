@@ -34,8 +34,16 @@ FEEDS = [{"x": random(12, 8, seed=seed)} for seed in range(4)]
 
 
 def network(text: str = TEXT) -> Graph:
-    weights = {"w1": random(8, 8, seed=10), "w2": random(8, 8, seed=11), "w3": random(8, 8, seed=12), "bias": random(8, seed=13)}
-    return graph_of(f"g (float[N, 8] x) => (float[N, 8] y) {{ {text} }}", **{name: value for name, value in weights.items() if name in text})
+    weights = {
+        "w1": random(8, 8, seed=10),
+        "w2": random(8, 8, seed=11),
+        "w3": random(8, 8, seed=12),
+        "bias": random(8, seed=13),
+    }
+    return graph_of(
+        f"g (float[N, 8] x) => (float[N, 8] y) {{ {text} }}",
+        **{name: value for name, value in weights.items() if name in text},
+    )
 
 
 def narrowed(graph: Graph, **options: Any) -> Context:
@@ -144,7 +152,11 @@ def test_a_curve_loses_less_where_values_gather_near_zero() -> None:
     assert levels.exponent < 0.9
     uniform = rows.loss(least_range(lambda extent: rows.loss(extent, 16), whole), 16)
     assert loss < 0.88 * uniform
-    every = [PowerLevels(Range(whole.lo * k, whole.hi * k), a, 16) for a in np.linspace(0.3, 1, 15) for k in np.linspace(0.1, 1, 30)]
+    every = [
+        PowerLevels(Range(whole.lo * k, whole.hi * k), a, 16)
+        for a in np.linspace(0.3, 1, 15)
+        for k in np.linspace(0.1, 1, 30)
+    ]
     assert loss <= 1.1 * min(rows.loss_of(tried.rounded(x)) for tried in every)
 
 
@@ -155,7 +167,11 @@ def test_ranges_are_those_of_least_error_of_the_products() -> None:
     rows = Rows(weight, x, float(np.square(x @ weight.transpose(0, 2, 1)).sum()))
     whole = Range(float(x.min()), float(x.max()))
     best = least_range(lambda extent: rows.loss(extent, 16), whole)
-    tried = [rows.loss(Range(whole.lo * a, whole.hi * b), 16) for a in np.linspace(0.1, 1, 40) for b in np.linspace(0.02, 1, 80)]
+    tried = [
+        rows.loss(Range(whole.lo * a, whole.hi * b), 16)
+        for a in np.linspace(0.1, 1, 40)
+        for b in np.linspace(0.02, 1, 80)
+    ]
     assert rows.loss(best, 16) <= 1.05 * min(tried) < 0.6 * rows.loss(whole, 16)
     weight[0, :, 0] = 0  # nobody reads the outlier now
     silent = Rows(weight, x, float(np.square(x @ weight.transpose(0, 2, 1)).sum()))

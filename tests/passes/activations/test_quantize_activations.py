@@ -14,7 +14,8 @@ from tests.passes.rewriting import random, reasons
 
 
 def quantize(graph: Graph, *feeds: dict[str, np.ndarray], observer: str = "minmax") -> Context:
-    """Run the pass and hold the result to the float graph: one step of the widest grid for every operator on the way."""
+    """Run the pass and hold the result to the float graph: one step of the widest grid
+    for every operator on the way."""
     float_run = Runner(graph)
     before = [float_run.run(feed) for feed in feeds]
     ctx = Context(data=feeds)
@@ -42,7 +43,8 @@ def grid(graph: Graph, name: str) -> tuple[float, int, str]:
 def test_one_pair_between_operators_and_none_inside_a_layer():
     graph = graph_of(
         """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) {
-            a = Conv <kernel_shape = [1, 1]> (x, w, b)  r = Clip(a, lo, hi)  s = Add(r, r)  t = Relu(s)  y = Sigmoid(t) }""",
+            a = Conv <kernel_shape = [1, 1]> (x, w, b)  r = Clip(a, lo, hi)  s = Add(r, r)  t = Relu(s)
+            y = Sigmoid(t) }""",
         w=random(4, 3, 1, 1), b=random(4, seed=1), lo=np.float32(0), hi=np.float32(6),
     )  # fmt: skip
     quantize(graph, {"x": random(1, 3, 8, 8)})
@@ -53,7 +55,9 @@ def test_one_pair_between_operators_and_none_inside_a_layer():
 
 def test_the_bias_of_a_matmul_belongs_to_it():
     graph = graph_of(
-        "g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, w)  b = Add(c, a)  y = Relu(b) }", w=random(4, 3), c=random(3, seed=1)
+        "g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, w)  b = Add(c, a)  y = Relu(b) }",
+        w=random(4, 3),
+        c=random(3, seed=1),
     )
     quantize(graph, {"x": random(5, 4)})
     assert pairs(graph) == ["x", "y_float"]
@@ -61,7 +65,9 @@ def test_the_bias_of_a_matmul_belongs_to_it():
 
 def test_a_bias_with_another_reader_or_shape_is_an_operand():
     graph = graph_of(
-        "g (float[N, 4] x) => (float[N, 3] y, float[N, 3] z) { a = MatMul(x, w)  y = Add(a, c)  z = Tanh(a) }", w=random(4, 3), c=random(3, seed=1)
+        "g (float[N, 4] x) => (float[N, 3] y, float[N, 3] z) { a = MatMul(x, w)  y = Add(a, c)  z = Tanh(a) }",
+        w=random(4, 3),
+        c=random(3, seed=1),
     )
     quantize(graph, {"x": random(5, 4)})
     assert pairs(graph) == ["a", "c", "x", "y_float", "z_float"]
@@ -82,7 +88,8 @@ def test_movers_keep_the_grid():
 def test_concat_shares_with_inputs_that_nothing_else_reads():
     graph = graph_of(
         """g (float[2, 3] x, float[2, 3] u) => (float[2, 9] y, float[2, 3] z) {
-            a = Sigmoid(x)  m = Mul(u, k)  t = Transpose <perm = [0, 1]> (m)  e = Exp(x)  y = Concat <axis = 1> (a, t, e)  z = Sqrt(e) }""",
+            a = Sigmoid(x)  m = Mul(u, k)  t = Transpose <perm = [0, 1]> (m)  e = Exp(x)
+            y = Concat <axis = 1> (a, t, e)  z = Sqrt(e) }""",
         k=np.float32(5),
     )  # fmt: skip
     quantize(graph, {"x": random(2, 3), "u": random(2, 3, seed=1)})
@@ -98,7 +105,8 @@ def test_softmax_has_the_grid_of_probabilities():
 
 def test_a_mask_does_not_stretch_the_range_of_scores():
     graph = graph_of(
-        "g (float[4, 6] x, float[4, 6] m) => (float[4, 6] y) { i = Sub(one, m)  b = Mul(i, big)  s = Add(x, b)  y = Softmax(s) }",
+        "g (float[4, 6] x, float[4, 6] m) => (float[4, 6] y) { i = Sub(one, m)  b = Mul(i, big)  s = Add(x, b)  y = "
+        "Softmax(s) }",
         one=np.float32(1), big=np.float32(-1e4),
     )  # fmt: skip
     mask = np.ones((4, 6), np.float32)
@@ -109,13 +117,18 @@ def test_a_mask_does_not_stretch_the_range_of_scores():
 
 @pytest.mark.parametrize("value", [-np.inf, -3.4e38])
 def test_an_infinite_mask_still_masks(value):
-    graph = graph_of("g (float[4, 6] x, bool[4, 6] c) => (float[4, 6] y) { s = Where(c, x, big)  y = Softmax(s) }", big=np.float32(value))
+    graph = graph_of(
+        "g (float[4, 6] x, bool[4, 6] c) => (float[4, 6] y) { s = Where(c, x, big)  y = Softmax(s) }",
+        big=np.float32(value),
+    )
     quantize(graph, {"x": random(4, 6), "c": np.arange(24).reshape(4, 6) % 3 > 0})
 
 
 def test_embedding_tables_and_scalar_constants_are_operands():
     graph = graph_of(
-        "g (int64[B, L] ids) => (float[B, L, 4] y) { e = Gather(table, ids)  y = Mul(e, half) }", table=random(9, 4), half=np.float32(0.37)
+        "g (int64[B, L] ids) => (float[B, L, 4] y) { e = Gather(table, ids)  y = Mul(e, half) }",
+        table=random(9, 4),
+        half=np.float32(0.37),
     )
     quantize(graph, {"ids": np.arange(6).reshape(2, 3)})
     assert pairs(graph) == ["e", "half", "table", "y_float"]
@@ -148,7 +161,8 @@ def test_recurrent_states_share_a_grid():
 def test_what_has_no_integer_form_stays_float_with_a_reason():
     graph = graph_of(
         """g (float[4, 4] x, float[4, 4] w2) => (float[4, 4] y, float[4, 4] z) {
-            a = Relu(x)  f = CumSum(a, axis)  t = Transpose(f)  n = Det(f)  y = Add(t, n)  c = Cos(x)  z = Gemm <alpha = 0.5> (c, w2) }""",
+            a = Relu(x)  f = CumSum(a, axis)  t = Transpose(f)  n = Det(f)  y = Add(t, n)  c = Cos(x)
+            z = Gemm <alpha = 0.5> (c, w2) }""",
         axis=np.array(0),
     )  # fmt: skip
     ctx = quantize(graph, {"x": random(4, 4), "w2": random(4, 4, seed=1)})
@@ -159,7 +173,9 @@ def test_what_has_no_integer_form_stays_float_with_a_reason():
 
 
 def test_movers_between_float_operators_stay_float():
-    graph = graph_of("g (float[4, 4] x) => (float[4, 4] y) { a = CumSum(x, k)  t = Transpose(a)  y = CumSum(t, k) }", k=np.array(0))
+    graph = graph_of(
+        "g (float[4, 4] x) => (float[4, 4] y) { a = CumSum(x, k)  t = Transpose(a)  y = CumSum(t, k) }", k=np.array(0)
+    )
     ctx = Context(data=[{"x": random(4, 4)}])
     assert not QuantizeActivations().run(graph, ctx)
     assert ops(graph) == ["CumSum", "Transpose", "CumSum"]
@@ -170,7 +186,8 @@ def test_a_branch_stays_float():
     graph = graph_of(
         """g (float[4] x, bool c) => (float[4] y) {
             a = Tanh(x)
-            b = If <then_branch = t () => (float[4] p) { p = Neg(a) }, else_branch = e () => (float[4] q) { q = Abs(a) }> (c)
+            b = If <then_branch = t () => (float[4] p) { p = Neg(a) },
+            else_branch = e () => (float[4] q) { q = Abs(a) }> (c)
             y = Relu(b) }"""
     )
     ctx = quantize(graph, {"x": random(4), "c": np.array(True)})
@@ -217,7 +234,9 @@ def test_outputs_have_headroom_when_the_feeds_are_made_up():
     QuantizeActivations().run(graph, ctx)
     assert grid(graph, "y_float")[1:] == (0, "int16")
     x = np.full((1, 4), 9, np.float32)
-    np.testing.assert_allclose(Runner(graph, ["y_float"]).run({"x": x})["y_float"], Runner(graph).run({"x": x})["y"], atol=1e-2)
+    np.testing.assert_allclose(
+        Runner(graph, ["y_float"]).run({"x": x})["y_float"], Runner(graph).run({"x": x})["y"], atol=1e-2
+    )
 
 
 def test_what_is_examined_for_infinity_stays_float():

@@ -39,15 +39,21 @@ def test_all_is_wide_where_the_accumulators_hold_it_and_a_line_names_the_rest() 
     assert spec_of(graph.outputs[0]).dtype == np.int16  # type: ignore[union-attr]
     assert len(ctx.report.warnings) == 1
     assert "'r' stays at 8 bits: 'MatMul_3'" in ctx.report.warnings[0]
-    np.testing.assert_allclose(on_machine(graph), Runner(graph).run(FEEDS[0])["y"], atol=1.01 * float(spec_of(graph.outputs[0]).scale))  # type: ignore[union-attr]
+    np.testing.assert_allclose(
+        on_machine(graph), Runner(graph).run(FEEDS[0])["y"], atol=1.01 * float(spec_of(graph.outputs[0]).scale)
+    )  # type: ignore[union-attr]
 
 
 def test_a_layer_whose_sums_could_overflow_keeps_its_input_at_8_bits() -> None:
     weight = np.ones((1000, 8), np.float32)  # sum|w| = 127,000 > 2^16
-    graph = graph_of("g (float[6, 8] x) => (float[6, 8] y) { a = MatMul(x, v)  y = MatMul(a, w) }", v=random(8, 1000), w=weight)
+    graph = graph_of(
+        "g (float[6, 8] x) => (float[6, 8] y) { a = MatMul(x, v)  y = MatMul(a, w) }", v=random(8, 1000), w=weight
+    )
     ctx = compiled(graph, WidenActivations())
     assert spec_of([node for node in graph.nodes if node.op == "MatMul"][1].inputs[0]).dtype == np.uint8  # type: ignore[union-attr]
-    assert ctx.report.warnings == ["--activations int16: 'a' stays at 8 bits: the accumulator of 'MatMul_1' (MatMul) could leave 32 bits"]
+    assert ctx.report.warnings == [
+        "--activations int16: 'a' stays at 8 bits: the accumulator of 'MatMul_1' (MatMul) could leave 32 bits"
+    ]
 
 
 def test_int8_codes_stand_for_the_same_numbers() -> None:
@@ -56,7 +62,11 @@ def test_int8_codes_stand_for_the_same_numbers() -> None:
         graph = graph_of(f"g (float[6, 8] x) => (float[8, 8] y) {{ {TEXT} }}", w=random(8, 8))
         compiled(graph, *passes)
         results.append((Runner(graph, fusions=False).run(FEEDS[0])["y"], on_machine(graph)))
-    assert {producer(node.inputs[0]).outputs[0].dtype for node in graph.nodes if node.op == "DequantizeLinear" and producer(node.inputs[0])} == {  # type: ignore[union-attr]
+    assert {
+        producer(node.inputs[0]).outputs[0].dtype
+        for node in graph.nodes
+        if node.op == "DequantizeLinear" and producer(node.inputs[0])
+    } == {  # type: ignore[union-attr]
         np.dtype(np.int8)
     }
     np.testing.assert_array_equal(results[0][0], results[1][0])

@@ -15,8 +15,14 @@ from tests.passes.rewriting import random, reasons
 
 CASES = {
     "Conv": ("g (float[2, 4, 7, 7] x) => (float[2, 6, 7, 7] y) { y = Conv <group = 2> (x, w, b) }", (6, 2, 1, 1)),
-    "Conv without bias": ("g (float[2, 4, 7, 7] x) => (float[2, 6, 7, 7] y) { y = Conv <group = 2> (x, w) }", (6, 2, 1, 1)),
-    "ConvTranspose": ("g (float[2, 4, 7, 7] x) => (float[2, 6, 7, 7] y) { y = ConvTranspose <group = 2> (x, w, b) }", (4, 3, 1, 1)),
+    "Conv without bias": (
+        "g (float[2, 4, 7, 7] x) => (float[2, 6, 7, 7] y) { y = Conv <group = 2> (x, w) }",
+        (6, 2, 1, 1),
+    ),
+    "ConvTranspose": (
+        "g (float[2, 4, 7, 7] x) => (float[2, 6, 7, 7] y) { y = ConvTranspose <group = 2> (x, w, b) }",
+        (4, 3, 1, 1),
+    ),
     "Gemm": ("g (float[40, 4] x) => (float[40, 6] y) { y = Gemm <transB = 1> (x, w, b) }", (6, 4)),
     "Gemm without bias": ("g (float[40, 4] x) => (float[40, 6] y) { y = Gemm(x, w) }", (4, 6)),
     "MatMul": ("g (float[40, 4] x) => (float[40, 6] y) { a = MatMul(x, w)  y = Add(b, a) }", (4, 6)),
@@ -24,7 +30,8 @@ CASES = {
 
 
 def coarse(graph: Graph, feed: dict[str, np.ndarray]) -> Context:
-    """Quantize, then make every weight's grid 16 times coarser, so that rounding shows; switch the output's grid off."""
+    """Quantize, then make every weight's grid 16 times coarser,
+    so that rounding shows; switch the output's grid off."""
     ctx = Context(data=[feed])
     Manager([QuantizeActivations(), QuantizeWeights()]).run(graph, ctx)
     for node in graph.nodes:
@@ -41,9 +48,14 @@ def test_the_mean_error_of_every_channel_vanishes(name):
     graph = graph_of(text, **initializers)
     axes = (0, 2, 3) if "Conv" in name else 0
     ctx = coarse(graph, feed)
-    quantized_x = Runner(graph, ["x_dq"], fusions=False).run(feed)["x_dq"]  # the correction is for the weights, not for the input's grid
+    # the correction is for the weights, not for the input's grid
+    quantized_x = Runner(graph, ["x_dq"], fusions=False).run(feed)["x_dq"]
     expected = Runner(graph_of(text, **initializers)).run({"x": quantized_x})["y"].mean(axis=axes)
-    inner = next(node for node in graph.nodes if node.op == "QuantizeLinear" and node.inputs[0].name == "y_float").inputs[0].name
+    inner = (
+        next(node for node in graph.nodes if node.op == "QuantizeLinear" and node.inputs[0].name == "y_float")
+        .inputs[0]
+        .name
+    )
     before = np.abs(Runner(graph, [inner], fusions=False).run(feed)[inner].mean(axis=axes) - expected).max()
     Manager([CorrectBias()]).run(graph, ctx)
     after = np.abs(Runner(graph, [inner], fusions=False).run(feed)[inner].mean(axis=axes) - expected).max()

@@ -27,7 +27,12 @@ NET = """g (float[N, 6, 8, 8] x) => (float[N, 5] y) {
 
 def network():
     return graph_of(
-        NET, w1=random(8, 6, 3, 3, seed=1), b1=random(8, seed=2), w2=random(8, 1, 3, 3, seed=3), w3=random(72, 5, seed=5), b3=random(5, seed=6),
+        NET,
+        w1=random(8, 6, 3, 3, seed=1),
+        b1=random(8, seed=2),
+        w2=random(8, 1, 3, 3, seed=3),
+        w3=random(72, 5, seed=5),
+        b3=random(5, seed=6),
     )
 
 
@@ -65,9 +70,12 @@ def test_by_default_gains_alone_are_tuned_and_ranges_stay():
     judge = NetworkLoss(ctx.reference, split_feeds(ctx.data, 64, ctx.seed)[1])
     least = judge(graph)
     for layer in find_layers(graph):
-        apply_tuning(layer, np.full(layer.channels, 1.05, np.float32), np.zeros(layer.channels, np.float32), names_in(graph))
+        apply_tuning(
+            layer, np.full(layer.channels, 1.05, np.float32), np.zeros(layer.channels, np.float32), names_in(graph)
+        )
     spoilt = judge(graph)
-    assert Polish(feeds=64, steps=100, radius=1.0).run(graph, ctx)  # a gain 5 % off is one unit: smaller steps are lost between 8-bit codes
+    assert Polish(feeds=64, steps=100, radius=1.0).run(graph, ctx)
+    # a gain 5 % off is one unit: smaller steps are lost between 8-bit codes
     assert judge(graph) - least < 0.1 * (spoilt - least)
     np.testing.assert_array_equal(scales_of(scale_units(graph)), before)
 
@@ -82,12 +90,15 @@ def test_codes_stay_and_storage_gives_the_polished_graph_back():
     for layer in find_layers(graph):
         np.testing.assert_array_equal(layer.values, codes[layer.node.name])
     stored, step = Runner(graph).run(feed)["y"], float(spec_of(graph.outputs[0]).scale)
-    np.testing.assert_allclose(stored, polished, atol=1.01 * step)  # biases are integers now: an output may be on the next code
+    np.testing.assert_allclose(stored, polished, atol=1.01 * step)
+    # biases are integers now: an output may be on the next code
     assert np.mean(stored == polished) > 0.9
 
 
 def test_a_result_that_is_worse_on_held_feeds_is_rolled_back(monkeypatch):
-    monkeypatch.setattr("qcompiler.calibration.spsa.Spsa.minimize", lambda self, loss, start, seed, on_step: (start + 0.7, 0.0, 1.0))
+    monkeypatch.setattr(
+        "qcompiler.calibration.spsa.Spsa.minimize", lambda self, loss, start, seed, on_step: (start + 0.7, 0.0, 1.0)
+    )
     graph, ctx = quantized("int8")
     values = [np.asarray(layer.values).copy() for layer in find_layers(graph)]
     before = Runner(graph).run(ctx.data[0])["y"]

@@ -24,7 +24,8 @@ def triple() -> Graph:
     """Pointwise, depthwise, pointwise."""
     return graph_of(
         "g (float[N, 4, 6, 6] x) => (float[N, 3, 6, 6] y) "
-        "{ a = Conv (x, w, b)  r = Relu (a)  c = Conv <group = 4, pads = [1, 1, 1, 1]> (r, d)  s = Relu (c)  y = Conv (s, p) }",
+        "{ a = Conv (x, w, b)  r = Relu (a)  c = Conv <group = 4, pads = [1, 1, 1, 1]> (r, d)  s = Relu (c)  y = Conv "
+        "(s, p) }",
         w=uneven(4, 4, 1, 1), b=random(4), d=uneven(4, 1, 3, 3, seed=1), p=random(3, 4, 1, 1, seed=2),
     )  # fmt: skip
 
@@ -47,7 +48,11 @@ def test_both_sides_of_every_channel_get_one_range() -> None:
 
 def test_equal_ranges_stay() -> None:
     ones = np.ones((4, 4, 1, 1), np.float32)
-    graph = graph_of("g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) { a = Conv (x, w)  r = Relu (a)  y = Conv (r, v) }", w=ones, v=ones * 2)
+    graph = graph_of(
+        "g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) { a = Conv (x, w)  r = Relu (a)  y = Conv (r, v) }",
+        w=ones,
+        v=ones * 2,
+    )
     assert not EqualizeChannels().run(graph, Context())
 
 
@@ -62,7 +67,9 @@ def test_branches_of_a_sum_share_one_scale() -> None:
 
 
 def test_a_clip_that_is_crossed_gets_one_bound_a_channel() -> None:
-    text = "g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) { a = Conv (x, w)  r = Clip (a, zero, six)  y = Conv (r, v) }"
+    text = (
+        "g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) { a = Conv (x, w)  r = Clip (a, zero, six)  y = Conv (r, v) }"
+    )
     constants = {"w": uneven(4, 4, 1, 1), "v": random(4, 4, 1, 1, seed=1), "zero": np.float32(0), "six": np.float32(6)}
     graph = graph_of(text, **constants)
     rewrite(graph, EqualizeChannels(), x=X)

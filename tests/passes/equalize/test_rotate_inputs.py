@@ -17,7 +17,10 @@ from qcompiler.passes.weights.store_codes import StoreCodes
 from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
-TEXT = "h = MatMul(x, w1)  n = LayerNormalization(h, gain)  a = MatMul(n, w2)  b = MatMul(n, w3)  s = Add(a, b)  y = Add(s, n)"
+TEXT = (
+    "h = MatMul(x, w1)  n = LayerNormalization(h, gain)  a = MatMul(n, w2)  b = MatMul(n, w3)  s = Add(a, b)  y = "
+    "Add(s, n)"
+)
 FEEDS = [{"x": random(2, 20, 32, seed=seed)} for seed in range(4)]
 
 
@@ -28,7 +31,9 @@ def network(outlier: float = 20.0) -> Graph:
         weight[5] *= 4 / outlier
     gain = np.ones(64, np.float32)
     gain[5] = outlier
-    return graph_of(f"g (float[B, 20, 32] x) => (float[B, 20, 64] y) {{ {TEXT} }}", w1=first, w2=second, w3=third, gain=gain)
+    return graph_of(
+        f"g (float[B, 20, 32] x) => (float[B, 20, 64] y) {{ {TEXT} }}", w1=first, w2=second, w3=third, gain=gain
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 12, 20, 24, 64, 384])
@@ -39,7 +44,8 @@ def test_hadamard_matrices_are_orthogonal_signs(size: int) -> None:
 
 
 def test_the_largest_block_that_divides_the_channels() -> None:
-    assert [hadamard_order(384, 128), hadamard_order(384, 384), hadamard_order(1536, 128), hadamard_order(36, 128), hadamard_order(7, 64)] == [
+    assert [hadamard_order(384, 128), hadamard_order(384, 384), hadamard_order(1536, 128), hadamard_order(36, 128),
+    hadamard_order(7, 64)] == [
         128, 384, 128, 12, 1,
     ]  # fmt: skip
 
@@ -48,8 +54,21 @@ def test_the_float_function_stays_and_both_readers_share_a_rotation() -> None:
     graph = network()
     Manager([RotateInputs()]).run(graph, ctx := Context(data=FEEDS))
     assert [region.tensor for region in ctx.report.regions] == ["n"]
-    assert ops(graph) == ["MatMul", "LayerNormalization", "Mul", "Reshape", "MatMul", "Reshape", "MatMul", "MatMul", "Add", "Add"]
-    np.testing.assert_allclose(Runner(graph).run(FEEDS[0])["y"], Runner(network()).run(FEEDS[0])["y"], rtol=1e-4, atol=0.01)
+    assert ops(graph) == [
+        "MatMul",
+        "LayerNormalization",
+        "Mul",
+        "Reshape",
+        "MatMul",
+        "Reshape",
+        "MatMul",
+        "MatMul",
+        "Add",
+        "Add",
+    ]
+    np.testing.assert_allclose(
+        Runner(graph).run(FEEDS[0])["y"], Runner(network()).run(FEEDS[0])["y"], rtol=1e-4, atol=0.01
+    )
     assert "comes from outside" in reasons(ctx)[0]
 
 

@@ -16,8 +16,10 @@ from tests.passes.rewriting import random, reasons
 def asymmetric(tail: str = "y = Add (m, c)") -> Graph:
     """A normalization whose bias puts one channel far from the others."""
     return graph_of(
-        f"g (float[B, L, 8] x) => (float[B, L, 6] y) {{ n = LayerNormalization <axis = -1> (x, gain, bias)  m = MatMul (n, w)  {tail} }}",
-        gain=np.ones(8, np.float32), bias=np.array([0, 0, 60, 0, 0, 0, -40, 0], np.float32), w=random(8, 6, seed=2), c=random(6, seed=3),
+        f"g (float[B, L, 8] x) => (float[B, L, 6] y) {{ n = LayerNormalization <axis = -1> (x, gain, bias)  m = MatMul "
+        f"(n, w)  {tail} }}",
+        gain=np.ones(8, np.float32), bias=np.array([0, 0, 60, 0, 0, 0, -40, 0], np.float32), w=random(8, 6, seed=2),
+        c=random(6, seed=3),
     )  # fmt: skip
 
 
@@ -54,4 +56,6 @@ def test_random_networks_compute_the_same() -> None:
             before = Runner(graph, fusions=False).run(feed)
             Manager([ShiftChannels(gain=0.0)], feed=feed).run(graph, Context(data=[feed, feed]))
             for name, value in Runner(graph, fusions=False).run(feed).items():
-                np.testing.assert_allclose(value, before[name], atol=2e-4 * max(float(np.abs(before[name]).max()), 1e-3))
+                np.testing.assert_allclose(
+                    value, before[name], atol=2e-4 * max(float(np.abs(before[name]).max()), 1e-3)
+                )

@@ -25,7 +25,8 @@ GAIN = np.array([1, 1, 1, 40, 1, 1, 1, 1], np.float32)
 
 def norm_and_layer() -> Graph:
     return graph_of(
-        "g (float[B, L, 8] x) => (float[B, L, 6] y) { n = LayerNormalization <axis = -1> (x, gain, bias)  m = MatMul (n, w)  y = Add (m, c) }",
+        "g (float[B, L, 8] x) => (float[B, L, 6] y) { n = LayerNormalization <axis = -1> (x, gain, bias)  m = MatMul "
+        "(n, w)  y = Add (m, c) }",
         gain=GAIN, bias=random(8, seed=1), w=random(8, 6, seed=2), c=random(6, seed=3),
     )  # fmt: skip
 
@@ -58,7 +59,10 @@ def test_the_prediction_ranks_as_the_closed_form() -> None:
     scaled = x / divisors
     step = (max(scaled.max(), 0) - min(scaled.min(), 0)) / 255
     rows = np.abs(weight * divisors[:, None]).max(axis=0) / 127
-    expected = step**2 * np.square(weight * divisors[:, None]).sum() + np.square(rows).sum() * np.square(scaled).mean(axis=0).sum()
+    expected = (
+        step**2 * np.square(weight * divisors[:, None]).sum()
+        + np.square(rows).sum() * np.square(scaled).mean(axis=0).sum()
+    )
     signal = (np.square(x).mean(axis=0)[:, None] * np.square(weight)).sum()
     assert noise.total(divisors, Levels()) == pytest.approx(expected / 12 / signal, rel=1e-5)
 
@@ -96,7 +100,11 @@ def test_nothing_to_gain_is_the_identity() -> None:
 
 
 def test_a_region_that_cannot_be_scaled_is_declined() -> None:
-    graph = graph_of("g (float[B, 8] x) => (float[B, 8] y) { a = MatMul (x, w)  g = Gelu (a)  y = MatMul (g, v) }", w=random(8, 8), v=random(8, 8))
+    graph = graph_of(
+        "g (float[B, 8] x) => (float[B, 8] y) { a = MatMul (x, w)  g = Gelu (a)  y = MatMul (g, v) }",
+        w=random(8, 8),
+        v=random(8, 8),
+    )
     ctx = Context()
     assert not Manager([SmoothActivations()]).run(graph, ctx)
     assert any("Gelu does not commute" in reason for reason in reasons(ctx))

@@ -1,4 +1,6 @@
-"""Fused and compound operators are written as their parts: the same function, in operators that shape inference can type and the machine has."""
+"""Fused and compound operators are written as their parts: the same function, in operators that shape inference can
+type and the machine has.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ ONE_INPUT: dict[str, tuple[str, dict[str, Any]]] = {
     "QuickGelu": ("y = com.microsoft.QuickGelu<alpha = 1.5>(x)", {}),
     "FusedMatMul": ("y = com.microsoft.FusedMatMul<transB = 1, alpha = 0.3>(x, w)", {"w": real(2, 5, 8)}),
     "FusedGemm": (
-        'f = Reshape(x, s) y = com.microsoft.FusedGemm<activation = "LeakyRelu", activation_alpha = 0.2, transB = 1>(f, w, b)',
+        ('f = Reshape(x, s) y = com.microsoft.FusedGemm<activation = "LeakyRelu", activation_alpha = 0.2, transB = '
+        '1>(f, w, b)'),
         {"s": np.array([-1, 8]), "w": real(2, 5, 8), "b": real(3, 5)},
     ),
     "SkipLayerNormalization": (
@@ -64,15 +67,18 @@ ONE_INPUT: dict[str, tuple[str, dict[str, Any]]] = {
     "SkipSimplifiedLayerNormalization": (
         "z = Abs(x) y = com.microsoft.SkipSimplifiedLayerNormalization<epsilon = 1e-6>(x, z, g)", {"g": real(4, 8)},
     ),
-    "SimplifiedLayerNormalization": ("y = SimplifiedLayerNormalization<epsilon = 1e-6, axis = -1>(x, g)", {"g": real(4, 8)}),
+    "SimplifiedLayerNormalization": ("y = SimplifiedLayerNormalization<epsilon = 1e-6, axis = -1>(x, g)",
+        {"g": real(4, 8)}),
     "Attention": (
         "y = com.microsoft.Attention<num_heads = 2>(x, w, b)", {"w": real(8, 8, 24), "b": real(9, 24)},
     ),
     "causal Attention": (
-        "y = com.microsoft.Attention<num_heads = 4, unidirectional = 1>(x, w, b)", {"w": real(8, 8, 24), "b": real(9, 24)},
+        ("y = com.microsoft.Attention<num_heads = 4, unidirectional = 1>(x, w, "
+        "b)"), {"w": real(8, 8, 24), "b": real(9, 24)},
     ),
     "Attention with lengths": (
-        "y = com.microsoft.Attention<num_heads = 2>(x, w, b, n)", {"w": real(8, 8, 24), "b": real(9, 24), "n": np.array([4, 2], np.int32)},
+        ("y = com.microsoft.Attention<num_heads = 2>(x, w, b, "
+        "n)"), {"w": real(8, 8, 24), "b": real(9, 24), "n": np.array([4, 2], np.int32)},
     ),
     "Attention with a mask": (
         "y = com.microsoft.Attention<num_heads = 2, mask_filter_value = -5000.0>(x, w, b, n)",
@@ -95,12 +101,17 @@ def test_fused_operators(case: str) -> None:
 
 
 @pytest.mark.parametrize(("activation", "parameters"), [
-    ("Relu", ""), ("Clip", ", activation_params = [-0.5, 0.5]"), ("HardSigmoid", ", activation_params = [0.3, 0.4]"), ("", ""),
+    ("Relu", ""), ("Clip", (", activation_params = [-0.5, "
+                           "0.5]")), ("HardSigmoid", ", activation_params = [0.3, 0.4]"), ("", ""),
 ])  # fmt: skip
 def test_fused_convolutions(activation: str, parameters: str) -> None:
     given = f', activation = "{activation}"{parameters}' if activation else ""
     text = f"y = com.microsoft.FusedConv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]{given}>(x, w, b, z)"
-    model = model_of(f"g (float[N, 3, 6, 6] x, float[N, 4, 6, 6] z) => (float[N, 4, 6, 6] y) {{ {text} }}", w=real(1, 4, 3, 3, 3), b=real(2, 4))
+    model = model_of(
+        f"g (float[N, 3, 6, 6] x, float[N, 4, 6, 6] z) => (float[N, 4, 6, 6] y) {{ {text} }}",
+        w=real(1, 4, 3, 3, 3),
+        b=real(2, 4),
+    )
     check_same(model, {"x": real(0, 2, 3, 6, 6), "z": real(3, 2, 4, 6, 6)}, "FusedConv")
 
 
@@ -111,7 +122,14 @@ def test_embeddings_with_a_mask(segments: bool) -> None:
     head = "int32[B, S] i, int32[B, S] s, int32[B, S] m" if segments else "int32[B, S] i, int32[B, S] m"
     body = f"t, n = com.microsoft.EmbedLayerNormalization<epsilon = 1e-12>({names.replace(chr(34) * 2, '')})"
     text = f"g ({head}) => (float y) {{ {body} y = com.microsoft.Attention<num_heads = 2>(t, a, c, n) }}"
-    tables = {"w": real(1, 20, 8), "p": real(2, 16, 8), "g": real(4, 8), "b": real(5, 8), "a": real(6, 8, 24), "c": real(7, 24)}
+    tables = {
+        "w": real(1, 20, 8),
+        "p": real(2, 16, 8),
+        "g": real(4, 8),
+        "b": real(5, 8),
+        "a": real(6, 8, 24),
+        "c": real(7, 24),
+    }
     model = model_of(text, **tables, **({"q": real(3, 2, 8) + 1} if segments else {}))
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
@@ -130,9 +148,11 @@ def test_embeddings_with_a_mask(segments: bool) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("body", "constants"), [
-    ("y = LogSoftmax<axis = 1>(a)", {}), ("y = ReduceL2<axes = [1], keepdims = 1>(a)", {}), ("y = LpNormalization<axis = 1>(a)", {}),
+    ("y = LogSoftmax<axis = 1>(a)", {}), ("y = ReduceL2<axes = [1], keepdims = 1>(a)",
+        {}), ("y = LpNormalization<axis = 1>(a)", {}),
     ("b = Sigmoid(a) c = Tanh(a) y = Sum(a, b, c)", {}), ("b = Sigmoid(a) c = Tanh(a) y = Mean(a, b, c)", {}),
-    ("b = Neg(a) c = Tanh(a) y = Max(a, b, c)", {}), ("y = ReduceLogSumExp<axes = [1]>(a)", {}), ("y = ReduceL1<axes = [1]>(a)", {}),
+    ("b = Neg(a) c = Tanh(a) y = Max(a, b, c)",
+        {}), ("y = ReduceLogSumExp<axes = [1]>(a)", {}), ("y = ReduceL1<axes = [1]>(a)", {}),
     ("y = SimplifiedLayerNormalization<axis = -1>(a, g)", {"g": real(3, 12)}),
 ])  # fmt: skip
 def test_compound_operators_run_as_integers(body: str, constants: dict[str, Any], form: str) -> None:
@@ -150,7 +170,8 @@ def test_compound_operators_run_as_integers(body: str, constants: dict[str, Any]
 @pytest.mark.parametrize("form", FORMS)
 def test_group_normalization(form: str) -> None:
     rng = np.random.default_rng(2)
-    text = """g (float[N, 3, H, W] x) => (float y) { a = Conv<pads = [1, 1, 1, 1]>(x, w) b = GroupNormalization<num_groups = 4>(a, g, h)
+    text = """g (float[N, 3, H, W] x) => (float y) { a = Conv<pads = [1, 1, 1, 1]>(x, w)
+    b = GroupNormalization<num_groups = 4>(a, g, h)
         c = Sigmoid(b) d = Mul(b, c) y = Conv(d, v) }"""
     model = model_of(text, opset=21, w=real(3, 8, 3, 3, 3), g=real(4, 8) + 1, h=real(5, 8), v=real(6, 5, 8, 1, 1))
     model.graph.output[0].type.tensor_type.ClearField("shape")
@@ -168,7 +189,9 @@ def test_group_normalization(form: str) -> None:
 def test_same_padding_of_a_symbolic_length(op: str, attributes: str, mode: str) -> None:
     kernel = int(attributes.split("[")[1][0])
     weight, constants = (", w", {"w": real(1, 2, 2, kernel)}) if op == "Conv" else ("", {})
-    model = model_of(f'g (float[1, 2, L] x) => (float y) {{ y = {op}<auto_pad = "{mode}", {attributes}>(x{weight}) }}', **constants)
+    model = model_of(
+        f'g (float[1, 2, L] x) => (float y) {{ y = {op}<auto_pad = "{mode}", {attributes}>(x{weight}) }}', **constants
+    )
     model.graph.output[0].type.tensor_type.ClearField("shape")
     for length in range(4, 13):
         check_same(model, {"x": real(length, 1, 2, length)}, op)
@@ -177,7 +200,12 @@ def test_same_padding_of_a_symbolic_length(op: str, attributes: str, mode: str) 
 
 
 def test_the_reason_for_what_stays() -> None:
-    graph = load_graph(model_of('g (float[N, 8] x) => (float[N, 8] y) { y = com.microsoft.FusedGemm<activation = "Elu2">(x, w) }', w=real(1, 8, 8)))
+    graph = load_graph(
+        model_of(
+            'g (float[N, 8] x) => (float[N, 8] y) { y = com.microsoft.FusedGemm<activation = "Elu2">(x, w) }',
+            w=real(1, 8, 8),
+        )
+    )
     ctx = Context()
     assert not ExpandOperators().run(graph, ctx)
     assert "'Elu2' is not known" in ctx.report.declined[0].reason

@@ -23,7 +23,9 @@ def model_of(body: str, sizes: str, **arrays: Any) -> onnx.ModelProto:
     text = f"g (float[N, 2, {sizes}] x) => (float y) {{ {body} }}"
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in arrays.items())
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in arrays.items()
+    )
     return model
 
 
@@ -35,7 +37,10 @@ def test_the_function_stays(data: st.DataObject) -> None:
     if op == "MaxPool":
         dilations = [1, 1, 1]
     pads = [data.draw(st.integers(0, size - 1)) for size in (*kernel, *kernel)]
-    sizes = [(size - 1) * dilation + 1 + data.draw(st.integers(0, 3)) for size, dilation in zip(kernel, dilations, strict=True)]
+    sizes = [
+        (size - 1) * dilation + 1 + data.draw(st.integers(0, 3))
+        for size, dilation in zip(kernel, dilations, strict=True)
+    ]
     rng = np.random.default_rng(0)
     weight = ", w, b" if op == "Conv" else ""
     arrays = {"w": rng.standard_normal((3, 2, *kernel)), "b": rng.standard_normal(3)} if op == "Conv" else {}
@@ -52,9 +57,12 @@ def test_the_function_stays(data: st.DataObject) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_network_runs_as_integers(form: str) -> None:
     rng = np.random.default_rng(1)
-    body = """a = Conv<pads = [1, 1, 1, 1, 1, 1], strides = [1, 2, 2]>(x, w) b = Relu(a) c = MaxPool<kernel_shape = [2, 2, 2], strides = [2, 2, 2]>(b)
+    body = """a = Conv<pads = [1, 1, 1, 1, 1, 1], strides = [1, 2, 2]>(x, w) b = Relu(a)
+    c = MaxPool<kernel_shape = [2, 2, 2], strides = [2, 2, 2]>(b)
         d = Conv<pads = [1, 0, 0, 1, 0, 0]>(c, v) e = Add(c, d) f = GlobalAveragePool(e) y = Flatten(f)"""
-    model = model_of(body, "4, 8, 8", w=rng.standard_normal((5, 2, 3, 3, 3)) * 0.3, v=rng.standard_normal((5, 5, 3, 1, 1)) * 0.3)
+    model = model_of(
+        body, "4, 8, 8", w=rng.standard_normal((5, 2, 3, 3, 3)) * 0.3, v=rng.standard_normal((5, 5, 3, 1, 1)) * 0.3
+    )
     feeds = [{"x": np.clip(rng.standard_normal((2, 2, 4, 8, 8)), -2, 2).astype(np.float32)} for _ in range(12)]
     decibels, report = compiled(model, feeds[:8], feeds[8:], form)
     assert decibels > 25

@@ -8,7 +8,8 @@ from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, reasons, rewrite
 
 CONSTANTS = {
-    "root": np.float32(np.sqrt(2)), "iroot": np.float32(np.sqrt(0.5)), "one": np.float32(1), "half": np.float32(0.5), "two": np.float32(2),
+    "root": np.float32(np.sqrt(2)), "iroot": np.float32(np.sqrt(0.5)), "one": np.float32(1), "half": np.float32(0.5),
+    "two": np.float32(2),
     "three": np.float32(3), "k": np.float32(np.sqrt(2 / np.pi)), "c": np.float32(0.044715),
 }  # fmt: skip
 ERF = {
@@ -62,6 +63,8 @@ def test_leaves_another_argument():
 
 
 def test_leaves_old_opsets_alone():
-    graph = graph_of(f"g (float[N, 8] x) => (float[N, 8] y) {{ h = Mul(x, two)  {ERF['torch']} }}", opset=19, **CONSTANTS)
+    graph = graph_of(
+        f"g (float[N, 8] x) => (float[N, 8] y) {{ h = Mul(x, two)  {ERF['torch']} }}", opset=19, **CONSTANTS
+    )
     rewrite(graph, FuseGelu(), x=random(3, 8))
     assert "Gelu" not in ops(graph)

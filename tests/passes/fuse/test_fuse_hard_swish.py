@@ -7,7 +7,10 @@ from qcompiler.passes.fuse.fuse_hard_swish import FuseHardSwish
 from tests.helpers.graphs import graph_of, ops
 from tests.passes.rewriting import random, rewrite
 
-CONSTANTS = {name: np.float32(value) for name, value in {"zero": 0, "sixth": 1 / 6, "half": 0.5, "one": 1, "three": 3, "six": 6}.items()}
+CONSTANTS = {
+    name: np.float32(value)
+    for name, value in {"zero": 0, "sixth": 1 / 6, "half": 0.5, "one": 1, "three": 3, "six": 6}.items()
+}
 SWISH = {
     "paddle": "a = Add(h, three)  c = Clip(a, zero, six)  m = Mul(h, c)  y = Div(m, six)",
     "torch": "a = Add(three, h)  c = Clip(a, zero, six)  d = Div(c, six)  y = Mul(d, h)",

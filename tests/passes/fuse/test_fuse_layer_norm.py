@@ -10,12 +10,14 @@ from tests.passes.rewriting import random, reasons, rewrite
 CENTRED = "m = ReduceMean(x, ax)  d = Sub(x, m)  "
 VARIANCE = "q = Pow(d, two)  v = ReduceMean(q, ax)  e = Add(v, eps)  "
 CONSTANTS = {
-    "ax": np.array([-1]), "two": np.float32(2), "one": np.float32(1), "half": np.float32(0.5), "minus": np.float32(-0.5), "eps": np.float32(1e-5),
+    "ax": np.array([-1]), "two": np.float32(2), "one": np.float32(1), "half": np.float32(0.5),
+    "minus": np.float32(-0.5), "eps": np.float32(1e-5),
     "g": random(8, seed=1), "b": random(8, seed=2),
 }  # fmt: skip
 FORMS = {
     "quotient": CENTRED + VARIANCE + "r = Sqrt(e)  n = Div(d, r)  k = Mul(n, g)  y = Add(k, b)",
-    "product": CENTRED + "q = Mul(d, d)  v = ReduceMean(q, ax)  e = Add(eps, v)  r = Sqrt(e)  n = Div(d, r)  k = Mul(g, n)  y = Add(b, k)",
+    "product": CENTRED + "q = Mul(d, d)  v = ReduceMean(q, ax)  e = Add(eps, v)  r = Sqrt(e)  n = Div(d, r)  k = "
+    "Mul(g, n)  y = Add(b, k)",
     "reciprocal": CENTRED + VARIANCE + "r = Sqrt(e)  i = Reciprocal(r)  n = Mul(i, d)  k = Mul(n, g)  y = Add(k, b)",
     "one over": CENTRED + VARIANCE + "r = Sqrt(e)  i = Div(one, r)  n = Mul(d, i)  k = Mul(n, g)  y = Add(k, b)",
     "power": CENTRED + VARIANCE + "i = Pow(e, minus)  n = Mul(d, i)  k = Mul(n, g)  y = Add(k, b)",
@@ -46,7 +48,9 @@ def test_two_axes():
 
 
 def test_scale_read_elsewhere_too():
-    graph = graph_of(f"g (float[N, L, 8] x) => (float[N, L, 8] y, float[N, L, 8] n) {{ {FORMS['quotient']} }}", **CONSTANTS)
+    graph = graph_of(
+        f"g (float[N, L, 8] x) => (float[N, L, 8] y, float[N, L, 8] n) {{ {FORMS['quotient']} }}", **CONSTANTS
+    )
     rewrite(graph, FuseLayerNorm(), x=random(2, 3, 8))
     assert ops(graph) == ["LayerNormalization", "Mul", "Add"]
 

@@ -11,7 +11,12 @@ PADS = np.array([0, 0, 1, 2, 0, 0, 0, 3])
 
 
 def graph_with(body: str, pads: np.ndarray = PADS, value: float = 0.0):
-    return graph_of(f"g (float[N, 4, 6, 6] x) => (float[] y, float[] z) {{ {body} }}", p=pads, v=np.float32(value), w=random(5, 4, 3, 3))
+    return graph_of(
+        f"g (float[N, 4, 6, 6] x) => (float[] y, float[] z) {{ {body} }}",
+        p=pads,
+        v=np.float32(value),
+        w=random(5, 4, 3, 3),
+    )
 
 
 @pytest.mark.parametrize("attributes", ["", "<strides = [2, 2]>", "<pads = [1, 0, 2, 1]>", '<auto_pad = "VALID">'])

@@ -19,13 +19,19 @@ def test_undoes_flattening(op, dims, axis, result):
 
 
 def test_declines_several_axes():
-    graph = graph_of("g (float[N, 3, 7] x) => (float[] y) { f = Flatten <axis = 1> (x)  h = Softmax(f)  y = Reshape(h, s) }", s=np.array([0, 3, 7]))
+    graph = graph_of(
+        "g (float[N, 3, 7] x) => (float[] y) { f = Flatten <axis = 1> (x)  h = Softmax(f)  y = Reshape(h, s) }",
+        s=np.array([0, 3, 7]),
+    )
     ctx = rewrite(graph, FuseSoftmax(), x=random(2, 3, 7))
     assert ops(graph) == ["Flatten", "Softmax", "Reshape"]
     assert "several axes" in reasons(ctx)[0]
 
 
 def test_another_shape_stays():
-    graph = graph_of("g (float[N, 3, 7] x) => (float[] y) { f = Flatten <axis = 2> (x)  h = Softmax(f)  y = Reshape(h, s) }", s=np.array([-1, 7, 3]))
+    graph = graph_of(
+        "g (float[N, 3, 7] x) => (float[] y) { f = Flatten <axis = 2> (x)  h = Softmax(f)  y = Reshape(h, s) }",
+        s=np.array([-1, 7, 3]),
+    )
     rewrite(graph, FuseSoftmax(), x=random(2, 3, 7))
     assert ops(graph) == ["Flatten", "Softmax", "Reshape"]

@@ -20,7 +20,8 @@ def test_folds_a_subgraph_with_two_readers():
 
 def test_fills_weights_without_spending_memory():
     graph = graph_of(
-        "g (float[1, 4096] x) => (float[1, 4096] y) { w = ConstantOfShape <value = float[1] {0.5}> (s)  y = MatMul(x, w) }",
+        "g (float[1, 4096] x) => (float[1, 4096] y) { w = ConstantOfShape <value = float[1] {0.5}> (s)  y = MatMul(x, "
+        "w) }",
         s=np.array([4096, 4096]),
     )
     rewrite(graph, FoldConstants(), x=random(1, 4096))
@@ -51,7 +52,9 @@ def test_keeps_dequantized_weights_and_random_numbers():
 
 
 def test_output_of_the_graph_stays_with_its_node():
-    graph = graph_of("g (float[4] x) => (float[4] y, float[4] z) { a = Neg(c)  y = Exp(a)  z = Add(x, y) }", c=random(4))
+    graph = graph_of(
+        "g (float[4] x) => (float[4] y, float[4] z) { a = Neg(c)  y = Exp(a)  z = Add(x, y) }", c=random(4)
+    )
     rewrite(graph, FoldConstants(), x=random(4))
     assert ops(graph) == ["Exp", "Add"]
     assert isinstance(graph.nodes[0].inputs[0], Constant)
@@ -63,6 +66,9 @@ def test_nodes_without_constants_are_left():
 
 
 def test_of_the_second_input_of_a_cast_like_only_the_type_counts():
-    graph = graph_of("g (float[N] x) => (float[N] y) { a = CastLike(c, x)  b = CastLike(x, x)  y = Add(a, b) }", c=np.array([3], np.int64))
+    graph = graph_of(
+        "g (float[N] x) => (float[N] y) { a = CastLike(c, x)  b = CastLike(x, x)  y = Add(a, b) }",
+        c=np.array([3], np.int64),
+    )
     rewrite(graph, FoldConstants(), x=random(4))
     assert ops(graph) == ["Cast", "Add"]

@@ -11,7 +11,12 @@ IMAGE = "float[N, 4, 6, 6] x"
 LAYERS = {
     "conv": (IMAGE, "y = Conv <group = 2> (h, w, b)", random(6, 2, 3, 3), random(4, 1, 1, low=0.5)),
     "transposed": (IMAGE, "y = ConvTranspose <group = 2> (h, w)", random(4, 3, 3, 3), random(1, 4, 1, 1, low=0.5)),
-    "gemm": ("float[N, 4] x", "y = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (h, w, b)", random(6, 4), random(4, low=0.5)),
+    "gemm": (
+        "float[N, 4] x",
+        "y = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (h, w, b)",
+        random(6, 4),
+        random(4, low=0.5),
+    ),
     "matmul": ("float[N, 3, 4] x", "y = MatMul(h, w)", random(4, 6), random(1, 4, low=0.5)),
 }
 
@@ -43,9 +48,14 @@ def test_offsets(case, before):
 
 
 def test_offset_before_padding_stays_and_the_factor_goes_around_it():
-    for factor, offset in [(np.float32(0.7), np.float32(0.3)), (random(4, 1, 1, low=0.5), np.float32(0.3)), (np.float32(-2), random(1, 4, 1, 1))]:
+    for factor, offset in [
+        (np.float32(0.7), np.float32(0.3)),
+        (random(4, 1, 1, low=0.5), np.float32(0.3)),
+        (np.float32(-2), random(1, 4, 1, 1)),
+    ]:
         graph = graph_of(
-            f"g ({IMAGE}) => (float[] y, float[] z) {{ p = Mul(x, a)  h = Add(p, c)  y = Conv <pads = [1, 1, 1, 1]> (h, w)  z = Conv(h, w) }}",
+            f"g ({IMAGE}) => (float[] y, float[] z) {{ p = Mul(x, a)  h = Add(p, c)  y = Conv <pads = [1, 1, 1, 1]> "
+            f"(h, w)  z = Conv(h, w) }}",
             w=random(6, 4, 3, 3), a=factor, c=offset,
         )  # fmt: skip
         rewrite(graph, FoldScaleForward(), x=random(2, 4, 6, 6))
@@ -74,7 +84,11 @@ def test_normalisation_of_an_image():
 )
 def test_leaves_what_it_must_not_fold(text):
     constants = {"c": np.float32(1.5), "w": random(6, 4, 3, 3), "wt": random(4, 6, 3, 3), "spatial": random(6, 1)}
-    used = {name: value for name, value in constants.items() if f"{name})" in text or f" {name}," in text or f"({name}," in text}
+    used = {
+        name: value
+        for name, value in constants.items()
+        if f"{name})" in text or f" {name}," in text or f"({name}," in text
+    }
     graph = graph_of(f"g ({IMAGE}, float[6, 4, 3, 3] h2) => (float[] y, float[] z) {{ {text} }}", **used)
     rewrite(graph, FoldScaleForward(), x=random(2, 4, 6, 6, low=0.5), h2=random(6, 4, 3, 3))
     assert sorted(ops(graph)) == sorted([text.split()[2].split("(")[0], text.split("y = ")[1].split("(")[0], "Relu"])

@@ -45,7 +45,8 @@ def test_folds_heads_of_attention():
 def test_folds_numbers_that_come_through_float():
     graph = graph_of(
         """g (float[N, 8, 6] x) => (float[N, 16, 3] y) {
-            s = Shape(x)  c = Gather(s, one)  f = Cast <to = 1> (c)  d = Mul(f, two)  r = Floor(d)  i = Cast <to = 7> (r)
+            s = Shape(x)  c = Gather(s, one)  f = Cast <to = 1> (c)  d = Mul(f, two)  r = Floor(d)
+            i = Cast <to = 7> (r)
             i1 = Unsqueeze(i, ax)  t = Concat <axis = 0> (m, i1, three)  y = Reshape(x, t) }""",
         one=np.int64(1), two=np.float32(2), ax=np.array([0]), m=np.array([-1]), three=np.array([3]),
     )  # fmt: skip
@@ -57,8 +58,10 @@ def test_folds_numbers_that_come_through_float():
 def test_resize_to_twice_the_size_becomes_scales():
     graph = graph_of(
         """g (float[N, 2, H, W] x) => (float[N, 2, U, V] y) {
-            s = Shape(x)  hw = Slice(s, two, four)  d = Mul(hw, k)  nc = Slice(s, zero, two)  t = Concat <axis = 0> (nc, d)
-            y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , , t) }""",
+            s = Shape(x)  hw = Slice(s, two, four)  d = Mul(hw, k)  nc = Slice(s, zero, two)
+            t = Concat <axis = 0> (nc, d)
+            y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , ,
+            t) }""",
         zero=np.array([0]), two=np.array([2]), four=np.array([4]), k=np.array([2]),
     )  # fmt: skip
     rewrite(graph, FoldShapes(), x=random(1, 2, 3, 5))
@@ -79,7 +82,8 @@ def test_slice_to_the_own_end_and_expand_to_the_own_shape():
 
 def test_declines_a_table_sliced_to_a_symbolic_length():
     graph = graph_of(
-        """g (float[N, L] x) => (float[M] y) { s = Shape(x)  l = Slice(s, one, two)  y = Slice(table, zero, l, zero) }""",
+        """g (float[N, L] x) => (float[M] y) { s = Shape(x)  l = Slice(s, one, two)
+        y = Slice(table, zero, l, zero) }""",
         zero=np.array([0]), one=np.array([1]), two=np.array([2]), table=random(16),
     )  # fmt: skip
     ctx = rewrite(graph, FoldShapes(), x=random(2, 5))

@@ -33,7 +33,8 @@ def test_a_bound_that_counts_stays() -> None:
 
 def test_sums_over_other_lengths_stay() -> None:
     text = """g (float[N, T, 4] x, int64[N, S] m) => (float[N, 4] y) {
-        f = Cast <to = 1> (m)  s = ReduceSum <keepdims = 0> (x, one)  n = ReduceSum <keepdims = 1> (f, one)  y = Div(s, n) }"""
+        f = Cast <to = 1> (m)  s = ReduceSum <keepdims = 0> (x, one)  n = ReduceSum <keepdims = 1> (f, one)
+        y = Div(s, n) }"""
     graph = graph_of(text, one=np.array([1]))
     ctx = rewrite(graph, MaskedMean(), x=random(3, 5, 4), m=MASK[:, :4] | 1)
     assert "different lengths" in reasons(ctx)[0]

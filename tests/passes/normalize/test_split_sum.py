@@ -9,7 +9,13 @@ from tests.passes.rewriting import random, rewrite
 
 
 @pytest.mark.parametrize(
-    ("node", "expected"), [("Sum(a, b, c)", ["Add"] * 2), ("Sum(a, b)", ["Add"]), ("Max(a, b, c)", ["Max"] * 2), ("Min(a, b, c, a)", ["Min"] * 3)]
+    ("node", "expected"),
+    [
+        ("Sum(a, b, c)", ["Add"] * 2),
+        ("Sum(a, b)", ["Add"]),
+        ("Max(a, b, c)", ["Max"] * 2),
+        ("Min(a, b, c, a)", ["Min"] * 3),
+    ],
 )
 def test_becomes_binary(node, expected):
     graph = graph_of(f"g (float[N, 4] a, float[4] b, float[3, 1, 1] c) => (float[] y) {{ y = {node} }}")
@@ -27,7 +33,8 @@ def test_binary_and_unary_nodes_stay():
 @pytest.mark.parametrize("bounds", ["low", "low, high", ",high"])
 def test_a_clip_with_computed_bounds_is_a_max_and_a_min(bounds):
     graph = graph_of(
-        f"g (float[3, 4] x) => (float[3, 4] y) {{ m = ReduceMax <keepdims = 0> (x)  low = Sub(m, four)  high = Sub(m, one)  y = Clip(x, {bounds}) }}",
+        f"g (float[3, 4] x) => (float[3, 4] y) {{ m = ReduceMax <keepdims = 0> (x)  low = Sub(m, four)  high = Sub(m, "
+        f"one)  y = Clip(x, {bounds}) }}",
         four=np.float32(4), one=np.float32(1),
     )  # fmt: skip
     rewrite(graph, SplitSum(), tolerance=0, x=random(3, 4))

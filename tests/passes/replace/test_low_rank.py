@@ -31,7 +31,10 @@ FORMS = {
     "Gemm": (f"g (float[N, {D}] x) => (float[N, {OUT}] y) {{ y = Gemm(x, w, b) }}", (60, D)),
     "MatMul": (f"g (float[N, T, {D}] x) => (float[N, T, {OUT}] y) {{ m = MatMul(x, w) y = Add(m, b) }}", (12, 5, D)),
     "Conv": (f"g (float[N, {D}, H, W] x) => (float[N, {OUT}, H, W] y) {{ y = Conv(x, w, b) }}", (4, D, 5, 3)),
-    "Conv of nine taps": (f"g (float[N, {D}, H, W] x) => (float[N, {OUT}, I, J] y) {{ y = Conv<{WINDOW}>(x, w, b) }}", (2, D, 9, 7)),
+    "Conv of nine taps": (
+        f"g (float[N, {D}, H, W] x) => (float[N, {OUT}, I, J] y) {{ y = Conv<{WINDOW}>(x, w, b) }}",
+        (2, D, 9, 7),
+    ),
 }
 
 
@@ -42,8 +45,15 @@ def case(form, rank=8):
         values["w"] = values["w"].T.reshape(OUT, D, 1, 1)
     if form == "Conv of nine taps":
         rng = np.random.default_rng(0)
-        values["w"] = (rng.standard_normal((OUT, rank)) @ rng.standard_normal((rank, D * 9)) / rank).astype(np.float32).reshape(OUT, D, 3, 3)
-    feeds = [{"x": np.random.default_rng([3, index]).standard_normal(shape).astype(np.float32) + np.float32(0.5)} for index in range(10)]
+        values["w"] = (
+            (rng.standard_normal((OUT, rank)) @ rng.standard_normal((rank, D * 9)) / rank)
+            .astype(np.float32)
+            .reshape(OUT, D, 3, 3)
+        )
+    feeds = [
+        {"x": np.random.default_rng([3, index]).standard_normal(shape).astype(np.float32) + np.float32(0.5)}
+        for index in range(10)
+    ]
     return graph_of(text, **values), feeds
 
 
@@ -102,17 +112,25 @@ def test_a_sum_of_kronecker_products_becomes_two_cores(form):
     assert changed
     assert report.replacements[0].form.startswith("two cores of bond")
     assert report.replacements[0].bytes_after < report.replacements[0].bytes_before / 2
-    np.testing.assert_allclose(Runner(graph).run(feeds[0])["y"], Runner(original).run(feeds[0])["y"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        Runner(graph).run(feeds[0])["y"], Runner(original).run(feeds[0])["y"], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_cores_in_the_graph_compute_their_weight_for_odd_sizes():
     rng = np.random.default_rng(2)
-    graph = graph_of("g (float[N, T, 15] x) => (float[N, T, 7] y) { m = MatMul(x, w) y = Add(m, b) }", w=np.zeros((15, 7), "f"), b=np.ones(7, "f"))
+    graph = graph_of(
+        "g (float[N, T, 15] x) => (float[N, T, 7] y) { m = MatMul(x, w) y = Add(m, b) }",
+        w=np.zeros((15, 7), "f"),
+        b=np.ones(7, "f"),
+    )
     cores = fit_cores(rng.standard_normal((7, 15)), np.eye(15), (1, 7), (3, 5), 2)
     write_cores(graph, next(iter(find_layers(graph))), cores, np.arange(7.0))
     graph.cleanup().toposort()
     x = rng.standard_normal((2, 3, 15)).astype(np.float32)
-    np.testing.assert_allclose(Runner(graph).run({"x": x})["y"], x @ cores.weight().T.astype(np.float32) + np.arange(7), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        Runner(graph).run({"x": x})["y"], x @ cores.weight().T.astype(np.float32) + np.arange(7), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_most_exact_form_that_the_cost_admits():
@@ -127,7 +145,9 @@ def test_layers_can_be_chosen_by_name_and_others_are_left_alone():
     graph, feeds = case("Gemm")
     assert not factor(graph, feeds, layers="Gemm_7,elsewhere")[0]
     assert factor(graph, feeds, layers="Gemm_7,Gemm_0")[0]
-    grouped = graph_of("g (float[N, 64, 4] x) => (float[N, 64, 4] y) { y = Conv<group = 2>(x, w) }", w=np.ones((64, 32, 1), np.float32))
+    grouped = graph_of(
+        "g (float[N, 64, 4] x) => (float[N, 64, 4] y) { y = Conv<group = 2>(x, w) }", w=np.ones((64, 32, 1), np.float32)
+    )
     assert not factor(grouped, feeds)[0]
     assert ops(grouped) == ["Conv"]
 
@@ -140,7 +160,9 @@ def test_cores_need_to_know_how_many_axes_there_are():
     assert "its channels cannot be split" in report.declined[0].reason
 
 
-@pytest.mark.parametrize(("form", "kind"), [("MatMul", "svd"), ("MatMul", "tensor-train"), ("Conv of nine taps", "svd")])
+@pytest.mark.parametrize(
+    ("form", "kind"), [("MatMul", "svd"), ("MatMul", "tensor-train"), ("Conv of nine taps", "svd")]
+)
 def test_factors_run_on_the_machine_as_their_integer_onnx_does(form, kind):
     graph, feeds = case(form)
     text = f"normalize,low-rank(error=10.0, cost=0.74, goal=error, form='{kind}'),quantize"

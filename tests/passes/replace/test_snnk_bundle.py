@@ -26,10 +26,19 @@ def redundant(function="Relu", seed=0, layers=2):
     rng = np.random.default_rng(seed)
     few, offsets = rng.standard_normal((D, TRUE)) / np.sqrt(D), rng.standard_normal(TRUE) * 0.3
     which = rng.integers(0, TRUE, HIDDEN)
-    weights = {"w1": few[:, which], "b1": offsets[which], "w2": rng.standard_normal((HIDDEN, OUT)) / 8, "b2": rng.standard_normal(OUT)}
+    weights = {
+        "w1": few[:, which],
+        "b1": offsets[which],
+        "w2": rng.standard_normal((HIDDEN, OUT)) / 8,
+        "b2": rng.standard_normal(OUT),
+    }
     body = f"h = Gemm(x, w1, b1) a = {function}(h) y = Gemm(a, w2, b2)"
     if layers == 3:
-        weights |= {"w2": rng.standard_normal((HIDDEN, HIDDEN)) / 8, "b2": np.zeros(HIDDEN), "w3": rng.standard_normal((HIDDEN, OUT)) / 8}
+        weights |= {
+            "w2": rng.standard_normal((HIDDEN, HIDDEN)) / 8,
+            "b2": np.zeros(HIDDEN),
+            "w3": rng.standard_normal((HIDDEN, OUT)) / 8,
+        }
         body = f"h = Gemm(x, w1, b1) a = {function}(h) k = Gemm(a, w2, b2) c = {function}(k) y = Gemm(c, w3)"
     text = f"g (float[N, {D}] x) => (float[N, {OUT}] y) {{ {body} }}"
     return graph_of(text, **{name: value.astype(np.float32) for name, value in weights.items()})
@@ -48,7 +57,9 @@ def bundle(graph, data=None, reference=None, **options):
 
 
 def relative_error(graph, original, data):
-    got, want = (np.concatenate([Runner(each).run(feed)["y"] for feed in data]).astype(np.float64) for each in (graph, original))
+    got, want = (
+        np.concatenate([Runner(each).run(feed)["y"] for feed in data]).astype(np.float64) for each in (graph, original)
+    )
     return float(np.square(got - want).sum() / np.square(want - want.mean(axis=0)).sum())
 
 
@@ -67,8 +78,13 @@ def test_repeated_neurons_are_found_and_the_rest_goes(function):
 
 def test_a_budget_that_nothing_meets_leaves_the_graph_byte_identical_and_says_what_it_would_cost():
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("w1", (D, HIDDEN)), ("w2", (HIDDEN, OUT)))}
-    graph = graph_of(f"g (float[N, {D}] x) => (float[N, {OUT}] y) {{ h = Gemm(x, w1) a = Relu(h) y = Gemm(a, w2) }}", **weights)
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in (("w1", (D, HIDDEN)), ("w2", (HIDDEN, OUT)))
+    }
+    graph = graph_of(
+        f"g (float[N, {D}] x) => (float[N, {OUT}] y) {{ h = Gemm(x, w1) a = Relu(h) y = Gemm(a, w2) }}", **weights
+    )
     before = gs.export_onnx(graph).SerializeToString(deterministic=True)
     changed, report = bundle(graph, error=1e-4, cost=0.5)
     assert not changed
@@ -106,7 +122,10 @@ def test_each_kind_of_features_can_be_asked_for(kinds, skip):
 
 def test_a_linear_block_becomes_its_affine_skip():
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("w1", (D, HIDDEN)), ("w2", (HIDDEN, OUT)))}
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in (("w1", (D, HIDDEN)), ("w2", (HIDDEN, OUT)))
+    }
     graph = graph_of(f"g (float[N, {D}] x) => (float[N, {OUT}] y) {{ h = Gemm(x, w1) y = Gemm(h, w2) }}", **weights)
     original = copy_of(graph)
     changed, report = bundle(graph, error=1e-6)
@@ -131,9 +150,16 @@ def test_a_whole_chain_is_bundled_where_that_is_allowed_and_else_its_pairs():
 def test_the_networks_outputs_have_the_same_budget():
     """A block whose small error becomes a large one behind it is refused."""
     rng = np.random.default_rng(0)
-    weights = {"w1": rng.standard_normal((D, HIDDEN)), "w2": rng.standard_normal((HIDDEN, D)) / 8, "huge": np.full(D, -1e3)}
+    weights = {
+        "w1": rng.standard_normal((D, HIDDEN)),
+        "w2": rng.standard_normal((HIDDEN, D)) / 8,
+        "huge": np.full(D, -1e3),
+    }
     body = "h = Gemm(x, w1) a = Relu(h) k = Gemm(a, w2) s = Mul(k, huge) t = Sin(s) y = Identity(t)"
-    graph = graph_of(f"g (float[N, {D}] x) => (float[N, {D}] y) {{ {body} }}", **{key: value.astype(np.float32) for key, value in weights.items()})
+    graph = graph_of(
+        f"g (float[N, {D}] x) => (float[N, {D}] y) {{ {body} }}",
+        **{key: value.astype(np.float32) for key, value in weights.items()},
+    )
     changed, report = bundle(graph, error=0.15, cost=0.74)
     assert not changed
     assert "the network's outputs err" in report.replacements[-1].reason
@@ -148,7 +174,9 @@ def test_the_same_seed_gives_the_same_bytes():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("options", ["error=0", "cost=1.5", "kinds='tanh'", "directions=up", "goal=speed", "latency=never"])
+@pytest.mark.parametrize(
+    "options", ["error=0", "cost=1.5", "kinds='tanh'", "directions=up", "goal=speed", "latency=never"]
+)
 def test_bad_options_are_refused_in_one_line(options):
     with pytest.raises(qcompiler.errors.OptionError, match="snnk-bundle"):
         Pipeline.parse(f"snnk-bundle({options})")
@@ -177,7 +205,8 @@ def test_a_bundled_model_runs_on_the_machine_as_its_integer_onnx_does(kinds):
 
 def test_passes_behind_it_know_the_layers_as_they_are_now():
     model = gs.export_onnx(redundant("Gelu"))
-    text = "normalize,snnk-bundle(latency=off),quantize-activations,quantize-weights,reconstruct-layers(grid=int4),correct-bias"
+    quantize = "quantize-activations,quantize-weights,reconstruct-layers(grid=int4),correct-bias"
+    text = f"normalize,snnk-bundle(latency=off),{quantize}"
     compiled = qcompiler.compile(model, data=feeds(), options=Options(passes=f"{text},tune-statistics,store-codes"))
     assert compiled.report.replacements[0].kept
     assert compiled.report.output_sqnr_db["y"] > 10

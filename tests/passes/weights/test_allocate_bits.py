@@ -29,15 +29,24 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 6, 8, 8] x) => (float[N, 40] y) {
-    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = Conv <pads = [1, 1, 1, 1]> (b, w2) d = Relu(c) e = Conv(d, w3) little = Mul(e, f)
-    sum = Add(b, little) s = Conv <group = 32, strides = [2, 2]>(sum, w4) t = Flatten(s) u = MatMul(t, w5) h = Relu(u) y = MatMul(h, w6) }"""
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = Conv <pads = [1, 1, 1, 1]> (b, w2) d = Relu(c)
+    e = Conv(d, w3) little = Mul(e, f)
+    sum = Add(b, little) s = Conv <group = 32, strides = [2, 2]>(sum, w4) t = Flatten(s) u = MatMul(t, w5) h = Relu(u)
+    y = MatMul(h, w6) }"""
 """The branch of w2 and w3 matters little."""
 
 
 def network():
     return graph_of(
-        NET, w1=random(32, 6, 3, 3, seed=1), b1=random(32, seed=2), w2=random(64, 32, 3, 3, seed=3), w3=random(32, 64, 1, 1, seed=4),
-        f=np.float32(1e-3), w4=random(32, 1, 1, 1, seed=5), w5=random(512, 48, seed=6), w6=random(48, 40, seed=7),
+        NET,
+        w1=random(32, 6, 3, 3, seed=1),
+        b1=random(32, seed=2),
+        w2=random(64, 32, 3, 3, seed=3),
+        w3=random(32, 64, 1, 1, seed=4),
+        f=np.float32(1e-3),
+        w4=random(32, 1, 1, 1, seed=5),
+        w5=random(512, 48, seed=6),
+        w6=random(48, 40, seed=7),
     )
 
 
@@ -46,12 +55,16 @@ def feeds_of(seeds: range) -> list[dict[str, np.ndarray]]:
 
 
 class Timed(AllocateBits):
-    """A machine on which the products of two layers are fast with few bits, and all others take the same time with any."""
+    """A machine on which the products of two layers are fast with few bits,
+    and all others take the same time with any."""
 
     @staticmethod
     def clock(graph, names, feed):
         del graph, feed
-        return [LayerTime(name, {"2": 400, "4": 500, "8": 1000} if name in FAST else {"2": 700, "4": 700, "8": 700}) for name in names]
+        return [
+            LayerTime(name, {"2": 400, "4": 500, "8": 1000} if name in FAST else {"2": 700, "4": 700, "8": 700})
+            for name in names
+        ]
 
 
 FAST = ("MatMul_9", "MatMul_11")
@@ -66,7 +79,9 @@ def allocated(kind=AllocateBits, **options):
     """What the pass does with some options; not to be changed, several tests look at it."""
     graph = network()
     ctx = Context(data=feeds_of(range(12)), reference=copy_of(graph))
-    Manager([QuantizeActivations(), QuantizeWeights(), kind(feeds=2, **{"menu": UNIFORM, "candidates": 3, **options})]).run(graph, ctx)
+    Manager(
+        [QuantizeActivations(), QuantizeWeights(), kind(feeds=2, **{"menu": UNIFORM, "candidates": 3, **options})]
+    ).run(graph, ctx)
     return graph, ctx
 
 
@@ -150,7 +165,11 @@ def test_a_budget_of_time_alone_gives_few_bits_to_the_layers_that_they_make_fast
     assert found.time.full == FULL
     assert found.time.chosen <= found.time.budget == int(0.9 * FULL)
     assert any(bits[name] <= 4 for name in FAST)
-    assert max(layer.loss for layer in found.layers if layer.node not in FAST) < 1e-4 < max(layer.loss for layer in found.layers)
+    assert (
+        max(layer.loss for layer in found.layers if layer.node not in FAST)
+        < 1e-4
+        < max(layer.loss for layer in found.layers)
+    )
 
 
 def test_budgets_of_size_and_time_hold_both():
@@ -214,7 +233,8 @@ def test_blocks_may_be_chosen_and_are_reconstructed():
     graph = network()
     ctx = Context(data=feeds_of(range(12)), reference=copy_of(graph))
     Manager([
-        QuantizeActivations(), QuantizeWeights(), AllocateBits(feeds=2, size_budget=0.53, menu="int2,int4,int4/64,nf4/32,int8"), ReconstructLayers()
+        QuantizeActivations(), QuantizeWeights(), AllocateBits(feeds=2, size_budget=0.53,
+        menu="int2,int4,int4/64,nf4/32,int8"), ReconstructLayers()
     ]).run(graph, ctx)  # fmt: skip
     found = ctx.report.allocation
     assert {layer.grid for layer in found.layers} & {"int4/64", "nf4/32"}
@@ -251,12 +271,16 @@ def test_stored_bytes_in_blocks_are_those_of_the_file_but_for_tables_that_nobody
     _, solution = on_tables(problem, np.ones((1, shape[1])))
     found = coded(np.ascontiguousarray(solution.levels[0].T.astype(np.int8)))
     assert found is not None
-    words = -(-found.codes.size // (64 // found.bits)) * 8 - found.codes.size * found.bits // 8  # what is left free in words
+    # what is left free in words
+    words = -(-found.codes.size // (64 // found.bits)) * 8 - found.codes.size * found.bits // 8
     unused = (16 - len(found.values)) * len(grid.levels)
     assert 0 <= stored_bytes(len(grid.levels), *shape, block) - found.nbytes <= max(words, 0) + unused + 16
 
 
-@pytest.mark.parametrize(("distinct", "elements"), [(3, 5000), (7, 5000), (7, 40000), (15, 5001), (31, 40000), (31, 5000), (63, 40000), (255, 5000)])
+@pytest.mark.parametrize(
+    ("distinct", "elements"),
+    [(3, 5000), (7, 5000), (7, 40000), (15, 5001), (31, 40000), (31, 5000), (63, 40000), (255, 5000)],
+)
 def test_stored_bytes_are_those_of_the_file(distinct, elements):
     rng = np.random.default_rng(0)
     codes = rng.integers(-(distinct // 2), distinct // 2 + 1, elements).astype(np.int8)
@@ -270,8 +294,17 @@ def test_stored_bytes_are_those_of_the_file(distinct, elements):
     assert stored_bytes(distinct, 1, elements) == size
 
 
-@pytest.mark.parametrize("options", [{"menu": "int9"}, {"menu": " "}, {"solver": "magic"}, {"menu": "nf4/64", "solver": "adaround"},
-                                     {"max_loss": 0.1, "size_budget": 0.5}, {"latency_costs": "report.json"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"menu": "int9"},
+        {"menu": " "},
+        {"solver": "magic"},
+        {"menu": "nf4/64", "solver": "adaround"},
+        {"max_loss": 0.1, "size_budget": 0.5},
+        {"latency_costs": "report.json"},
+    ],
+)
 def test_options_are_checked(options):
     with pytest.raises(OptionError):
         AllocateBits(**options)

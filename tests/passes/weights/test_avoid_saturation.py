@@ -38,7 +38,12 @@ def pair_sums(graph: Graph, op: str) -> np.ndarray:
 
 
 def test_layers_are_made_exact_and_the_cost_is_reported():
-    graph = graph_of("g (float[9, 8] x) => (float[9, 6] y) { a = Gemm(x, w, b)  y = MatMul(a, v) }", w=random(8, 6), b=random(6), v=random(6, 6))
+    graph = graph_of(
+        "g (float[9, 8] x) => (float[9, 6] y) { a = Gemm(x, w, b)  y = MatMul(a, v) }",
+        w=random(8, 6),
+        b=random(6),
+        v=random(6, 6),
+    )
     feed = {"x": random(9, 8)}
     expected = Runner(graph).run(feed)["y"]
     ctx = quantized(graph, feed)
@@ -52,13 +57,18 @@ def test_layers_are_made_exact_and_the_cost_is_reported():
 @pytest.mark.parametrize("channels", [4, 8])
 def test_depthwise_layers_of_several_outputs_a_channel_are_not_left(channels):
     depthwise = graph_of(
-        f"g (float[1, 4, 5, 5] x) => (float[1, {channels}, 3, 3] y) {{ y = Conv <group = 4> (x, w) }}", w=random(channels, 1, 3, 3),
+        f"g (float[1, 4, 5, 5] x) => (float[1, {channels}, 3, 3] y) {{ y = Conv <group = 4> (x, w) "
+        f"}}", w=random(channels, 1, 3, 3),
     )  # fmt: skip
-    assert ("avoid_saturation_layers" in quantized(depthwise, {"x": random(1, 4, 5, 5)}).report.figures) == (channels == 8)
+    assert ("avoid_saturation_layers" in quantized(depthwise, {"x": random(1, 4, 5, 5)}).report.figures) == (
+        channels == 8
+    )
 
 
 def test_depthwise_layers_and_wide_inputs_are_left():
-    depthwise = graph_of("g (float[1, 4, 5, 5] x) => (float[1, 4, 3, 3] y) { y = Conv <group = 4> (x, w) }", w=random(4, 1, 3, 3))
+    depthwise = graph_of(
+        "g (float[1, 4, 5, 5] x) => (float[1, 4, 3, 3] y) { y = Conv <group = 4> (x, w) }", w=random(4, 1, 3, 3)
+    )
     assert "avoid_saturation_layers" not in quantized(depthwise, {"x": random(1, 4, 5, 5)}).report.figures
     wide = graph_of("g (float[9, 8] x) => (float[9, 6] y) { y = MatMul(x, w) }", w=random(8, 6))
     ctx = quantized(wide, {"x": random(9, 8)}, ChooseWidths(widen=9))

@@ -21,13 +21,21 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 NET = """g (float[N, 8, 6, 6] x) => (float[N, 16] y) {
-    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  b = Relu(a)  c = Conv <group = 8> (b, w2, b2)  d = Flatten(c)  y = MatMul(d, w3) }"""
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)  b = Relu(a)  c = Conv <group = 8> (b, w2, b2)  d = Flatten(c)
+    y = MatMul(d, w3) }"""
 
 
 def network() -> Graph:
     rng = np.random.default_rng(4)
     heavy = rng.laplace(size=(128, 16)).astype(np.float32) ** 3
-    return graph_of(NET, w1=random(8, 8, 3, 3, seed=1), b1=random(8, seed=2), w2=random(8, 1, 3, 3, seed=3), b2=random(8, seed=5), w3=heavy)
+    return graph_of(
+        NET,
+        w1=random(8, 8, 3, 3, seed=1),
+        b1=random(8, seed=2),
+        w2=random(8, 1, 3, 3, seed=3),
+        b2=random(8, seed=5),
+        w3=heavy,
+    )
 
 
 def context(feeds: int = 6) -> Context:
@@ -38,7 +46,11 @@ def context(feeds: int = 6) -> Context:
 def test_every_layer_gets_the_grid_of_least_loss(weighted: bool) -> None:
     graph, ctx = network(), context()
     Manager([ChooseGrid(bits=3, weighted=weighted)]).run(graph, ctx)
-    assert set(ctx.grids) == {layer.node.name for layer in find_layers(graph)} == {choice.node for choice in ctx.report.grids}
+    assert (
+        set(ctx.grids)
+        == {layer.node.name for layer in find_layers(graph)}
+        == {choice.node for choice in ctx.report.grids}
+    )
     for choice in ctx.report.grids:
         assert choice.losses[choice.grid] == min(choice.losses.values())
         assert tuple(choice.losses) == CANDIDATES[3]
@@ -100,7 +112,9 @@ def test_blocks_reach_the_grids_and_levels_keep_pairs_exact() -> None:
 
 def test_solvers_take_the_grids_that_were_chosen() -> None:
     graph, ctx = network(), context()
-    Manager([QuantizeActivations(), QuantizeWeights(), Nupes(bits=3), ReconstructLayers(solver="nearest")]).run(graph, ctx)
+    Manager([QuantizeActivations(), QuantizeWeights(), Nupes(bits=3), ReconstructLayers(solver="nearest")]).run(
+        graph, ctx
+    )
     chosen = {record.node: record.grid for record in ctx.report.reconstructions}
     assert chosen == {node: grid.name for node, grid in ctx.grids.items()}
     for layer in find_layers(graph):
@@ -111,7 +125,12 @@ def test_solvers_take_the_grids_that_were_chosen() -> None:
 def test_what_is_no_layer_problem_gets_a_grid_by_its_weights() -> None:
     text = """g (float[5, N, 8] x) => (float[5, 1, N, 6] y, float[N, 4, 5, 5] z) {
         y, h, c = LSTM <hidden_size = 6> (x, w, r)  s = Reshape(h, k)  z = ConvTranspose(s, t) }"""
-    weights = {"w": random(1, 24, 8, seed=1), "r": random(1, 24, 6, seed=2), "t": random(3, 4, 4, 4, seed=3), "k": np.array([-1, 3, 2, 1])}
+    weights = {
+        "w": random(1, 24, 8, seed=1),
+        "r": random(1, 24, 6, seed=2),
+        "t": random(3, 4, 4, 4, seed=3),
+        "k": np.array([-1, 3, 2, 1]),
+    }
     feeds = [{"x": random(5, 2, 8, seed=seed)} for seed in range(4)]
     for chooser in (ChooseGrid(bits=3), Nupes(bits=3)):
         graph, ctx = graph_of(text.replace("5, 5", "5, 4"), **weights), Context(data=feeds)

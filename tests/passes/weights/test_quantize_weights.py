@@ -14,8 +14,16 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 CASES = {
-    "Conv": ("g (float[1, 4, 5, 5] x) => (float[1, 6, 5, 5] y) { y = Conv <group = 2, kernel_shape = [1, 1]> (x, w) }", (6, 2, 1, 1), 0),
-    "ConvTranspose": ("g (float[1, 4, 5, 5] x) => (float[1, 6, 5, 5] y) { y = ConvTranspose <group = 2> (x, w) }", (4, 3, 1, 1), 1),
+    "Conv": (
+        "g (float[1, 4, 5, 5] x) => (float[1, 6, 5, 5] y) { y = Conv <group = 2, kernel_shape = [1, 1]> (x, w) }",
+        (6, 2, 1, 1),
+        0,
+    ),
+    "ConvTranspose": (
+        "g (float[1, 4, 5, 5] x) => (float[1, 6, 5, 5] y) { y = ConvTranspose <group = 2> (x, w) }",
+        (4, 3, 1, 1),
+        1,
+    ),
     "Gemm": ("g (float[5, 4] x) => (float[5, 6] y) { y = Gemm <transB = 1> (x, w) }", (6, 4), 0),
     "MatMul": ("g (float[5, 4] x) => (float[5, 6] y) { y = MatMul(x, w) }", (4, 6), 1),
 }
@@ -29,7 +37,9 @@ def quantized(graph: Graph, feed: dict[str, np.ndarray]) -> Graph:
 @pytest.mark.parametrize("op", CASES)
 def test_each_output_channel_has_its_own_scale(op):
     text, shape, axis = CASES[op]
-    weight = random(*shape) * np.geomspace(0.01, 10, shape[axis]).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    weight = random(*shape) * np.geomspace(0.01, 10, shape[axis]).astype(np.float32).reshape(
+        [-1 if i == axis else 1 for i in range(len(shape))]
+    )
     feed = {"x": random(1, 4, 5, 5) if "Conv" in op else random(5, 4)}
     graph = graph_of(text, w=weight)
     expected = Runner(graph).run(feed)["y"]
@@ -64,7 +74,9 @@ def test_a_large_bias_beside_dead_weights_stays_within_int32():
     weight = random(4, 6)
     weight[:, 1] = 1e-12
     bias = np.full(6, 3.0, np.float32)
-    graph = quantized(graph_of("g (float[5, 4] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=weight, b=bias), {"x": random(5, 4)})
+    graph = quantized(
+        graph_of("g (float[5, 4] x) => (float[5, 6] y) { y = Gemm(x, w, b) }", w=weight, b=bias), {"x": random(5, 4)}
+    )
     layer = next(node for node in graph.nodes if node.op == "Gemm")
     steps = bias / (spec_of(layer.inputs[0]).scale.astype(np.float64) * spec_of(layer.inputs[1]).scale)
     assert steps.max() <= BIAS_LIMIT * 1.001
@@ -72,7 +84,8 @@ def test_a_large_bias_beside_dead_weights_stays_within_int32():
 
 def test_recurrent_weights_have_a_scale_for_each_gate_unit():
     graph = graph_of(
-        "g (float[T, 1, 3] x) => (float[T, 2, 1, 2] y) { y = GRU <hidden_size = 2, direction = \"bidirectional\"> (x, w, r) }",
+        "g (float[T, 1, 3] x) => (float[T, 2, 1, 2] y) { y = GRU <hidden_size = 2, direction = \"bidirectional\"> (x, "
+        "w, r) }",
         w=random(2, 6, 3), r=random(2, 6, 2, seed=1),
     )  # fmt: skip
     expected = Runner(graph).run({"x": random(5, 1, 3)})["y"]
@@ -90,7 +103,9 @@ def test_a_layer_with_a_float_input_is_left():
 @pytest.mark.parametrize("op", CASES)
 def test_a_layer_may_have_one_scale(op):
     text, shape, axis = CASES[op]
-    weight = random(*shape) * np.geomspace(0.01, 10, shape[axis]).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    weight = random(*shape) * np.geomspace(0.01, 10, shape[axis]).astype(np.float32).reshape(
+        [-1 if i == axis else 1 for i in range(len(shape))]
+    )
     graph, feed = graph_of(text, w=weight), {"x": random(1, 4, 5, 5) if "Conv" in op else random(5, 4)}
     Manager([QuantizeActivations(), QuantizeWeights(granularity="tensor")]).run(graph, Context(data=[feed]))
     spec = spec_of(next(node for node in graph.nodes if node.op == op).inputs[1])

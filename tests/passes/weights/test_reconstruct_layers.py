@@ -25,14 +25,19 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random, reasons
 
 NET = """g (float[N, 6, 8, 8] x) => (float[N, 5] y) {
-    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = Conv <group = 8, strides = [2, 2]> (b, w2, b2) d = Relu(c)
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = Conv <group = 8, strides = [2, 2]> (b, w2, b2)
+    d = Relu(c)
     e = Flatten(d) f = MatMul(e, w3) y = Add(f, b3) }"""
 
 
 def network():
     weights = {
-        "w1": random(8, 6, 3, 3, seed=1), "b1": random(8, seed=2), "w2": random(8, 1, 3, 3, seed=3), "b2": random(8, seed=4),
-        "w3": random(72, 5, seed=5), "b3": random(5, seed=6),
+        "w1": random(8, 6, 3, 3, seed=1),
+        "b1": random(8, seed=2),
+        "w2": random(8, 1, 3, 3, seed=3),
+        "b2": random(8, seed=4),
+        "w3": random(72, 5, seed=5),
+        "b3": random(5, seed=6),
     }
     return graph_of(NET, **weights)
 
@@ -50,7 +55,9 @@ def compiled(**options):
     Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(**options)]).run(graph, ctx)
     fresh = [{"x": correlated(seed)} for seed in range(100, 105)]
     expected = [Runner(network()).run(feed)["y"] for feed in fresh]
-    error = sum(np.square(Runner(graph).run(feed)["y"] - want).sum() for feed, want in zip(fresh, expected, strict=True))
+    error = sum(
+        np.square(Runner(graph).run(feed)["y"] - want).sum() for feed, want in zip(fresh, expected, strict=True)
+    )
     return graph, ctx, error / sum(np.square(want).sum() for want in expected)
 
 
@@ -69,7 +76,9 @@ def test_every_weight_is_a_level_times_a_scale_and_survives_storage(solver):
 def test_a_better_solver_leaves_less_error_on_fresh_inputs():
     nearest, clip, gptq = (compiled(solver=solver, grid="int4")[2] for solver in ("nearest", "clip", "gptq"))
     assert gptq < min(nearest, clip)
-    assert compiled(solver="clip", grid="int3")[2] < compiled(solver="nearest", grid="int3")[2]  # a step is worth more than what is clipped
+    assert (
+        compiled(solver="clip", grid="int3")[2] < compiled(solver="nearest", grid="int3")[2]
+    )  # a step is worth more than what is clipped
 
 
 def test_the_record_holds_both_losses_and_what_was_kept():
@@ -100,14 +109,20 @@ def test_a_pass_before_may_choose_the_grid_of_a_layer():
     graph, feeds = network(), [{"x": correlated(seed)} for seed in range(6)]
     ctx = Context(data=feeds, grids={"Conv_2": uniform(2)})
     Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int5")]).run(graph, ctx)
-    levels = {layer.node.name: np.abs(read_spec(layer.weight.inputs[0]).quantize(layer.values)).max() for layer in find_layers(graph)}
+    levels = {
+        layer.node.name: np.abs(read_spec(layer.weight.inputs[0]).quantize(layer.values)).max()
+        for layer in find_layers(graph)
+    }
     assert levels["Conv_2"] == 1
     assert levels["Conv_0"] > 7
 
 
 def test_long_rows_may_be_left_alone():
     graph, ctx, _ = compiled(longest=60, memory=1)
-    assert [record.node for record in ctx.report.reconstructions] == ["Conv_0", "Conv_2"]  # 54 and 9 products; the last has 72
+    assert [record.node for record in ctx.report.reconstructions] == [
+        "Conv_0",
+        "Conv_2",
+    ]  # 54 and 9 products; the last has 72
     np.testing.assert_array_equal(list(find_layers(graph))[2].values, random(72, 5, seed=5))
 
 
@@ -131,7 +146,8 @@ def test_processes_choose_the_same_weights():
 
 
 WIDE = """g (float[N, 40, 6, 6] x) => (float[N, 30] y) {
-    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = GlobalAveragePool(b) d = Flatten(c) y = MatMul(d, w2) }"""
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) c = GlobalAveragePool(b) d = Flatten(c)
+    y = MatMul(d, w2) }"""
 
 
 @pytest.mark.parametrize(("solver", "inputs"), [
@@ -139,12 +155,18 @@ WIDE = """g (float[N, 40, 6, 6] x) => (float[N, 30] y) {
 ])  # fmt: skip
 def test_blocks_have_factors_along_the_taps_and_lose_less(solver, inputs):
     rng = np.random.default_rng(0)
-    weights = {"w1": rng.standard_t(3, (80, 40, 3, 3)).astype(np.float32), "b1": random(80), "w2": rng.standard_t(3, (80, 30)).astype(np.float32)}
+    weights = {
+        "w1": rng.standard_t(3, (80, 40, 3, 3)).astype(np.float32),
+        "b1": random(80),
+        "w2": rng.standard_t(3, (80, 30)).astype(np.float32),
+    }
     feeds, losses = [{"x": random(3, 40, 6, 6, seed=seed)} for seed in range(10)], {}
     for grid in ("int4", "int4/32"):
         graph = graph_of(WIDE, **weights)
         ctx = Context(data=feeds, reference=copy_of(graph))
-        Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(solver=solver, grid=grid, inputs=inputs)]).run(graph, ctx)
+        Manager(
+            [QuantizeActivations(), QuantizeWeights(), ReconstructLayers(solver=solver, grid=grid, inputs=inputs)]
+        ).run(graph, ctx)
         losses[grid] = [record.fit_after for record in ctx.report.reconstructions]
     assert [record.grid for record in ctx.report.reconstructions] == ["int4/32"] * 2
     assert all(small < large for small, large in zip(losses["int4/32"], losses["int4"], strict=True))
@@ -154,7 +176,9 @@ def test_blocks_have_factors_along_the_taps_and_lose_less(solver, inputs):
         assert read_spec(layer.weight.inputs[0]).scale.size == layer.channels
         codes = layer.values.transpose(0, 2, 3, 1).reshape(80, 360) if layer.node.op == "Conv" else layer.values.T
         for row in codes[::7]:
-            assert all(any(np.isin(part, table).all() for table in tables) for part in np.split(row, range(32, len(row), 32)))
+            assert all(
+                any(np.isin(part, table).all() for table in tables) for part in np.split(row, range(32, len(row), 32))
+            )
 
 
 def test_a_layer_whose_blocks_lose_more_on_unseen_feeds_has_none(monkeypatch):
@@ -177,18 +201,29 @@ def test_a_row_within_a_block_has_none():
     assert [record.grid for record in ctx.report.reconstructions] == ["int4", "int4", "int4/64"]
 
 
-@pytest.mark.parametrize("options", [{"grid": "int5/64"}, {"grid": "int4/48"}, {"grid": "int4/64", "solver": "adaround"}, {"grid": "split3/32"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"grid": "int5/64"}, {"grid": "int4/48"}, {"grid": "int4/64", "solver": "adaround"}, {"grid": "split3/32"}],
+)
 def test_blocks_that_cannot_be_are_refused(options):
     with pytest.raises(OptionError, match="block"):
         ReconstructLayers(**options)
 
 
-DEEP = "g (float[N, 16] x) => (float[N, 16] y) {" + " ".join(
-    f"h{n} = MatMul({'x' if n == 0 else f'r{n - 1}'}, w{n}) a{n} = Add(h{n}, b{n}) r{n} = Relu(a{n})" for n in range(6)) + " y = MatMul(r5, w6) }"
+DEEP = (
+    "g (float[N, 16] x) => (float[N, 16] y) {"
+    + " ".join(
+        f"h{n} = MatMul({'x' if n == 0 else f'r{n - 1}'}, w{n}) a{n} = Add(h{n}, b{n}) r{n} = Relu(a{n})"
+        for n in range(6)
+    )
+    + " y = MatMul(r5, w6) }"
+)
 
 
 def deep(seed=0):
-    weights = {f"w{n}": 0.4 * random(16, 16, seed=seed + n) for n in range(7)} | {f"b{n}": 0.1 * random(16, seed=seed + 20 + n) for n in range(6)}
+    weights = {f"w{n}": 0.4 * random(16, 16, seed=seed + n) for n in range(7)} | {
+        f"b{n}": 0.1 * random(16, seed=seed + 20 + n) for n in range(6)
+    }
     return graph_of(DEEP, **weights)
 
 
@@ -198,7 +233,11 @@ def deep_error(inputs, seed=0, reference=True):
     Manager([QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int3", inputs=inputs)]).run(graph, ctx)
     fresh = {"x": random(1000, 16, seed=99)}
     want = Runner(deep(seed)).run(fresh)["y"]
-    return np.square(Runner(graph).run(fresh)["y"] - want).sum() / np.square(want).sum(), ctx.report.reconstructions, graph
+    return (
+        np.square(Runner(graph).run(fresh)["y"] - want).sum() / np.square(want).sum(),
+        ctx.report.reconstructions,
+        graph,
+    )
 
 
 def test_layers_fitted_behind_quantized_ones_make_good_their_error():

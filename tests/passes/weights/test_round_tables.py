@@ -37,15 +37,25 @@ def test_every_row_is_a_scale_times_levels_near_its_values(grid: str) -> None:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_table_leaves_packed_whatever_grid_its_results_get(wide: bool) -> None:
-    graph, ctx = network("e = Gather(t, x)  y = ReduceSum(e, a)" if wide else "e = Gather(t, x)  y = Relu(e)"), Context(data=[FEED])
+    graph, ctx = (
+        network("e = Gather(t, x)  y = ReduceSum(e, a)" if wide else "e = Gather(t, x)  y = Relu(e)"),
+        Context(data=[FEED]),
+    )
     if wide:
         graph.nodes[1].inputs[1].to_constant(np.array([1]))
     Manager([RoundTables(smallest=1000), QuantizeActivations(), StoreCodes()]).run(graph, ctx)
     model = export.to_model(graph)
     assert model.ByteSize() < 500 * (64 + 16 * (2 if wide else 1)) + 2500
     np.testing.assert_array_equal(Runner(model).run(FEED)["y"], Runner(graph).run(FEED)["y"])
-    tables = [t.values for n in load_graph(model).nodes for t in n.inputs if isinstance(t, Constant) and t.values.shape == (500, 128)]
-    stored = [t.values for n in graph.nodes for t in n.inputs if isinstance(t, Constant) and t.values.shape == (500, 128)]
+    tables = [
+        t.values
+        for n in load_graph(model).nodes
+        for t in n.inputs
+        if isinstance(t, Constant) and t.values.shape == (500, 128)
+    ]
+    stored = [
+        t.values for n in graph.nodes for t in n.inputs if isinstance(t, Constant) and t.values.shape == (500, 128)
+    ]
     np.testing.assert_array_equal(tables, stored)
 
 

@@ -19,7 +19,10 @@ from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
 LSTM = "g (float[5, N, 24] x) => (float[5, 1, N, 16] y) { y, h, c = LSTM <hidden_size = 16> (x, w, r, b) }"
-GRU = "g (float[5, N, 24] x) => (float[5, 2, N, 16] y) { y, h = GRU <hidden_size = 16, direction = \"bidirectional\"> (x, w, r, b) }"
+GRU = (
+    'g (float[5, N, 24] x) => (float[5, 2, N, 16] y) { y, h = GRU <hidden_size = 16, direction = "bidirectional"> '
+    "(x, w, r, b) }"
+)
 UP = "g (float[N, 24, 5, 5] x) => (float[N, 16, 10, 10] y) { y = ConvTranspose <strides = [2, 2]> (x, w, b) }"
 NETS = {
     "lstm": (LSTM, {"w": (1, 64, 24), "r": (1, 64, 16), "b": (1, 128)}, (5, 2, 24)),
@@ -30,7 +33,9 @@ NETS = {
 
 def network(kind: str) -> tuple[Graph, list[dict[str, np.ndarray]]]:
     text, shapes, feed = NETS[kind]
-    constants = {name: random(*shape, seed=seed, low=-0.5, high=0.5) for seed, (name, shape) in enumerate(shapes.items())}
+    constants = {
+        name: random(*shape, seed=seed, low=-0.5, high=0.5) for seed, (name, shape) in enumerate(shapes.items())
+    }
     return graph_of(text, **constants), [{"x": random(*feed, seed=seed)} for seed in range(4)]
 
 
@@ -84,14 +89,17 @@ def test_blocks_of_recurrent_weights_have_factors_and_leave_packed(kind: str) ->
     text = {"lstm": LSTM, "gru": GRU}[kind].replace("24", "80").replace("N, 16", "N, 72").replace("= 16", "= 72")
     directions, gates = (1, 4) if kind == "lstm" else (2, 3)
     shapes = {"w": (directions, gates * 72, 80), "r": (directions, gates * 72, 72), "b": (directions, gates * 144)}
-    constants = {name: random(*shape, seed=seed, low=-0.3, high=0.3) ** 3 for seed, (name, shape) in enumerate(shapes.items())}
+    constants = {
+        name: random(*shape, seed=seed, low=-0.3, high=0.3) ** 3 for seed, (name, shape) in enumerate(shapes.items())
+    }
     feeds, errors = [{"x": random(5, 2, 80, seed=seed)} for seed in range(4)], {}
     for grid in ("int3", "int3/32"):
         graph, ctx = graph_of(text, **constants), Context(data=feeds)
         Manager([QuantizeActivations(), QuantizeWeights(), RoundWeights(grid=grid), StoreCodes()]).run(graph, ctx)
         model = export.to_model(graph)
         errors[grid] = sum(
-            np.sum((Runner(model).run(feed)["y"] - Runner(graph_of(text, **constants)).run(feed)["y"]) ** 2) for feed in feeds
+            np.sum((Runner(model).run(feed)["y"] - Runner(graph_of(text,
+            **constants)).run(feed)["y"]) ** 2) for feed in feeds
         )  # fmt: skip
     assert errors["int3/32"] < 0.9 * errors["int3"]
     assert [node.op_type for node in model.graph.node].count("Mul") == 2

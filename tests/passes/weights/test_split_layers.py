@@ -22,7 +22,9 @@ CONV = "g (float[N, 6, 8, 8] x) => (float[N, 5, 8, 8] y) { c = Conv <pads = [1, 
 GEMM = "g (float[N, 12] x) => (float[N, 7] y) { c = Gemm <transB = 1> (x, w, b)  y = Tanh(c) }"
 MATMUL = "g (float[N, 12] x) => (float[N, 7] y) { c = MatMul(x, w)  y = Add(c, b) }"
 NETS = {
-    "conv": (CONV, (5, 6, 3, 3), (5,), (2, 6, 8, 8)), "gemm": (GEMM, (7, 12), (7,), (3, 12)), "matmul": (MATMUL, (12, 7), (7,), (3, 12)),
+    "conv": (CONV, (5, 6, 3, 3), (5,), (2, 6, 8, 8)),
+    "gemm": (GEMM, (7, 12), (7,), (3, 12)),
+    "matmul": (MATMUL, (12, 7), (7,), (3, 12)),
 }
 
 
@@ -50,7 +52,9 @@ def test_three_branches_compute_what_the_layer_did_and_hold_its_weights(kind: st
 
 def test_integers_are_added_without_any_error() -> None:
     rng = np.random.default_rng(0)
-    graph = graph_of(GEMM, w=rng.integers(-40, 41, (7, 12)).astype(np.float32), b=rng.integers(-9, 10, 7).astype(np.float32))
+    graph = graph_of(
+        GEMM, w=rng.integers(-40, 41, (7, 12)).astype(np.float32), b=rng.integers(-9, 10, 7).astype(np.float32)
+    )
     graph.outputs = [graph.nodes[0].outputs[0]]
     x = rng.integers(-100, 101, (3, 12)).astype(np.float32)
     rewrite(graph, SplitLayers(), tolerance=0, x=x)
@@ -60,7 +64,10 @@ def test_integers_are_added_without_any_error() -> None:
 @pytest.mark.parametrize("kind", NETS)
 def test_fusing_gives_the_layer_back_bit_for_bit(kind: str) -> None:
     graph, x = network(kind)
-    before, result = [np.array(t.values) for n in graph.nodes for t in n.inputs if constant_of(t) is not None], Runner(graph).run({"x": x})["y"]
+    before, result = (
+        [np.array(t.values) for n in graph.nodes for t in n.inputs if constant_of(t) is not None],
+        Runner(graph).run({"x": x})["y"],
+    )
     names, kinds = [node.name for node in graph.nodes], ops(graph)
     Manager([SplitLayers()]).run(graph, Context())
     rewrite(graph, FuseSplit(), x=x)
@@ -93,14 +100,18 @@ def test_odd_values_fall_into_three_parts_that_add_up(values: list[float]) -> No
 
 def test_what_cannot_be_split_says_why() -> None:
     ctx = Context()
-    graph = graph_of("g (float[3, 4] x, float[4, 4] z) => (float[3, 4] y) { a = MatMul(x, w)  y = MatMul(a, z) }", w=np.eye(4, dtype=np.float32))
+    graph = graph_of(
+        "g (float[3, 4] x, float[4, 4] z) => (float[3, 4] y) { a = MatMul(x, w)  y = MatMul(a, z) }",
+        w=np.eye(4, dtype=np.float32),
+    )
     assert not SplitLayers().run(graph, ctx)
     assert "fewer than three" in reasons(ctx)[0]
     assert "not constant" in reasons(ctx)[1]
 
 
 def test_branches_that_overlap_are_left_alone() -> None:
-    text = """g (float[N, 4] x) => (float[N, 4] y) { a = MatMul(x, u)  b = MatMul(x, v)  c = MatMul(x, w)  d = Add(a, b)  y = Add(d, c) }"""
+    text = """g (float[N, 4] x) => (float[N, 4] y) { a = MatMul(x, u)  b = MatMul(x, v)  c = MatMul(x, w)  d = Add(a, b)
+    y = Add(d, c) }"""
     graph = graph_of(text, u=random(4, 4, seed=1), v=random(4, 4, seed=2), w=random(4, 4, seed=3))
     assert not FuseSplit().run(graph, Context())
 
@@ -121,7 +132,9 @@ def test_three_quantized_branches_are_one_layer_on_the_union_of_their_grids(kind
     scale = fit_scale(grid, matrix).max() * np.ones((1, layer.channels, 1), np.float32)
     codes = grid.nearest(matrix / scale)
     rounded = (scale * codes)[0]
-    graph.nodes[0].inputs[1].values = (rounded if layer.axis == 0 else rounded.T).reshape(layer.values.shape).astype(np.float32)
+    graph.nodes[0].inputs[1].values = (
+        (rounded if layer.axis == 0 else rounded.T).reshape(layer.values.shape).astype(np.float32)
+    )
     Manager([SplitLayers()]).run(graph, Context())
     parts = [(w if layer.axis == 0 else w.T).reshape(layer.channels, -1) / scale[0] for w in weights(graph)]
     levels = [np.rint(part).astype(np.int64) for part in parts]
@@ -133,10 +146,16 @@ def test_three_quantized_branches_are_one_layer_on_the_union_of_their_grids(kind
 
 def test_grids_of_branches_and_of_the_fused_layer_reach_the_solver() -> None:
     losses = {}
-    for name, steps in {"split": [SplitLayers(bits=2)], "fused": [SplitLayers(), FuseSplit(bits=2)], "plain": []}.items():
+    for name, steps in {
+        "split": [SplitLayers(bits=2)],
+        "fused": [SplitLayers(), FuseSplit(bits=2)],
+        "plain": [],
+    }.items():
         graph, _ = network("gemm")
         ctx = Context(data=[{"x": random(8, 12, seed=seed)} for seed in range(6)])
-        Manager([*steps, QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int2", solver="clip")]).run(graph, ctx)
+        Manager([*steps, QuantizeActivations(), QuantizeWeights(), ReconstructLayers(grid="int2", solver="clip")]).run(
+            graph, ctx
+        )
         x = random(64, 12, seed=99)
         losses[name] = np.mean((Runner(graph).run({"x": x})["y"] - Runner(network("gemm")[0]).run({"x": x})["y"]) ** 2)
         if name == "split":

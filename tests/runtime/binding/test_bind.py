@@ -113,7 +113,9 @@ def test_shifts_of_constants_are_checked() -> None:
     b = ProgramBuilder()
     x, y = b.buffer((1, 2), np.uint8), b.buffer((1, 2), np.uint8)
     b.input("x", x, np.uint8, (1, 2))
-    b.emit("gemm", node="fc", x=x, w=np.eye(2, dtype=np.int8), bias=[0, 0], m=[1, 1], n=[1, 63], y=y, rows=1, k=2, cols=2)
+    b.emit(
+        "gemm", node="fc", x=x, w=np.eye(2, dtype=np.int8), bias=[0, 0], m=[1, 1], n=[1, 63], y=y, rows=1, k=2, cols=2
+    )
     b.output("y", y, np.uint8, (1, 2))
     with pytest.raises(ProgramError, match=r"\(fc\): the constant n holds values from 1 to 63; admitted is 1 to 62"):
         bind(b.program())
@@ -136,7 +138,10 @@ def test_the_text_of_a_program() -> None:
     b.emit("requant", node="Cast_1", x=x, y=y, count=["mul", n, 4], x_zp=3, m=2, n=1)
     b.output("y", y, np.float32, (n, 4), scale=0.25)
     assert b.program().disassemble().splitlines() == [
-        "dims n", "input x: float32['n', 4] in b0, scale 0.5 zero point 3", "output y: float32['n', 4] in b1, scale 0.25 zero point 0",
-        "b0: uint8['n', 4] x", "b1: int16['n', 4] y",
+        "dims n",
+        ("input x: float32['n', 4] in b0, scale 0.5 zero point 3"),
+        "output y: float32['n', 4] in b1, scale 0.25 zero point 0",
+        "b0: uint8['n', 4] x",
+        "b1: int16['n', 4] y",
         "   0 requant x=b0 x_type=0 y=b1 y_type=2 count=[mul,n,4] x_zp=3 m=2 n=1 lo=-32768 hi=32767  # Cast_1",
     ]

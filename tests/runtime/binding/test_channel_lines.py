@@ -1,4 +1,5 @@
-"""Layers that scale channels of uint8: a line gives every code, and where there is none the plain arithmetic remains."""
+"""Layers that scale channels of uint8: a line gives every code,
+and where there is none the plain arithmetic remains."""
 
 from __future__ import annotations
 
@@ -25,13 +26,17 @@ X = np.arange(256)
 def constants(rng: np.random.Generator, channels: int) -> dict[str, Any]:
     """Weights, biases and factors of any size."""
     return {
-        "w": rng.integers(-127, 128, channels), "bias": rng.integers(-(2**20), 2**20, channels),
-        "m": rng.integers(-(2**31) + 1, 2**31, channels) >> rng.integers(0, 20, channels), "n": rng.integers(1, 60, channels),
+        "w": rng.integers(-127, 128, channels),
+        "bias": rng.integers(-(2**20), 2**20, channels),
+        "m": rng.integers(-(2**31) + 1, 2**31, channels) >> rng.integers(0, 20, channels),
+        "n": rng.integers(1, 60, channels),
     }
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), y_zp=st.integers(0, 255), limits=st.tuples(st.integers(0, 255), st.integers(0, 255)))
+@given(
+    seed=st.integers(0, 2**32 - 1), y_zp=st.integers(0, 255), limits=st.tuples(st.integers(0, 255), st.integers(0, 255))
+)
 def test_a_line_gives_all_codes(seed: int, y_zp: int, limits: tuple[int, int]) -> None:
     c = constants(np.random.default_rng(seed), 1)
     out = spec.Range(y_zp, *sorted(limits))
@@ -59,7 +64,9 @@ def test_sums_beyond_32_bits_have_none() -> None:
 
 
 def test_numbers_lie_as_the_vector_code_reads_them() -> None:
-    lines = lines_of(*(np.full(48, value) for value in (100, 5, 2**30)), np.arange(36, 84) % 8 + 34, y_zp=7, lo=0, hi=255)
+    lines = lines_of(
+        *(np.full(48, value) for value in (100, 5, 2**30)), np.arange(36, 84) % 8 + 34, y_zp=7, lo=0, hi=255
+    )
     assert lines is not None
     numbers, first = scale_numbers(lines, 32), 0
     while first < 48:
@@ -80,8 +87,20 @@ def test_results_are_those_of_the_plain_kernel(channels: int, pitch: int) -> Non
     }
     size = {name: value for side, value in (("h", 3), ("w", 5)) for name in (f"in_{side}", f"out_{side}")}
     fields = {
-        **layer, **size, "batch": 2, "in_c": channels, "out_c": channels, "groups": channels, "kernel_h": 1, "kernel_w": 1, "x_zp": 9, "y_zp": 30,
-        "lo": 3, "hi": 250, "y_pitch": pitch, "y_offset": 5 if pitch else 0,
+        **layer,
+        **size,
+        "batch": 2,
+        "in_c": channels,
+        "out_c": channels,
+        "groups": channels,
+        "kernel_h": 1,
+        "kernel_w": 1,
+        "x_zp": 9,
+        "y_zp": 30,
+        "lo": 3,
+        "hi": 250,
+        "y_pitch": pitch,
+        "y_offset": 5 if pitch else 0,
     }
     outputs = {"y": ((2, 3, 5, pitch or channels), np.uint8)}
     program, _ = build_one("conv", {"x": x}, outputs, **fields)
@@ -94,8 +113,22 @@ def test_results_are_those_of_the_plain_kernel(channels: int, pitch: int) -> Non
 
 
 def test_only_pointwise_layers_on_bytes_are_scaled() -> None:
-    layer = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1) | {"pad_top": 0, "pad_left": 0, "in_c": 32, "out_c": 32, "groups": 32}
+    layer = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1) | {
+        "pad_top": 0,
+        "pad_left": 0,
+        "in_c": 32,
+        "out_c": 32,
+        "groups": 32,
+    }
     layer |= {"in_h": 4, "in_w": 5, "out_h": 4, "out_w": 5, "x_type": 0, "y_type": 0, "lo": 0, "hi": 255}
     assert can_scale(layer)
-    for change in ({"kernel_w": 3}, {"y_type": 2}, {"hi": 256}, {"lo": -1}, {"groups": 1}, {"in_c": 33, "out_c": 33, "groups": 33}, {"out_h": 3}):
+    for change in (
+        {"kernel_w": 3},
+        {"y_type": 2},
+        {"hi": 256},
+        {"lo": -1},
+        {"groups": 1},
+        {"in_c": 33, "out_c": 33, "groups": 33},
+        {"out_h": 3},
+    ):
         assert not can_scale(layer | change)

@@ -6,9 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcompiler.runtime.binding.packed_weights import SHIFT_BASE, scale_vectors
+from qcompiler.runtime.binding.panels import scale_vectors
+from qcompiler.runtime.instructions.instruction import SHIFT_BASE
 
-FACTORS = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(0, 30).map(lambda bits: 1 << bits), st.sampled_from([0, 1, -1, 2**30 - 1, 2**30]))
+FACTORS = st.one_of(
+    st.integers(-(2**31), 2**31 - 1),
+    st.integers(0, 30).map(lambda bits: 1 << bits),
+    st.sampled_from([0, 1, -1, 2**30 - 1, 2**30]),
+)
 
 
 @given(st.lists(st.tuples(FACTORS, st.integers(0, 62)), min_size=1, max_size=20).map(lambda pairs: pairs * 2))

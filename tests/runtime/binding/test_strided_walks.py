@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from qcompiler.runtime.binding.strided_walks import simplified
 
-axis = st.tuples(st.integers(1, 3), st.sampled_from([0, 1, 2, 3, 4, 6, 12, -1, -3]), st.sampled_from([0, 1, 2, 3, 4, 6, 12]))
+axis = st.tuples(
+    st.integers(1, 3), st.sampled_from([0, 1, 2, 3, 4, 6, 12, -1, -3]), st.sampled_from([0, 1, 2, 3, 4, 6, 12])
+)
 
 
 def visited(values: dict[str, int], names: str) -> list[tuple[int, ...]]:
@@ -19,7 +21,9 @@ def visited(values: dict[str, int], names: str) -> list[tuple[int, ...]]:
 
 def fields(axes: list[tuple[int, int, int]], names: str) -> dict[str, int]:
     full = [(1, 5, 7)] * (6 - len(axes)) + axes
-    return {f"d{i}": a[0] for i, a in enumerate(full)} | {f"{name}_s{i}": a[1 + k] for i, a in enumerate(full) for k, name in enumerate(names)}
+    return {f"d{i}": a[0] for i, a in enumerate(full)} | {
+        f"{name}_s{i}": a[1 + k] for i, a in enumerate(full) for k, name in enumerate(names)
+    }
 
 
 @given(st.lists(axis, max_size=6))

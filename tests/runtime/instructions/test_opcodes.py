@@ -31,7 +31,16 @@ SMALL = st.integers(0, 4)
 
 def number(draw: Any, field: Field) -> int:
     """Mostly small values, so that many instructions are sound; now and then an extreme one."""
-    value = draw(st.one_of(SMALL, SMALL, SMALL, SMALL, st.sampled_from([-1, 5, 7, 16, 17, 33, 48]), st.sampled_from([field.low, field.high])))
+    value = draw(
+        st.one_of(
+            SMALL,
+            SMALL,
+            SMALL,
+            SMALL,
+            st.sampled_from([-1, 5, 7, 16, 17, 33, 48]),
+            st.sampled_from([field.low, field.high]),
+        )
+    )
     return min(max(value, field.low), field.high)
 
 
@@ -40,7 +49,10 @@ def operand(draw: Any, b: ProgramBuilder, field: Field, rng: np.random.Generator
     dtype = np.dtype(ELEMENT_DTYPE[element])
     count = BIG_TABLES.get(field.name, BYTES // dtype.itemsize)
     if field.kind is Kind.CONSTANT or (field.kind is Kind.READ and draw(st.booleans())):
-        most = 2 if element is Element.BOOL or field.name.endswith(("_low", "_high")) else draw(st.sampled_from([40, 9]))  # 9: stored in codes
+        # 9: stored in codes
+        most = (
+            2 if element is Element.BOOL or field.name.endswith(("_low", "_high")) else draw(st.sampled_from([40, 9]))
+        )
         return b.constant(rng.integers(0, most, count).astype(dtype) + (field.name in ("n", "n_w", "n_r")))
     buffer = b.buffer((count,), dtype, field.name)
     b.input(field.name, buffer, dtype, (count,))
@@ -66,7 +78,23 @@ def random_program(draw: Any, opcode: Opcode) -> tuple[Any, dict[str, Any]]:
 
 def work(opcode: Opcode, values: dict[str, int]) -> int:
     """A rough number of inner steps, to keep the interpreted run short."""
-    names = ("batch", "out_h", "out_w", "out_c", "in_c", "kernel_h", "kernel_w", "rows", "cols", "k", "outer", "inner", "count", "steps", "hidden")
+    names = (
+        "batch",
+        "out_h",
+        "out_w",
+        "out_c",
+        "in_c",
+        "kernel_h",
+        "kernel_w",
+        "rows",
+        "cols",
+        "k",
+        "outer",
+        "inner",
+        "count",
+        "steps",
+        "hidden",
+    )
     total = 1
     for name in [*names, *(f"d{i}" for i in range(6)), *(f"b{i}" for i in range(4))]:
         total *= max(values.get(name, 1), 1) if opcode.name != "matmul" or name != "b" else 1

@@ -1,4 +1,5 @@
-"""3x3 convolutions by Winograd's transform: the algebra, its bounds, and that the results are those of the plain kernel."""
+"""3x3 convolutions by Winograd's transform: the algebra, its bounds,
+and that the results are those of the plain kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from tests.runtime.checked import build_one, run_divided
 from tests.runtime.kernels.test_product import brute_conv, check_conv
 
 GEOMETRY = ((5, 9), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
-INPUT, WEIGHTS, OUTPUT = (np.array(matrix, dtype=object) for matrix in (winograd.INPUT, winograd.WEIGHTS, winograd.OUTPUT))
+INPUT, WEIGHTS, OUTPUT = (
+    np.array(matrix, dtype=object) for matrix in (winograd.INPUT, winograd.WEIGHTS, winograd.OUTPUT)
+)
 
 
 @pytest.fixture
@@ -32,13 +35,18 @@ def test_the_matrices_give_576_times_the_convolution() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (6, 6)).astype(object), rng.integers(-127, 128, (3, 3)).astype(object)
     y = OUTPUT @ ((WEIGHTS @ w @ WEIGHTS.T) * (INPUT @ x @ INPUT.T)) @ OUTPUT.T
-    expected = [[sum(x[i + a, j + b] * w[a, b] for a in range(3) for b in range(3)) for j in range(4)] for i in range(4)]
+    expected = [
+        [sum(x[i + a, j + b] * w[a, b] for a in range(3) for b in range(3)) for j in range(4)] for i in range(4)
+    ]
     assert y.tolist() == [[576 * value for value in row] for row in expected]
 
 
 def test_transformed_codes_and_weights_fit_int16() -> None:
     positive, negative = np.maximum(INPUT, 0).sum(axis=1), np.maximum(-INPUT, 0).sum(axis=1)
-    largest = np.maximum(np.outer(positive, positive) + np.outer(negative, negative), np.outer(positive, negative) + np.outer(negative, positive))
+    largest = np.maximum(
+        np.outer(positive, positive) + np.outer(negative, negative),
+        np.outer(positive, negative) + np.outer(negative, positive),
+    )
     assert 255 * largest.max() < 1 << 15
     assert 127 * np.abs(WEIGHTS).sum(axis=1).max() ** 2 < 1 << 15
 
@@ -54,13 +62,34 @@ def test_results_are_those_of_the_plain_kernel(channels: Any, pads: Any) -> None
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize(("size", "outputs"), [(4, 192), (37, 16)])
 def test_parts_give_the_same(size: int, outputs: int) -> None:
-    """Three threads, each with its own output channels, or its own tiles; compiled only, the checks would take minutes."""
+    """Three threads, each with its own output channels, or its own tiles; compiled only,
+    the checks would take minutes."""
     rng = np.random.default_rng(size)
-    x, w = rng.integers(0, 256, (1, size, size, 16)).astype(np.uint8), rng.integers(-127, 128, (3, 3, 16, outputs)).astype(np.int8)
+    x, w = (
+        rng.integers(0, 256, (1, size, size, 16)).astype(np.uint8),
+        rng.integers(-127, 128, (3, 3, 16, outputs)).astype(np.int8),
+    )
     program, feeds = build_one(
-        "conv", {"x": x}, {"y": ((1, size, size, outputs), np.uint8)}, w=w, bias=rng.integers(-9999, 9999, outputs), m=np.full(outputs, 1 << 30),
-        n=np.full(outputs, 40), batch=1, in_h=size, in_w=size, in_c=16, out_h=size, out_w=size, out_c=outputs, kernel_h=3, kernel_w=3, pad_top=1,
-        pad_left=1, x_zp=9, y_zp=99,
+        "conv",
+        {"x": x},
+        {"y": ((1, size, size, outputs), np.uint8)},
+        w=w,
+        bias=rng.integers(-9999, 9999, outputs),
+        m=np.full(outputs, 1 << 30),
+        n=np.full(outputs, 40),
+        batch=1,
+        in_h=size,
+        in_w=size,
+        in_c=16,
+        out_h=size,
+        out_w=size,
+        out_c=outputs,
+        kernel_h=3,
+        kernel_w=3,
+        pad_top=1,
+        pad_left=1,
+        x_zp=9,
+        y_zp=99,
     )
     fields = BY_NAME["conv"].row(Session(program, num_threads=1)._prepare(feeds).code[0].tolist())
     parts = divide(BY_NAME["conv"], fields, 3, Form.TRANSFORMED, least=0, most=9)
@@ -79,8 +108,26 @@ def extreme(channels: int) -> tuple[Any, dict[str, Any], Any]:
     x[0, 2, 3, ::3] = 0
     acc = brute_conv(x, w, ((6, 6), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)), 1, 0)
     program, feeds = build_one(
-        "conv", {"x": x}, {"y": ((1, 6, 6, 16), np.int16)}, w=w, bias=np.zeros(16, np.int32), m=np.full(16, 1 << 30), n=np.full(16, 41), batch=1,
-        in_h=6, in_w=6, in_c=channels, out_h=6, out_w=6, out_c=16, kernel_h=3, kernel_w=3, pad_top=1, pad_left=1, lo=-32768, hi=32767,
+        "conv",
+        {"x": x},
+        {"y": ((1, 6, 6, 16), np.int16)},
+        w=w,
+        bias=np.zeros(16, np.int32),
+        m=np.full(16, 1 << 30),
+        n=np.full(16, 41),
+        batch=1,
+        in_h=6,
+        in_w=6,
+        in_c=channels,
+        out_h=6,
+        out_w=6,
+        out_c=16,
+        kernel_h=3,
+        kernel_w=3,
+        pad_top=1,
+        pad_left=1,
+        lo=-32768,
+        hi=32767,
     )
     return program, feeds, np.clip((acc + (1 << 10)) >> 11, -32768, 32767)
 
@@ -97,7 +144,9 @@ def test_the_largest_sums_are_exact_or_not_transformed(channels: int, transforme
 
 
 def test_it_is_used_where_it_pays() -> None:
-    layer = dict.fromkeys(("kernel_h", "kernel_w"), 3) | dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w", "groups"), 1)
+    layer = dict.fromkeys(("kernel_h", "kernel_w"), 3) | dict.fromkeys(
+        ("stride_h", "stride_w", "dilation_h", "dilation_w", "groups"), 1
+    )
     layer |= {"in_c": 128, "out_c": 128, "out_h": 28, "out_w": 28, "in_w": 28, "x_type": 0}
     for isa in (Isa.AVX2, Isa.AVX512_VNNI):
         assert winograd.can_transform(layer)

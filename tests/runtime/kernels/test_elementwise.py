@@ -32,7 +32,14 @@ def random_zero(rng: np.random.Generator, dtype: Any) -> int:
     return int(rng.integers(0, 256)) if dtype is np.uint8 else 0
 
 
-SHAPES = [((7,), (7,)), ((2, 3, 5), (5,)), ((2, 1, 4), (3, 1)), ((1,), (4, 2)), ((2, 3, 1, 4), (2, 1, 3, 4)), ((3, 600), (3, 1))]
+SHAPES = [
+    ((7,), (7,)),
+    ((2, 3, 5), (5,)),
+    ((2, 1, 4), (3, 1)),
+    ((1,), (4, 2)),
+    ((2, 3, 1, 4), (2, 1, 3, 4)),
+    ((3, 600), (3, 1)),
+]
 
 
 def reference_binary(kind: int, a: int, b: int, f: dict[str, int], out: spec.Range) -> int:
@@ -60,17 +67,30 @@ def check_binary(kind: int, a_type: Any, b_type: Any, shapes: Any, seed: int, li
     shape = np.broadcast_shapes(*shapes)
     y_type = np.uint8 if limits[0] >= 0 else np.int16
     f = {
-        "a_zp": random_zero(rng, a_type), "b_zp": random_zero(rng, b_type), "a_m": int(rng.integers(-(2**31) + 1, 2**31)),
-        "b_m": 1 if kind in (1, 2) else int(rng.integers(-(2**31) + 1, 2**31)), "n": n, "y_zp": int(rng.integers(0, 200)),
-        "lo": limits[0], "hi": limits[1],
+        "a_zp": random_zero(rng, a_type),
+        "b_zp": random_zero(rng, b_type),
+        "a_m": int(rng.integers(-(2**31) + 1, 2**31)),
+        "b_m": 1 if kind in (1, 2) else int(rng.integers(-(2**31) + 1, 2**31)),
+        "n": n,
+        "y_zp": int(rng.integers(0, 200)),
+        "lo": limits[0],
+        "hi": limits[1],
     }
     y = run_one(
-        "binary", {"a": a, "b": b}, {"y": (shape, y_type)}, kind=kind, dims=list(shape), a_strides=broadcast_strides(shapes[0], shape),
-        b_strides=broadcast_strides(shapes[1], shape), **f,
+        "binary",
+        {"a": a, "b": b},
+        {"y": (shape, y_type)},
+        kind=kind,
+        dims=list(shape),
+        a_strides=broadcast_strides(shapes[0], shape),
+        b_strides=broadcast_strides(shapes[1], shape),
+        **f,
     )["y"]
     out = spec.Range(f["y_zp"], *limits)
     wide_a, wide_b = np.broadcast_arrays(a, b)
-    expected = [reference_binary(kind, int(p), int(q), f, out) for p, q in zip(wide_a.ravel(), wide_b.ravel(), strict=True)]
+    expected = [
+        reference_binary(kind, int(p), int(q), f, out) for p, q in zip(wide_a.ravel(), wide_b.ravel(), strict=True)
+    ]
     assert y.ravel().tolist() == expected
 
 
@@ -87,11 +107,23 @@ def test_dense_products(count: int, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     a, b, m = draw(rng, np.int16, (2, count)), draw(rng, np.int16, (count,)), int(rng.integers(-(2**30), 2**30))
     y = run_one(
-        "binary", {"a": a, "b": b}, {"y": (a.shape, np.int16)}, kind=1, dims=[2, count], a_strides=[count, 1], b_strides=[0, 1], a_m=m, n=n, y_zp=0,
-        lo=-30000, hi=32767,
+        "binary",
+        {"a": a, "b": b},
+        {"y": (a.shape, np.int16)},
+        kind=1,
+        dims=[2, count],
+        a_strides=[count, 1],
+        b_strides=[0, 1],
+        a_m=m,
+        n=n,
+        y_zp=0,
+        lo=-30000,
+        hi=32767,
     )["y"]
     out = spec.Range(0, -30000, 32767)
-    assert y.tolist() == [[out.code(spec.requant(int(p) * int(q), m, n)) for p, q in zip(line, b, strict=True)] for line in a]
+    assert y.tolist() == [
+        [out.code(spec.requant(int(p) * int(q), m, n)) for p, q in zip(line, b, strict=True)] for line in a
+    ]
 
 
 @pytest.mark.parametrize("b_type", [np.uint8, np.int16])
@@ -106,14 +138,29 @@ def test_binary_crosses_blocks() -> None:
 def test_division_by_zero_saturates_in_the_direction_of_the_numerator() -> None:
     a, b = np.array([5, 3, 4], np.uint8), np.array([9, 9, 9], np.uint8)
     strides = {"dims": [3], "a_strides": [1], "b_strides": [1]}
-    y = run_one("binary", {"a": a, "b": b}, {"y": ((3,), np.uint8)}, kind=2, a_zp=4, b_zp=9, a_m=1, n=4, y_zp=7, lo=2, hi=200, **strides)["y"]
+    y = run_one(
+        "binary",
+        {"a": a, "b": b},
+        {"y": ((3,), np.uint8)},
+        kind=2,
+        a_zp=4,
+        b_zp=9,
+        a_m=1,
+        n=4,
+        y_zp=7,
+        lo=2,
+        hi=200,
+        **strides,
+    )["y"]
     assert y.tolist() == [200, 2, 7]
 
 
 def test_binary_on_plain_integers() -> None:
     a = np.array([1, -5, 2**40], np.int64)
     b = np.array([1], np.int64)
-    y = run_one("binary", {"a": a, "b": b}, {"y": ((3,), np.int64)}, kind=0, dims=[3], a_strides=[1], b_strides=[0], a_m=-1)["y"]
+    y = run_one(
+        "binary", {"a": a, "b": b}, {"y": ((3,), np.int64)}, kind=0, dims=[3], a_strides=[1], b_strides=[0], a_m=-1
+    )["y"]
     assert y.tolist() == [0, 6, 1 - 2**40]
 
 
@@ -125,30 +172,58 @@ def test_where(seed: int, n: int, dtype: Any) -> None:
     c, a, b = rng.random((3, 1)) < 0.5, draw(rng, dtype, shape), draw(rng, np.uint8, (4,))
     a_m, b_m = (int(v) for v in rng.integers(-(2**31) + 1, 2**31, 2))
     y = run_one(
-        "where", {"c": c, "a": a, "b": b}, {"y": (shape, np.int16)}, dims=list(shape), c_strides=broadcast_strides((3, 1), shape),
-        a_strides=broadcast_strides(shape, shape), b_strides=broadcast_strides((4,), shape), a_zp=3, b_zp=9, a_m=a_m, b_m=b_m, n=n, y_zp=-4,
+        "where",
+        {"c": c, "a": a, "b": b},
+        {"y": (shape, np.int16)},
+        dims=list(shape),
+        c_strides=broadcast_strides((3, 1), shape),
+        a_strides=broadcast_strides(shape, shape),
+        b_strides=broadcast_strides((4,), shape),
+        a_zp=3,
+        b_zp=9,
+        a_m=a_m,
+        b_m=b_m,
+        n=n,
+        y_zp=-4,
     )["y"]
     out = spec.Range(-4, -32768, 32767)
     chosen = np.where(c, (a.astype(object) - 3) * a_m, (b.astype(object) - 9) * b_m)
-    assert y.tolist() == np.vectorize(lambda v: out.code(spec.rounding_shift(int(v), n)), otypes=[object])(chosen).tolist()
+    assert (
+        y.tolist() == np.vectorize(lambda v: out.code(spec.rounding_shift(int(v), n)), otypes=[object])(chosen).tolist()
+    )
 
 
-@pytest.mark.parametrize(("kind", "compare"), list(enumerate([np.less, np.less_equal, np.greater, np.greater_equal, np.equal])))
+@pytest.mark.parametrize(
+    ("kind", "compare"), list(enumerate([np.less, np.less_equal, np.greater, np.greater_equal, np.equal]))
+)
 def test_compare(kind: int, compare: Any) -> None:
     rng = np.random.default_rng(kind)
     a, b = draw(rng, np.uint8, (4, 5)), draw(rng, np.int16, (5,))
     a[0], b[:] = 10, [70, 69, 71, -32768, 32767]
     y = run_one(
-        "compare", {"a": a, "b": b}, {"y": ((4, 5), np.bool_)}, kind=kind, dims=[4, 5], a_strides=[5, 1], b_strides=[0, 1], a_zp=3, b_zp=0, a_m=10,
+        "compare",
+        {"a": a, "b": b},
+        {"y": ((4, 5), np.bool_)},
+        kind=kind,
+        dims=[4, 5],
+        a_strides=[5, 1],
+        b_strides=[0, 1],
+        a_zp=3,
+        b_zp=0,
+        a_m=10,
         b_m=1,
     )["y"]
     np.testing.assert_array_equal(y, compare((a.astype(np.int64) - 3) * 10, b.astype(np.int64)))
 
 
-@pytest.mark.parametrize(("kind", "combine"), list(enumerate([lambda a, b: ~a, np.logical_and, np.logical_or, np.logical_xor])))
+@pytest.mark.parametrize(
+    ("kind", "combine"), list(enumerate([lambda a, b: ~a, np.logical_and, np.logical_or, np.logical_xor]))
+)
 def test_logic(kind: int, combine: Any) -> None:
     a, b = np.array([[0, 0, 1, 1]], bool), np.array([[0, 1, 0, 1]], bool)
-    y = run_one("logic", {"a": a, "b": b}, {"y": ((1, 4), np.bool_)}, kind=kind, dims=[4], a_strides=[1], b_strides=[1])["y"]
+    y = run_one(
+        "logic", {"a": a, "b": b}, {"y": ((1, 4), np.bool_)}, kind=kind, dims=[4], a_strides=[1], b_strides=[1]
+    )["y"]
     np.testing.assert_array_equal(y, combine(a, b))
 
 
@@ -164,13 +239,20 @@ def test_table(x_type: Any, y_type: Any) -> None:
 
 
 @FEW
-@given(seed=seeds, n=st.integers(0, 62), x_type=st.sampled_from([np.uint8, np.int16, np.int32, np.int64, np.bool_]), limits=ranges)
+@given(
+    seed=seeds,
+    n=st.integers(0, 62),
+    x_type=st.sampled_from([np.uint8, np.int16, np.int32, np.int64, np.bool_]),
+    limits=ranges,
+)
 def test_requant(seed: int, n: int, x_type: Any, limits: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     x = rng.random(40) < 0.5 if x_type is np.bool_ else draw(rng, x_type, (40,))
     m, zero = int(rng.integers(-(2**31) + 1, 2**31)), random_zero(rng, x_type)
     dtype = np.uint8 if limits[0] >= 0 else np.int16
-    y = run_one("requant", {"x": x}, {"y": ((40,), dtype)}, count=40, x_zp=zero, m=m, n=n, y_zp=5, lo=limits[0], hi=limits[1])["y"]
+    y = run_one(
+        "requant", {"x": x}, {"y": ((40,), dtype)}, count=40, x_zp=zero, m=m, n=n, y_zp=5, lo=limits[0], hi=limits[1]
+    )["y"]
     out = spec.Range(5, *limits)
     assert y.tolist() == [out.code(spec.requant(spec.clip32(int(v)) - zero, m, n)) for v in x]
 
@@ -181,10 +263,21 @@ def test_requant_into_a_part_of_each_line(x_type: Any, count: int) -> None:
     x = draw(np.random.default_rng(count), x_type, (7, count))
     before = np.full((7, count + 9), 9, np.uint8)
     y = run_one(
-        "requant", {"x": x, "y": before}, {"y": (before.shape, np.uint8)}, count=count, lines=7, y_pitch=count + 9, y_offset=4, x_zp=3, m=1 << 30,
-        n=31, y_zp=7,
+        "requant",
+        {"x": x, "y": before},
+        {"y": (before.shape, np.uint8)},
+        count=count,
+        lines=7,
+        y_pitch=count + 9,
+        y_offset=4,
+        x_zp=3,
+        m=1 << 30,
+        n=31,
+        y_zp=7,
     )["y"]
-    before[:, 4 : 4 + count] = [[spec.Range(7, 0, 255).code(spec.requant(int(v) - 3, 1 << 30, 31)) for v in line] for line in x]
+    before[:, 4 : 4 + count] = [
+        [spec.Range(7, 0, 255).code(spec.requant(int(v) - 3, 1 << 30, 31)) for v in line] for line in x
+    ]
     assert y.tolist() == before.tolist()
 
 

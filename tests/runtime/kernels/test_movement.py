@@ -32,7 +32,11 @@ def test_transpose(dtype: Any, perm: list[int]) -> None:
     strides = contiguous(x.shape)
     expected = x.transpose(perm)
     y = run_one(
-        "move", {"x": x}, {"y": (expected.shape, dtype)}, dims=list(expected.shape), x_strides=[strides[p] for p in perm],
+        "move",
+        {"x": x},
+        {"y": (expected.shape, dtype)},
+        dims=list(expected.shape),
+        x_strides=[strides[p] for p in perm],
         y_strides=contiguous(expected.shape),
     )["y"]
     np.testing.assert_array_equal(y, expected)
@@ -42,7 +46,12 @@ def test_transpose(dtype: Any, perm: list[int]) -> None:
 def test_planes_become_pixels(pixels: int) -> None:
     x = values(np.uint8, (2, 3, pixels))
     y = run_one(
-        "move", {"x": x}, {"y": ((2, pixels, 3), np.uint8)}, dims=[2, 3, pixels], x_strides=[3 * pixels, pixels, 1], y_strides=[3 * pixels, 1, 3],
+        "move",
+        {"x": x},
+        {"y": ((2, pixels, 3), np.uint8)},
+        dims=[2, 3, pixels],
+        x_strides=[3 * pixels, pixels, 1],
+        y_strides=[3 * pixels, 1, 3],
     )["y"]
     np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
 
@@ -50,20 +59,38 @@ def test_planes_become_pixels(pixels: int) -> None:
 def test_slice_with_negative_step() -> None:
     x = values(np.int16, (4, 9))
     expected = x[1:3, 8:1:-3]
-    y = run_one("move", {"x": x}, {"y": (expected.shape, np.int16)}, dims=[2, 3], x_strides=[9, -3], x_offset=9 + 8, y_strides=[3, 1])["y"]
+    y = run_one(
+        "move",
+        {"x": x},
+        {"y": (expected.shape, np.int16)},
+        dims=[2, 3],
+        x_strides=[9, -3],
+        x_offset=9 + 8,
+        y_strides=[3, 1],
+    )["y"]
     np.testing.assert_array_equal(y, expected)
 
 
 def test_expand_reads_with_stride_zero() -> None:
     x = values(np.uint8, (3, 1))
-    y = run_one("move", {"x": x}, {"y": ((2, 3, 4), np.uint8)}, dims=[2, 3, 4], x_strides=[0, 1, 0], y_strides=[12, 4, 1])["y"]
+    y = run_one(
+        "move", {"x": x}, {"y": ((2, 3, 4), np.uint8)}, dims=[2, 3, 4], x_strides=[0, 1, 0], y_strides=[12, 4, 1]
+    )["y"]
     np.testing.assert_array_equal(y, np.broadcast_to(x, (2, 3, 4)))
 
 
 def test_concat_writes_into_a_part() -> None:
     x = values(np.uint8, (2, 3))
     before = np.full((2, 8), 9, np.uint8)
-    y = run_one("move", {"x": x, "y": before}, {"y": ((2, 8), np.uint8)}, dims=[2, 3], x_strides=[3, 1], y_strides=[8, 1], y_offset=4)["y"]
+    y = run_one(
+        "move",
+        {"x": x, "y": before},
+        {"y": ((2, 8), np.uint8)},
+        dims=[2, 3],
+        x_strides=[3, 1],
+        y_strides=[8, 1],
+        y_offset=4,
+    )["y"]
     expected = np.full((2, 8), 9)
     expected[:, 4:7] = x
     np.testing.assert_array_equal(y, expected)
@@ -81,14 +108,18 @@ def test_fill(dtype: Any) -> None:
 @pytest.mark.parametrize("index_type", [np.int32, np.int64])
 def test_gather(dtype: Any, index_type: Any) -> None:
     x, indices = values(dtype, (2, 5, 3)), np.array([0, 4, -1, -5, 2], index_type)
-    y = run_one("gather", {"x": x, "indices": indices}, {"y": ((2, 5, 3), dtype)}, outer=2, axis=5, inner=3, count=5)["y"]
+    y = run_one("gather", {"x": x, "indices": indices}, {"y": ((2, 5, 3), dtype)}, outer=2, axis=5, inner=3, count=5)[
+        "y"
+    ]
     np.testing.assert_array_equal(y, np.take(x, indices, axis=1))
 
 
 @pytest.mark.parametrize("bad", [5, -6, 2**62, -(2**63)])
 def test_gather_out_of_range_names_the_node(bad: int) -> None:
     x, indices = values(np.uint8, (5, 3)), np.array([0, bad], np.int64)
-    program, feeds = build_one("gather", {"x": x, "indices": indices}, {"y": ((2, 3), np.uint8)}, outer=1, axis=5, inner=3, count=2)
+    program, feeds = build_one(
+        "gather", {"x": x, "indices": indices}, {"y": ((2, 3), np.uint8)}, outer=1, axis=5, inner=3, count=2
+    )
     with pytest.raises(FeedError, match=r"^node: an index is out of range"):
         Session(program).run(feeds)
     with pytest.raises(FeedError, match="out of range"):
@@ -97,7 +128,9 @@ def test_gather_out_of_range_names_the_node(bad: int) -> None:
 
 def test_gather_from_a_constant_table() -> None:
     table, indices = values(np.int16, (300, 4)), np.array([299, 3], np.int64)
-    y = run_one("gather", {"indices": indices}, {"y": ((2, 4), np.int16)}, x=table, outer=1, axis=300, inner=4, count=2)["y"]
+    y = run_one(
+        "gather", {"indices": indices}, {"y": ((2, 4), np.int16)}, x=table, outer=1, axis=300, inner=4, count=2
+    )["y"]
     np.testing.assert_array_equal(y, table[indices])
 
 
@@ -109,8 +142,25 @@ def test_resize_linear() -> None:
     h_weight, w_weight = np.array([0, 16384, 32768, 5, 0]), np.array([7, 12345])
     m, n = 2**14, 44
     y = run_one(
-        "resize_linear", {"x": x}, {"y": ((2, 5, 2, 5), np.uint8)}, h_low=h_low, h_high=h_high, h_weight=h_weight, w_low=w_low, w_high=w_high,
-        w_weight=w_weight, batch=2, in_h=3, in_w=4, in_c=5, out_h=5, out_w=2, x_zp=11, m=m, n=n, y_zp=11,
+        "resize_linear",
+        {"x": x},
+        {"y": ((2, 5, 2, 5), np.uint8)},
+        h_low=h_low,
+        h_high=h_high,
+        h_weight=h_weight,
+        w_low=w_low,
+        w_high=w_high,
+        w_weight=w_weight,
+        batch=2,
+        in_h=3,
+        in_w=4,
+        in_c=5,
+        out_h=5,
+        out_w=2,
+        x_zp=11,
+        m=m,
+        n=n,
+        y_zp=11,
     )["y"]
     wide = x.astype(object) - 11
     rows = wide[:, h_low] * (32768 - h_weight)[:, None, None] + wide[:, h_high] * h_weight[:, None, None]

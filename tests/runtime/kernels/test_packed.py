@@ -42,8 +42,14 @@ def forms(program: Program, isa: Isa) -> list[Form]:
 
 
 @settings(max_examples=16, deadline=None)
-@given(x_type=st.sampled_from([np.uint8, np.int16]), count=st.sampled_from([2, 4, 8, 16]), rows=st.integers(1, 5), k=st.integers(1, 40),
-       cols=st.integers(1, 90), seed=st.integers(0, 2**32 - 1))
+@given(
+    x_type=st.sampled_from([np.uint8, np.int16]),
+    count=st.sampled_from([2, 4, 8, 16]),
+    rows=st.integers(1, 5),
+    k=st.integers(1, 40),
+    cols=st.integers(1, 90),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_gemm(x_type: Any, count: int, rows: int, k: int, cols: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, p = draw(rng, x_type, (rows, k + 3)), coded_layer(rng, count, k, cols)
@@ -58,7 +64,9 @@ def test_gemm(x_type: Any, count: int, rows: int, k: int, cols: int, seed: int) 
 @pytest.mark.parametrize("x_type", [np.uint8, np.int16])
 @pytest.mark.parametrize("count", [4, 16])
 @pytest.mark.parametrize("shape", [(1, 1), (4, 16), (8, 64), (9, 65), (31, 63), (64, 80), (130, 193), (257, 128)])
-def test_all_sizes_and_instruction_sets(x_type: Any, count: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_sizes_and_instruction_sets(
+    x_type: Any, count: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(count)
     for rows in range(1, MOST_CODED_ROWS + 1):
         p = coded_layer(rng, count, *shape)
@@ -74,7 +82,11 @@ def test_all_sizes_and_instruction_sets(x_type: Any, count: int, shape: tuple[in
                 small = len(np.unique(p["w"])) <= 4 and rows <= MOST_ROWS_OF_2_BITS
                 assert forms(program, isa) == [Form.CODES_2 if small else Form.CODES_4]
                 assert forms(plain, isa) == [Form.PACKED]
-            np.testing.assert_array_equal(Session(program, isa).raw(feeds)["y"], Session(plain, isa).raw(feeds)["y"], err_msg=f"{isa.name}, {rows}")
+            np.testing.assert_array_equal(
+                Session(program, isa).raw(feeds)["y"],
+                Session(plain, isa).raw(feeds)["y"],
+                err_msg=f"{isa.name}, {rows}",
+            )
 
 
 @pytest.mark.parametrize("cols", [256, 401])
@@ -96,7 +108,9 @@ def test_which_products_read_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     p = coded_layer(rng, 16, 64, 64)
 
     def chosen(rows: int, isa: Isa, x_type: Any = np.uint8) -> Form:
-        program, _ = build_one("gemm", {"x": draw(rng, x_type, (rows, 64))}, {"y": ((rows, 64), np.uint8)}, **p, rows=rows, k=64, cols=64)
+        program, _ = build_one(
+            "gemm", {"x": draw(rng, x_type, (rows, 64))}, {"y": ((rows, 64), np.uint8)}, **p, rows=rows, k=64, cols=64
+        )
         return forms(program, isa)[0]
 
     assert chosen(MOST_CODED_ROWS, Isa.AVX2) is chosen(1, Isa.AVX_VNNI) is chosen(1, Isa.AVX512_VNNI) is Form.CODES_4
@@ -125,4 +139,6 @@ def test_rounding_is_that_of_the_specification() -> None:
     program, feeds = build_one("gemm", {"x": x}, {"y": ((2, 20), np.int16)}, **p, rows=2, k=24, cols=20)
     acc = x.astype(np.int64) @ p["w"].astype(np.int64) + p["bias"]
     for isa in ISAS:
-        assert Session(program, isa).raw(feeds)["y"].tolist() == requantized(acc, p, spec.Range(0, -32768, 32767)).tolist()
+        assert (
+            Session(program, isa).raw(feeds)["y"].tolist() == requantized(acc, p, spec.Range(0, -32768, 32767)).tolist()
+        )

@@ -32,8 +32,20 @@ def windows(geometry: Any) -> tuple[tuple[int, int], list[list[list[tuple[int, i
 def geometry_fields(geometry: Any, size: tuple[int, int], batch: int, channels: int) -> dict[str, int]:
     (h, w), (kh, kw), (sh, sw), (dh, dw), (top, left, _, _) = geometry
     return {
-        "batch": batch, "in_h": h, "in_w": w, "in_c": channels, "out_h": size[0], "out_w": size[1], "kernel_h": kh, "kernel_w": kw, "stride_h": sh,
-        "stride_w": sw, "dilation_h": dh, "dilation_w": dw, "pad_top": top, "pad_left": left,
+        "batch": batch,
+        "in_h": h,
+        "in_w": w,
+        "in_c": channels,
+        "out_h": size[0],
+        "out_w": size[1],
+        "kernel_h": kh,
+        "kernel_w": kw,
+        "stride_h": sh,
+        "stride_w": sw,
+        "dilation_h": dh,
+        "dilation_w": dw,
+        "pad_top": top,
+        "pad_left": left,
     }
 
 
@@ -42,7 +54,9 @@ def geometry_fields(geometry: Any, size: tuple[int, int], batch: int, channels: 
 def test_max_pool(dtype: Any, geometry: Any, channels: int, seed: int) -> None:
     x = draw(np.random.default_rng(seed), dtype, (2, *geometry[0], channels))
     size, places = windows(geometry)
-    y = run_one("max_pool", {"x": x}, {"y": ((2, *size, channels), dtype)}, **geometry_fields(geometry, size, 2, channels))["y"]
+    y = run_one(
+        "max_pool", {"x": x}, {"y": ((2, *size, channels), dtype)}, **geometry_fields(geometry, size, 2, channels)
+    )["y"]
     for oy, ox in np.ndindex(size):
         inside = [x[:, iy, ix] for iy, ix in places[oy][ox] if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]]
         expected = np.max(inside, axis=0) if inside else np.full((2, channels), np.iinfo(dtype).min)
@@ -58,8 +72,18 @@ def test_average_pool(dtype: Any, geometry: Any, include: bool, seed: int) -> No
     taps = geometry[1][0] * geometry[1][1]
     pairs = [spec.multiplier(0.83 / (i + 1)) for i in range(taps)]
     y = run_one(
-        "average_pool", {"x": x}, {"y": ((2, *size, 3), y_type)}, m=np.array([p[0] for p in pairs]), n=np.array([p[1] for p in pairs]),
-        pad_bottom=geometry[4][2], pad_right=geometry[4][3], count_include_pad=int(include), x_zp=zero, y_zp=out.zero_point, lo=out.lo, hi=out.hi,
+        "average_pool",
+        {"x": x},
+        {"y": ((2, *size, 3), y_type)},
+        m=np.array([p[0] for p in pairs]),
+        n=np.array([p[1] for p in pairs]),
+        pad_bottom=geometry[4][2],
+        pad_right=geometry[4][3],
+        count_include_pad=int(include),
+        x_zp=zero,
+        y_zp=out.zero_point,
+        lo=out.lo,
+        hi=out.hi,
         **geometry_fields(geometry, size, 2, 3),
     )["y"]
     bottom, right = x.shape[1] + geometry[4][2], x.shape[2] + geometry[4][3]
@@ -73,14 +97,28 @@ def test_average_pool(dtype: Any, geometry: Any, include: bool, seed: int) -> No
 
 
 @FEW
-@given(dtype=codes, outer=st.integers(1, 3), k=st.integers(1, 9), inner=st.integers(1, 5), seed=seeds, divide=st.booleans())
+@given(
+    dtype=codes, outer=st.integers(1, 3), k=st.integers(1, 9), inner=st.integers(1, 5), seed=seeds, divide=st.booleans()
+)
 def test_sum_and_mean(dtype: Any, outer: int, k: int, inner: int, seed: int, divide: bool) -> None:
     rng = np.random.default_rng(seed)
     x, zero, (y_type, out) = draw(rng, dtype, (outer, k, inner)), zero_point(rng, dtype), output(rng)
     m, n = int(rng.integers(-(2**31) + 1, 2**31)), int(rng.integers(28, 36))
     y = run_one(
-        "reduce", {"x": x}, {"y": ((outer, inner), y_type)}, kind=1, outer=outer, k=k, inner=inner, x_zp=zero, m=m, n=n, divide=int(divide),
-        y_zp=out.zero_point, lo=out.lo, hi=out.hi,
+        "reduce",
+        {"x": x},
+        {"y": ((outer, inner), y_type)},
+        kind=1,
+        outer=outer,
+        k=k,
+        inner=inner,
+        x_zp=zero,
+        m=m,
+        n=n,
+        divide=int(divide),
+        y_zp=out.zero_point,
+        lo=out.lo,
+        hi=out.hi,
     )["y"]
     totals = (x.astype(np.int64) - zero).sum(axis=1)
     code = (lambda s: spec.mean_code(s, k, m, n, out)) if divide else (lambda s: out.code(spec.requant(s, m, n)))
@@ -105,11 +143,21 @@ def test_argmax(last: int) -> None:
 
 def exp_tables(scale: float) -> list[np.ndarray]:
     steps = ((32, 2048), (32, 64), (64, 1))
-    return [np.array([round(math.exp(-scale * width * s) * 2**30) for s in range(count)], np.int32) for count, width in steps]
+    return [
+        np.array([round(math.exp(-scale * width * s) * 2**30) for s in range(count)], np.int32)
+        for count, width in steps
+    ]
 
 
 @FEW
-@given(dtype=codes, outer=st.integers(1, 3), k=st.integers(1, 50), inner=st.integers(1, 2), seed=seeds, scale=st.sampled_from([1e-4, 0.01, 0.2]))
+@given(
+    dtype=codes,
+    outer=st.integers(1, 3),
+    k=st.integers(1, 50),
+    inner=st.integers(1, 2),
+    seed=seeds,
+    scale=st.sampled_from([1e-4, 0.01, 0.2]),
+)
 def test_softmax(dtype: Any, outer: int, k: int, inner: int, seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     x, tables = draw(rng, dtype, (outer, k, inner)), exp_tables(scale)
@@ -128,8 +176,15 @@ def test_softmax(dtype: Any, outer: int, k: int, inner: int, seed: int, scale: f
 
 
 @settings(max_examples=25, deadline=None)
-@given(dtype=codes, outer=st.integers(1, 2), k=st.integers(1, 40), inner=st.integers(1, 3), seed=seeds, per_row=st.booleans(),
-       epsilon=st.sampled_from([0, 1, 10**6]))
+@given(
+    dtype=codes,
+    outer=st.integers(1, 2),
+    k=st.integers(1, 40),
+    inner=st.integers(1, 3),
+    seed=seeds,
+    per_row=st.booleans(),
+    epsilon=st.sampled_from([0, 1, 10**6]),
+)
 def test_layernorm(dtype: Any, outer: int, k: int, inner: int, seed: int, per_row: bool, epsilon: int) -> None:
     rng = np.random.default_rng(seed)
     x, (y_type, out) = draw(rng, dtype, (outer, k, inner)), output(rng)
@@ -138,8 +193,22 @@ def test_layernorm(dtype: Any, outer: int, k: int, inner: int, seed: int, per_ro
     count = inner if per_row else k
     gamma, beta = rng.integers(-(2**20), 2**20, count), rng.integers(-(2**30), 2**30, count)
     y = run_one(
-        "layernorm", {"x": x}, {"y": (x.shape, y_type)}, gamma=gamma, beta=beta, outer=outer, k=k, inner=inner, per_row=int(per_row), channels=inner,
-        epsilon=epsilon, epsilon_q=12345, n=24, y_zp=out.zero_point, lo=out.lo, hi=out.hi,
+        "layernorm",
+        {"x": x},
+        {"y": (x.shape, y_type)},
+        gamma=gamma,
+        beta=beta,
+        outer=outer,
+        k=k,
+        inner=inner,
+        per_row=int(per_row),
+        channels=inner,
+        epsilon=epsilon,
+        epsilon_q=12345,
+        n=24,
+        y_zp=out.zero_point,
+        lo=out.lo,
+        hi=out.hi,
     )["y"]
     term = spec.norm_epsilon(epsilon, 12345, k)
     for o, i in np.ndindex(outer, inner):
@@ -151,12 +220,22 @@ def test_layernorm_of_the_widest_row() -> None:
     """32768 extreme codes: nothing overflows."""
     x = np.tile(np.array([-32768, 32767], np.int16), 16384).reshape(1, -1)
     gamma, beta = np.full(32768, 3), np.full(32768, -5)
-    program, feeds = build_one("layernorm", {"x": x}, {"y": (x.shape, np.int16)}, gamma=gamma, beta=beta, outer=1, k=32768, epsilon=1, n=10)
+    program, feeds = build_one(
+        "layernorm", {"x": x}, {"y": (x.shape, np.int16)}, gamma=gamma, beta=beta, outer=1, k=32768, epsilon=1, n=10
+    )
     y = Session(program).raw(feeds)["y"]
-    assert y[0].tolist() == spec.layernorm(x[0].tolist(), gamma.tolist(), beta.tolist(), 1, 10, spec.Range(0, -32768, 32767))
+    assert y[0].tolist() == spec.layernorm(
+        x[0].tolist(), gamma.tolist(), beta.tolist(), 1, 10, spec.Range(0, -32768, 32767)
+    )
 
 
-@given(st.one_of(st.integers(1, 2**62 - 1), st.integers(0, 61).map(lambda e: 2**e), st.integers(1, 2**31 - 1).map(lambda r: r * r)))
+@given(
+    st.one_of(
+        st.integers(1, 2**62 - 1),
+        st.integers(0, 61).map(lambda e: 2**e),
+        st.integers(1, 2**31 - 1).map(lambda r: r * r),
+    )
+)
 @settings(max_examples=200, deadline=None)
 def test_integer_square_root_is_exact(value: int) -> None:
     t = normalizing_shift.py_func(value)  # type: ignore[attr-defined]

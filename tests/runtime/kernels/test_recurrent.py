@@ -43,10 +43,28 @@ class Net:
         folded_w = self.bias_w - X_ZP * self.w.astype(np.int64).sum(axis=0)
         folded_r = self.bias_r - H_ZP * self.r.astype(np.int64).sum(axis=0)
         return {
-            "w": self.w, "r": self.r, "bias_w": folded_w, "m_w": ones * self.mw[0], "n_w": ones * self.mw[1], "bias_r": folded_r,
-            "m_r": ones * self.mr[0], "n_r": ones * self.mr[1], "table_f": SIGMOID, "table_g": TANH, "steps": self.steps, "batch": self.batch,
-            "inputs": self.inputs, "hidden": self.hidden, "reverse": reverse, "y_step": 2 * self.batch * self.hidden, "y_row": self.hidden,
-            "y_offset": self.batch * self.hidden, "x_zp": X_ZP, "m_h": self.mh[0], "n_h": self.mh[1], "y_zp": H_ZP,
+            "w": self.w,
+            "r": self.r,
+            "bias_w": folded_w,
+            "m_w": ones * self.mw[0],
+            "n_w": ones * self.mw[1],
+            "bias_r": folded_r,
+            "m_r": ones * self.mr[0],
+            "n_r": ones * self.mr[1],
+            "table_f": SIGMOID,
+            "table_g": TANH,
+            "steps": self.steps,
+            "batch": self.batch,
+            "inputs": self.inputs,
+            "hidden": self.hidden,
+            "reverse": reverse,
+            "y_step": 2 * self.batch * self.hidden,
+            "y_row": self.hidden,
+            "y_offset": self.batch * self.hidden,
+            "x_zp": X_ZP,
+            "m_h": self.mh[0],
+            "n_h": self.mh[1],
+            "y_zp": H_ZP,
         }
 
     def project(self, position: int, b: int) -> list[int]:
@@ -110,7 +128,10 @@ def test_lstm_with_tables_of_few_values(monkeypatch: pytest.MonkeyPatch) -> None
     """The tables are stored in codes, and read beside the packed weights."""
     net, steps = Net(4, 6), (np.arange(65536) >> 12).astype(np.int16)
     c0 = np.random.default_rng(9).integers(-(2**17), 2**17, (3, 6)).astype(np.int32)
-    inputs, outputs = {"x": net.x, "h": net.h, "c": c0}, {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8), "c": ((3, 6), np.int32)}
+    inputs, outputs = (
+        {"x": net.x, "h": net.h, "c": c0},
+        {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8), "c": ((3, 6), np.int32)},
+    )
     fields = net.fields(0) | {"table_f": 2047 * steps, "table_g": 4000 * steps - 32000, "table_h": 4096 * (steps - 8)}
     program, _ = build_one("lstm", inputs, outputs, **fields, has_lengths=0)
     assert sum(info.coding is not None for info in program.constants) == 3
@@ -125,11 +146,17 @@ def test_lstm_follows_the_float_recurrence() -> None:
     net = Net(4, 3)
     c0 = np.zeros((3, 6), np.int32)
     y = run_one(
-        "lstm", {"x": net.x, "h": net.h, "c": c0}, {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8)}, table_h=TANH, **net.fields(0),
+        "lstm",
+        {"x": net.x, "h": net.h, "c": c0},
+        {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8)},
+        table_h=TANH,
+        **net.fields(0),
     )["y"][:, 1]
     h, c, n = (net.h.astype(float) - H_ZP) * H_SCALE, np.zeros((3, 6)), net.hidden
     for step in range(5):
-        gate = ((net.x[step].astype(float) - X_ZP) @ net.w + net.bias_w) * X_SCALE * W_SCALE + (h @ net.r * W_SCALE + net.bias_r * H_SCALE * W_SCALE)
+        gate = ((net.x[step].astype(float) - X_ZP) @ net.w + net.bias_w) * X_SCALE * W_SCALE + (
+            h @ net.r * W_SCALE + net.bias_r * H_SCALE * W_SCALE
+        )
         i, o, f = (1 / (1 + np.exp(-gate[:, k * n : (k + 1) * n])) for k in range(3))
         c = f * c + i * np.tanh(gate[:, 3 * n :])
         h = o * np.tanh(c)
@@ -164,7 +191,14 @@ def test_gru(after: int, reverse: int, lengths: list[int] | None) -> None:
         inputs["lengths"] = np.array(lengths, np.int64)
     outputs = {"y": ((5, 2, 3, 6), np.uint8), "h": ((3, 6), np.uint8)}
     result = run_one(
-        "gru", inputs, outputs, linear_before_reset=after, m_s=net.ms[0], n_s=net.ms[1], has_lengths=int(lengths is not None), **net.fields(reverse),
+        "gru",
+        inputs,
+        outputs,
+        linear_before_reset=after,
+        m_s=net.ms[0],
+        n_s=net.ms[1],
+        has_lengths=int(lengths is not None),
+        **net.fields(reverse),
     )
     y, h = expected_gru(net, after, lengths or [5] * 3, reverse)
     np.testing.assert_array_equal(result["y"][:, 1], y)

@@ -26,7 +26,13 @@ LIMITS = {dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype 
 
 
 @settings(max_examples=60, deadline=None)
-@given(dtype=st.sampled_from(list(LIMITS)), count=st.integers(1, 17), rows=st.integers(1, 40), extra=st.integers(0, 9), seed=SEEDS)
+@given(
+    dtype=st.sampled_from(list(LIMITS)),
+    count=st.integers(1, 17),
+    rows=st.integers(1, 40),
+    extra=st.integers(0, 9),
+    seed=SEEDS,
+)
 def test_codes_give_back_the_values(dtype: Any, count: int, rows: int, extra: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     low, high = LIMITS[dtype]
@@ -62,19 +68,29 @@ def test_every_row_may_have_values_of_its_own() -> None:
     assert found is not None
     assert found.coding == Coding(4, 50)
     assert found.nbytes == 50 * (16 * 2 + 48)
-    np.testing.assert_array_equal(restored(np.frombuffer(found.stored(), np.uint8), found.coding, array.shape, "int16").values(), array)
+    np.testing.assert_array_equal(
+        restored(np.frombuffer(found.stored(), np.uint8), found.coding, array.shape, "int16").values(), array
+    )
 
 
-@pytest.mark.parametrize("array", [
-    np.arange(SMALLEST, dtype=np.int16), np.zeros(SMALLEST - 1, np.int8), np.zeros(SMALLEST, np.int32), np.arange(17, dtype=np.int8).repeat(100),
-    np.random.default_rng(0).integers(0, 99, (99, 20)).astype(np.int8),
-], ids=["many values", "small", "int32", "17 values", "tables larger than codes"])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(SMALLEST, dtype=np.int16),
+        np.zeros(SMALLEST - 1, np.int8),
+        np.zeros(SMALLEST, np.int32),
+        np.arange(17, dtype=np.int8).repeat(100),
+        np.random.default_rng(0).integers(0, 99, (99, 20)).astype(np.int8),
+    ],
+    ids=["many values", "small", "int32", "17 values", "tables larger than codes"],
+)
 def test_what_is_not_coded(array: Any) -> None:
     assert encoded(array) is None
 
 
 def two_products(levels: Any, rows: int = 3) -> Program:
-    """x uint8 [rows, 65] -> gemm -> 1x1 convolution -> y uint8 [rows, 40], all weights among ``levels``; a gather from a coded table beside it."""
+    """x uint8 [rows, 65] -> gemm -> 1x1 convolution -> y uint8 [rows, 40],
+    all weights among ``levels``; a gather from a coded table beside it."""
     rng = np.random.default_rng(5)
     b = ProgramBuilder()
     x, h, y, t, i = (b.buffer(shape, dtype) for shape, dtype in (
@@ -82,18 +98,55 @@ def two_products(levels: Any, rows: int = 3) -> Program:
     b.input("x", x, np.uint8, (rows, 65))
     b.input("i", i, np.int64, (2,))
     parameters = {"m": np.full(40, 1 << 30), "n": np.full(40, 40)}
-    b.emit("gemm", x=x, w=rng.choice(levels, (65, 33)), bias=np.zeros(33, np.int32), **{k: v[:33] for k, v in parameters.items()}, y=h,
-           rows=rows, k=65, cols=33, y_zp=128)
-    b.emit("conv", x=h, w=rng.choice(levels, (1, 1, 33, 40)), bias=np.zeros(40, np.int32), **parameters, y=y, batch=1, in_h=rows, in_w=1, in_c=33,
-           out_h=rows, out_w=1, out_c=40, kernel_h=1, kernel_w=1, y_zp=128)
-    b.emit("gather", x=b.constant(rng.choice(levels, (30, 64)).astype(np.int16)), indices=i, y=t, outer=1, axis=30, inner=64, count=2)
+    b.emit(
+        "gemm",
+        x=x,
+        w=rng.choice(levels, (65, 33)),
+        bias=np.zeros(33, np.int32),
+        **{k: v[:33] for k, v in parameters.items()},
+        y=h,
+        rows=rows,
+        k=65,
+        cols=33,
+        y_zp=128,
+    )
+    b.emit(
+        "conv",
+        x=h,
+        w=rng.choice(levels, (1, 1, 33, 40)),
+        bias=np.zeros(40, np.int32),
+        **parameters,
+        y=y,
+        batch=1,
+        in_h=rows,
+        in_w=1,
+        in_c=33,
+        out_h=rows,
+        out_w=1,
+        out_c=40,
+        kernel_h=1,
+        kernel_w=1,
+        y_zp=128,
+    )
+    b.emit(
+        "gather",
+        x=b.constant(rng.choice(levels, (30, 64)).astype(np.int16)),
+        indices=i,
+        y=t,
+        outer=1,
+        axis=30,
+        inner=64,
+        count=2,
+    )
     b.output("y", y, np.uint8, (rows, 40))
     b.output("t", t, np.int16, (2, 64))
     return b.program()
 
 
 @pytest.mark.parametrize("count", [4, 8, 16])
-def test_a_coded_program_computes_the_same_and_is_small(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coded_program_computes_the_same_and_is_small(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(count)
     levels = np.append(rng.integers(-127, 128, count - 2), [-127, 127]).astype(np.int8)
     feeds = {"x": rng.integers(0, 256, (3, 65)).astype(np.uint8), "i": np.array([29, 0])}
@@ -110,7 +163,9 @@ def test_a_coded_program_computes_the_same_and_is_small(count: int, tmp_path: Pa
     for isa in Isa:
         if isa.supported:
             got = Session(tmp_path / "coded.qprog", isa).raw(feeds)
-            assert {name: value.tolist() for name, value in got.items()} == {name: value.tolist() for name, value in want.items()}
+            assert {name: value.tolist() for name, value in got.items()} == {
+                name: value.tolist() for name, value in want.items()
+            }
 
 
 def test_memory_counts_what_is_decoded() -> None:
@@ -131,7 +186,16 @@ def test_a_packed_product_reads_codes_that_come_from_a_constant(opcode: str, mon
         "batch": 1, "in_h": 6, "in_w": 1, "in_c": 40, "out_h": 6, "out_w": 1, "out_c": 33, "kernel_h": 1, "kernel_w": 1}
     b = ProgramBuilder()
     y = b.buffer((6, 33), np.int16)
-    b.emit(opcode, x=b.constant(x), w=w, bias=np.zeros(33, np.int32), m=np.full(33, 1 << 30), n=np.full(33, 32), y=y, **sizes)
+    b.emit(
+        opcode,
+        x=b.constant(x),
+        w=w,
+        bias=np.zeros(33, np.int32),
+        m=np.full(33, 1 << 30),
+        n=np.full(33, 32),
+        y=y,
+        **sizes,
+    )
     b.output("y", y, np.int16, (6, 33))
     program = b.program()
     assert program.constants[0].coding is not None
@@ -141,14 +205,22 @@ def test_a_packed_product_reads_codes_that_come_from_a_constant(opcode: str, mon
         np.testing.assert_array_equal(Session(program, isa).raw({})["y"], want)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda item: item.__setitem__(3, 5), "codes of a constant"), (lambda item: item.__setitem__(3, 0), "codes of a constant"),
-    (lambda item: item.__setitem__(4, 3), "codes of a constant"), (lambda item: item.__setitem__(4, 66), "codes of a constant"),
-    (lambda item: item.__setitem__(0, "int32"), "codes of a constant"), (lambda item: item.__setitem__(1, [0, 33]), "codes of a constant"),
-    (lambda item: item.__setitem__(1, [1 << 40, 33]), "outside the blob"), (lambda item: item.__setitem__(2, 1 << 40), "outside the blob"),
-    (lambda item: item.pop(), "described wrongly"), (lambda item: item.__setitem__(3, "4"), "described wrongly"),
-    (lambda item: item.__setitem__(1, [64, 33]), "would read bytes"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda item: item.__setitem__(3, 5), "codes of a constant"),
+        (lambda item: item.__setitem__(3, 0), "codes of a constant"),
+        (lambda item: item.__setitem__(4, 3), "codes of a constant"),
+        (lambda item: item.__setitem__(4, 66), "codes of a constant"),
+        (lambda item: item.__setitem__(0, "int32"), "codes of a constant"),
+        (lambda item: item.__setitem__(1, [0, 33]), "codes of a constant"),
+        (lambda item: item.__setitem__(1, [1 << 40, 33]), "outside the blob"),
+        (lambda item: item.__setitem__(2, 1 << 40), "outside the blob"),
+        (lambda item: item.pop(), "described wrongly"),
+        (lambda item: item.__setitem__(3, "4"), "described wrongly"),
+        (lambda item: item.__setitem__(1, [64, 33]), "would read bytes"),
+    ],
+)
 def test_forged_codings_name_what_is_wrong(change: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "net.qprog"
     two_products(np.arange(16, dtype=np.int8)).save(path)
@@ -158,7 +230,10 @@ def test_forged_codings_name_what_is_wrong(change: Any, message: str, tmp_path: 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
-@pytest.mark.parametrize(("count", "by_rows", "inner"), [(4, False, 3), (8, False, 7), (16, False, 5), (16, False, 4), (7, True, 40), (16, True, 65)])
+@pytest.mark.parametrize(
+    ("count", "by_rows", "inner"),
+    [(4, False, 3), (8, False, 7), (16, False, 5), (16, False, 4), (7, True, 40), (16, True, 65)],
+)
 def test_gather_reads_codes(dtype: Any, count: int, by_rows: bool, inner: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large tables stay in codes; each row may have values of its own."""
     monkeypatch.setattr(coded_constants, "SMALLEST", 1)
@@ -169,11 +244,15 @@ def test_gather_reads_codes(dtype: Any, count: int, by_rows: bool, inner: int, m
     levels[:, :2] = low, high
     table = np.take_along_axis(np.broadcast_to(levels, (axis, count)), rng.integers(0, count, (axis, inner)), axis=1)
     indices = np.array([0, 32, -1, -33, 7, 7, 16])
-    program, _ = build_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)
+    program, _ = build_one(
+        "gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7
+    )
     assert program.constants[0].coding is not None
     assert program.constants[0].coding.tables == (axis if by_rows else 1)
     assert Session(program).memory().packed == 16
-    y = run_one("gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7)["y"]
+    y = run_one(
+        "gather", {"indices": indices}, {"y": ((7, inner), dtype)}, x=table, outer=1, axis=axis, inner=inner, count=7
+    )["y"]
     np.testing.assert_array_equal(y, table[indices])
     assert run_interpreted(program, {"indices": indices}, Isa.PORTABLE)["y"].tolist() == table[indices].tolist()
 
@@ -185,7 +264,9 @@ def test_a_table_of_another_shape_is_decoded(monkeypatch: pytest.MonkeyPatch) ->
     levels = rng.integers(-32768, 32768, (20, 16)).astype(np.int16)
     table = np.take_along_axis(levels, rng.integers(0, 16, (20, 96)), axis=1)
     indices = np.array([59, 0, 3])
-    y = run_one("gather", {"indices": indices}, {"y": ((3, 32), np.int16)}, x=table, outer=1, axis=60, inner=32, count=3)["y"]
+    y = run_one(
+        "gather", {"indices": indices}, {"y": ((3, 32), np.int16)}, x=table, outer=1, axis=60, inner=32, count=3
+    )["y"]
     np.testing.assert_array_equal(y, table.reshape(60, 32)[indices])
 
 
@@ -207,12 +288,24 @@ def test_blocks_may_have_tables_in_common(block: int, count: int, bits: int, sha
     assert found is not None
     assert found.coding == Coding(bits, 16, block)
     rows, columns = int(np.prod(shape[:-1])), shape[-1]
-    assert len(found.stored()) == found.nbytes == 16 * 2**bits + -(-(-(-rows // block) * columns) // 2) + -(-rows * columns // 8) * bits
-    np.testing.assert_array_equal(restored(np.frombuffer(found.stored(), np.uint8), found.coding, shape, "int8").values(), array)
+    assert (
+        len(found.stored())
+        == found.nbytes
+        == 16 * 2**bits + -(-(-(-rows // block) * columns) // 2) + -(-rows * columns // 8) * bits
+    )
+    np.testing.assert_array_equal(
+        restored(np.frombuffer(found.stored(), np.uint8), found.coding, shape, "int8").values(), array
+    )
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=SEEDS, bits=st.sampled_from([2, 3, 4]), block=st.sampled_from([32, 64, 128]), rows=st.integers(1, 200), columns=st.integers(1, 9))
+@given(
+    seed=SEEDS,
+    bits=st.sampled_from([2, 3, 4]),
+    block=st.sampled_from([32, 64, 128]),
+    rows=st.integers(1, 200),
+    columns=st.integers(1, 9),
+)
 def test_any_bytes_are_a_sound_constant_in_blocks(seed: int, bits: int, block: int, rows: int, columns: int) -> None:
     coded_constants, rng = Coding(bits, 16, block), np.random.default_rng(seed)
     raw = rng.integers(0, 256, coded_constants.nbytes((rows, columns), 1)).astype(np.uint8)
@@ -230,7 +323,9 @@ def test_forged_blocks_name_what_is_wrong(change: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.qprog"
     block_product(3).save(path)
     forge(path, lambda parts, text: change(text["constants"][0]))
-    with pytest.raises(ProgramError, match=r"codes of a constant are described wrongly|a constant is described wrongly"):
+    with pytest.raises(
+        ProgramError, match=r"codes of a constant are described wrongly|a constant is described wrongly"
+    ):
         Session(path)
 
 
@@ -239,8 +334,19 @@ def block_product(rows: int) -> Program:
     b = ProgramBuilder()
     x, y = b.buffer((rows, 130), np.uint8), b.buffer((rows, 33), np.uint8)
     b.input("x", x, np.uint8, (rows, 130))
-    b.emit("gemm", x=x, w=in_blocks((130, 33), 64, 16), bias=np.zeros(33, np.int32), m=np.full(33, 1 << 30), n=np.full(33, 42), y=y, rows=rows,
-           k=130, cols=33, y_zp=128)
+    b.emit(
+        "gemm",
+        x=x,
+        w=in_blocks((130, 33), 64, 16),
+        bias=np.zeros(33, np.int32),
+        m=np.full(33, 1 << 30),
+        n=np.full(33, 42),
+        y=y,
+        rows=rows,
+        k=130,
+        cols=33,
+        y_zp=128,
+    )
     b.output("y", y, np.uint8, (rows, 33))
     return b.program()
 

@@ -93,7 +93,11 @@ def test_plain_integers_cross_as_they_are() -> None:
         buffer = b.buffer((3,), dtype)
         b.input(name, buffer, dtype, (3,))
         b.output(f"{name}_out", buffer, dtype, (3,))
-    feeds = {"a": np.array([-(1 << 62), 0, 7]), "b": np.array([True, False, True]), "c": np.array([-32768, 1, 32767], np.int16)}
+    feeds = {
+        "a": np.array([-(1 << 62), 0, 7]),
+        "b": np.array([True, False, True]),
+        "c": np.array([-32768, 1, 32767], np.int16),
+    }
     for name, value in Session(b.program()).run(feeds).items():
         np.testing.assert_array_equal(value, feeds[name[0]])
         assert value.dtype == feeds[name[0]].dtype

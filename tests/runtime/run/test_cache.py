@@ -1,4 +1,5 @@
-"""Where machine code is kept: read-only folders, no home, full disks, several processes at once, byte code alone, another CPU's features.
+"""Where machine code is kept: read-only folders, no home, full disks, several processes at once, byte code alone,
+another CPU's features.
 
 What takes a minute is replaced here by an object file of four small functions; everything around it is as it is.
 """
@@ -21,7 +22,9 @@ import qcompiler.runtime
 from qcompiler.runtime.run import cache
 
 ROOT = Path(qcompiler.runtime.__file__).parent
-LINUX = pytest.mark.skipif(not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64")
+LINUX = pytest.mark.skipif(
+    not (sys.platform.startswith("linux") and platform.machine() == "x86_64"), reason="images are for Linux on x86-64"
+)
 PROLOGUE = """
 import os, sys, time
 from qcompiler.runtime.cpu import features
@@ -34,7 +37,8 @@ def compiled():
         file.write("x")
     time.sleep(float(os.environ.get("PAUSE", "0")))
     functions = [("run", 1, 7), ("attend", 3, 0), ("execute", 4, 0), ("convert", 2, 0)]
-    text = "".join(f"define i64 @{name}({', '.join(['i64'] * count)}) {{ ret i64 {value} }}\\n" for name, count, value in functions)
+    text = "".join(f"define i64 @{name}({', '.join(['i64'] * count)}) {{ ret i64 {value} }}\\n" for name, count,
+    value in functions)
     machine = features.target_machine()
     return bytes(machine.emit_object(binding.parse_assembly(text)))
 
@@ -48,7 +52,9 @@ class Machine:
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.count = folder / "count"
-        kept = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME", cache.VARIABLE)}
+        kept = {
+            key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME", cache.VARIABLE)
+        }
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
         self.environment = {**kept, "COUNT": str(self.count), "TMPDIR": str(temporary), **variables}
@@ -56,7 +62,12 @@ class Machine:
     def start(self, code: str = LOAD, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.Popen(
-            command, cwd=ROOT.parent, env={**self.environment, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT.parent,
+            env={**self.environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def load(self, code: str = LOAD, *arguments: str, **variables: str) -> str:
@@ -152,7 +163,9 @@ def test_a_full_disk_leaves_nothing_behind_and_another_folder_serves(tmp_path: P
         machine.load(code)
     assert machine.compilations == 1
     assert not [path for path in home.rglob("*") if path.is_file() and path.stat().st_size]
-    assert "cannot be kept" in machine.load(code, FULL=str(tmp_path), HOME=str(tmp_path / "other"), TMPDIR=str(tmp_path / "home"))
+    assert "cannot be kept" in machine.load(
+        code, FULL=str(tmp_path), HOME=str(tmp_path / "other"), TMPDIR=str(tmp_path / "home")
+    )
 
 
 @LINUX
@@ -182,12 +195,22 @@ KEY = "import sys; sys.path.insert(0, sys.argv[1]); from copied.run.machine_code
 
 def test_byte_code_alone_has_a_key_of_its_own_content(tmp_path: Path) -> None:
     """An update of an installation without sources must not run the machine code of the one before."""
-    shutil.copytree(ROOT, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "bundles"))
+    shutil.copytree(
+        ROOT, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "bundles")
+    )
 
     def key() -> str:
         subprocess.run([sys.executable, "-m", "compileall", "-q", "-b", "-f", str(tmp_path / "copied")], check=True)
-        shutil.copytree(tmp_path / "copied", tmp_path / "bare/copied", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        done = subprocess.run([sys.executable, "-c", KEY, str(tmp_path / "bare")], capture_output=True, text=True, check=True, cwd=tmp_path)
+        shutil.copytree(
+            tmp_path / "copied", tmp_path / "bare/copied", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", KEY, str(tmp_path / "bare")],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
         shutil.rmtree(tmp_path / "bare")
         return done.stdout
 
@@ -198,11 +221,15 @@ def test_byte_code_alone_has_a_key_of_its_own_content(tmp_path: Path) -> None:
 
 
 def test_an_archive_has_a_key_of_its_own_content(tmp_path: Path) -> None:
-    shutil.copytree(ROOT, tmp_path / "source/copied", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "bundles"))
+    shutil.copytree(
+        ROOT, tmp_path / "source/copied", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "bundles")
+    )
     keys = []
     for name in ("one", "two"):
         archive = shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "source")
-        done = subprocess.run([sys.executable, "-c", KEY, archive], capture_output=True, text=True, check=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-c", KEY, archive], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
         keys.append(done.stdout)
         kernel = tmp_path / "source/copied/kernels/wide.py"
         kernel.write_text(kernel.read_text() + "\nADDED = 1\n")

@@ -59,7 +59,10 @@ def test_an_image_runs_like_its_object_file() -> None:
     assert made_for(image) == MADE
     mapped = map_image(image)
     assert mapped is not None
-    functions = {name: ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(place) for name, place in mapped.addresses.items()}
+    functions = {
+        name: ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(place)
+        for name, place in mapped.addresses.items()
+    }
     assert [functions["pick"](i, 0) for i in range(4)] == [20, 40, 60, 80]
     assert functions["second"](0, 0) == 20
     data = np.zeros(1000, np.uint8)

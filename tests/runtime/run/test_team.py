@@ -34,7 +34,8 @@ MANY = 20_000
 
 
 def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
-    """x float [size, size, channels] -> 3x3 convolution -> table -> depthwise -> 1x1 -> sum with the first; big enough to share."""
+    """x float [size, size,
+    channels] -> 3x3 convolution -> table -> depthwise -> 1x1 -> sum with the first; big enough to share."""
     rng = np.random.default_rng(seed)
     b = ProgramBuilder()
     shape = (1, size, size, channels)
@@ -44,9 +45,28 @@ def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
     def conv(node: str, source: Any, target: Any, kernel: int, groups: int) -> None:
         weights = rng.integers(-127, 128, (kernel, kernel, channels // groups, channels)).astype(np.int8)
         b.emit(
-            "conv", node=node, x=source, w=weights, bias=rng.integers(-9999, 9999, channels), m=np.full(channels, 1 << 30),
-            n=np.full(channels, 41), y=target, batch=1, in_h=size, in_w=size, in_c=channels, out_h=size, out_w=size, out_c=channels,
-            kernel_h=kernel, kernel_w=kernel, pad_top=kernel // 2, pad_left=kernel // 2, groups=groups, x_zp=100, y_zp=100,
+            "conv",
+            node=node,
+            x=source,
+            w=weights,
+            bias=rng.integers(-9999, 9999, channels),
+            m=np.full(channels, 1 << 30),
+            n=np.full(channels, 41),
+            y=target,
+            batch=1,
+            in_h=size,
+            in_w=size,
+            in_c=channels,
+            out_h=size,
+            out_w=size,
+            out_c=channels,
+            kernel_h=kernel,
+            kernel_w=kernel,
+            pad_top=kernel // 2,
+            pad_left=kernel // 2,
+            groups=groups,
+            x_zp=100,
+            y_zp=100,
         )
 
     conv("conv", x, c, 3, 1)
@@ -54,8 +74,21 @@ def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
     conv("depthwise", t, d, 3, channels)
     conv("pointwise", d, p, 1, 1)
     b.emit(
-        "binary", node="add", kind=0, a=p, b=c, y=y, dims=[size * size * channels], a_strides=[1], b_strides=[1], a_zp=100, b_zp=100,
-        a_m=1 << 20, b_m=1 << 20, n=21, y_zp=128,
+        "binary",
+        node="add",
+        kind=0,
+        a=p,
+        b=c,
+        y=y,
+        dims=[size * size * channels],
+        a_strides=[1],
+        b_strides=[1],
+        a_zp=100,
+        b_zp=100,
+        a_m=1 << 20,
+        b_m=1 << 20,
+        n=21,
+        y_zp=128,
     )
     if index:
         i, g = b.buffer((2,), np.int64), b.buffer((2,), np.uint8)
@@ -68,7 +101,11 @@ def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
 
 def feed(program: Program, seed: int) -> dict[str, Any]:
     port = program.inputs[0]
-    return {port.name: np.random.default_rng(seed).normal(size=[5 if isinstance(s, str) else s for s in port.shape]).astype(np.float32)}
+    return {
+        port.name: np.random.default_rng(seed)
+        .normal(size=[5 if isinstance(s, str) else s for s in port.shape])
+        .astype(np.float32)
+    }
 
 
 def arena_of(session: Session) -> Any:
@@ -119,10 +156,15 @@ def recurrent() -> tuple[Program, dict[str, Any]]:
 def test_eight_threads_share_sessions() -> None:
     """Convolutions on two sizes, a symbolic batch, an LSTM; alone, shared by two and by three threads."""
     lstm, state = recurrent()
-    cases = [(program, [feed(program, seed) for seed in range(3)]) for program in (layers(32, 48, 1), layers(40, 32, 2), two_layers())]
+    cases = [
+        (program, [feed(program, seed) for seed in range(3)])
+        for program in (layers(32, 48, 1), layers(40, 32, 2), two_layers())
+    ]
     cases.append((lstm, [{**state, "x": np.roll(state["x"], shift, axis=0)} for shift in range(3)]))
     sessions = [(Session(program, num_threads=threads), feeds) for program, feeds in cases for threads in (1, 2, 3)]
-    expected = [[Session(program, num_threads=1).raw(one) for one in feeds] for program, feeds in cases for _ in range(3)]
+    expected = [
+        [Session(program, num_threads=1).raw(one) for one in feeds] for program, feeds in cases for _ in range(3)
+    ]
     failures: list[str] = []
 
     def work(thread: int) -> None:
@@ -232,24 +274,31 @@ def test_helpers_end_with_their_session() -> None:
 
 def test_a_process_ends_while_helpers_sleep() -> None:
     code = (
-        "from tests.runtime.run.test_team import *; p = layers(32, 48, 6); s = Session(p, num_threads=2); s.run(feed(p, 0)); "
-        "t = threading.Thread(target=lambda: [s.run(feed(p, 0)) for _ in range(50)], daemon=True); t.start(); s.run(feed(p, 0)); print('end')"
+        "from tests.runtime.run.test_team import *; p = layers(32, 48, 6); s = Session(p, num_threads=2); "
+        "s.run(feed(p, 0)); "
+        "t = threading.Thread(target=lambda: [s.run(feed(p, 0)) for _ in range(50)], daemon=True); t.start(); "
+        "s.run(feed(p, 0)); print('end')"
     )
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "end", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_runs_without_the_helpers_it_has_lost() -> None:
     code = (
-        "from tests.runtime.run.test_team import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a = s.raw(feed(p, 0))\n"
+        "from tests.runtime.run.test_team import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a "
+        "= s.raw(feed(p, 0))\n"
         "child = os.fork()\n"
         "same = all(np.array_equal(s.raw(feed(p, 0))['y'], a['y']) for _ in range(20))\n"
         "if child: print('end', same, os.waitpid(child, 0)[1])\n"
         "else: sys.exit(0 if same else 1)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "end True 0"), done.stderr
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.kernels import CHAINS, ImpossibleError, flavours, peak_loop, possible
+from benchmarks.core_limits import CHAINS, ImpossibleError, peak_loop, possible
+from benchmarks.kernels import flavours
 
 
 def test_the_loop_of_the_peak_multiplies_in_every_round() -> None:
     for flavour in flavours().values():
         run = peak_loop(flavour)
-        assert [run(rounds, 3, 5) for rounds in (1, 7)] == [rounds * CHAINS * 3 * 5 + sum(range(3, 3 + CHAINS)) for rounds in (1, 7)]
+        assert [run(rounds, 3, 5) for rounds in (1, 7)] == [
+            rounds * CHAINS * 3 * 5 + sum(range(3, 3 + CHAINS)) for rounds in (1, 7)
+        ]
         code = next(iter(run.inspect_llvm().values()))
         start = code.index("asm sideeffect")
         assert code.count("asm sideeffect", start) >= CHAINS  # an operand of its own for each product

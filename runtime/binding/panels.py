@@ -1,0 +1,81 @@
+"""Weights and factors in the order in which the kernels read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu.isa import LANES, TABLE_BYTES, Isa, coded_panels
+from ..instructions.instruction import SHIFT_BASE
+
+Packed = NDArray[np.uint8]
+ALIGNMENT = 64
+"""Bytes: packed weights begin at lines of the cache."""
+
+
+def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
+    """What `requantize.Scale` reads, for multipliers and shifts in the order of the sums.
+
+    Multipliers are doubled as long as they fit: then a small shift means that all sums but small ones saturate every
+    code.
+    """
+    m, n = m.astype(np.int64), n.astype(np.int64)
+    bits = np.frexp(np.abs(m).astype(np.float64))[1]
+    doublings = np.clip(np.minimum(31 - bits, 62 - n), 0, 30)
+    m, n = m << doublings, n + doublings
+    left = np.where(m == 0, 0, np.clip(SHIFT_BASE - n, 0, 30))
+    n = np.maximum(n, SHIFT_BASE)
+    odd = np.zeros_like(m)
+    odd[::2] = m[1::2]
+    return [values.astype(np.int32) for values in (m, odd, 1 << (n - SHIFT_BASE), n - 32, left)]
+
+
+def joined(parts: list[Packed]) -> Packed:
+    """One array, aligned to a vector."""
+    raw = np.empty(sum(part.size for part in parts) + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    result = raw[start : start + raw.size - ALIGNMENT]
+    np.concatenate(parts, out=result)
+    return result
+
+
+def padded(values: NDArray[Any], fill: int, count: int) -> NDArray[np.int32]:
+    """``values``, and ``fill`` after them up to ``count`` elements."""
+    result = np.full(count, fill, np.int32)
+    result[: values.size] = values
+    return result
+
+
+def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed:
+    """``weights`` [k, cols], int8 or codes, as [panels, steps, 16, group] bytes, zeros where a segment of k or cols
+    end.
+    """
+    k, cols = weights.shape
+    length = k // segments
+    steps, panels = -(-length // group), -(-cols // LANES)
+    full = np.zeros((segments, steps * group, panels * LANES), weights.dtype)
+    full[:, :length, :cols] = weights.reshape(segments, length, cols)
+    ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+
+def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
+    """``codes`` [k, cols] as groups of panels: ``levels`` repeated, then [blocks, panels, 16, group] bytes of 2 or 4
+    steps' codes each.
+    """
+    (k, cols), together = codes.shape, 8 // bits
+    whole = np.zeros((-(-k // (group * together)) * group * together, cols), np.uint8)
+    whole[:k] = codes
+    panels = pack_weights(whole, group).reshape(-(-cols // LANES), -1, together, group * LANES)
+    blocks = np.bitwise_or.reduce(panels << np.arange(0, 8, bits, dtype=np.uint8)[:, None], axis=2)
+    parts, first = [], 0
+    while first < len(blocks):
+        count = coded_panels(isa, len(blocks) - first)
+        parts += [
+            np.resize(levels.view(np.uint8), TABLE_BYTES),
+            blocks[first : first + count].transpose(1, 0, 2).reshape(-1),
+        ]
+        first += count
+    return parts
