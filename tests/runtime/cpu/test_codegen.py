@@ -17,12 +17,12 @@ from qcompiler.runtime.cpu.jit import jit, linked
 
 @jit
 def pair(a):
-    return a + 1, a + 2
+    return a + 1, a > 2
 
 @jit
 def product(a):
     both = pair(a)
-    return both[0] * both[1]
+    return both[0] * 5 if both[1] else 0
 
 print(linked(product))
 """
