@@ -27,6 +27,7 @@ from qcompiler.feeds.sources import open_source
 from qcompiler.manager import Manager
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
+from qcompiler.options import Options
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 
@@ -46,7 +47,7 @@ def ours(task: Task, folder: Path) -> None:
     """Import, normalize, quantize, write."""
     graph = load_graph(task.model)
     source = open_source(list(task.calibration), graph)
-    Manager(Preset(0, for_onnx=True, widen="off", avoid_saturation=False).pipeline().passes).run(
+    Manager(Preset(Options(0, widen="off", avoid_saturation=False), for_onnx=True).pipeline().passes).run(
         graph, Context(data=source)
     )
     export.save(graph, folder / "ours.onnx", reference_feed=task.calibration[0], force=True)

@@ -22,7 +22,7 @@ _BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("commands", ("cli", "commands", "qcompiler", "api", "report")),
     ("old names", ("ir", "runner")),
-    ("order of passes", ("presets", "pipeline", "manager")),
+    ("options, order of passes", ("options", "presets", "pipeline", "manager")),
     ("passes: exact", ("passes/normalize", "passes/expand", "passes/fuse", "passes/equalize")),
     ("passes: not exact", ("passes/replace", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
     (
@@ -56,8 +56,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Every room, by floor, top to bottom."""
 
 WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.commands.compile:compile_and_write",
-    "qcompiler.api:compile")),
+    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.options:Options",
+    "qcompiler.commands.compile:compile_and_write", "qcompiler.api:compile")),
     ("Reading the model and the feeds",
         ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source")),
     ("Which passes, in which order",

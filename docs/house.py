@@ -78,17 +78,18 @@ ALLOWED: Mapping[str, str] = {
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
+    "options": "errors grids",
     "manager": "errors graph pass_base records",
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
         "passes/fuse passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
-    "pipeline",
+    "presets": "graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
+    "options pipeline",
     "report": "activations calibration errors feeds graph records",
-    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
-    "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
-    "cli": "api commands errors report runtime/errors",
+    "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
+    "commands": "api errors feeds graph lowering onnx_io options pass_base presets records report runtime",
+    "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages
     "ir": "graph",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from qcompiler.errors import OptionError
+from qcompiler.errors import OptionError, suggestion
 from qcompiler.grids.blocks import BLOCKS, PAIR_SAFE_LEVEL
 from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
@@ -18,6 +18,13 @@ GRID_NAMES = (
     "split1 … split6, kmeans2 … kmeans8"
 )
 """The names, for people."""
+
+_EXAMPLES = (
+    "nf4", "fp4", "fp4_e2m1", "fp4_e1m2", "fp4_e3m0", "fp4_bnb", *(f"int{bits}" for bits in range(2, 9)),
+    *(f"power{bits}" for bits in range(2, 9)), *(f"post{bits}" for bits in range(2, 6)),
+    *(f"split{bits}" for bits in range(1, 7)), *(f"kmeans{bits}" for bits in range(2, 9)),
+)  # fmt: skip
+"""Names among which the nearest one is suggested."""
 
 _NAME = re.compile(r"(?P<kind>[a-z]+)(?P<bits>\d)(?:\((?P<exponent>\d+(?:\.\d+)?|\.\d+)\))?")
 
@@ -59,7 +66,7 @@ def grid_named(text: str, block: int | None = None, largest: int | None = None) 
         return _FIXED[text](block, largest or PAIR_SAFE_LEVEL)
     match = _NAME.fullmatch(text)
     if match is None or match["kind"] not in _BY_BITS or (match["exponent"] is not None and match["kind"] != "power"):
-        raise OptionError(f"unknown grid '{text}'; known: {GRID_NAMES}")
+        raise OptionError(f"unknown grid '{text}'{suggestion(text, _EXAMPLES)}; known: {GRID_NAMES}")
     bits = int(match["bits"])
     few = bits <= (2 if match["kind"] == "split" else 4)
     limit = largest or (PAIR_SAFE_LEVEL if few else LARGEST_LEVEL)
