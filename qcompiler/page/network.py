@@ -238,10 +238,14 @@ def _add_figures(
 
 
 def _add_times(nodes: Sequence[NodeView], shown: Sequence[Node], graph: Graph, times: Mapping[str, int]) -> None:
-    """The time of an instruction goes to the head of the chain that is fused into it."""
+    """The time of an instruction goes to the head of the chain that is fused into it. The machine's border turns the
+    codes of an output into its values.
+    """
     place = {id(node): index for index, node in enumerate(shown)}
+    ends = {id(tensor) for tensor in graph.outputs}
     for node in graph.nodes:
-        spent = times.get(node.name) or times.get(node.outputs[0].name)
+        name = str(node.outputs[0].name)
+        spent = times.get(f"{name}_codes" if id(node.outputs[0]) in ends else name)
         head = _head(node) if spent else None
         if head is not None and id(head) in place:
             view = nodes[place[id(head)]]

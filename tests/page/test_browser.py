@@ -21,6 +21,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="neither chromium nor chromedriver is on the PATH")
 
 MOST_SECONDS = 3.0
+"""Of one core's time: what else the machine does is no matter."""
 ORIGIN = Origin("m.onnx", "qcompile m.onnx", "a CPU", "Linux", "today", {}, {})
 
 
@@ -75,7 +76,8 @@ def test_search_and_click_show_a_layer(browser, tmp_path):
     drawn = browser.execute_script(
         "return [...document.querySelectorAll('#detail canvas')].map(c => {"
         " const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        " const seen = new Set(); for (let i = 0; i < p.length; i += 4) seen.add(p.slice(i, i + 3).join()); return seen.size })"
+        " const seen = new Set(); for (let i = 0; i < p.length; i += 4) seen.add(p.slice(i, i + 3).join());"
+        " return seen.size })"
     )
     assert len(drawn) == 2
     assert min(drawn) > 2
@@ -92,7 +94,8 @@ def test_every_colour_paints(browser, tmp_path, key):
 
 
 def test_two_thousand_nodes_open_at_once(browser, tmp_path):
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     opened(browser, tmp_path, 2000)
-    timing = browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert timing < 1000 * MOST_SECONDS
+    spent = {each["name"]: each["value"] for each in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
+    assert 0 < spent["TaskDuration"] < MOST_SECONDS
     assert browser.get_log("browser") == []

@@ -41,22 +41,21 @@
   };
 
   // ---- the graph
+  const LARGE = nodes.length > 600; // then lines are plain, and labels not drawn while the graph moves
   const container = document.getElementById("graph");
   const short_name = (name) => (name.length > 24 ? `…${name.slice(-23)}` : name);
-  const graph = cytoscape({
-    container, layout: { name: "preset" }, autoungrabify: true, boxSelectionEnabled: false, pixelRatio: 1,
-    hideEdgesOnViewport: nodes.length > 600, textureOnViewport: nodes.length > 600, minZoom: 0.01, maxZoom: 3,
-    elements: {
-      nodes: nodes.map((node, i) => ({ data: { id: `n${i}`, label: "", fill: "#888" }, position: { x: node.x || 0, y: node.y || 0 } })),
-      edges: edges.map(([from, to], i) => ({
-        data: { id: `e${i}`, source: `n${from}`, target: `n${to}` },
-        classes: (nodes[to].y || 0) - (nodes[from].y || 0) > 80 && Math.abs((nodes[to].x || 0) - (nodes[from].x || 0)) < 60 ? "around" : "",
-      })),
-    },
+  const colour = document.getElementById("colour");
+  const kinds_of = (node, key) => [
+    ["coloured", node[key] !== undefined], ["float", Boolean(node.left_float)], ["end", node.op === "input" || node.op === "output"],
+  ];
+  const look_of = (node, key) => ({
+    fill: node[key] === undefined ? style("--line") : mixed(COLOURS[key].at(node)),
+    label: `${short_name(node.name || "")}\n${node.op}${node[key] === undefined ? "" : `  ${COLOURS[key].text(node)}`}`,
   });
-  const dress = () => {
+  const is_around = (from, to) => (to.y || 0) - (from.y || 0) > 80 && Math.abs((to.x || 0) - (from.x || 0)) < 60;
+  const sheet = () => {
     const text = style("--text"), line = style("--soft"), accent = style("--accent");
-    graph.style([
+    return [
       { selector: "node", style: {
         shape: "round-rectangle", width: 172, height: 46, "background-color": style("--card"), "border-width": 3,
         "border-color": "data(fill)", label: "data(label)", color: text, "font-size": 13, "text-wrap": "wrap",
@@ -68,27 +67,34 @@
       { selector: "node.hit", style: { "border-color": accent, "border-width": 6 } },
       { selector: "node:selected", style: { "border-color": text, "border-width": 6 } },
       { selector: "edge", style: {
-        width: 1.5, "line-color": line, "target-arrow-color": line, "target-arrow-shape": "triangle", "arrow-scale": 0.8,
-        "curve-style": "straight", opacity: 0.7, events: "no",
+        width: 1.5, "line-color": line, "target-arrow-color": line, "target-arrow-shape": LARGE ? "none" : "triangle", "arrow-scale": 0.8,
+        "curve-style": LARGE ? "haystack" : "straight", opacity: 0.7, events: "no",
       } },
       { selector: "edge.around", style: { "curve-style": "unbundled-bezier", "control-point-distances": 130, "control-point-weights": 0.5 } },
-    ]);
+    ];
   };
-  const paint = (key) => {
-    const colour = COLOURS[key];
-    graph.batch(() => nodes.forEach((node, i) => {
-      const known = node[key] !== undefined, drawn = graph.getElementById(`n${i}`);
-      drawn.data({
-        fill: known ? mixed(colour.at(node)) : style("--line"),
-        label: `${short_name(node.name || "")}\n${node.op}${known ? `  ${colour.text(node)}` : ""}`,
-      });
-      drawn.toggleClass("coloured", known);
-      drawn.toggleClass("float", Boolean(node.left_float));
-      drawn.toggleClass("end", node.op === "input" || node.op === "output");
-    }));
+  const graph = cytoscape({
+    container, style: sheet(), layout: { name: "preset", fit: false }, autoungrabify: true, boxSelectionEnabled: false,
+    pixelRatio: 1, hideEdgesOnViewport: LARGE, textureOnViewport: LARGE, minZoom: 0.01, maxZoom: 3,
+    elements: {
+      nodes: nodes.map((node, i) => ({
+        data: { id: `n${i}`, ...look_of(node, colour.value) }, position: { x: node.x || 0, y: node.y || 0 },
+        classes: kinds_of(node, colour.value).flatMap(([name, has]) => (has ? [name] : [])),
+      })),
+      edges: edges.map(([from, to], i) => ({
+        data: { id: `e${i}`, source: `n${from}`, target: `n${to}` }, classes: is_around(nodes[from], nodes[to]) ? "around" : "",
+      })),
+    },
+  });
+  const paint = (key) => graph.batch(() => nodes.forEach((node, i) => {
+    const drawn = graph.getElementById(`n${i}`);
+    drawn.data(look_of(node, key));
+    for (const [name, has] of kinds_of(node, key)) drawn.toggleClass(name, has);
+  }));
+  const explain = (key) => {
     const legend = document.getElementById("legend"), bar = document.createElement("i");
     bar.style.background = `linear-gradient(90deg, ${mixed(0)}, ${mixed(0.5)}, ${mixed(1)})`;
-    legend.replaceChildren(colour.ends[0], bar, colour.ends[1], " · grey: does not apply · dashed: float");
+    legend.replaceChildren(COLOURS[key].ends[0], bar, COLOURS[key].ends[1], " · grey: does not apply · dashed: float");
   };
 
   // ---- plots
@@ -223,9 +229,19 @@
     found.textContent = `${turn + 1} of ${hits.length}`;
     go_to(hits[turn]);
   });
-  const colour = document.getElementById("colour");
-  colour.addEventListener("change", () => paint(colour.value));
+  colour.addEventListener("change", () => { paint(colour.value); explain(colour.value); });
   document.getElementById("whole").addEventListener("click", () => graph.fit(undefined, 20));
+  // All of a small network, else its worst layer; positions are known, so the library need not measure its labels.
+  const look_from_afar = () => {
+    if (!nodes.length) return;
+    const xs = nodes.map((node) => node.x || 0), ys = nodes.map((node) => node.y || 0);
+    const least = Math.min(...xs) - 100, top = Math.min(...ys) - 40;
+    const across = Math.max(...xs) + 100 - least, down = Math.max(...ys) + 40 - top;
+    const { clientWidth: width, clientHeight: height } = container, whole = Math.min(width / across, height / down, 1);
+    const worst = nodes[rows.length ? Number(rows[0].dataset.node) : 0], zoom = whole < 0.45 ? 0.7 : whole;
+    const [x, y] = whole < 0.45 ? [worst.x || 0, worst.y || 0] : [least + across / 2, top + down / 2];
+    graph.viewport({ zoom, pan: { x: width / 2 - zoom * x, y: height / 2 - zoom * y } });
+  };
   const rows = [...document.querySelectorAll("tr[data-node]")];
   document.getElementById("worst").addEventListener("click", () => rows.length && go_to(Number(rows[0].dataset.node)));
   for (const row of rows) {
@@ -249,20 +265,19 @@
     }, [0, 1, 2, 3].map((column) => points.map((point) => point[column])));
   };
 
-  const start = () => {
-    dress();
-    paint(colour.value);
+  const redraw = () => {
     draw_front();
     if (chosen >= 0) show(chosen);
   };
-  dark.addEventListener("change", start);
+  dark.addEventListener("change", () => {
+    graph.style(sheet());
+    paint(colour.value);
+    redraw();
+  });
   let resized;
-  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { draw_front(); if (chosen >= 0) show(chosen); }, 200); });
-  start();
-  graph.fit(undefined, 20);
-  if (graph.zoom() < 0.45) {
-    graph.zoom(0.6);
-    graph.center(graph.getElementById(`n${rows.length ? rows[0].dataset.node : 0}`));
-  }
+  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 200); });
+  explain(colour.value);
+  draw_front();
+  look_from_afar();
   document.documentElement.dataset.ready = "yes";
 })();
