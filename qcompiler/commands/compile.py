@@ -21,7 +21,7 @@ from qcompiler.onnx_io.export import check_target
 from qcompiler.options import CompileRequest, command_of
 from qcompiler.page.grid_history import GridHistory
 from qcompiler.page.network import NetworkView, look_at
-from qcompiler.page.origin import origin_of
+from qcompiler.page.provenance import origin_of
 from qcompiler.page.render import page
 from qcompiler.pass_base import Pass
 from qcompiler.presets import pipeline_for

@@ -57,7 +57,7 @@ def why_weight(node: str, grid: str, report: Report, history: GridHistory) -> li
             lines.append(f"choose-grid took {chosen.grid}; relative errors of what was tried: {tried}.")
     for each in report.allocation.layers if report.allocation else ():
         if each.node == node:
-            lines.append(f"allocate-bits gave it {each.grid}, which alone costs the outputs a share of {each.loss:.2g}.")
+            lines.append(f"allocate-bits gave it {each.grid}, which alone costs the outputs {each.loss:.2g}.")
     for solved in report.reconstructions:
         if solved.node == node:
             what = (

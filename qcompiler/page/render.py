@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qcompiler.page.network import NetworkView, NodeView
-from qcompiler.page.origin import Origin
+from qcompiler.page.provenance import Origin
 from qcompiler.records import Allocation, OutputFigure, Report
 from qcompiler.report.decibels import SAME_DB
 from qcompiler.report.pareto import loss_db

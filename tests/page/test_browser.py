@@ -12,7 +12,7 @@ import pytest
 from qcompiler.page.histograms import BINS, Histogram
 from qcompiler.page.layering import positions
 from qcompiler.page.network import CodeCounts, GridView, NetworkView, NodeView
-from qcompiler.page.origin import Origin
+from qcompiler.page.provenance import Origin
 from qcompiler.page.render import page
 from qcompiler.records import OutputFigure, Report
 

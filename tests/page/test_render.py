@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from qcompiler.cli import application, compile_command
 from qcompiler.page.network import NetworkView, NodeView
-from qcompiler.page.origin import Origin
+from qcompiler.page.provenance import Origin
 from qcompiler.page.render import page
 from qcompiler.records import Allocation, Candidate, FloatNode, LayerBits, OutputFigure, Report, Trial
 from tests.helpers.page_models import small_model
