@@ -89,7 +89,8 @@ ALLOWED: Mapping[str, str] = {
     "report": "activations calibration errors feeds graph records",
     "page": "calibration errors graph grids records report version",
     "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
-    "commands": "api errors feeds graph lowering onnx_io options page pass_base presets records report runtime",
+    "commands": "api errors feeds graph lowering manager onnx_io options page pass_base presets records report runtime "
+    "shapes",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages
