@@ -42,10 +42,11 @@ tensor costs time there.
 """
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
-"""What chooses the levels of weights below 8 bits at each effort."""
+"""Solver of weights below 8 bits, by effort."""
 
 IN_TURN_FROM = 2
-"""Effort from which convolutions of few bits are fitted one after the other, to what the layers before really give."""
+"""Effort from which convolutions of few bits are solved in graph order, on what the quantized layers before them give.
+"""
 
 LONGEST_ROW = 1200
 """At 8 bits, layers with a longer reduction (K) are rounded to nearest: GPTQ gains little there."""
@@ -96,9 +97,7 @@ class Preset:
         return f"{self.options.weights}/{self.options.block}" if self.options.block else self.options.weights
 
     def _grids_of_activations(self) -> Passes:
-        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
-        both.
-        """
+        """For the machine, positions and fills take forms of their own; ``.onnx`` keeps those of the model."""
         machine = () if self.for_onnx else (SplitFills(), TurnPositions())
         wide = not self.for_onnx and self.options.level > 0 and self.options.widen != "off"
         zones: Zones = "float" if self.for_onnx else "border"
@@ -121,9 +120,7 @@ class Preset:
         return (RoundTables(grid=self.options.weights.partition("/")[0]),) if self._few_bits else ()
 
     def _tables_of_share(self) -> Passes:
-        """Embeddings, which `AllocateBits` does not count, have about the share of their 8 bits that the layers'
-        weights may have.
-        """
+        """Embeddings, which `AllocateBits` does not count, take about the share of 8 bits that the layers may have."""
         size, loss, time = self.options.size_budget, self.options.max_loss, self.options.latency_budget
         unlimited = size is None and (loss is not None or time is not None)
         bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if size is None else size)), 2)

@@ -35,14 +35,13 @@ from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
 SHARE = 0.03
-"""Noise of 8-bit activations, relative to that of the weights,
-below which wider ones would not show (bias correction still lowers the latter)."""
+"""8-bit activation noise relative to weight noise below which wider grids do not show."""
 
 FAINT = 0.2
-"""A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
+"""Share of an equal part of the allowed noise below which a tensor stays narrow."""
 
 QUIET_DB = 50.0
-"""8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+"""8-bit noise (dB below the signal) that is never worth a wide tensor, even where their number is given."""
 
 GEMM_NOISE = 0.3
 """With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many
@@ -50,7 +49,7 @@ CPUs multiply 16 bits at half the rate.
 """
 
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
-"""Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
+"""A stored constant may become 16 bits up to this share of all stored elements, or up to this many."""
 
 
 
@@ -158,7 +157,7 @@ def _is_narrow(unit: Sequence[Pair]) -> bool:
 
 
 def _noise(decibels: float) -> float:
-    """Noise over signal so many dB below it."""
+    """Noise-to-signal ratio at this many dB."""
     return float(10 ** (-decibels / 10))
 
 

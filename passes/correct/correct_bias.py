@@ -1,5 +1,4 @@
-"""Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2,
-with measured means).
+"""Bias correction: subtracts the mean error of rounded weights (Nagel et al., 2019, section 4.2, measured means).
 
 A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the
 bias gives it back: ``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration
@@ -29,7 +28,7 @@ from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
 from ...pass_base import Context, Pass
 
 HELD_FEEDS = 16
-"""Feeds to judge on."""
+"""Held-out feeds on which the correction is judged."""
 
 Array = NDArray[Any]
 
@@ -72,9 +71,7 @@ def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
 
 
 def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Context) -> Mapping[str, Array]:
-    """Mean of each channel of the layers' inputs,
-    by name. BatchNorm statistics know it better than feeds that are made up.
-    """
+    """Mean of each input channel of the layers, by name; BatchNorm statistics beat made-up feeds."""
     made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
     known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
     return {**channel_means(graph, _input_channels(layers), data), **known}

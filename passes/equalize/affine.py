@@ -1,5 +1,4 @@
-"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix, not only a diagonal,
-between the layers that write a tensor and those that read it.
+"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix between the layers that write and read a tensor.
 
     x' = A x,  W' = W A^-1
 
@@ -38,14 +37,14 @@ from ...records import RegionChange
 Array = NDArray[Any]
 
 MOST_ROWS = 768
-"""Rows of samples that the range of a grid is taken from, about."""
+"""Approximate number of sample rows from which a range is taken."""
 
 INPUT_FEEDS = 4
 """Feeds on which the mean square of the writers' inputs is measured."""
 
 
 def _weight(node: Node) -> Array:
-    """A layer's weight as [outputs, products of a row], float64."""
+    """A layer's weight as [outputs, K], float64."""
     rows = rows_of(node, np.asarray(constant_of(node.inputs[1]), np.float64))
     return rows.reshape(len(rows), -1)
 

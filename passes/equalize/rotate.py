@@ -1,5 +1,4 @@
-"""Rotation (Ashkboos et al., "QuaRot",
-2024): a randomized Hadamard matrix spreads outliers over all channels of a block.
+"""QuaRot (Ashkboos et al., 2024): a randomized Hadamard matrix spreads outliers over the channels of a block.
 
     x' = R x,  W' = W R^T,      R = H D / sqrt(n),  D random signs
 

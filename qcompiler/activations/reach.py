@@ -51,7 +51,7 @@ _MOVES = frozenset(
     }
 )
 _CODES = 254
-"""Codes of the data where one more is the fill's."""
+"""Codes left for the data where one more code is the fill's."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def reached(
     floors: Mapping[str, float],
     left_float: Collection[int] = (),
 ) -> tuple[dict[str, Range], dict[str, float]]:
-    """Ranges by tensor name, those of ``seen`` widened (or freed of fills); and the floors,
-    with those of fills that became codes.
+    """Ranges by tensor name, widened or freed of fills, and the floors with those of fills that became codes.
 
     Args:
         graph: float graph in topological order.
@@ -202,8 +201,8 @@ class _Reach:
             self._raise_fills(node, lo, lo - whole.hi)
 
     def _raise_fills(self, node: Node, lo: float, below: float) -> None:
-        """Let fills be as low as the grid of a node's result,
-        those that it adds to data low enough for any datum: one code is theirs.
+        """Let fills be as low as the grid of a node's result, those that it adds to data low enough for any datum: one
+        code is theirs.
         """
         for operand in node.inputs:
             value = self._kinds.get(operand.name)

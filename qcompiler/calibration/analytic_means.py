@@ -39,9 +39,7 @@ def _density(x: Vector) -> Vector:
 
 
 def analytic_means(tensors: Iterable[Tensor], statistics: Mapping[str, BatchNormStatistics]) -> dict[str, Vector]:
-    """The channel means of those of ``tensors`` that are a BatchNorm's output, or that clipped, on a grid or not; by
-    name, float64 [C].
-    """
+    """Channel means, float64 [C] by name, of those ``tensors`` that follow from BatchNorm statistics."""
     found = {}
     for tensor in tensors:
         source, low, high = _source(tensor)

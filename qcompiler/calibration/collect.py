@@ -75,9 +75,7 @@ class Statistics:
         )
 
     def unseen(self, name: str, floor: float = -np.inf) -> tuple[float, float]:
-        """How far below and above what was seen of a tensor its range should reach,
-        for values not yet seen (`observers.beyond`).
-        """
+        """How far beyond what was seen of a tensor its range should reach (`observers.beyond`): below, above."""
         lows, highs = (np.maximum(values, floor) for values in (self.lows[name], self.highs[name]))
         if max(np.abs(lows).max(initial=0.0), np.abs(highs).max(initial=0.0)) >= HUGE:
             return 0.0, 0.0

@@ -28,16 +28,16 @@ from qcompiler.linear_algebra import gram, matmul
 __all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]
 
 LIMIT_BYTES = 1 << 30
-"""Moments held at once."""
+"""Gram matrices held at once, in bytes; layers beyond that take another pass over the feeds."""
 
 FEWEST_ROWS, MOST_ROWS = 64, 4096
-"""Vectors drawn from one feed."""
+"""Least and largest number of vectors drawn from one feed."""
 
 ROWS_PER_PRODUCT = 4
-"""Vectors wanted over all feeds, per product of a row: fewer would not determine the moments."""
+"""Vectors wanted over all feeds, relative to K: fewer would not determine the Gram matrix."""
 
 _PENDING = 2**18
-"""Elements of vectors that are gathered before they are multiplied."""
+"""Elements of vectors gathered before they are multiplied."""
 
 Array = NDArray[Any]
 
@@ -120,7 +120,7 @@ class ProductSum:
 
 
 def rows_of_feed(products: int, feeds: int) -> int:
-    """How many vectors to draw from each of ``feeds`` feeds for a layer with so many products in a row."""
+    """Vectors to draw from each of ``feeds`` feeds for a layer of this reduction length."""
     return min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
 
 

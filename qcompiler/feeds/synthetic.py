@@ -31,7 +31,7 @@ IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
 SMALLEST = 4
-"""Patches a side at the coarsest scale of a made-up picture."""
+"""Side of a made-up picture's coarsest scale, in patches."""
 
 _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
@@ -99,9 +99,7 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large
-    things.
-    """
+    """Noise of equal power at every scale, as in pictures: white noise hardly excites filters for large structures."""
     if _channels_last(shape):
         return np.ascontiguousarray(np.moveaxis(_image((shape[0], shape[3], *shape[1:3]), rng), 1, 3))
     height, width = shape[2:]

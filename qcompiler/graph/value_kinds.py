@@ -34,10 +34,10 @@ from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_o
 __all__ = ["DATA", "FILL_FROM", "Kind", "Value", "value_kinds"]
 
 MOST_VALUES = 16
-"""Different values of a TRUTH."""
+"""Most different values of a `TRUTH`."""
 
 FILL_FROM = 32.0
-"""Magnitude from which a constant that a mask chooses is a fill, not a number among the data."""
+"""Magnitude from which a constant selected by a mask counts as a fill, not as data."""
 
 INFINITY = math.inf
 
@@ -123,7 +123,7 @@ _MEANS = frozenset({"ReduceMean", "AveragePool", "GlobalAveragePool", "Resize"})
 """Operators whose results lie between the elements of their first input."""
 _WAVES = ("Sin", "Cos")
 _LOOKS = frozenset({"Range", "Floor", "Ceil", "Mod", "CumSum", "ScatterND", "OneHot", *_WAVES, *_TRUTHS})
-"""Operators that make an integer input a position."""
+"""Operators that mark an integer input as a position."""
 
 Array = NDArray[Any]
 _FUNCTIONS: dict[str, Callable[..., Array]] = {
@@ -151,7 +151,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "Mod": np.fmod,
     "Sum": lambda *xs: np.sum(np.stack(np.broadcast_arrays(*xs)), axis=0),
 }
-"""Element by element, exact functions of exact values."""
+"""Elementwise functions that are exact on exact values."""
 _RISING = frozenset({"Floor", "Ceil", "Round", "Exp", "Relu", "Sign", "Tanh", "Sqrt", "Log"})
 
 
@@ -201,9 +201,7 @@ def _read(tensor: Tensor, known: Mapping[str, Value]) -> Value:
 
 
 def _settled(value: Value, tensor: Tensor) -> Value:
-    """What a node computes from constants alone is a truth where its values are few,
-    data where they are real numbers (a slice of a table).
-    """
+    """Kind of a result of constants alone: a truth where its values are few, data where they are real numbers."""
     if value.kind == Kind.TRUTH and value.values is None:
         return replace(value, kind=Kind.INDEX)
     if value.kind != Kind.CONSTANT:
@@ -225,9 +223,7 @@ def _of_input(tensor: Tensor, masks: Mapping[str, Value]) -> Value:
 
 
 def _is_looked_at(tensor: Tensor, depth: int = 12) -> bool:
-    """True where a node looks an integer up, compares it or asks for its sine,
-    rather than computing with it as with any number.
-    """
+    """True where a node looks an integer up, compares it or takes its sine, instead of computing with it."""
     return depth > 0 and any(_looks_at(node, tensor, depth) for node in consumers(tensor))
 
 

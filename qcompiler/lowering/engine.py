@@ -67,7 +67,7 @@ class Border:
 
 
 LookUp = Callable[["Lowering", Node], Coded | None]
-"""The codes in front of a DequantizeLinear where a table gives them for other codes."""
+"""Codes in front of a DequantizeLinear as a table of other codes."""
 
 
 class _Follows(UnsupportedError):

@@ -47,8 +47,8 @@ def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
 
 
 def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
-    """``(m,
-    n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| < 2^62``.
+    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| <
+    2^62``.
 
     Raises:
         UnsupportedError: fewer than 15 bits are left for m.

@@ -91,9 +91,7 @@ def shape_of(layer: Layer) -> tuple[int, int]:
 
 
 def matrix_of(layer: Layer) -> NDArray[np.float64]:
-    """The weight of a layer of one group as [outputs, products]: a dense layer's inputs,
-    or a convolution's inputs and taps.
-    """
+    """The weight of a layer of one group as [outputs, K]."""
     matrix = as_matrix(layer, layer.values)
     return np.zeros((0, 0)) if matrix is None else np.asarray(matrix[0], np.float64)
 

@@ -23,7 +23,7 @@ __all__ = ["Cores", "Spectrum", "balanced_divisors", "fit_cores", "spectrum"]
 Array = NDArray[Any]
 
 _SWEEPS = 4
-"""Times that both cores are fitted."""
+"""Alternating fits of the two cores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,7 @@ class Spectrum:
     energy: NDArray[np.float64]
 
     def lost(self, covariance: Array) -> NDArray[np.float64]:
-        """Squared error with rank 0, 1, … R on inputs of any covariance, relative to the energy of the outputs: [R +
-        1].
-        """
+        """Squared error at rank 0 … R, for inputs of any covariance, relative to the outputs' energy: [R + 1]."""
         along = np.einsum("ri,rs,si->i", self.basis, self.weight @ covariance @ self.weight.T, self.basis)
         left = np.concatenate([np.cumsum(np.maximum(along, 0.0)[::-1])[::-1], [0.0]])
         return np.asarray(left / max(left[0], 1e-300))

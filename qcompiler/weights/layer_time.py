@@ -35,7 +35,7 @@ PRODUCTS = ("gemm", "conv")
 
 BURST, ROUNDS, LEAST_ROUNDS = 5, 15, 3
 ENOUGH_SECONDS = 0.1
-"""Of one layer's measurement, from which no further round than `LEAST_ROUNDS` begins."""
+"""Seconds of one layer's measurement after which no round beyond `LEAST_ROUNDS` begins."""
 
 SCALE = np.float32(0.03)
 UNCODED = 12
@@ -73,17 +73,13 @@ def layer_shape(layer: Layer, x: tuple[int, ...], activations: str) -> LayerShap
 
 
 def code_bits(distinct: int, block: int | None) -> int:
-    """Bits that a weight's codes have in the machine's memory, where its reader keeps them: weights in blocks are
-    decoded.
-    """
+    """Bits per weight code in the machine's memory; weights in blocks are decoded to 8."""
     return 8 if block is not None else next((bits for bits in CODE_BITS if distinct <= 1 << bits), 8)
 
 
 @cache
 def nanoseconds(shape: LayerShape) -> Mapping[int, int]:
-    """Time of the product by bits of its weight's codes, 2, 4 and 8; nothing where the machine does not run such a
-    layer.
-    """
+    """Time of the product by weight code bits (2, 4, 8); empty where the machine does not run such a layer."""
     try:
         whole = _session(shape, 8)
     except UnsupportedError:

@@ -75,8 +75,7 @@ class _Row(NamedTuple):
 
 
 def bind(program: Program, **dims: int) -> Bound:
-    """Instruction table,
-    arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+    """Instruction table, arena plan and safety proof for these dimension sizes; cached with the program.
 
     Raises:
         ProgramError: a missing, unknown or negative dimension, or an instruction that would leave its buffers.
@@ -182,9 +181,7 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
 def _check_not_empty(
     program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
 ) -> None:
-    """Only what goes over elements one by one, as often as there are any,
-    may meet an empty tensor (a cache that holds nothing yet).
-    """
+    """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
     if opcode.name in _ELEMENT_BY_ELEMENT:
         return
     for item in opcode.fields:
@@ -285,9 +282,7 @@ def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
 
 
 def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
-    """Arena offsets by liveness, largest buffer first,
-    each at the lowest gap that fits; and the arena's size in bytes.
-    """
+    """Arena offsets by liveness (largest buffer first, lowest gap that fits), and the arena's size in bytes."""
     order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
     offsets = [0] * len(sizes)
     placed: list[tuple[int, int, Life]] = []

@@ -217,9 +217,7 @@ def _parameter(lw: Lowering, tensor: Tensor) -> NDArray[np.float64]:
 
 
 def with_bias(lw: Lowering, node: Node) -> LinearLayer | None:
-    """The layer of ``Add(layer,
-    constant)`` with one constant per output channel; None when ``node`` is something else.
-    """
+    """The layer of ``Add(layer, constant)`` with one constant per output channel; None for other nodes."""
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
         if (
