@@ -2,19 +2,15 @@
 
     python -m benchmarks.kernels [--repeat 20]
 
-Products are compared with the *peak*: the same instruction on registers alone,
-as fast as the core issues it. An opaque operand keeps the
-compiler from folding that loop,
-and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
-a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed
-(`runtime/instructions/winograd.py`) need fewer multiplications than are counted,
-and may pass the peak. One thread; the fastest of many runs.
+Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque
+operand keeps the compiler from folding that loop, and a peak above what the core's ports can issue in the measured
+cycles is refused. Products with a single row (and a few) are compared with the *bandwidth*: reading as many bytes of
+memory once. Convolutions that are transformed (`runtime/instructions/winograd.py`) need fewer multiplications than are
+counted, and may pass the peak. One thread; the fastest of many runs.
 
-Products with weights of few bits are compared with the same product with int8 weights,
-and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
-it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out,
-in turns of `TURN` runs: so the
-weights of each may stay in the last cache.
+Products with weights of few bits are compared with the same product with int8 weights, and with onnxruntime's
+``MatMulNBits`` (blocks of 32; as it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float
+activations in and out, in turns of `TURN` runs: so the weights of each may stay in the last cache.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Lowering to integers", (
         "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule",
         "runtime.requant:requant",
-        "qcompiler.lowering.factors:prove_accumulator",
+        "qcompiler.lowering.overflow:prove_accumulator",
     )),
     ("Writing `.qprog`", (
         "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter",
@@ -78,7 +78,8 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
         "runtime.program.file:write_contents",
     )),
     ("From a feed to the answer", (
-        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.packed_weights:pack_program",
+        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.memory_plan:place",
+        "runtime.binding.packed_weights:pack_program",
         "runtime.run.arena:Arena",
         "runtime.run.machine_code:load", "runtime.machine.shared_run:run", "runtime.machine.interpreter:execute",
     )),

@@ -182,8 +182,8 @@ class Pipeline:
     def parts(self) -> tuple[list[Pass], list[Pass], list[Pass]]:
         """The exact passes in front, those behind them, and the last ones, before which the graph is measured.
 
-        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`)
-        and write the codes that follow from them.
+        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`) and write the codes that
+        follow from them.
         """
         exact = list(takewhile(lambda step: step.exact, self.passes))
         others = list(self.passes[len(exact):])

@@ -1,8 +1,7 @@
 """Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
 
 The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small,
-independent errors
-add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
+independent errors add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
 
 - between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
 - into a GEMM or convolution: their multiply-accumulates count against a budget,

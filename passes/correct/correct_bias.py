@@ -5,8 +5,8 @@ bias gives it back: ``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of ea
 feeds in the quantized graph, or, where feeds are made up, what BatchNorm statistics say. At zero padding ``E[x]`` is
 taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
 
-Where the float model is at hand, a fifth of the feeds is held out,
-and the whole is kept only if it brings the outputs closer on those.
+Where the float model is at hand, a fifth of the feeds is held out, and the whole is kept only if it brings the outputs
+closer on those.
 """
 
 from __future__ import annotations

@@ -2,13 +2,11 @@
 
     x' = A x,  W' = W A^-1
 
-A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`),
-head by head between the values and the output
-projection of an attention,
-from the diagonal that smoothing would choose. It is refused unless every row is strictly diagonally dominant, and
-kept only where the outputs are seen to err less on feeds that it was not fitted to. Both sides fold,
-so it costs nothing to run. Behind a
-LayerNormalization a full matrix would not fold (its gain is a diagonal): such regions are for `smooth-activations`.
+A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`), head by head between
+the values and the output projection of an attention, from the diagonal that smoothing would choose. It is refused
+unless every row is strictly diagonally dominant, and kept only where the outputs are seen to err less on feeds that it
+was not fitted to. Both sides fold, so it costs nothing to run. Behind a LayerNormalization a full matrix would not fold
+(its gain is a diagonal): such regions are for `smooth-activations`.
 """
 
 from __future__ import annotations

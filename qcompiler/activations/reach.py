@@ -1,15 +1,12 @@
 """How far a tensor reaches on feeds that calibration did not show, as far as the graph tells.
 
-Calibration shows data; masks,
-positions and tables that positions look up have bounds of their own (`qcompiler.value_kinds`). Where such a
-tensor could have been lower or higher than it was seen, so could what it is added to,
-multiplied with or put beside: with
-``s = a + b`` the lower end of ``s`` moves down by as much as those of ``a`` and ``b``. Layers
-and other functions of data end this: what they
-give is what was seen.
+Calibration shows data; masks, positions and tables that positions look up have bounds of their own
+(`qcompiler.value_kinds`). Where such a tensor could have been lower or higher than it was seen, so could what it is
+added to, multiplied with or put beside: with ``s = a + b`` the lower end of ``s`` moves down by as much as those of
+``a`` and ``b``. Layers and other functions of data end this: what they give is what was seen.
 
-A tensor in which a mask puts a fill covers the data alone, one step more for the fill,
-and what a Softmax needs below its scores.
+A tensor in which a mask puts a fill covers the data alone, one step more for the fill, and what a Softmax needs below
+its scores.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Second moments of what layers multiply, streamed over the calibration feeds: the ``H = E[x xᵀ]`` of a `LayerProblem`.
 
-Feeds are split, seeded,
-into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
-those of one feed, nor more moments than a stated limit: layers go in groups,
-each one pass over the feeds. Of the positions of a convolution
-and the rows of a product only a sample is taken; of too few feeds to split, one vector in `HELD_SHARE` is held out.
+Feeds are split, seeded, into those to fit on and those held out; every layer gets the moments of both. Never are more
+activations held than those of one feed, nor more moments than a stated limit: layers go in groups, each one pass over
+the feeds. Of the positions of a convolution and the rows of a product only a sample is taken; of too few feeds to
+split, one vector in `HELD_SHARE` is held out.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ __all__ = ["holds_wide_input", "needed_ranges"]
 GROWTH = 8.0
 DEPTH = 4
 MIDDLE, REACH = 0.5, math.log(2 * 255)
-"""Middle of the range of a Sigmoid,
-and the magnitude of its input from which on its output is within half a step of 8 bits of the end."""
+"""Middle of the range of a Sigmoid, and the magnitude of its input from which on its output is within half a step of 8
+bits of the end."""
 
 
 def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[str, Range]:

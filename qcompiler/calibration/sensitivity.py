@@ -1,8 +1,7 @@
 """How much output noise one grid alone causes: a model in which every Q/DQ pair can be switched off.
 
-Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input,
-so one session answers for
-many units.
+Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input, so one
+session answers for many units.
 """
 
 from __future__ import annotations

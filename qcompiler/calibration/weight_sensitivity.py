@@ -1,8 +1,8 @@
 """What the network's outputs lose when the weights of one layer alone lie on a grid.
 
-In a copy of the float graph weights and biases of some layers are inputs,
-so that one session answers for all their grids. A layer with
-such a weight is slower than one with a constant (nothing is packed in advance), so a session has few of them.
+In a copy of the float graph weights and biases of some layers are inputs, so that one session answers for all their
+grids. A layer with such a weight is slower than one with a constant (nothing is packed in advance), so a session has
+few of them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Equivalence regions: tensors whose channels must be transformed together, and the constants that can take it.
 
-From every output of a layer,
-of a normalization or of a table the finder follows the channels forward and backward (`rules`) until each path
-ends in a constant that can take a transform, or in something that cannot. What is connected is one region. Within it,
-channels that are tied
-(by a Concat, a Flatten, a product of Q and K) form *classes*: a diagonal transform has one number a class.
+From every output of a layer, of a normalization or of a table the finder follows the channels forward and backward
+(`rules`) until each path ends in a constant that can take a transform, or in something that cannot. What is connected
+is one region. Within it, channels that are tied (by a Concat, a Flatten, a product of Q and K) form *classes*: a
+diagonal transform has one number a class.
 """
 
 from __future__ import annotations
@@ -267,8 +266,8 @@ def _classes(
 ) -> tuple[Index, Array, int]:
     """Class and sign of every channel of all places, and the number of classes.
 
-    Every channel is two vertices,
-    its factor and the inverse; a channel connected with its own inverse can only have the factor 1.
+    Every channel is two vertices, its factor and the inverse; a channel connected with its own inverse can only have
+    the factor 1.
     """
     total = len(frozen)
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

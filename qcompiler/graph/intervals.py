@@ -1,8 +1,8 @@
 """What mathematics says about the values of a tensor, before any data are seen: interval arithmetic over a float graph.
 
-A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums,
-products and maxima of such values have the
-bounds that interval arithmetic gives them (Moore, *Interval Analysis*, 1966). A bound that nothing implies is infinite.
+A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums, products and maxima
+of such values have the bounds that interval arithmetic gives them (Moore, *Interval Analysis*, 1966). A bound that
+nothing implies is infinite.
 """
 
 from __future__ import annotations

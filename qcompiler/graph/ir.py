@@ -271,8 +271,8 @@ def insert_qdq(
 ) -> Variable:
     """Put a Q/DQ pair behind ``tensor`` and let ``readers`` (default: all, and the graph's outputs) read its end.
 
-    A graph output keeps its name: the tensor before the pair is renamed instead.
-    Returns the float tensor behind the pair.
+    A graph output keeps its name: the tensor before the pair is renamed instead. Returns the float tensor behind the
+    pair.
     """
     parameters = _parameters(tensor.name, spec, taken)
     attrs = {} if spec.axis is None else {"axis": spec.axis}

@@ -31,8 +31,8 @@ ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, typ
 """What onnxruntime raises; its errors share no base class of their own."""
 
 _SHARED_FROM = 1 << 16
-"""Bytes from which a weight is handed to onnxruntime where it lies,
-instead of in the model's bytes (which end at 2 GiB)."""
+"""Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2
+GiB)."""
 
 PROVIDERS = ["CPUExecutionProvider"]
 

@@ -1,7 +1,7 @@
 """What the values of a tensor are: constants, truths, indices or data; and the bounds that hold of them for every feed.
 
-A forward analysis over the graph. The kinds form a chain,
-and a result is of the largest kind among what it is computed from:
+A forward analysis over the graph. The kinds form a chain, and a result is of the largest kind among what it is computed
+from:
 
     CONSTANT < TRUTH < INDEX < DATA
 
@@ -12,9 +12,8 @@ and mostly unbounded (a sine of a position is bounded);
 - DATA: everything that layers,
 embeddings or float inputs have a part in; what calibration shows is all that is known of it.
 
-Integer inputs are indices where something looks them up,
-compares them or takes a sine of them; else they are numbers like any other (ages,
-pixels), so data. What makes an input a mask is said in `mask_inputs.py`.
+Integer inputs are indices where something looks them up, compares them or takes a sine of them; else they are numbers
+like any other (ages, pixels), so data. What makes an input a mask is said in `mask_inputs.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Where replacements fit: chains of dense layers with functions of one element between them, which nothing else reads.
 
-A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap,
-one group and no stride: the same matrix for every row, token or
-pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh, HardSwish, ``x * Sigmoid(x)``,
-…), or none.
+A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap, one group and no stride: the same
+matrix for every row, token or pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh,
+HardSwish, ``x * Sigmoid(x)``, …), or none.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Data a replacement is fitted to: rows of a region's inputs, hidden neurons and float outputs.
 
-Inputs are those of the graph as it has become so far,
-targets those of the float graph: each replacement takes back what it can of the errors of
-those before it. One feed is held at a time; of its rows a sample is taken,
-and of all feeds one in `HELD_SHARE` is held out (of too few feeds, one
-row in so many).
+Inputs are those of the graph as it has become so far, targets those of the float graph: each replacement takes back
+what it can of the errors of those before it. One feed is held at a time; of its rows a sample is taken, and of all
+feeds one in `HELD_SHARE` is held out (of too few feeds, one row in so many).
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def rank_of(tensor: Tensor) -> int | None:
 
 
 Results = Sequence[Tensor | None] | str | None
-"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline,
-or None for a node that it leaves alone silently."""
+"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline, or None for a node that
+it leaves alone silently."""
 
 
 class Writer:

@@ -1,8 +1,7 @@
 """Values of small tensors, symbolically: the arithmetic that models do on shapes.
 
-Elements are ints, sympy expressions over sizes,
-rationals (of float tensors) and bools. Float arithmetic is followed only
-where float32 is exact (dyadic constants), so that a folded `floor` is the one onnxruntime would compute.
+Elements are ints, sympy expressions over sizes, rationals (of float tensors) and bools. Float arithmetic is followed
+only where float32 is exact (dyadic constants), so that a folded `floor` is the one onnxruntime would compute.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ nearest level. With the levels ``L`` of a row fixed its loss is a parabola in th
 L>`` (products in the metric of the loss), so every candidate is judged at its own best scale. From the best candidate,
 rounding and refitting alternate while the loss falls.
 
-With one scale per block, each block is first searched on its own (its part of the metric); the refits use the whole metric.
+With one scale per block, each block is first searched on its own (its part of the metric); the refits use the whole
+metric.
 """
 
 from __future__ import annotations

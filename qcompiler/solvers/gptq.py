@@ -10,9 +10,9 @@ as they are: what a block of columns owes to the columns before is one matrix pr
 The best level of a column is not always the best for those that follow. With a beam, as in the decoding of lattices,
 the ``beam`` partial roundings of least loss are kept instead of one.
 
-The Gram matrix of few feeds describes these feeds only. Damping makes less of what inputs seem to have in common, and how much of
-it is best differs by far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal, the last
-ones, whose inputs differ from picture to picture, all of it and more. So `Gptq.tuned` asks vectors held out.
+The Gram matrix of few feeds describes these feeds only. Damping makes less of what inputs seem to have in common, and
+how much of it is best differs by far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal,
+the last ones, whose inputs differ from picture to picture, all of it and more. So `Gptq.tuned` asks vectors held out.
 
 With ``act_order`` the columns with the largest diagonal elements are rounded first, while there is most freedom left.
 """

@@ -19,19 +19,11 @@ from ..instructions.opcodes import check_numbers
 from ..program.contents import Port
 from ..program.expressions import evaluate
 from ..program.model import Program
+from .memory_plan import MAX_ARENA, Life, peak, place
 from .strided_walks import simplified
 
-ALIGNMENT = 64
-MAX_ARENA = 1 << 40
 MAX_DIMENSION = (1 << 31) - 1
 _CACHED_BINDINGS = 16
-
-
-class Life(NamedTuple):
-    """First and last instruction that need a buffer; -1 and the number of instructions stand for inputs and outputs."""
-
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +114,7 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
     return Bound(
         dims=dict(dims), code=code, kinds=kinds, offsets=offsets, sizes=sizes, shapes=shapes, arena_bytes=arena_bytes,
         scratch_bytes=scratch,
-        peak_lower_bound=_peak(sizes, lives, len(rows)), last_writers=_last_writers(program, rows),
+        peak_lower_bound=peak(sizes, lives, len(rows)), last_writers=_last_writers(program, rows),
         input_shapes={port.name: ports[port.name] for port in program.inputs},
         output_shapes={port.name: ports[port.name] for port in program.outputs},
     )
@@ -279,42 +271,6 @@ def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
             first[port.buffer] = len(rows)  # an empty tensor, or a program that writes nothing
         last[port.buffer] = len(rows)
     return [Life(first[i], last[i]) if i in first else None for i in range(len(program.buffers))]
-
-
-def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
-    """Arena offsets by liveness (largest buffer first, lowest gap that fits), and the arena's size in bytes."""
-    order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
-    offsets = [0] * len(sizes)
-    placed: list[tuple[int, int, Life]] = []
-    total = 0
-    for i in order:
-        life = lives[i]
-        if life is None or sizes[i] == 0:
-            continue
-        size = -(-sizes[i] // ALIGNMENT) * ALIGNMENT
-        offset = 0
-        for start, end, other in placed:  # sorted by start
-            if other.first > life.last or other.last < life.first:
-                continue
-            if offset + size <= start:
-                break
-            offset = max(offset, end)
-        offsets[i] = offset
-        placed.append((offset, offset + size, life))
-        placed.sort()
-        total = max(total, offset + size)
-    if total > MAX_ARENA:
-        raise ProgramError(f"the arena would need {total} bytes")
-    return tuple(offsets), total
-
-
-def _peak(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
-    change = np.zeros(count + 3, np.int64)
-    for size, life in zip(sizes, lives, strict=True):
-        if life:
-            change[life.first + 1] += -(-size // ALIGNMENT) * ALIGNMENT
-            change[life.last + 2] -= -(-size // ALIGNMENT) * ALIGNMENT
-    return int(np.cumsum(change).max())
 
 
 def _last_writers(program: Program, rows: Sequence[_Row]) -> dict[int, tuple[int, ...]]:

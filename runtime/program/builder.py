@@ -143,9 +143,8 @@ class ProgramBuilder:
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.
 
-        Element types are those of the operands; ``lo``
-        and ``hi`` default to the range of y's type; other defaults are in
-        `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
+        Element types are those of the operands; ``lo`` and ``hi`` default to the range of y's type; other defaults are
+        in `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
         ``a_strides=[c, 1]``; for ``matmul`` also ``batch=[...]`` and ``a_strides`` of up to four batch strides.
 
         Raises:

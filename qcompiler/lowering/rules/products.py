@@ -16,15 +16,8 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.code_grid import Coded, Target
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import (
-    ACCUMULATOR_LIMIT,
-    DYNAMIC_LIMIT,
-    fixed_point,
-    fixed_points,
-    prove_accumulator,
-    signed_sums,
-    wide_fixed_point,
-)
+from qcompiler.lowering.factors import fixed_point, fixed_points, wide_fixed_point
+from qcompiler.lowering.overflow import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT, prove_accumulator, signed_sums
 from qcompiler.lowering.ranks import rank_of, size_along, static_shape
 from qcompiler.lowering.rules.linear import LinearLayer, read_layer
 from qcompiler.lowering.rules.wide_weights import narrowed

@@ -13,7 +13,8 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT, fixed_point, fixed_points, wide_fixed_point
+from qcompiler.lowering.factors import fixed_point, fixed_points, wide_fixed_point
+from qcompiler.lowering.overflow import DYNAMIC_COUNT, NORM_LIMIT
 from qcompiler.lowering.ranks import count_along, rank_of
 from qcompiler.lowering.rules.movers import window
 
