@@ -7,8 +7,8 @@
 Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored five times
 on its test feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fused integer kernels; the same
 file by float operators, which saturate on no CPU; the same file on the machine; and ``out.qprog`` on the machine. Where
-the second and the third agree, nothing saturates: CPUs with and without VNNI give the same. With ``--json`` results are kept as they come, and a run that was
-broken off goes on where it stopped.
+the second and the third agree, nothing saturates: CPUs with and without VNNI give the same. With ``--json`` results
+are kept as they come, and a run that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
