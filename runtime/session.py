@@ -131,15 +131,14 @@ class Session:
         """
         if self._closed:
             raise MachineError("the session is closed")
+        types = {port.name: port.dtype for port in self.program.inputs}
+        feeds: dict[str, Array] = {}
         given = {port.name: port.shape for port in self.program.inputs} if shapes is None else shapes
         for name, shape in given.items():
-            if not all(isinstance(size, (int, np.integer)) and size >= 0 for size in shape):
+            sizes = tuple(size for size in shape if isinstance(size, int | np.integer) and size >= 0)
+            if len(sizes) < len(shape):
                 raise FeedError(f"input '{name}' has the shape {list(shape)}; prepare() takes numbers alone")
-        types = {port.name: port.dtype for port in self.program.inputs}
-        feeds = {
-            name: np.broadcast_to(np.zeros((), types.get(name, np.float32)), tuple(map(int, shape)))
-            for name, shape in given.items()
-        }
+            feeds[name] = np.broadcast_to(np.zeros((), types.get(name, "float32")), sizes)
         self._bind(feeds)
         return self.memory_for(feeds)
 
