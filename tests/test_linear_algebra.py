@@ -114,10 +114,6 @@ def test_what_has_no_solution_is_refused(function):
 
 
 SPECTRA = {
-    "qcompiler.replacement.factor": "singular vectors and eigenvectors",
-    "qcompiler.replacement.features": "random rotations",
-    "qcompiler.replacement.fit": "eigenvectors, where rounding made a matrix indefinite",
-    "qcompiler.replacement.neurons": "systems that may be indefinite",
     "qcompiler.replacement.estimators": "analysis alone",
     "qcompiler.equivalence.affine": "a condition number",
 }
