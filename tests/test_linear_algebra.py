@@ -117,9 +117,7 @@ SPECTRA = {
     "qcompiler.replacement.estimators": "analysis alone",
     "qcompiler.equivalence.affine": "a condition number",
 }
-"""Modules that may ask numpy's LAPACK, and what for: `snnk-bundle`, `low-rank` and `affine`, none of which a level of
--O runs.
-"""
+"""Modules that may ask numpy's BLAS and LAPACK, and for what: nothing that decides about a file."""
 
 OF_BLAS = {"matmul", "dot", "vdot", "inner", "tensordot", "linalg", "lapack", "cov", "corrcoef"}
 
