@@ -18,7 +18,7 @@ from qcompiler.graph.ir import Node, QuantSpec, Tensor, consumers, producer, qua
 from qcompiler.graph.layers import Layer, bias_constant, bias_floor, set_weight_scale
 from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.placement import operand_slots
-from qcompiler.lowering.overflow import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
+from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
 
 GEMMS = (*LAYERS, *RECURRENT)
 CODE_LIMIT = 2.0**15

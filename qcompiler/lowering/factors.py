@@ -1,4 +1,4 @@
-"""Real factors as ``m / 2^n``, and the operator that changes a grid."""
+"""Real factors as ``m / 2^n``, the operator that changes a grid, and the proof that an accumulator cannot overflow."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from qcompiler.lowering.code_grid import Coded, Target
 from qcompiler.lowering.integer_graph import IntegerBuilder, Shape
 from qcompiler.runtime import requant
 from qcompiler.runtime.errors import MachineError
+
+ACCUMULATOR_LIMIT = 2**31
+"""An int32 accumulator must stay below this magnitude."""
+
+DYNAMIC_LIMIT = 2**15
+"""The largest size of a symbolic dimension over which a MatMul may sum."""
+
+DYNAMIC_COUNT = 2**24
+"""The most elements over which a reduction of symbolic size may run."""
+
+NORM_LIMIT = 2**15
+"""The most elements that one normalization may span."""
 
 _SATURATING_BITS = 24
 """Smallest factor width (bits) at which its largest value saturates every code type."""
@@ -35,7 +47,8 @@ def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
 
 
 def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
-    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: most bits of m (up to 31) with ``|a*m| < 2^62``.
+    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| <
+    2^62``.
 
     Raises:
         UnsupportedError: fewer than 15 bits are left for m.

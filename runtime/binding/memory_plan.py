@@ -1,13 +1,15 @@
-"""The memory plan: where in the arena each buffer lies, from the instructions between which it is alive."""
+"""The memory plan: how long each buffer lives, and where in the arena it lies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ProgramError
+from ..instructions.instruction import Access, Opcode, Source
+from ..program.model import Program
 
 ALIGNMENT = 64
 """Bytes: buffers begin at cache lines."""
@@ -21,6 +23,46 @@ class Life(NamedTuple):
 
     first: int
     last: int
+
+
+class Row(NamedTuple):
+    """An instruction with its numbers evaluated; operands still are indices."""
+
+    opcode: Opcode
+    values: dict[str, int]
+    accesses: list[Access]
+
+
+def touched(program: Program, index: int, row: Row, write: bool) -> Iterator[int]:
+    """Buffers that an instruction reads, or those that it writes."""
+    for access in row.accesses:
+        if access.write == write and program.kinds[index, row.opcode.position(access.field)] == Source.BUFFER:
+            yield row.values[access.field]
+
+
+def liveness(program: Program, rows: Sequence[Row]) -> list[Life | None]:
+    """First and last use of every buffer; None: never used.
+
+    Raises:
+        ProgramError: an instruction or an output reads a buffer that nothing has written.
+    """
+    first: dict[int, int] = {port.buffer: -1 for port in program.inputs}
+    last = dict(first)
+    for index, row in enumerate(rows):
+        for buffer in touched(program, index, row, write=False):
+            if buffer not in first:
+                raise ProgramError(
+                    f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it"
+                )
+            last[buffer] = index
+        for buffer in touched(program, index, row, write=True):
+            first.setdefault(buffer, index)
+            last[buffer] = index
+    for port in program.outputs:
+        if port.buffer not in first:
+            first[port.buffer] = len(rows)  # an empty tensor, or a program that writes nothing
+        last[port.buffer] = len(rows)
+    return [Life(first[i], last[i]) if i in first else None for i in range(len(program.buffers))]
 
 
 def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
@@ -54,7 +96,7 @@ def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int
     return tuple(offsets), total
 
 
-def peak(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
+def peak_bytes(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
     """Largest sum of the sizes of buffers that are alive at one of ``count`` instructions: no plan needs less."""
     change = np.zeros(count + 3, np.int64)
     for size, life in zip(sizes, lives, strict=True):
@@ -62,3 +104,12 @@ def peak(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
             change[life.first + 1] += -(-size // ALIGNMENT) * ALIGNMENT
             change[life.last + 2] -= -(-size // ALIGNMENT) * ALIGNMENT
     return int(np.cumsum(change).max())
+
+
+def last_writers(program: Program, rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
+    """By instruction the buffers that none writes after it."""
+    last = {buffer: index for index, row in enumerate(rows) for buffer in touched(program, index, row, write=True)}
+    result: dict[int, tuple[int, ...]] = {}
+    for buffer, index in last.items():
+        result[index] = (*result.get(index, ()), buffer)
+    return result

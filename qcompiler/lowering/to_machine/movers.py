@@ -9,7 +9,7 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Constant, Node
-from qcompiler.lowering.overflow import DYNAMIC_LIMIT
+from qcompiler.lowering.factors import DYNAMIC_LIMIT
 from qcompiler.lowering.to_machine.emitter import Emitter
 from qcompiler.lowering.to_machine.views import View, is_one
 from qcompiler.shapes.dims import Dim, as_dim, maximum, minimum, same, to_nested

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node, Tensor, consumers
-from qcompiler.lowering.overflow import DYNAMIC_LIMIT
+from qcompiler.lowering.factors import DYNAMIC_LIMIT
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.views import Order, View, channels_last, product
 from qcompiler.shapes.dims import Dim, same, to_nested

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph.ir import Node
-from qcompiler.lowering.overflow import DYNAMIC_COUNT, NORM_LIMIT
+from qcompiler.lowering.factors import DYNAMIC_COUNT, NORM_LIMIT
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.products import geometry
 from qcompiler.lowering.to_machine.views import Order, View, channels_last, is_one, product

@@ -1,4 +1,4 @@
-"""The memory plan: buffers alive together lie apart, and little room is lost."""
+"""Buffers in the arena."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.runtime.binding.memory_plan import ALIGNMENT, MAX_ARENA, Life, peak, place
+from qcompiler.runtime.binding.memory_plan import ALIGNMENT, MAX_ARENA, Life, peak_bytes, place
 from qcompiler.runtime.errors import ProgramError
 
 lives = st.tuples(st.integers(-1, 20), st.integers(0, 8)).map(lambda t: Life(t[0], t[0] + t[1]))
@@ -43,7 +43,7 @@ def test_the_peak_is_that_of_the_worst_instruction_and_no_plan_is_below_it(
         sum(-(-size // ALIGNMENT) * ALIGNMENT for size, life in items if life and life.first <= step <= life.last)
         for step in range(-1, 30)
     ]
-    assert peak(sizes, spans, 28) == max(alive)
+    assert peak_bytes(sizes, spans, 28) == max(alive)
     assert place(sizes, spans)[1] >= max(alive)
 
 

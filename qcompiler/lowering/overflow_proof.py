@@ -1,4 +1,4 @@
-"""The proof that no int32 accumulator overflows, and the limits on sizes that sums of unknown length rest on."""
+"""The proof that no accumulator of a layer overflows, for any input codes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.lowering.code_grid import Coded
-
-ACCUMULATOR_LIMIT = 2**31
-"""An int32 accumulator must stay below this magnitude."""
-
-DYNAMIC_LIMIT = 2**15
-"""The largest size of a symbolic dimension over which a MatMul may sum."""
-
-DYNAMIC_COUNT = 2**24
-"""The most elements over which a reduction of symbolic size may run."""
-
-NORM_LIMIT = 2**15
-"""The most elements that one normalization may span."""
+from qcompiler.lowering.factors import ACCUMULATOR_LIMIT
 
 
 def signed_sums(weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -30,11 +19,12 @@ def signed_sums(weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[n
 def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Coded) -> None:
     """Refuse a layer whose int32 accumulator could overflow.
 
-    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur, plus the bias. A
-    padded position counts as ``x - x_zp = 0``, so the interval always includes 0.
+    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur,
+    plus the bias. A padded position
+    counts as ``x - x_zp = 0``, so the interval always includes 0.
 
     Args:
-        weights: int8, shape [outputs, K].
+        weights: int8, shape [outputs, products per output].
         bias: integer bias, shape [outputs].
         x: the layer's input.
 

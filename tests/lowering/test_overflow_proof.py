@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Variable
 from qcompiler.lowering.code_grid import Coded, CodeGrid
-from qcompiler.lowering.overflow import ACCUMULATOR_LIMIT, prove_accumulator, signed_sums
+from qcompiler.lowering.factors import ACCUMULATOR_LIMIT
+from qcompiler.lowering.overflow_proof import prove_accumulator, signed_sums
 
 
 def codes(low: int, high: int, zero_point: int) -> Coded:
