@@ -14,6 +14,17 @@ Packed = NDArray[np.uint8]
 ALIGNMENT = 64
 """Bytes: packed weights begin at lines of the cache."""
 
+LEAST_FITTING, MOST_FITTING = 2, 64
+"""Steps after which sums are widened, a single one of several is no faster than pairs of int16; and even if more than 64
+fit: what is left to gain is 1%.
+"""
+
+_MOST_SUM = ((1 << 15) - 1) // 255
+"""Of weights of one sign that are multiplied with the largest code and added in int16."""
+
+_SAMPLE = 256
+"""Weights of a column that are looked at before all are."""
+
 
 def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
     """What `requantize.Scale` reads, for multipliers and shifts in the order of the sums.
@@ -59,6 +70,44 @@ def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed
     full[:, :length, :cols] = weights.reshape(segments, length, cols)
     ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+
+def fitting_steps(weights: NDArray[np.int8]) -> int:
+    """Steps of four weights whose products with any uint8, added up by two of a step, fit int16 in every column; 0 where
+    it is fewer than `LEAST_FITTING`.
+
+    Such runs begin at the first step of a segment and follow each other; the last may be shorter. An even number:
+    a power of two up to `MOST_FITTING`, or no less than all steps of a segment.
+
+    Args:
+        weights: [segments, length, cols].
+    """
+    length = weights.shape[1]
+    steps, found = -(-length // 4), 1
+    if _pair_sums(weights[:, :_SAMPLE]).max(initial=0) > _MOST_SUM:
+        return 0
+    sums = _pair_sums(weights)
+    while sums.max(initial=0) <= _MOST_SUM:
+        if found >= steps:
+            return steps + steps % 2
+        if found >= MOST_FITTING:
+            return found
+        found *= 2
+        odd = np.zeros((*sums.shape[:2], sums.shape[2] % 2, *sums.shape[3:]), sums.dtype)
+        sums = np.concatenate([sums, odd], axis=2)
+        sums = sums[:, :, ::2] + sums[:, :, 1::2]
+    found //= 2
+    return found if found >= LEAST_FITTING else 0
+
+
+def _pair_sums(weights: NDArray[np.int8]) -> NDArray[np.uint16]:
+    """Sums of the positive weights and of the negated negative ones in every pair: [2, segments, steps, 2, cols]."""
+    segments, length, cols = weights.shape
+    full = np.zeros((segments, -(-length // 4) * 4, cols), np.int8)
+    full[:, :length] = weights
+    pairs = full.reshape(segments, -1, 2, 2, cols)
+    sides = [np.where(side, np.abs(pairs.astype(np.int16)), 0).astype(np.uint16) for side in (pairs > 0, pairs < 0)]
+    return np.stack([side.sum(axis=3, dtype=np.uint16) for side in sides])
 
 
 def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
