@@ -7,8 +7,8 @@
 Every engine runs each model in a process of its own, so that nobody's spinning threads take another's time; the
 processes take turns, a few runs each, for many rounds, and the medians of all rounds are compared. Columns: float, int8
 by onnxruntime's own ``quantize_static`` where that works, and our ``out.onnx``, each on onnxruntime and, where it is
-installed, on OpenVINO; and the machine on ``out.qprog``, with ``--weights`` on one of such weights, too. LiteRT is not among them: what converts ONNX to it needs
-another environment.
+installed, on OpenVINO; and the machine on ``out.qprog``, with ``--weights`` on one of such weights, too. LiteRT is not
+among them: what converts ONNX to it needs another environment.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import qcompiler
 from benchmarks.tools.arguments import task_of
+from qcompiler.api import Options
 
 LIGHT = {
     "resnet50": "light_resnet50",
@@ -42,7 +43,9 @@ ENGINES = (
     "openvino out.onnx",
     *MACHINES,
 )
-"""The columns; the last is the machine with the weights that are asked for; *int8* is a file of onnxruntime's ``quantize_static``, *out.onnx* ours."""
+"""The columns; the last is the machine with the weights that are asked for; *int8* is a file of onnxruntime's
+``quantize_static``, *out.onnx* ours.
+"""
 
 Feed = dict[str, NDArray[Any]]
 
@@ -82,7 +85,7 @@ def prepare(name: str, zoo: Path | None, folder: Path, weights: str = "") -> Cas
     files = {"onnxruntime float": model, "onnxruntime out.onnx": result, MACHINE: program}
     if weights:
         files[FEW_BITS] = folder / f"{name}-{weights}.qprog"
-        options = qcompiler.Options(weights=weights)
+        options = Options(weights=weights)
         qcompiler.compile(model, data=feeds, options=options, for_onnx=False).save(files[FEW_BITS])
     peer = quantized_by_onnxruntime(model, feeds, folder / f"{name}-ort.onnx")
     if peer is not None:

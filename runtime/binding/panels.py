@@ -15,8 +15,8 @@ ALIGNMENT = 64
 """Bytes: packed weights begin at lines of the cache."""
 
 LEAST_FITTING, MOST_FITTING = 2, 64
-"""Steps after which sums are widened, a single one of several is no faster than pairs of int16; and even if more than 64
-fit: what is left to gain is 1%.
+"""Steps after which sums are widened: after each one it is no faster than pairs of int16; where more than 64 fit, 1% is
+left to gain.
 """
 
 _MOST_SUM = ((1 << 15) - 1) // 255
@@ -73,8 +73,8 @@ def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed
 
 
 def fitting_steps(weights: NDArray[np.int8]) -> int:
-    """Steps of four weights whose products with any uint8, added up by two of a step, fit int16 in every column; 0 where
-    it is fewer than `LEAST_FITTING`.
+    """Steps of four weights whose products with any uint8, added up by two of a step, fit int16 in every column; 0
+    where they are fewer than `LEAST_FITTING`.
 
     Such runs begin at the first step of a segment and follow each other; the last may be shorter. An even number:
     a power of two up to `MOST_FITTING`, or no less than all steps of a segment.
@@ -82,7 +82,7 @@ def fitting_steps(weights: NDArray[np.int8]) -> int:
     Args:
         weights: [segments, length, cols].
     """
-    length = weights.shape[1]
+    length: int = weights.shape[1]
     steps, found = -(-length // 4), 1
     if _pair_sums(weights[:, :_SAMPLE]).max(initial=0) > _MOST_SUM:
         return 0

@@ -92,8 +92,8 @@ class _ByteWriter(ProductWriter):
         table, codes, ahead = self._coded_panel(panels)
 
         def products(at: Any) -> list[Any]:
-            block, total = builder.sdiv(at, _number(self.unit)), []
-            raw = self._codes_of_block(codes, ahead, block)
+            raw = self._codes_of_block(codes, ahead, builder.mul(at, _number(self.step_bytes // self.unit)))
+            total: list[Any] = []
             for place in range(self.unit):
                 weights = [self._decoded(table, vector, place) for vector in raw]
                 total = self._added(total, self._products(builder.add(at, _number(place)), sources, weights))

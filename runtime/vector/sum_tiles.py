@@ -215,8 +215,9 @@ class TileBuilder:
         chains = 2 if self.rows <= 2 else 1
 
         def steps(block: Any, values: list[Any]) -> list[Any]:
-            raw = self._codes_of_block(codes, ahead, block)
+            start = builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes))
             first = builder.mul(block, together)
+            raw = self._codes_of_block(codes, ahead, start)
             for place in range(self.together):
                 weights = [self._decoded(table, vector, place) for vector in raw]
                 chain = values[: len(sums)]
@@ -232,17 +233,12 @@ class TileBuilder:
     def _coded_panel(self, panels: list[Any]) -> tuple[Any, Any, Any]:
         """The levels in a vector, where the codes begin, and the address of what is asked for first."""
         builder, kind = self.builder, _vector(I8, self.step_bytes * self.lanes // LANES)
-        codes = builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
-        return (
-            _load(builder, kind, panels[0]),
-            codes,
-            builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD)),
-        )
+        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
+        return table, codes, builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD))
 
-    def _codes_of_block(self, codes: Any, ahead: Any, block: Any) -> list[Any]:
-        """The bytes of a block; asks for those of a later one."""
+    def _codes_of_block(self, codes: Any, ahead: Any, start: Any) -> list[Any]:
+        """The bytes of a block, which begins at ``start``; asks for those of a later one."""
         builder, kind = self.builder, _vector(I8, self.step_bytes * self.lanes // LANES)
-        start = builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes))
         for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
             prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(I64, line))), write=False, level=1)
         return [
