@@ -194,15 +194,15 @@ SIDE, TURN = 4096, 10
 """Rows and columns of the weight; runs in a turn."""
 
 
-def few_values(rows: int, values: int) -> Callable[[], object]:
-    """A run of a product of [rows, SIDE] with a weight [SIDE, SIDE] of so many values."""
+def few_values(rows: int, values: int, largest: int = 127) -> Callable[[], object]:
+    """A run of a product of [rows, SIDE] with a weight [SIDE, SIDE] of so many values up to ``largest``."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, SIDE)).astype(np.float32)
     b = ProgramBuilder()
     source, target = (b.buffer((rows, SIDE), np.uint8, name) for name in "xy")
     b.input("x", source, np.float32, x.shape, scale=0.03, zero_point=128)
     w, bias, m, n = (
-        rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)),
+        rng.choice(np.linspace(-largest, largest, values).astype(np.int8), (SIDE, SIDE)),
         *(np.full(SIDE, v) for v in (0, 1 << 30, 44)),
     )
     b.emit("gemm", x=source, y=target, w=w, bias=bias, m=m, n=n, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
@@ -256,6 +256,7 @@ def few_bits(repeat: int) -> Table:
     )
     for rows in (1, 2, 4, 64):
         runs = {"int8": few_values(rows, 255), "4 bits": few_values(rows, 16), "2 bits": few_values(rows, 4)}
+        runs |= {"int4": few_values(rows, 15, 7)}
         runs |= {f"MatMulNBits, accuracy level {level}": matmul_nbits(rows, level) for level in (0, 4)}
         times = in_turns(runs, repeat)
         for name, time_ in times.items():

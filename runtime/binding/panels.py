@@ -22,8 +22,8 @@ left to gain.
 _MOST_SUM = ((1 << 15) - 1) // 255
 """Of weights of one sign that are multiplied with the largest code and added in int16."""
 
-_SAMPLE = 256
-"""Weights of a column that are looked at before all are."""
+_SAMPLE, _SUMMED = 256, 1 << 18
+"""Weights of a column that are looked at before all are; weights whose sums are in memory at once."""
 
 
 def scale_vectors(m: NDArray[Any], n: NDArray[Any]) -> list[NDArray[np.int32]]:
@@ -82,10 +82,16 @@ def fitting_steps(weights: NDArray[np.int8]) -> int:
     Args:
         weights: [segments, length, cols].
     """
-    length: int = weights.shape[1]
-    steps, found = -(-length // 4), 1
     if _pair_sums(weights[:, :_SAMPLE]).max(initial=0) > _MOST_SUM:
         return 0
+    together = max(_SUMMED // max(weights[:, :, :1].size, 1), 1)
+    return min(_steps_of_columns(weights[:, :, i : i + together]) for i in range(0, weights.shape[2], together))
+
+
+def _steps_of_columns(weights: NDArray[np.int8]) -> int:
+    """`fitting_steps` of some columns."""
+    length: int = weights.shape[1]
+    steps, found = -(-length // 4), 1
     sums = _pair_sums(weights)
     while sums.max(initial=0) <= _MOST_SUM:
         if found >= steps:
@@ -105,9 +111,9 @@ def _pair_sums(weights: NDArray[np.int8]) -> NDArray[np.uint16]:
     segments, length, cols = weights.shape
     full = np.zeros((segments, -(-length // 4) * 4, cols), np.int8)
     full[:, :length] = weights
-    pairs = full.reshape(segments, -1, 2, 2, cols)
-    sides = [np.where(side, np.abs(pairs.astype(np.int16)), 0).astype(np.uint16) for side in (pairs > 0, pairs < 0)]
-    return np.stack([side.sum(axis=3, dtype=np.uint16) for side in sides])
+    sides = (np.maximum(full, 0), -np.minimum(full, 0))  # 128, as uint8, where the weight is -128
+    pairs = [side.view(np.uint8).reshape(segments, -1, 2, 2, cols) for side in sides]
+    return np.stack([np.add(pair[:, :, :, 0], pair[:, :, :, 1], dtype=np.uint16) for pair in pairs])
 
 
 def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
