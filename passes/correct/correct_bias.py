@@ -75,8 +75,7 @@ def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Con
     """Mean of each channel of the layers' inputs,
     by name. BatchNorm statistics know it better than feeds that are made up.
     """
-    made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
-    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
+    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if ctx.made_up else {}
     return {**channel_means(graph, _input_channels(layers), data), **known}
 
 
