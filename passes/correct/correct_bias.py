@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.analytic_means import analytic_means
 from ...calibration.collect import channel_means
 from ...calibration.gate import take_if_better
 from ...feeds.selection import held_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
+from ...moments.propagate import analytic_means
 from ...pass_base import Context, Pass
 
 HELD_FEEDS = 16
