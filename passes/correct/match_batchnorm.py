@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...calibration.renormalize import match_statistics, set_gain
 from ...feeds.selection import count_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, copy_of, names_in
-from ...graph.layers import Layer, bias_floor, find_layers, set_weight_scale, weight_pair
+from ...graph.layers import Layer, find_layers, weight_pair
 from ...pass_base import Context, Pass
 from .tune_statistics import apply_tuning
 
@@ -32,10 +33,15 @@ class MatchBatchnorm(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Scale and shift layers; True when there was one."""
-        if not ctx.batchnorm or not ctx.made_up:
+        if not ctx.made_up:
             return False
         data = feeds_of(graph, ctx)
-        ctx.matched = match_statistics(graph, ctx.batchnorm, data, count_feeds(data))
+        ctx.matched = match_statistics(graph, ctx.batchnorm, data, count_feeds(data)) if ctx.batchnorm else {}
+        layers = sum(1 for _ in find_layers(graph))
+        ctx.warn(
+            f"without data: {len(ctx.matched)} of {layers} layers have BatchNorm statistics of training, which ranges "
+            "and corrections follow; elsewhere, and in the figures of this report, made-up inputs stand in for real ones"
+        )
         if ctx.matched and ctx.reference is not None:
             ctx.unmatched, ctx.reference = ctx.reference, copy_of(graph)
         return bool(ctx.matched)
@@ -58,7 +64,7 @@ class UnmatchBatchnorm(Pass):
         return changed
 
 
-def _undo(layer: Layer, gain: np.ndarray, shift: np.ndarray, taken: set[str]) -> None:
+def _undo(layer: Layer, gain: NDArray[np.float64], shift: NDArray[np.float64], taken: set[str]) -> None:
     if weight_pair(layer) is None:
         set_gain(layer, 1 / gain, -shift / gain, taken)
         return
