@@ -31,8 +31,8 @@ Array = NDArray[Any]
 Matched = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Gain and shift [C] that a layer was given, by name of its node."""
 
-MOST_GAIN = 16.0
-"""A deviation is not changed by more than this factor: a channel that made-up feeds hardly move says little."""
+LEAST_GAIN, MOST_GAIN = 1 / 256, 16.0
+"""Bounds of a gain: a channel that made-up feeds hardly move says little, and one that training put out stays small."""
 
 
 def match_statistics(
@@ -51,7 +51,7 @@ def match_statistics(
         if not np.isfinite(mean + deviation).all():
             continue
         spread = np.sqrt(want.variance)
-        gain = np.clip(spread / np.maximum(deviation, 1e-12), 1 / MOST_GAIN, MOST_GAIN)
+        gain = np.clip(spread / np.maximum(deviation, 1e-12), LEAST_GAIN, MOST_GAIN)
         found[layer.node.name] = (gain, want.mean - gain * mean)
         set_gain(layer, *found[layer.node.name], taken)
     return found
