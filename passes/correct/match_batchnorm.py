@@ -39,8 +39,9 @@ class MatchBatchnorm(Pass):
         ctx.matched = match_statistics(graph, ctx.batchnorm, data, count_feeds(data)) if ctx.batchnorm else {}
         layers = sum(1 for _ in find_layers(graph))
         ctx.warn(
-            f"without data: {len(ctx.matched)} of {layers} layers have BatchNorm statistics of training, which ranges "
-            "and corrections follow; elsewhere, and in the figures of this report, made-up inputs stand in for real ones"
+            f"without data: {len(ctx.matched)} of {layers} layers have BatchNorm statistics of training, which "
+            "ranges and corrections follow; elsewhere, and in the figures of this report, made-up inputs stand in for "
+            "real ones"
         )
         if ctx.matched and ctx.reference is not None:
             ctx.unmatched, ctx.reference = ctx.reference, copy_of(graph)

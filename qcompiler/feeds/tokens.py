@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers
 from qcompiler.graph.mask_inputs import mask_inputs
 
-__all__ = ["Kind", "TokenInput", "token_input"]
+__all__ = ["Kind", "TokenInput", "drawn_share", "token_input"]
 
 Array = NDArray[Any]
 Kind = Literal["ids", "mask", "fill", "segments", "positions"]
@@ -64,7 +64,7 @@ class TokenInput:
     def draw(self, shape: tuple[int, ...], dtype: np.dtype[Any], used: float, rng: np.random.Generator) -> Array:
         """An array of ``shape`` with padding behind the share ``used`` of its last axis."""
         length = shape[-1] if shape else 1
-        count = max(min(int(round(used * length)), length), 1)
+        count = max(min(round(used * length), length), 1)
         inside = np.arange(length) < count
         if self.kind in ("mask", "fill"):
             return np.broadcast_to(inside if self.kind == "mask" else np.where(inside, 0, FILL), shape).astype(dtype)

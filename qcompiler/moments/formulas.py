@@ -88,9 +88,10 @@ def hard_swish_pieces() -> list[Piece]:
 def piecewise(x: Moments, pieces: Sequence[Piece]) -> Moments:
     """Moments of a piecewise polynomial of normal ``x``; 0 where no piece is."""
     spread = np.maximum(x.deviation, 1e-12)
-    first, second = np.zeros_like(x.mean), np.zeros_like(x.mean)
+    first: Vector = np.zeros(np.shape(x.mean))
+    second: Vector = np.zeros(np.shape(x.mean))
     for low, high, coefficients in pieces:
-        square = polynomial.polymul(coefficients, coefficients)
+        square = tuple(float(each) for each in polynomial.polymul(coefficients, coefficients))
         integrals = _truncated((low - x.mean) / spread, (high - x.mean) / spread, len(square))
         first = first + _expected(coefficients, x.mean, spread, integrals)
         second = second + _expected(square, x.mean, spread, integrals)
@@ -99,7 +100,7 @@ def piecewise(x: Moments, pieces: Sequence[Piece]) -> Moments:
 
 def _expected(coefficients: Sequence[float], mean: Vector, spread: Vector, integrals: Sequence[Vector]) -> Vector:
     """``E[p(mean + spread z); a < z < b]`` from the integrals of the powers of z."""
-    total = np.zeros_like(mean)
+    total: Vector = np.zeros(np.shape(mean))
     for power, coefficient in enumerate(coefficients):
         for inner in range(power + 1):
             binomial = scipy.special.comb(power, inner)
@@ -110,7 +111,7 @@ def _expected(coefficients: Sequence[float], mean: Vector, spread: Vector, integ
 def _truncated(a: Vector, b: Vector, count: int) -> list[Vector]:
     """``I_0`` to ``I_{count - 1}`` between a and b, which may be infinite."""
     at_a, at_b = _density(a), _density(b)
-    found = [np.asarray(scipy.special.ndtr(b) - scipy.special.ndtr(a)), at_a - at_b]
+    found: list[Vector] = [np.asarray(scipy.special.ndtr(b) - scipy.special.ndtr(a)), np.asarray(at_a - at_b)]
     for power in range(2, count):
         ends = _power(a, power - 1) * at_a - _power(b, power - 1) * at_b
         found.append((power - 1) * found[power - 2] + ends)

@@ -18,8 +18,8 @@ NET = """g (float[N, 3, 12, 12] x) => (float[N, 5] y) {
 
 def net() -> Graph:
     return graph_of(
-        NET, w=random(6, 3, 3, 3), d=random(6, 1, 1, 1, seed=1, low=0.5, high=1.5), e=random(6, seed=2), v=random(6, 5, seed=3),
-        c=random(5, seed=4),
+        NET, w=random(6, 3, 3, 3), d=random(6, 1, 1, 1, seed=1, low=0.5, high=1.5), e=random(6, seed=2),
+        v=random(6, 5, seed=3), c=random(5, seed=4),
     )  # fmt: skip
 
 
