@@ -24,6 +24,7 @@ from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.correct.polish import Polish
 from qcompiler.passes.correct.tune_statistics import TuneStatistics
 from qcompiler.passes.equalize.absorb_biases import AbsorbBiases
@@ -100,6 +101,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowRank,
     Lower,
     MaskedMean,
+    MatchBatchnorm,
     NarrowActivations,
     Nupes,
     PlainGemm,
@@ -125,6 +127,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     StoreCodes,
     TuneStatistics,
     TurnPositions,
+    UnmatchBatchnorm,
     WidenActivations,
 )
 

@@ -24,6 +24,7 @@ from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -75,9 +76,9 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
-            QuantizeWeights(),
-            *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), MatchBatchnorm(),
+            *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._levels(), *self._corrections(), UnmatchBatchnorm(), StoreCodes(),
         ))  # fmt: skip
 
     @property

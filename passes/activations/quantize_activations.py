@@ -36,6 +36,7 @@ from ...graph.mask_inputs import mask_candidates, mask_inputs
 from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
 from ...graph.value_kinds import DATA, Value, value_kinds
+from ...moments.propagate import likely_range
 from ...pass_base import Context, Pass
 
 QUANTIZED_OPERATORS = frozenset(
@@ -55,6 +56,9 @@ HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
 for what was observed."""
 
+
+DEVIATIONS = 6.0
+"""Without data, ranges reach so far from the mean of a channel of which BatchNorm statistics are known."""
 
 MEAN_HEADROOM = 2.0
 """The same of a mean."""
@@ -153,6 +157,15 @@ def _few_seen(group: Group, seen: Seen) -> bool:
     return not group.unit_range and all(
         seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors
     )
+
+
+def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) -> Range:
+    """A range with what BatchNorm statistics make likely, within what mathematics admits."""
+    for tensor in group.tensors:
+        likely = likely_range(tensor, ctx.batchnorm, DEVIATIONS)
+        if likely is not None and not group.unit_range:
+            extent = extent.join(_within(likely, intervals.of(tensor), None))
+    return extent
 
 
 def _doubled(extent: Range) -> Range:
@@ -299,6 +312,8 @@ class QuantizeActivations(Pass):
             wide = (border or asked) and _takes_wide(group, layers, placement.border)
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
+            if made_up:
+                ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
             ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:
