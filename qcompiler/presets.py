@@ -17,6 +17,7 @@ from qcompiler.errors import OptionError
 from qcompiler.graph.placement import Zones
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.sign_activations import SignActivations
@@ -144,7 +145,7 @@ class Preset:
         """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
         both.
         """
-        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
         wide = not self.for_onnx and self.level > 0 and self.widen != "off"
         zones: Zones = "float" if self.for_onnx else "border"
         return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))

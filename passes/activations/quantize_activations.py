@@ -54,6 +54,8 @@ QUANTIZED_OPERATORS = frozenset(
 )
 
 
+DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"})
+
 HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
 for what was observed."""
@@ -153,6 +155,11 @@ def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
     return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
 
 
+def _decides(group: Group) -> bool:
+    """True where an operator chooses by the size of values that may differ by less than a step of 8 bits."""
+    return any(node.op in DECIDING for tensor in group.tensors for node in consumers(tensor))
+
+
 def _few_seen(group: Group, seen: Seen) -> bool:
     return not group.unit_range and all(
         seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors
@@ -176,7 +183,7 @@ def _look(
 ) -> list[Seen]:  # fmt: skip
     """What the feeds that everything is fitted to showed, and what all feeds did."""
     names, axes = list(fitted.ranges), softmax_axes(graph.nodes)
-    left_float = {id(node) for node, _ in placement.left_float}
+    left_float = {id(node) for node, _ in placement.left_float} | placement.border
     sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
     if held:
         sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
@@ -228,10 +235,10 @@ def _placed(
         empty += statistics.empty
 
 
-def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
+def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], border: Collection[int], ctx: Context) -> None:
     """Say what grids make of fills at outputs, and of positions."""
     for tensor in graph.outputs:
-        if tensor.name in filled(graph, kinds):
+        if tensor.name in filled(graph, kinds) and id(producer(tensor)) not in border:
             ctx.warn(
                 f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an "
                 ".onnx file keeps the fill"
@@ -255,7 +262,8 @@ class QuantizeActivations(Pass):
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
         wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen,
-            where layers take them; for the machine, which they cost next to nothing.
+            where layers take them; what an operator compares has 16 bits, too. For the machine, which they cost next
+            to nothing.
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
             range of least squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
@@ -281,9 +289,10 @@ class QuantizeActivations(Pass):
             ctx.left_float(node, reason)
         if statistics is None:
             return False
-        kinds |= dict.fromkeys(statistics.empty, DATA)  # what has no element reaches no further than was seen
+        # what has no element reaches no further than was seen, but for a few known values
+        kinds |= {name: DATA for name in statistics.empty if kinds[name].values is None}
         if not self.leave_exact:
-            _warn_of_exact(graph, kinds, ctx)
+            _warn_of_exact(graph, kinds, placement.border, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken, seen, intervals = (
             names_in(graph),
@@ -300,6 +309,7 @@ class QuantizeActivations(Pass):
                 and _few_seen(group, seen[-1])
             )
             asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
+            asked |= self.wide_borders and _decides(group)
             wide = (border or asked) and _takes_wide(group, layers, placement.border)
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
