@@ -146,9 +146,9 @@ class Preset:
         both.
         """
         machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
-        wide = not self.for_onnx and self.level > 0 and self.widen != "off"
+        wide = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
-        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide if self.level > 0 and self.widen != "off" else "nothing"))
 
     def _replacements(self) -> Passes:
         return () if self.bundle_error is None else (SnnkBundle(error=self.bundle_error),)

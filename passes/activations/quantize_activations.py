@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -261,9 +261,9 @@ class QuantizeActivations(Pass):
 
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
-        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen,
-            where layers take them; what an operator compares has 16 bits, too. For the machine, which they cost next
-            to nothing.
+        wide: what has 16 bits and twice the range that was seen, where few values were: what no layer multiplies
+            (``between layers``), or whatever layers take, too, and what an operator compares (``anything``, for the
+            machine, which it costs next to nothing).
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
             range of least squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
@@ -273,7 +273,7 @@ class QuantizeActivations(Pass):
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
     zones: Zones = "none"
-    wide_borders: bool = False
+    wide: Literal["nothing", "between layers", "anything"] = "nothing"
     leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -303,17 +303,13 @@ class QuantizeActivations(Pass):
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            border = (
-                self.wide_borders
-                and (at_output or _has_input(group, graph, placement.border))
-                and _few_seen(group, seen[-1])
-            )
-            asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
-            asked |= self.wide_borders and _decides(group)
-            wide = (border or asked) and _takes_wide(group, layers, placement.border)
+            few = self.wide != "nothing" and _few_seen(group, seen[-1])
+            asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
+            asked |= self.wide == "anything" and _decides(group)
+            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
-            ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
+            ranges = [_doubled(extent) if few and wide else extent for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:
                 fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)
