@@ -20,7 +20,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 _BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("commands", ("cli", "commands", "qcompiler", "api", "report")),
+    ("commands", ("cli", "commands", "qcompiler", "api", "page", "report")),
     ("old names", ("ir", "runner")),
     ("options, order of passes", ("options", "presets", "pipeline", "manager")),
     ("passes: exact", ("passes/normalize", "passes/expand", "passes/fuse", "passes/equalize")),
