@@ -2,10 +2,9 @@
 
     python -m benchmarks.calibration --zoo FOLDER effnet
 
-Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``),
-written to a file. Theirs: ``quantize_static`` with
-``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in turns,
-each ``--repeat`` times; the fastest counts.
+Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``), written to a file. Theirs:
+``quantize_static`` with ``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in
+turns, each ``--repeat`` times; the fastest counts.
 """
 
 from __future__ import annotations

@@ -17,13 +17,15 @@ from qcompiler.graph.placement import Zones
 from qcompiler.options import Options
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
-from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -42,10 +44,11 @@ tensor costs time there.
 """
 
 LEVEL_SOLVERS = {0: "nearest", 1: "clip", 2: "gptq", 3: "beam"}
-"""What chooses the levels of weights below 8 bits at each effort."""
+"""Solver of weights below 8 bits, by effort."""
 
 IN_TURN_FROM = 2
-"""Effort from which convolutions of few bits are fitted one after the other, to what the layers before really give."""
+"""Effort from which convolutions of few bits are solved in graph order, on what the quantized layers before them give.
+"""
 
 LONGEST_ROW = 1200
 """At 8 bits, layers with a longer reduction (K) are rounded to nearest: GPTQ gains little there."""
@@ -74,9 +77,9 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
-            QuantizeWeights(),
-            *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
+            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), MatchBatchnorm(),
+            *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._levels(), *self._corrections(), UnmatchBatchnorm(), StoreCodes(),
         ))  # fmt: skip
 
     @property
@@ -99,10 +102,12 @@ class Preset:
         """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
         both.
         """
-        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
-        wide = not self.for_onnx and self.options.level > 0 and self.options.widen != "off"
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
+        wide: WideInputs = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
-        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))
+        if self.options.level == 0 or self.options.widen == "off":
+            wide = "nothing"
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide))
 
     def _replacements(self) -> Passes:
         if self.options.bundle == "off":
@@ -121,9 +126,7 @@ class Preset:
         return (RoundTables(grid=self.options.weights.partition("/")[0]),) if self._few_bits else ()
 
     def _tables_of_share(self) -> Passes:
-        """Embeddings, which `AllocateBits` does not count, have about the share of their 8 bits that the layers'
-        weights may have.
-        """
+        """Embeddings, which `AllocateBits` does not count, take about the share of 8 bits that the layers may have."""
         size, loss, time = self.options.size_budget, self.options.max_loss, self.options.latency_budget
         unlimited = size is None and (loss is not None or time is not None)
         bits = 8 if unlimited else max(int(8 * (DEFAULT_SHARE if size is None else size)), 2)

@@ -80,7 +80,7 @@ class OnnxExecutor:
 
 
 def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> Executor:
-    """The executor for a file, with so many threads for a run; default: the machine decides, onnxruntime has one.
+    """The executor of a file, with at most ``threads`` per run; None: the machine decides, onnxruntime has one.
 
     Raises:
         OptionError: ``on`` is neither machine nor onnxruntime, or cannot run this kind of file.

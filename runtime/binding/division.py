@@ -47,7 +47,7 @@ activations.
 """
 
 _CACHE_LINE = 64
-"""Bytes that two cores should not both write to."""
+"""Bytes of a cache line: two cores should not write to the same one."""
 
 _LEAST_LINES = 4
 """Lines of an image in a part, below which a thread gets one part only: lines that two parts need are read twice."""
@@ -75,7 +75,7 @@ def divide(
     least: float = LEAST_SHARED,
     most: int | None = None,
 ) -> list[Part]:
-    """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
+    """Parts of an instruction for ``threads`` threads; empty where dividing is impossible or does not pay.
 
     Args:
         opcode: the opcode of the instruction.
@@ -138,9 +138,7 @@ def _overlaps(opcode: Opcode, f: Values) -> bool:
 
 
 def _ranges(total: int, parts: int, unit: int = 1) -> Iterator[tuple[int, int]]:
-    """``total`` rows in at most ``parts`` ranges as equal as multiples of ``unit`` allow: first row
-    and number of rows.
-    """
+    """At most ``parts`` ranges of ``total`` rows, near-equal multiples of ``unit``: first row, number of rows."""
     units = -(-total // unit)
     parts = min(parts, units)
     for i in range(parts):
@@ -204,9 +202,7 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 
 
 def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
-    """Along the dimension whose steps in y are the longest,
-    of those that divide evenly: cores should not write to the same cache lines.
-    """
+    """Along the dimension of longest steps in y that divides evenly: threads should not share cache lines."""
     last, size = MAX_RANK - 1, _bytes(f, "y")
     apart = [
         i
