@@ -98,17 +98,25 @@ def compile_command(model: Path, **given: Any) -> None:
     What a model is, and what would become integer: qcompile inspect model.onnx
     """
     with _one_line_errors():
-        options = Options(**{entry.name: _value(entry, given) for entry in options_of(Options)})
-        own = {entry.name: _value(entry, given) for entry in options_of(CompileRequest)}
+        if given["recipe"] is not None:
+            from qcompiler.commands.recipes import read_recipe
+
+            recipe = read_recipe(given["recipe"])
+        else:
+            recipe = {}
+        options = Options(**{entry.name: _value(entry, given, recipe) for entry in options_of(Options)})
+        own = {entry.name: _value(entry, given, recipe) for entry in options_of(CompileRequest)}
         request = CompileRequest(model, options, **own)
         from qcompiler.commands.compile import compile_and_write
 
         compile_and_write(request, Console(quiet=request.as_json), Console(stderr=True))
 
 
-def _value(entry: Field[Any], given: Mapping[str, Any]) -> Any:
-    """The value of an option from what typer read for it."""
+def _value(entry: Field[Any], given: Mapping[str, Any], recipe: Mapping[str, Any]) -> Any:
+    """The value of an option from what typer read for it, else from the recipe, else its default."""
     flag, text = flag_of(entry), given[entry.name]
+    if text is None and entry.name in recipe:
+        return recipe[entry.name]
     if text is None:
         return None if entry.default is MISSING else entry.default
     if flag.read is None:
@@ -127,8 +135,8 @@ def _parameter(entry: Field[Any]) -> Parameter:
         *(flag.names if flag.kind is not bool or entry.default is False else ()), metavar=flag.metavar,
         help=f"{flag.help}{told} Example: {flag.example}", rich_help_panel=flag.group, show_default=False,
     )  # fmt: skip
-    kind = flag.kind if required or flag.kind is bool else flag.kind | None
-    default = Parameter.empty if required else entry.default if flag.kind is bool else None
+    kind = flag.kind if required else flag.kind | None
+    default = Parameter.empty if required else None
     return Parameter(entry.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
 
 
