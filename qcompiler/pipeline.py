@@ -16,6 +16,7 @@ from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.settle_ranges import SettleRanges
@@ -24,6 +25,7 @@ from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.correct.polish import Polish
 from qcompiler.passes.correct.tune_statistics import TuneStatistics
 from qcompiler.passes.equalize.absorb_biases import AbsorbBiases
@@ -97,9 +99,11 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseSoftmax,
     FuseSplit,
     InlineIf,
+    KeepFills,
     LowRank,
     Lower,
     MaskedMean,
+    MatchBatchnorm,
     NarrowActivations,
     Nupes,
     PlainGemm,
@@ -125,6 +129,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     StoreCodes,
     TuneStatistics,
     TurnPositions,
+    UnmatchBatchnorm,
     WidenActivations,
 )
 

@@ -128,8 +128,8 @@ class LayerTime:
 
     Attributes:
         node: name of the layer's node.
-        nanoseconds: by the bits that the machine keeps of a weight's code: ``"2"``, ``"4"`` and ``"8"`` (also what is
-            in blocks).
+        nanoseconds: by kind of the weight (`qcompiler.weights.layer_time.KINDS`): codes of ``"2"`` and ``"4"`` bits,
+            small levels ``"int2"`` to ``"int6"``, and ``"8"`` (also what is in blocks).
     """
 
     node: str

@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.analytic_means import analytic_means
 from ...calibration.collect import channel_means
 from ...calibration.gate import take_if_better
 from ...feeds.selection import held_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
+from ...moments.propagate import analytic_means
 from ...pass_base import Context, Pass
 
 HELD_FEEDS = 16
@@ -72,8 +72,7 @@ def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
 
 def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Context) -> Mapping[str, Array]:
     """Mean of each input channel of the layers, by name; BatchNorm statistics beat made-up feeds."""
-    made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
-    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
+    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if ctx.made_up else {}
     return {**channel_means(graph, _input_channels(layers), data), **known}
 
 

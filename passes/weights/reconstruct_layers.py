@@ -71,7 +71,8 @@ class ReconstructLayers(Pass):
             64 products.
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions
-            to the latter, matrix products to the former.
+            to the latter, matrix products to the former. Behind `match-batchnorm` always the float model's: what
+            quantization does to made-up inputs says little of what it does to real ones.
         executor: where layers are solved (`qcompiler.workers.EXECUTORS`); the result is the same everywhere.
         longest: layers with more products in a row than this stay as they are; 0: none.
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized
@@ -156,10 +157,11 @@ class ReconstructLayers(Pass):
         """
         families = {name: self._family([layers[other] for other in shared.readers(name)], ctx) for name in layers}
         by_itself = {name for name in layers if len(shared.readers(name)) == 1}
+        inputs = "float" if ctx.matched else self.inputs
         behind = {
             name
             for name in by_itself
-            if self.inputs == "quantized" or (self.inputs == "mixed" and layers[name].node.op == "Conv")
+            if inputs == "quantized" or (inputs == "mixed" and layers[name].node.op == "Conv")
         }
         alone = [layer for name, layer in exact.items() if name not in behind]
         moments = shared.merged(layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20))

@@ -31,8 +31,8 @@ __all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "s
 
 SYNTHETIC_FEEDS = 16
 SYNTHETIC_WARNING = (
-    "no calibration data given: ranges come from made-up inputs and may be far off; pass real ones with --calib (.npz, "
-    "a folder, or module:function)"
+    "no calibration data given: inputs are made up from the graph, and ranges may be far off; pass real ones with "
+    "--calib (.npz, a folder, or module:function)"
 )
 
 

@@ -25,7 +25,7 @@ from ..instructions.winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_trans
 from ..program.model import Program
 from .bind import Bound
 from .channel_lines import can_scale, lines_of, scale_numbers
-from .panels import Packed, joined, pack_codes, pack_weights, padded, scale_vectors
+from .panels import Packed, fitting_steps, joined, pack_codes, pack_weights, padded, scale_vectors
 
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
@@ -54,6 +54,8 @@ class Weights(NamedTuple):
 
     codes: Packed
     form: Form = Form.PACKED
+    fitting: int = 0
+    """Steps whose byte products may be added in int16; 0: products are not so computed."""
 
 
 def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]:
@@ -76,9 +78,8 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
         size = product_size(opcode.name, fields)
         if size is None:
             continue
-        group = 4 if isa.has_quads and fields["x_type"] == Element.U8 else 2
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
-        packed[index] = _pack_product(program, constants, fields, size, group, isa)
+        packed[index] = _pack_product(program, constants, fields, size, isa)
     return packed
 
 
@@ -119,15 +120,18 @@ def _decoded(program: Program, constant: int) -> Packed:
 
 
 def _pack_product(
-    program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa
+    program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, isa: Isa
 ) -> Weights:
     """The weights of one instruction, in the form that is best for it."""
+    of_bytes, by_channels = fields["x_type"] == Element.U8, size.cols == 1 and size.groups > 1
+    fitting = _fitting(program, constants[0], size) if of_bytes and isa.has_byte_pairs and not by_channels else 0
+    group = 4 if (of_bytes and isa.has_quads) or fitting else 2
     if _stays_coded(program, constants[0], fields, size, group, isa):
-        return _pack_codes(program, constants, size, group, fields["rows"], isa)
-    chunks = chunks_of(fields, isa, group) if size.cols == 1 and size.groups > 1 else None
+        return _pack_codes(program, constants, size, fitting, fields, isa)
+    chunks = chunks_of(fields, isa, group) if by_channels else None
     key = (*constants, *(chunks or size), group)
     with program.lock:
-        if "kernel_h" in fields and can_transform(fields) and pays(fields, isa):
+        if "kernel_h" in fields and can_transform(fields) and pays(fields, isa, fitting):
             transformed = (*constants, fields["in_c"], fields["out_c"])
             if transformed not in program.packed:
                 program.packed[transformed] = _transform(program, constants, fields["in_c"], fields["out_c"])
@@ -143,7 +147,18 @@ def _pack_product(
             program.packed[key] = (
                 _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
             )
-        return Weights(program.packed[key])
+        return Weights(program.packed[key], fitting=fitting)
+
+
+def _fitting(program: Program, constant: int, size: ProductSize) -> int:
+    """Steps of byte products that may be added in int16; kept by the program."""
+    key = ("fitting", constant, *size)
+    with program.lock:
+        if key not in program.packed:
+            k, cols, groups, segments = size
+            weights = program.constant(constant).reshape(-1)[: k * groups * cols].reshape(segments, -1, groups * cols)
+            program.packed[key] = np.array([fitting_steps(weights)], np.uint8)
+        return int(program.packed[key][0])
 
 
 def _stays_coded(
@@ -157,20 +172,27 @@ def _stays_coded(
 
 
 def _pack_codes(
-    program: Program, constants: tuple[int, ...], size: ProductSize, group: int, rows: int, isa: Isa
+    program: Program,
+    constants: tuple[int, ...],
+    size: ProductSize,
+    fitting: int,
+    fields: Mapping[str, int],
+    isa: Isa,
 ) -> Weights:
     """Bias and scale, then groups of panels of codes, each behind the levels; see `sum_tiles.py`."""
     with program.lock:
         coded = program.coded(constants[0])
         if coded is None:
             raise ValueError(f"constant {constants[0]} is not coded")
-        bits = 2 if coded.coding.bits == 2 and rows <= MOST_ROWS_OF_2_BITS else 4
+        bits = 2 if coded.coding.bits == 2 and fields["rows"] <= MOST_ROWS_OF_2_BITS else 4
+        fitting -= fitting % (8 // bits)
+        group = 4 if fitting or (isa.has_quads and fields["x_type"] == Element.U8) else 2
         key = ("codes", bits, isa, *constants, *size, group)
         if key not in program.packed:
             codes = coded.codes.reshape(-1)[: size.k * size.cols].reshape(size.k, size.cols)
             heads = _heads(program, constants, slice(0, size.cols))
             program.packed[key] = joined([*heads, *pack_codes(codes, coded.tables.reshape(-1), bits, group, isa)])
-    return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4)
+    return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4, fitting)
 
 
 def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, int]) -> Packed:
@@ -326,13 +348,3 @@ def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks)
         parts.append(np.ascontiguousarray(taps[:, :, :, order]).reshape(-1).view(np.uint8))
         first += chunk // size
     return joined(parts)
-
-
-
-
-
-
-
-
-
-

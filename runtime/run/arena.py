@@ -18,6 +18,7 @@ from ..instructions.instruction import (
     BLOCK_BYTES,
     BLOCKS,
     ELEMENT_DTYPE,
+    FITTING_COLUMN,
     FORM_COLUMN,
     ISA_COLUMN,
     NEXT_COLUMN,
@@ -81,6 +82,7 @@ class Arena:
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
             self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.form
+            self.code[index, FITTING_COLUMN] = weights.fitting
         self.decoded = decoded_operands(program, bound, self.packed)
         for (index, column), values in self.decoded.items():
             self.code[index, column] = 0 if values is None else address_of(values)
