@@ -78,6 +78,10 @@ class Compiled:
         """The program for the integer machine. Raises as `integer_graph` does."""
         return lowering.to_program(self.integer_graph)
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the report."""
+        return self.report._repr_html_()
+
     def session(self) -> Session:
         """The integer machine, ready to run."""
         return Session(self.program)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
+
+SHOWN = 10
+"""Lines of a table in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -313,3 +318,26 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, ready for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: warnings, outputs, worst layers and what stayed float."""
+        worst = sorted(self.layers, key=lambda each: each.sqnr_db)[:SHOWN]
+        tables = {
+            "outputs, single feeds": [
+                (f"{each.output}{each.columns}", _db(each.sqnr_db), f"{_db(each.lowest_db)} to {_db(each.highest_db)}")
+                for each in self.outputs
+            ],
+            "worst layers": [(each.node, each.op, _db(each.sqnr_db)) for each in worst],
+            "stays float": [(each.node, each.op, each.reason) for each in self.left_float[:SHOWN]],
+        }
+        told = "".join(f"<p>{escape(warning)}</p>" for warning in self.warnings)
+        return told + "".join(_table(title, rows) for title, rows in tables.items() if rows)
+
+
+def _db(value: float) -> str:
+    return f"{value:.1f} dB"
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
+    return f"<table><caption>{title}</caption>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"

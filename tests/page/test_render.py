@@ -125,3 +125,16 @@ def test_another_suffix_is_refused_before_anything_runs(tmp_path):
     assert result.exit_code == 2
     assert "must end in .html (for people) or .json (for machines)" in result.stderr
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_notebooks_show_the_report():
+    evil = "<b>&"
+    report = Report(
+        warnings=[evil], outputs=[OutputFigure(evil, "[:, 3]", 5.0, 1.0, 9.0, 3)],
+        left_float=[FloatNode(evil, evil, evil, 0.25)],
+    )  # fmt: skip
+    text = report._repr_html_()
+    parsed = Checked(text)
+    assert parsed.text.count(evil) == 5
+    assert "1.0 dB to 9.0 dB" in parsed.text
+    assert "worst layers" not in parsed.text
