@@ -174,7 +174,7 @@ class Preset:
         if self.activations == "int16":
             return (WidenActivations(),)
         enough = ONNX_ENOUGH_DB if self.for_onnx else ChooseWidths.enough_db
-        chosen = ChooseWidths(widen=self.widen, enough_db=enough)
+        chosen = ChooseWidths(widen=self.widen, enough_db=enough, keep_opset=self.for_onnx)
         if self.level == 3:
             chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
         narrow = (
