@@ -4,8 +4,8 @@
 
 The list is `real_models.toml`; archives and models stay in FOLDER. Each compilation has a process of its own, with a
 limit of time and of memory. Prints a table in Markdown: for each form the share of integer multiply-accumulates, the
-SQNR of the worst output on made-up feeds that the compiler has not seen, the size of the file as a share of the model's,
-seconds, and the reason where there is no file. Packages are downloaded without being installed or run.
+SQNR of the worst output on made-up feeds that the compiler has not seen, the size of the file as a share of the
+model's, seconds, and the reason where there is no file. Packages are downloaded without being installed or run.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def main() -> None:
             label = f"{name} {model.stem}"
             results = known.setdefault(label, {})
             for form in (form for form in FORMS if form not in results):
-                results[form] = compiled(model, form, entry.get("dims", []), options.seconds)
+                results[form] = compiled(model, form, entry.get("dims", {}).get(model.stem, []), options.seconds)
                 if options.json is not None:
                     options.json.write_text(json.dumps(known, indent=1))
             print(row(label, model.stat().st_size, results), flush=True)

@@ -34,7 +34,7 @@ from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.round_tables import RoundTables
 from qcompiler.passes.weights.round_weights import RoundWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
+from qcompiler.pipeline import MACHINE_NORMALIZE, NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide
@@ -119,7 +119,7 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
+            *(NORMALIZE if self.for_onnx else MACHINE_NORMALIZE), *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
             QuantizeWeights(),
             *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip

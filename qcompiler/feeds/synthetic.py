@@ -5,8 +5,10 @@
   statistics of the first layers behind it are known, its spread is then set so that these layers' outputs have the
   mean variance that was seen in training.
 - An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
+- An integer of one number that is compared with a constant (a sample rate) is that constant.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
-  other.
+  other. Where the model cannot run with those (an audio model wants more samples than a text has tokens),
+  `settle_sizes` looks for larger ones.
 """
 
 from __future__ import annotations
@@ -18,17 +20,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.errors import ModelError
 from qcompiler.graph.ir import Feed, Graph, Node, Tensor, constant_of, consumers
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import Context
 
-__all__ = ["SyntheticFeeds"]
+__all__ = ["SyntheticFeeds", "settle_sizes"]
 
 SEQUENCE = 32
 """Default size of a symbolic dimension of a tensor of tokens or features."""
 
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
+
+LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE))
+"""Sizes of the first axis and of the others that are tried where the default ones do not run."""
+
+LARGEST_IMAGE = 512
+"""The largest side of a picture among them."""
 
 SMALLEST = 4
 """Patches a side at the coarsest scale of a made-up picture."""
@@ -53,6 +62,34 @@ class SyntheticFeeds:
             }
 
 
+def settle_sizes(graph: Graph, ctx: Context) -> None:
+    """Give ``ctx.dims`` sizes of `LARGER` for the symbols that have none, if the model runs with those and not with
+    the default ones; nothing is changed where it runs with none.
+    """
+    places: dict[str, tuple[int, bool]] = {}
+    for tensor in graph.inputs:
+        symbols = [(axis, size) for axis, size in enumerate(tensor.shape or ()) if isinstance(size, str)]
+        for order, (axis, size) in enumerate(symbols):  # the first one of [2, batch, 128] is a batch, too
+            image = len(tensor.shape or ()) == 4
+            if size not in ctx.dims:
+                places.setdefault(size, (axis if image else order, image))
+    if not places:
+        return
+    runner, given = Runner(graph), dict(ctx.dims)
+    for first, others in ((None, None), *LARGER):
+        if first is not None:
+            ctx.dims = given | {
+                name: min(others, LARGEST_IMAGE) if image and axis > 1 else 3 if image and axis else others if axis
+                else first for name, (axis, image) in places.items()
+            }  # fmt: skip
+        try:
+            runner.run(next(iter(SyntheticFeeds(graph, ctx, 1))))
+        except ModelError:
+            continue
+        return
+    ctx.dims = given
+
+
 def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:
     dtype, shape = np.dtype(tensor.dtype), _shape(tensor, ctx)
     if np.issubdtype(dtype, np.floating):
@@ -65,6 +102,9 @@ def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float)
         return _picture(shape, dtype, rng)
     if dtype == np.bool_ or _is_mask(tensor):
         return np.ones(shape, dtype)
+    known = _compared_with(tensor)
+    if known is not None and np.prod(shape) == 1:
+        return np.full(shape, known, dtype)
     return rng.integers(0, high, shape).astype(dtype) if high else np.zeros(shape, dtype)
 
 
@@ -138,6 +178,16 @@ def _is_mask(tensor: Tensor) -> bool:
         return True
     readers = _readers_behind(tensor)
     return any(node.op == "Cast" for node in consumers(tensor)) and not any(node.op == "Gather" for node in readers)
+
+
+def _compared_with(tensor: Tensor) -> int | None:
+    """The one constant number that ``tensor`` is compared with for equality; None where there is none, or several."""
+    others = [
+        constant_of(other) for node in _readers_behind(tensor) if node.op == "Equal"
+        for other in node.inputs if constant_of(other) is not None
+    ]  # fmt: skip
+    numbers = {int(value.reshape(-1)[0]) for value in others if value is not None and value.size == 1}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _readers_behind(tensor: Tensor) -> list[Node]:

@@ -5,7 +5,7 @@ instructions with named fields. The lowering's only way to a `Program`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -126,14 +126,15 @@ class ProgramBuilder:
     def input(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
         zero_point: ZeroPoints = 0,
-        axis: int | None = None,
+        axis: int | None = None, only: int | None = None,
     ) -> None:  # fmt: skip
         """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer.
 
-        With ``axis`` there are as many scales and zero points as it is long.
+        With ``axis`` there are as many scales and zero points as it is long; ``only`` is the one number it may hold.
         """
         self._check_shape(name, shape)
-        self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
+        port = _port(name, buffer, dtype, shape, scale, zero_point, axis)
+        self._inputs.append(replace(port, only=only))
 
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,

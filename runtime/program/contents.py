@@ -68,6 +68,7 @@ class Port:
         buffer: index of the buffer that holds it, dense, in ONNX order.
         scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
         axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
+        only: the one number that a plain input may hold; None: any.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Port:
     scale: float | tuple[float, ...] | None = None
     zero_point: int | tuple[int, ...] = 0
     axis: int | None = None
+    only: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,8 @@ def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
 
 def _describe_port(port: Port) -> list[Any]:
     if port.axis is None:
-        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        only = [] if port.only is None else [None, port.only]
+        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, *only]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
 
@@ -316,11 +317,14 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
     if (
         not isinstance(item, list)
-        or len(item) not in (6, 7)
+        or len(item) not in (6, 7, 8)
         or not isinstance(item[0], str)
         or item[1] not in _PORT_DTYPES
     ):
         raise ProgramError("damaged: an input or output is described wrongly")
+    only = item[7] if len(item) == 8 else None
+    if len(item) == 8 and (item[4] is not None or item[6] is not None or type(only) is not int):
+        raise ProgramError("damaged: an input that may hold one number is described wrongly")
     name, dtype, shape, buffer, scale, zero_point = item[:6]
     sizes = _expressions(shape, dims)
     good = (
@@ -337,7 +341,7 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
     if len(item) == 7:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
-    return Port(name, dtype, sizes, buffer, scale, zero_point)
+    return Port(name, dtype, sizes, buffer, scale, zero_point, only=only)
 
 
 def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:

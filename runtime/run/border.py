@@ -130,6 +130,12 @@ class Border:
         """
         placed = []
         for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
+            only = crossing.port.only
+            if only is not None and (array != only).any():
+                raise FeedError(
+                    f"input '{crossing.port.name}' must be {only}: the program was made for that number alone; compile "
+                    "with feeds of the other"
+                )
             flags = array.flags
             if array.dtype != crossing.outside or not (flags.c_contiguous and flags.aligned):
                 array = np.require(array, crossing.outside, ("C", "A"))

@@ -43,11 +43,13 @@ class Emitter:
         graph: the integer graph.
     """
 
-    def __init__(self, graph: Graph, rules: Mapping[str, Emit], source: Mapping[str, Any]) -> None:
+    def __init__(
+        self, graph: Graph, rules: Mapping[str, Emit], source: Mapping[str, Any], only: Mapping[str, int] | None = None
+    ) -> None:
         self.graph = graph
         self.program = ProgramBuilder(source=source)
         self.known = infer.infer(mirror(graph))
-        self._rules = rules
+        self._rules, self._only = rules, only or {}
         self._views: dict[str, View] = {}
         self._copies: dict[Hashable, View] = {}
         self._required: set[str] = set()
@@ -81,7 +83,10 @@ class Emitter:
             kind = np.dtype(tensor.dtype)
             idle = np.issubdtype(kind, np.floating)
             view = self.new(tensor, dtype=np.uint8 if idle else kind)
-            self.program.input(tensor.name, self.buffer_of(view), kind, self.nested(view.shape), 1.0 if idle else None)
+            self.program.input(
+                tensor.name, self.buffer_of(view), kind, self.nested(view.shape), 1.0 if idle else None,
+                only=self._only.get(tensor.name),
+            )  # fmt: skip
 
     def _emit(self, node: Node) -> None:
         rule = self._rules.get(node.op)
