@@ -244,16 +244,17 @@ def compile(
     )
     refuse_unknown_operators(graph)
     sizes = parse_sizes(options.dims)
+    original = copy_of(graph) if sizes else graph  # of fixed sizes, onnxruntime may refuse branches that are never taken
     fix_sizes(graph, sizes)
     ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     source = on_data(source)
+    judge = _set_apart(original, source, sizes, ctx)
+    complete_types(graph, judge.held[0][0])
     switches = {} if for_onnx else fix_switches(graph, source)
     for name, number in switches.items():
         ctx.warn(f"input '{name}' is {number} in every feed and chooses a branch: the program admits no other number")
-    judge = _set_apart(graph, source, sizes, ctx)
-    complete_types(graph, judge.held[0][0])
     proof = judge.held[0][0] if options.verify else None
     stage = Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced

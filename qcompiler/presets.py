@@ -119,7 +119,8 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *(NORMALIZE if self.for_onnx else MACHINE_NORMALIZE), *self._replacements(), *self._equivalences(), *self._tables(), *self._grids_of_activations(),
+            *(NORMALIZE if self.for_onnx else MACHINE_NORMALIZE), *self._replacements(), *self._equivalences(),
+            *self._tables(), *self._grids_of_activations(),
             QuantizeWeights(),
             *self._widths(), *self._levels(), *self._corrections(), StoreCodes(),
         ))  # fmt: skip

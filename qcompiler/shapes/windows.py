@@ -132,7 +132,7 @@ def _recurrent(site: Site) -> Answer:
 
 
 def _one_direction(site: Site) -> Answer:
-    """The machine's recurrent operators: x [steps, batch, inputs] -> y [steps, batch, hidden], states [batch, hidden]."""
+    """The machine's: x [steps, batch, inputs] -> y [steps, batch, hidden] and states [batch, hidden]."""
     x, hidden = site.shape(0), int(site.node.attrs["hidden_size"])
     return None if x is None else [(*x[:2], hidden), (x[1], hidden), (x[1], hidden)]
 
@@ -163,5 +163,6 @@ RULES: dict[str, Callable[[Site], Answer]] = {
     "AveragePool": _pool, "MaxPool": _pool, "LpPool": _pool,
     "GlobalAveragePool": _global_pool, "GlobalMaxPool": _global_pool, "GlobalLpPool": _global_pool,
     "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Resize": _resize,
-    "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent, "Recurrent": _one_direction, "Einsum": _einsum, "GridSample": _grid_sample,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent), "Recurrent": _one_direction, "Einsum": _einsum,
+    "GridSample": _grid_sample,
 }  # fmt: skip
