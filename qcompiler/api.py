@@ -244,7 +244,7 @@ def compile(
     )
     refuse_unknown_operators(graph)
     sizes = parse_sizes(options.dims)
-    original = copy_of(graph) if sizes else graph  # of fixed sizes, onnxruntime may refuse branches that are never taken
+    original = copy_of(graph) if sizes else graph  # onnxruntime may refuse dead branches once sizes are fixed
     fix_sizes(graph, sizes)
     ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)

@@ -114,7 +114,7 @@ OF_SEVERAL = {
     "calibration": {"beyond"},
     "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
     "examples": {"custom_pass", "edge"},
-    "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
+    "lowering": {"borders", "foreign", "operators", "place", "random_graphs", "string_inputs"},
     "models": {"models", "zoo_tools"},
     "passes/equalize": {"equivalence_passes"},
     "passes": {"normalize", "normalize_random"},

@@ -53,6 +53,11 @@ def worst_decibels(model: Path, out: Path, dims: tuple[str, ...]) -> float | Non
     return min((decibels(*both) for both in powers.values()), default=None)
 
 
+def size_of(model: Path) -> int:
+    """Bytes of a model and of its external data beside it."""
+    return sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*"))
+
+
 def result_of(model: Path, out: Path, dims: tuple[str, ...]) -> dict[str, Any]:
     """Figures of one compilation, or the reason why there is none."""
     start = time.perf_counter()
@@ -64,7 +69,7 @@ def result_of(model: Path, out: Path, dims: tuple[str, ...]) -> dict[str, Any]:
         return {"refused": str(error), "seconds": time.perf_counter() - start}
     return {
         "decibels": decibel,
-        "bytes": out.stat().st_size / model.stat().st_size,
+        "bytes": out.stat().st_size / size_of(model),
         "share": compiled.report.figures.get("integer_mac_share"),
         "seconds": compiled.report.figures["seconds"],
     }

@@ -76,18 +76,24 @@ def settle_sizes(graph: Graph, ctx: Context) -> None:
     if not places:
         return
     runner, given = Runner(graph), dict(ctx.dims)
-    for first, others in ((None, None), *LARGER):
-        if first is not None:
-            ctx.dims = given | {
-                name: min(others, LARGEST_IMAGE) if image and axis > 1 else 3 if image and axis else others if axis
-                else first for name, (axis, image) in places.items()
-            }  # fmt: skip
+    larger = ({name: _larger(*place, *sizes) for name, place in places.items()} for sizes in LARGER)
+    for found in ({}, *larger):
+        ctx.dims = given | found
         try:
             runner.run(next(iter(SyntheticFeeds(graph, ctx, 1))))
         except ModelError:
             continue
         return
     ctx.dims = given
+
+
+def _larger(axis: int, image: bool, first: int, others: int) -> int:
+    """The size of an axis when the first one is ``first`` and the others ``others``; pictures have three channels."""
+    if axis == 0:
+        return first
+    if not image:
+        return others
+    return 3 if axis == 1 else min(others, LARGEST_IMAGE)
 
 
 def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:

@@ -116,7 +116,7 @@ def _ends_in_casts(layer: Node) -> bool:
 
 
 def _is_cast_to_float(node: Node) -> bool:
-    return node.op == "Cast" and node.attrs.get("to") == 1
+    return bool(node.op == "Cast" and node.attrs.get("to") == 1)
 
 
 def _adds_bias(add: Node) -> bool:

@@ -25,7 +25,7 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
-from .contents import BufferInfo, ConstantInfo, Contents, Port
+from .contents import BufferInfo, ConstantInfo, Contents, Labels, Port
 from .expressions import check_form
 
 FORMAT = "qprog"
@@ -119,10 +119,17 @@ def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
 
 def _describe_port(port: Port) -> list[Any]:
     if port.axis is None:
-        only = [] if port.only is None else [None, port.only]
-        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, *only]
+        plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        return plain if port.only is None and port.labels is None else [*plain, _describe_values(port)]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
+
+
+def _describe_values(port: Port) -> dict[str, Any]:
+    """What a plain input may hold."""
+    if port.labels is None:
+        return {"only": port.only}
+    return {"keys": list(port.labels.keys), "numbers": list(port.labels.numbers), "other": port.labels.other}
 
 
 def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
@@ -317,19 +324,19 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
     if (
         not isinstance(item, list)
-        or len(item) not in (6, 7, 8)
+        or len(item) not in (6, 7)
         or not isinstance(item[0], str)
-        or item[1] not in _PORT_DTYPES
+        or item[1] not in (*_PORT_DTYPES, "str")
     ):
         raise ProgramError("damaged: an input or output is described wrongly")
-    only = item[7] if len(item) == 8 else None
-    if len(item) == 8 and (item[4] is not None or item[6] is not None or type(only) is not int):
-        raise ProgramError("damaged: an input that may hold one number is described wrongly")
+    values = item[6] if len(item) == 7 and isinstance(item[6], dict) else {}
+    if (item[1] == "str") != ("keys" in values) or (values and not _good_values(values, item[4])):
+        raise ProgramError("damaged: the values that an input may hold are described wrongly")
     name, dtype, shape, buffer, scale, zero_point = item[:6]
     sizes = _expressions(shape, dims)
     good = (
         _good_columns(scale, zero_point, item[6], sizes)
-        if len(item) == 7
+        if len(item) == 7 and not values
         else scale is None or _good_grid(scale, zero_point, 1 << 16)
     )
     if (
@@ -339,9 +346,25 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
         or (scale is None and not isinstance(zero_point, int))
     ):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
-    if len(item) == 7:
+    if len(item) == 7 and not values:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
-    return Port(name, dtype, sizes, buffer, scale, zero_point, only=only)
+    known = Labels(tuple(values["keys"]), tuple(values["numbers"]), values["other"]) if "keys" in values else None
+    return Port(name, dtype, sizes, buffer, scale, zero_point, only=values.get("only"), labels=known)
+
+
+def _good_values(values: dict[str, Any], scale: Any) -> bool:
+    """One number, or strings with a number each and one for all others."""
+    if set(values) == {"only"}:
+        return scale is None and type(values["only"]) is int
+    if scale is not None or set(values) != {"keys", "numbers", "other"}:
+        return False
+    keys, numbers = values["keys"], values["numbers"]
+    lists = isinstance(keys, list) and isinstance(numbers, list) and len(keys) == len(numbers)
+    return lists and all(isinstance(key, str) for key in keys) and all(map(_is_int64, (*numbers, values["other"])))
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:

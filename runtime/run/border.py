@@ -63,7 +63,10 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
 
 
 def _check_feed(array: Array, port: Port) -> None:
-    if array.dtype != np.dtype(port.dtype):
+    if port.labels is not None:
+        if array.dtype.kind not in "UO":
+            raise FeedError(f"input '{port.name}' is {array.dtype}; it must hold strings")
+    elif array.dtype != np.dtype(port.dtype):
         raise FeedError(f"input '{port.name}' is {array.dtype}; it must be {port.dtype}")
     if array.ndim != len(port.shape):
         raise FeedError(
@@ -130,7 +133,9 @@ class Border:
         """
         placed = []
         for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
-            only = crossing.port.only
+            only, labels = crossing.port.only, crossing.port.labels
+            if labels is not None:
+                array = labels.encode(array)
             if only is not None and (array != only).any():
                 raise FeedError(
                     f"input '{crossing.port.name}' must be {only}: the program was made for that number alone; compile "

@@ -73,12 +73,12 @@ class Emitter:
                     self.program.dim(name)
 
     def _plain_inputs(self) -> None:
-        """Buffers of the integer inputs; a float input gets its own where it is quantized,
+        """Buffers of the integer inputs; a float input gets its own where it is quantized, one of strings its labels,
         an unused one an idle buffer.
         """
-        quantized = {node.inputs[0].name for node in self.graph.nodes if node.op == "Quantize"}
+        converted = {node.inputs[0].name for node in self.graph.nodes if node.op in ("Quantize", "Label")}
         for tensor in self.graph.inputs:
-            if tensor.name in quantized:
+            if tensor.name in converted:
                 continue
             kind = np.dtype(tensor.dtype)
             idle = np.issubdtype(kind, np.floating)

@@ -8,6 +8,7 @@ from qcompiler.graph.ir import Graph, Node, copy_of
 
 _SAME = (
     "Quantize",
+    "Label",
     "Dequantize",
     "QuantizeInteger",
     "Table",
