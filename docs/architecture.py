@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     (
         "mathematics and data",
-        ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors"),
+        ("solvers", "grids", "linear_algebra", "eigenvalues", "records", "workers", "quiet", "version", "errors"),
     ),
     (
         "the machine: a run",
@@ -70,7 +70,7 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Lowering to integers", (
         "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule",
         "runtime.requant:requant",
-        "qcompiler.lowering.factors:prove_accumulator",
+        "qcompiler.lowering.overflow_proof:prove_accumulator",
     )),
     ("Writing `.qprog`", (
         "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter",

@@ -40,6 +40,7 @@ ALLOWED: Mapping[str, str] = {
     "quiet": "",
     "workers": "errors",
     "linear_algebra": "",
+    "eigenvalues": "linear_algebra",
     "grids": "errors",
     "solvers": "grids linear_algebra",
     # the graph
@@ -61,7 +62,7 @@ ALLOWED: Mapping[str, str] = {
     "activations": "calibration graph lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
     "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime "
-    "linear_algebra",
+    "linear_algebra eigenvalues",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
         "runtime runtime/binding runtime/instructions"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cholesky", "gram", "inverse", "matmul", "solve_positive"]
+__all__ = ["cholesky", "compiled", "gram", "inverse", "matmul", "solve_positive"]
 
 Array = NDArray[Any]
 
@@ -107,7 +107,7 @@ def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list
 
 def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower factors [G, B, B] and their inverses."""
-    factorize = _compiled()
+    factorize = compiled(_factorize_block)
     factors, inverses = np.ascontiguousarray(matrices), np.zeros(matrices.shape)
     for factor, inner in zip(factors, inverses, strict=True):
         if not factorize(factor, inner):
@@ -116,14 +116,14 @@ def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 
 @cache
-def _compiled() -> Callable[[NDArray[np.float64], NDArray[np.float64]], bool]:
-    """`_factorize_block`, compiled; kept on disk where Numba finds a folder that it may write to."""
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as machine code; kept on disk where Numba finds a folder that it may write to."""
     import numba
 
     try:
-        return numba.njit(nogil=True, cache=True)(_factorize_block)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # "no locator available"
-        return numba.njit(nogil=True)(_factorize_block)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 def _factorize_block(block: NDArray[np.float64], inverse: NDArray[np.float64]) -> bool:

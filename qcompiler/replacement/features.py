@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.eigenvalues import orthonormal
 from qcompiler.equivalence.hadamard import hadamard
 from qcompiler.linear_algebra import matmul
 
@@ -138,9 +139,8 @@ def orthogonal_gaussian(count: int, size: int, rng: np.random.Generator) -> NDAr
     blocks = []
     for _ in range(-(-count // size)):
         normal = rng.standard_normal((size, size))
-        basis, upper = np.linalg.qr(normal)
-        basis = basis * np.sign(np.diag(upper))  # uniform over all rotations
-        lengths = np.linalg.norm(rng.standard_normal((size, size)), axis=1)
+        basis = orthonormal(normal)  # uniform over all rotations
+        lengths = np.sqrt(np.square(rng.standard_normal((size, size))).sum(axis=1))
         blocks.append(basis * lengths[:, None])
     return np.asarray(np.concatenate(blocks)[:count] if blocks else np.zeros((0, size)), np.float64)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.eigenvalues import eigh
 from qcompiler.linear_algebra import matmul, solve_positive
 
 __all__ = ["PENALTIES", "Fit", "NormalEquations", "best_ridge", "ridge"]
@@ -156,7 +157,7 @@ def _solve(matrix: Array, right: Array) -> Array:
     try:
         return solve_positive(matrix, right)
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         inverse = np.where(values > 1e-13 * values[-1], 1 / np.maximum(values, 1e-300), 0.0)
         return np.asarray(matmul(vectors, inverse[:, None] * matmul(vectors.T, right)))
 

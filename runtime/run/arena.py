@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..binding.bind import ALIGNMENT, Bound
+from ..binding.bind import Bound
 from ..binding.division import divide, form_of, part_rows, useful_threads
+from ..binding.memory_plan import ALIGNMENT
 from ..binding.packed_weights import decoded_operands, pack_program
 from ..cpu.isa import Isa
 from ..errors import MachineError

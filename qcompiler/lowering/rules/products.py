@@ -21,10 +21,9 @@ from qcompiler.lowering.factors import (
     DYNAMIC_LIMIT,
     fixed_point,
     fixed_points,
-    prove_accumulator,
-    signed_sums,
     wide_fixed_point,
 )
+from qcompiler.lowering.overflow_proof import prove_accumulator, signed_sums
 from qcompiler.lowering.ranks import rank_of, size_along, static_shape
 from qcompiler.lowering.rules.linear import LinearLayer, read_layer
 from qcompiler.lowering.rules.wide_weights import narrowed
