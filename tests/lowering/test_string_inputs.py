@@ -41,7 +41,7 @@ def quoted(words: list[str]) -> str:
     "attributes",
     [
         f"keys_strings = [{quoted(WORDS)}], values_int64s = [5, 1, 2, 7, 8], default_int64 = 3",
-        f"keys_strings = [{quoted(WORDS)}], values_tensor = int64[5] {{5, 1, 2, 7, 8}}, default_tensor = int64[1] {{3}}",
+        f"keys_strings = [{quoted(WORDS)}], values_tensor = int64[5] {{5, 1, 2, 7, 8}}, default_tensor = int64[1]{{3}}",
     ],
 )
 def test_strings_become_numbers_at_the_border(attributes: str, tmp_path: Path) -> None:
