@@ -12,7 +12,7 @@ from qcompiler.graph.ir import Graph
 from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
-from qcompiler.pipeline import BUILT_IN, GROUPS, NORMALIZE, Pipeline
+from qcompiler.pipeline import BUILT_IN, GROUPS, MACHINE_NORMALIZE, Pipeline
 from qcompiler.presets import Preset
 
 
@@ -104,7 +104,7 @@ def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None
 @pytest.mark.parametrize("level", range(4))
 def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(level: int) -> None:
     names = [step.name for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes]
-    assert names.index("snnk-bundle") == len(NORMALIZE)
+    assert names.index("snnk-bundle") == len(MACHINE_NORMALIZE)
     assert {step.name: step for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes}[
         "snnk-bundle"
     ].error == 0.05
