@@ -1,6 +1,4 @@
-"""What a program consists of: instructions, constants, buffers, inputs and outputs. Data only; `file.py` reads and
-writes them as a file.
-"""
+"""Contents of a program: instructions, constants, buffers, inputs, outputs. Data only; `file.py` is the file."""
 
 from __future__ import annotations
 
@@ -58,6 +56,10 @@ class ConstantInfo:
         return self.coding.nbytes(self.shape, ELEMENT_SIZE[self.element])
 
 
+Fills = tuple[float | None, float | None]
+NO_FILLS: Fills = (None, None)
+
+
 @dataclass(frozen=True)
 class Labels:
     """Which int64 a string stands for; ``other`` is that of all strings that are not among ``keys``."""
@@ -85,6 +87,8 @@ class Port:
         axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
         only: the one number that a plain input may hold; None: any.
         labels: an input of strings (``dtype`` is ``str``), and the number that each becomes; None: an input of numbers.
+        fills: of an output on one grid, the numbers that the lowest and the highest code of the type stand for; None:
+            those of the grid.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Port:
     axis: int | None = None
     only: int | None = None
     labels: Labels | None = None
+    fills: Fills = NO_FILLS
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,4 @@
-"""The ``.qprog`` file: one safetensors file with the tensors ``blob``,
-``code`` and ``kinds`` and JSON metadata. No code inside.
+"""The ``.qprog`` file: a safetensors file (``blob``, ``code``, ``kinds``) with JSON metadata. No code inside.
 
 The layout is fixed (header padded to 64 bytes, the blob first), so that the blob is aligned in the mapped file and
 equal programs give equal bytes. A checksum over everything tells damage from design; what a clever forger could write
@@ -15,6 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
-from .contents import BufferInfo, ConstantInfo, Contents, Labels, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Fills, Labels, Port
 from .expressions import check_form
 
 FORMAT = "qprog"
-VERSION = 4
+VERSION = 5
+PLAIN_VERSION = 4
+"""That of programs without fills at their outputs, which older machines read, too."""
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 MAX_ZERO_POINT = 1 << 24
@@ -49,7 +51,8 @@ def write_contents(program: Contents, path: Path) -> None:
     code = np.ascontiguousarray(program.code, "<i8")
     parts = {"blob": program.blob, "code": code, "kinds": np.ascontiguousarray(program.kinds)}
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
-    header = _header(parts, description)
+    version = PLAIN_VERSION if all(port.fills == NO_FILLS for port in program.outputs) else VERSION
+    header = _header(parts, description, version)
     try:
         _write_atomically(
             path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())]
@@ -118,18 +121,16 @@ def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
 
 
 def _describe_port(port: Port) -> list[Any]:
+    if port.fills != NO_FILLS:
+        fills = [None if fill is None else repr(fill) for fill in port.fills]
+        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, None, fills]
     if port.axis is None:
         plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
-        return plain if port.only is None and port.labels is None else [*plain, _describe_values(port)]
+        if port.labels is not None:
+            return [*plain, asdict(port.labels)]
+        return plain if port.only is None else [*plain, {"only": port.only}]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
-
-
-def _describe_values(port: Port) -> dict[str, Any]:
-    """What a plain input may hold."""
-    if port.labels is None:
-        return {"only": port.only}
-    return {"keys": list(port.labels.keys), "numbers": list(port.labels.numbers), "other": port.labels.other}
 
 
 def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
@@ -139,13 +140,13 @@ def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
     return f"{crc:08x}"
 
 
-def _header(parts: Mapping[str, NDArray[Any]], description: str) -> bytes:
+def _header(parts: Mapping[str, NDArray[Any]], description: str, version: int = PLAIN_VERSION) -> bytes:
     names = {dtype: name for name, dtype in _SAFETENSORS_DTYPE.items()}
     metadata = {
         "checksum": _checksum(parts.values(), description),
         "format": FORMAT,
         "program": description,
-        "version": str(VERSION),
+        "version": str(version),
     }
     entries: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
@@ -181,9 +182,10 @@ def _decode(data: NDArray[np.uint8]) -> Contents:
     metadata = _field(entries, "__metadata__", dict)
     if metadata.get("format") != FORMAT:
         raise ProgramError("a safetensors file, but not a program (.qprog)")
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in (str(PLAIN_VERSION), str(VERSION)):
         raise ProgramError(
-            f"program version {metadata.get('version')}; this machine reads version {VERSION}: compile the model again"
+            f"program version {metadata.get('version')}; this machine reads version {PLAIN_VERSION} and {VERSION}: "
+            "compile the model again"
         )
     parts = {name: _tensor(entries, name, data[8 + length :]) for name in ("blob", "code", "kinds")}
     if sum(part.nbytes for part in parts.values()) != data.size - 8 - length:
@@ -324,7 +326,7 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
     if (
         not isinstance(item, list)
-        or len(item) not in (6, 7)
+        or len(item) not in (6, 7, 8)
         or not isinstance(item[0], str)
         or item[1] not in (*_PORT_DTYPES, "str")
     ):
@@ -346,6 +348,8 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
         or (scale is None and not isinstance(zero_point, int))
     ):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
+    if len(item) == 8:
+        return Port(name, dtype, sizes, buffer, scale, zero_point, None, fills=_fills(name, scale, item[7]))
     if len(item) == 7 and not values:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
     known = Labels(tuple(values["keys"]), tuple(values["numbers"]), values["other"]) if "keys" in values else None
@@ -354,17 +358,24 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
 
 def _good_values(values: dict[str, Any], scale: Any) -> bool:
     """One number, or strings with a number each and one for all others."""
-    if set(values) == {"only"}:
-        return scale is None and type(values["only"]) is int
-    if scale is not None or set(values) != {"keys", "numbers", "other"}:
+    if scale is not None or set(values) not in ({"only"}, {"keys", "numbers", "other"}):
         return False
-    keys, numbers = values["keys"], values["numbers"]
-    lists = isinstance(keys, list) and isinstance(numbers, list) and len(keys) == len(numbers)
-    return lists and all(isinstance(key, str) for key in keys) and all(map(_is_int64, (*numbers, values["other"])))
+    keys, numbers = values.get("keys", []), values.get("numbers", [])
+    if not isinstance(keys, list) or not isinstance(numbers, list) or len(keys) != len(numbers):
+        return False
+    whole = (*numbers, values.get("only", values.get("other")))
+    return all(isinstance(key, str) for key in keys) and all(type(n) is int and -(1 << 63) <= n < 1 << 63 for n in whole)
 
 
-def _is_int64(value: Any) -> bool:
-    return type(value) is int and -(1 << 63) <= value < 1 << 63
+def _fills(name: str, scale: Any, given: Any) -> Fills:
+    """What the ends of an output's codes stand for: numbers as text, for JSON has no infinity, or nothing."""
+    try:
+        lowest, highest = (None if each is None else float(each) for each in given)
+    except (TypeError, ValueError):
+        raise ProgramError(f"damaged: the fills of '{name}' are no numbers") from None
+    if scale is None or lowest != lowest or highest != highest:
+        raise ProgramError(f"damaged: the fills of '{name}' are no numbers")
+    return lowest, highest
 
 
 def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:
