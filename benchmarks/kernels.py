@@ -2,13 +2,11 @@
 
     python -m benchmarks.kernels [--repeat 20]
 
-Products are compared with the *peak*: the same instruction on registers alone,
-as fast as the core issues it. An opaque operand keeps the
-compiler from folding that loop,
-and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
-a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed
-(`runtime/instructions/winograd.py`) need fewer multiplications than are counted,
-and may pass the peak. One thread; the fastest of many runs.
+Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque
+operand keeps the compiler from folding that loop, and a peak above what the core's ports can issue in the measured
+cycles is refused. Products with a single row (and a few) are compared with the *bandwidth*: reading as many bytes of
+memory once. Convolutions that are transformed (`runtime/instructions/winograd.py`) need fewer multiplications than are
+counted, and may pass the peak. One thread; the fastest of many runs.
 
 Where uint8 is multiplied with small weights in int16 (`runtime/vector/byte_tiles.py`), products of many rows with
 weights of few bits are compared with the same product with int8 weights, run in turns: medians of the ratios. The limit

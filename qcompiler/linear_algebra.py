@@ -1,5 +1,4 @@
-"""Matrix products and solutions of linear systems with the same bits on every x86 CPU with fused multiply-adds, and on
-any number of cores.
+"""Matrix products and linear systems with the same bits on every x86 CPU with FMA and any number of cores.
 
 The BLAS and LAPACK behind numpy take another order of summation on each kind of CPU, and the last bits of a sum decide
 about codes: the same command would give another file elsewhere. onnxruntime's matrix product adds each result in one
@@ -26,7 +25,7 @@ _BLOCK = 64
 """Columns that are factorized at once."""
 
 _SPLIT = 192
-"""Columns from which half of a Gram matrix is left out, being the mirror image of the other."""
+"""Columns from which only one half of a (symmetric) Gram matrix is computed."""
 
 
 def matmul(left: Array, right: Array) -> Array:

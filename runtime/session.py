@@ -116,8 +116,8 @@ class Session:
         return self._execute(feeds, out)[1]
 
     def prepare(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Memory:
-        """Plan the memory, pack the weights and load the machine code for inputs of these shapes, so that the first
-        run of this thread with them is as fast as the others.
+        """Plan the memory, pack the weights and load the machine code for inputs of these shapes, so that the first run
+        of this thread with them is as fast as the others.
 
         Args:
             shapes: of every input, by name; None: those of the program, where no size is left to the feeds.

@@ -47,8 +47,8 @@ def fixed_point(factor: float, bits: int = 31) -> tuple[int, int]:
 
 
 def wide_fixed_point(factor: float, largest: int) -> tuple[int, int]:
-    """``(m,
-    n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| < 2^62``.
+    """``(m, n)`` of ``requant64`` for accumulators up to ``largest``: m has as many bits (at most 31) as keep ``|a*m| <
+    2^62``.
 
     Raises:
         UnsupportedError: fewer than 15 bits are left for m.
@@ -76,7 +76,3 @@ def requantized(out: IntegerBuilder, source: Coded, target: Target, factor: floa
     attrs = {"x_zp": source.grid.zero_point, "m": m, "n": n, **target.attributes()}
     codes = out.op("Requantize", target.name, [source.tensor], attrs, grid.dtype, shape)
     return Coded(codes, grid, target.lo, target.hi)
-
-
-
-

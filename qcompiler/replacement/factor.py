@@ -44,9 +44,7 @@ class Spectrum:
     energy: NDArray[np.float64]
 
     def lost(self, covariance: Array) -> NDArray[np.float64]:
-        """Squared error with rank 0, 1, … R on inputs of any covariance, relative to the energy of the outputs: [R +
-        1].
-        """
+        """Squared error at rank 0 … R, for inputs of any covariance, relative to the outputs' energy: [R + 1]."""
         along = np.sum(self.basis * matmul(matmul(matmul(self.weight, covariance), self.weight.T), self.basis), axis=0)
         left = np.concatenate([np.cumsum(np.maximum(along, 0.0)[::-1])[::-1], [0.0]])
         return np.asarray(left / max(left[0], 1e-300))

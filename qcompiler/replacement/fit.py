@@ -30,7 +30,7 @@ PENALTIES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of λ that are tried, relative to each feature's variance."""
 
 _SMALLEST = 1e-12
-"""Share of the largest variance below which a feature is constant."""
+"""Share of the largest variance below which a feature counts as constant."""
 
 
 class NormalEquations:

@@ -27,7 +27,7 @@ ORDERS = ("pursuit", "pivoting")
 """How neurons are ordered."""
 
 _DEPENDENT = 1e-9
-"""Share of a neuron's variance that must be left for it to say anything new."""
+"""Share of a neuron's variance below which it counts as linearly dependent on those chosen."""
 
 
 def neuron_order(

@@ -43,7 +43,7 @@ PRODUCTS = ("gemm", "conv")
 
 BURST, ROUNDS, LEAST_ROUNDS = 5, 15, 3
 ENOUGH_SECONDS = 0.1
-"""Of one layer's measurement, from which no further round than `LEAST_ROUNDS` begins."""
+"""Seconds of one layer's measurement after which no round beyond `LEAST_ROUNDS` begins."""
 
 SCALE = np.float32(0.03)
 LARGEST_OF_INT16 = 12

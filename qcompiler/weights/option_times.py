@@ -1,6 +1,4 @@
-"""How long the layers' products take on each grid of a menu: measured on this machine, or as a report of an earlier
-compilation has it.
-"""
+"""Time of each layer's product on each grid of a menu: measured here, or read from an earlier report."""
 
 from __future__ import annotations
 

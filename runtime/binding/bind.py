@@ -58,8 +58,7 @@ _ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "
 
 
 def bind(program: Program, **dims: int) -> Bound:
-    """Instruction table,
-    arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+    """Instruction table, arena plan and safety proof for these dimension sizes; cached with the program.
 
     Raises:
         ProgramError: a missing, unknown or negative dimension, or an instruction that would leave its buffers.
@@ -172,9 +171,7 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
 def _check_not_empty(
     program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
 ) -> None:
-    """Only what goes over elements one by one, as often as there are any,
-    may meet an empty tensor (a cache that holds nothing yet).
-    """
+    """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
     if opcode.name in _ELEMENT_BY_ELEMENT:
         return
     for item in opcode.fields:

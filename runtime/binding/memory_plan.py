@@ -12,9 +12,10 @@ from ..instructions.instruction import Access, Opcode, Source
 from ..program.model import Program
 
 ALIGNMENT = 64
-
+"""Bytes: buffers begin at cache lines."""
 
 MAX_ARENA = 1 << 40
+"""Most bytes of an arena."""
 
 
 class Life(NamedTuple):
@@ -65,8 +66,10 @@ def liveness(program: Program, rows: Sequence[Row]) -> list[Life | None]:
 
 
 def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
-    """Arena offsets by liveness, largest buffer first,
-    each at the lowest gap that fits; and the arena's size in bytes.
+    """Arena offsets by liveness (largest buffer first, lowest gap that fits), and the arena's size in bytes.
+
+    Raises:
+        ProgramError: the arena would exceed `MAX_ARENA`.
     """
     order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
     offsets = [0] * len(sizes)
@@ -94,7 +97,7 @@ def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int
 
 
 def peak_bytes(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
-    """The most bytes that live at one time: no plan can do with less."""
+    """Largest sum of the sizes of buffers that are alive at one of ``count`` instructions: no plan needs less."""
     change = np.zeros(count + 3, np.int64)
     for size, life in zip(sizes, lives, strict=True):
         if life:

@@ -31,12 +31,10 @@ RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
 
 _REPLACED = {"gemm": ("w",), "conv": ("w",), "lstm": ("w", "r")}
-"""Operands that an opcode never reads once its weights are packed. (A GRU that resets before the product reads its
-``r``.)
-"""
+"""Operands that are never read once weights are packed (but a GRU that resets before the product reads ``r``)."""
 
 MOST_CODED_ROWS = 4
-"""Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed.
+"""Rows of a product up to which 4-bit codes are looked up in registers; for more rows weights are decoded at packing.
 """
 
 _LARGE = 1 << 21
@@ -45,7 +43,7 @@ widening bytes takes longer than reading them), and tables that rows are gathere
 """
 
 MOST_ROWS_OF_2_BITS = 2
-"""The same for codes of 2 bits; for more rows they are codes of 4."""
+"""The same for 2-bit codes; for more rows they become 4-bit codes."""
 
 _SMALLEST_GROUP = 4
 """Output channels of a group below which a panel of 16 columns would be mostly padding."""
@@ -88,9 +86,7 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
 def decoded_operands(
     program: Program, bound: Bound, packed: Mapping[int, Weights]
 ) -> dict[tuple[int, int], Packed | None]:
-    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads
-    them. Kept by the program.
-    """
+    """Values of coded constants that are read decoded, by instruction and column; None: nobody reads them. Cached."""
     found: dict[tuple[int, int], Packed | None] = {}
     for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
         constant, opcode = int(program.code[index, column]), program.opcode(index)
@@ -234,9 +230,7 @@ def _pack_recurrent(program: Program, index: int, opcode: Opcode, fields: Mappin
 
 
 class ProductSize(NamedTuple):
-    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols], k in
-    equal segments.
-    """
+    """``groups`` products of [rows, k] and [k, cols]; weights are stored [k, groups * cols], k in equal segments."""
 
     k: int
     cols: int
@@ -245,9 +239,7 @@ class ProductSize(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """A depthwise convolution by chunks of channels: its kernel, the rows that a tile computes, bytes of a vector,
-    taps in a group.
-    """
+    """A depthwise convolution by chunks of channels: kernel, rows per tile, vector bytes, taps per group."""
 
     kernel_h: int
     kernel_w: int
@@ -330,9 +322,7 @@ def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], v
 
 
 def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks) -> Packed:
-    """For every chunk bias, m, n and weights in the order of its vectors; for each column of the kernel, group of
-    lines and row of the tile.
-    """
+    """Per chunk: bias, m, n and weights in vector order, for each kernel column, group of lines and tile row."""
     kernel_h, kernel_w, channels, rows, vector, group = chunks
     groups, size = line_groups(kernel_h, rows, group), 1 if group == 4 else 2
     weights = (

@@ -60,9 +60,7 @@ def padded(values: NDArray[Any], fill: int, count: int) -> NDArray[np.int32]:
 
 
 def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed:
-    """``weights`` [k, cols], int8 or codes, as [panels, steps, 16, group] bytes, zeros where a segment of k or cols
-    end.
-    """
+    """``weights`` [k, cols] (int8 or codes) as bytes [panels, steps, 16, group], zero-padded at ends of k and cols."""
     k, cols = weights.shape
     length = k // segments
     steps, panels = -(-length // group), -(-cols // LANES)
@@ -117,9 +115,7 @@ def _pair_sums(weights: NDArray[np.int8]) -> NDArray[np.uint16]:
 
 
 def pack_codes(codes: NDArray[np.uint8], levels: NDArray[Any], bits: int, group: int, isa: Isa) -> list[Packed]:
-    """``codes`` [k, cols] as groups of panels: ``levels`` repeated, then [blocks, panels, 16, group] bytes of 2 or 4
-    steps' codes each.
-    """
+    """``codes`` [k, cols] in panel groups: ``levels`` repeated, then [blocks, panels, 16, group] bytes of codes."""
     (k, cols), together = codes.shape, 8 // bits
     whole = np.zeros((-(-k // (group * together)) * group * together, cols), np.uint8)
     whole[:k] = codes

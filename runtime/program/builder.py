@@ -1,11 +1,9 @@
-"""Builds programs: symbols, buffers, constants,
-instructions with named fields. The lowering's only way to a `Program`.
-"""
+"""Builds programs (symbols, buffers, constants, instructions): the lowering's only way to a `Program`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +15,7 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
 from ..instructions.opcodes import BY_NAME
 from .coded_constants import encoded
-from .contents import BufferInfo, ConstantInfo, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Fills, Port
 from .expressions import Expression, check_form
 from .model import Program
 
@@ -101,9 +99,7 @@ class ProgramBuilder:
         return Buffer(len(self._buffers) - 1, element, tuple(shape))
 
     def constant(self, array: NDArray[Any], dtype: Any = None) -> Constant:
-        """An array of the blob; equal arrays are stored once, those of few values in codes. ``dtype`` converts,
-        exactly or not at all.
-        """
+        """Add an array to the blob, equal ones once, few-valued ones coded; ``dtype`` converts exactly or raises."""
         values = np.asarray(array)
         if dtype is not None and values.dtype != np.dtype(dtype):
             wide, values = values, values.astype(dtype)
@@ -138,18 +134,17 @@ class ProgramBuilder:
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
         zero_point: ZeroPoints = 0,
-        axis: int | None = None,
+        axis: int | None = None, fills: Fills = NO_FILLS,
     ) -> None:  # fmt: skip
-        """Declare an output that is read from ``buffer`` after the last instruction."""
+        """Declare an output that is read from ``buffer`` after the last instruction; ``fills``: see `Port`."""
         self._check_shape(name, shape)
-        self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
+        self._outputs.append(replace(_port(name, buffer, dtype, shape, scale, zero_point, axis), fills=fills))
 
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.
 
-        Element types are those of the operands; ``lo``
-        and ``hi`` default to the range of y's type; other defaults are in
-        `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
+        Element types are those of the operands; ``lo`` and ``hi`` default to the range of y's type; other defaults are
+        in `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
         ``a_strides=[c, 1]``; for ``matmul`` also ``batch=[...]`` and ``a_strides`` of up to four batch strides.
 
         Raises:

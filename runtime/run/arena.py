@@ -147,9 +147,7 @@ class Arena:
         return block.data, address_of(block)
 
     def _divide(self, threads: int) -> list[tuple[int, int]]:
-        """Append the parts of the instructions that have any: for each the first row
-        and how many; empty where none has.
-        """
+        """Append the parts of divided instructions; for each its first row and their number; empty where none are."""
         groups, rows = [(0, 0)] * (self._count + 1), [self.code]
         total = self._count
         for index, numbers in enumerate(self.code):

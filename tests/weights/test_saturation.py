@@ -16,6 +16,7 @@ from qcompiler.graph.ir import Feed, Graph, QuantSpec, copy_of, quantized_source
 from qcompiler.graph.layers import Layer, find_layers
 from qcompiler.grids import grid_named
 from qcompiler.manager import Manager
+from qcompiler.options import Options
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 from qcompiler.weights.saturation import LARGEST_INT16, UNLIMITED, exact_scale, largest_pair, pair_limit
@@ -136,7 +137,9 @@ def compiled(case: LayerGraph, grid: str, level: int, activations: str) -> tuple
 def for_onnx(graph: Graph, feeds: list[Feed], grid: str, level: int, activations: str) -> Graph:
     name, _, block = grid.partition("/")
     passes = (
-        Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations).pipeline().passes
+        Preset(Options(level, weights=name, block=int(block or 0), activations=activations), for_onnx=True)
+        .pipeline()
+        .passes
     )
     floats = next(index for index, step in enumerate(passes) if not step.exact)
     ctx = Context(data=feeds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompiler.runtime.binding.memory_plan import ALIGNMENT, Life, place
+from qcompiler.runtime.binding.memory_plan import ALIGNMENT, MAX_ARENA, Life, peak_bytes, place
+from qcompiler.runtime.errors import ProgramError
 
 lives = st.tuples(st.integers(-1, 20), st.integers(0, 8)).map(lambda t: Life(t[0], t[0] + t[1]))
 
@@ -29,3 +31,22 @@ def test_buffers_alive_together_never_overlap(items: list[tuple[int, Life | None
 def test_a_chain_needs_two_buffers() -> None:
     _, total = place([100] * 10, [Life(i - 1, i) for i in range(10)])
     assert total == 2 * 128
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2000), st.one_of(st.none(), lives)), max_size=12))
+def test_the_peak_is_that_of_the_worst_instruction_and_no_plan_is_below_it(
+    items: list[tuple[int, Life | None]],
+) -> None:
+    sizes, spans = [size for size, _ in items], [life for _, life in items]
+    alive = [
+        sum(-(-size // ALIGNMENT) * ALIGNMENT for size, life in items if life and life.first <= step <= life.last)
+        for step in range(-1, 30)
+    ]
+    assert peak_bytes(sizes, spans, 28) == max(alive)
+    assert place(sizes, spans)[1] >= max(alive)
+
+
+def test_an_arena_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(ProgramError, match="the arena would need"):
+        place([MAX_ARENA + 1], [Life(0, 1)])
