@@ -16,7 +16,8 @@ import pytest
 from docs.house import ALLOWED, ROOT, SOURCES, Import, edges, imports, imports_of, room
 
 IDEAS = (
-    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels",
+    "eigenvalues", "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard",
+    "equivalence.levels",
     "weights.allocation",
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit",
     "replacement.neurons",

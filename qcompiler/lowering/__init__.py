@@ -21,8 +21,8 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.interpolate import interpolate_tables
     from qcompiler.lowering.prepare import prepared
     from qcompiler.lowering.rules.column_grids import COLUMNS
+    from qcompiler.lowering.rules.elementwise import looked_up
     from qcompiler.lowering.rules.integers import INTEGER_RULES
-    from qcompiler.lowering.rules.lookup import looked_up
     from qcompiler.lowering.rules.table import RULES
     from qcompiler.lowering.simplify import simplify
 
