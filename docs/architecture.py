@@ -27,7 +27,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("passes: not exact", ("passes/replace", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
     (
         "what passes are made of",
-        ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "moments", "feeds"),
+        ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "moments",
+         "feeds"),
     ),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
