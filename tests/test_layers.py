@@ -123,6 +123,12 @@ OF_SEVERAL = {
 """Tests of several modules of a folder at once."""
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "passes").rglob("*.py")), ids=lambda path: path.stem)
+def test_every_pass_has_a_test_file(path: Path) -> None:
+    mirrored = ROOT / "tests" / path.relative_to(ROOT)
+    assert path.name == "__init__.py" or mirrored.with_name(f"test_{path.name}").exists()
+
+
 def files(*folders: str) -> list[Path]:
     """The Python files of these folders of the checkout, build trees left out."""
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]

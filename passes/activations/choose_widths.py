@@ -1,8 +1,7 @@
 """Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
 
 The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small,
-independent errors
-add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
+independent errors add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
 
 - between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
 - into a GEMM or convolution: their multiply-accumulates count against a budget,
@@ -38,14 +37,13 @@ from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
 SHARE = 0.03
-"""Noise of 8-bit activations, relative to that of the weights,
-below which wider ones would not show (bias correction still lowers the latter)."""
+"""8-bit activation noise relative to weight noise below which wider grids do not show."""
 
 FAINT = 0.2
-"""A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
+"""Share of an equal part of the allowed noise below which a tensor stays narrow."""
 
 QUIET_DB = 50.0
-"""8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+"""8-bit noise (dB below the signal) that is never worth a wide tensor, even where their number is given."""
 
 GEMM_NOISE = 0.3
 """With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many
@@ -53,7 +51,7 @@ CPUs multiply 16 bits at half the rate.
 """
 
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
-"""Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
+"""A stored constant may become 16 bits up to this share of all stored elements, or up to this many."""
 
 FUNCTIONS_SHARE, MADE_UP_SHARE = 0.5, 0.02
 """Bytes of the tables of functions of wide tensors, relative to the elements of all constants: with calibration feeds,
@@ -172,7 +170,7 @@ def _is_narrow(unit: Sequence[Pair]) -> bool:
 
 
 def _noise(decibels: float) -> float:
-    """Noise over signal so many dB below it."""
+    """Noise-to-signal ratio at this many dB."""
     return float(10 ** (-decibels / 10))
 
 

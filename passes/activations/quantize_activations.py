@@ -1,17 +1,14 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
-Where pairs go, and which tensors share a grid,
-is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
-room for what few values have not shown yet (`calibration.observers.beyond`),
-within what mathematics admits (`graph.intervals`), and with what an
-output of known range asks
-for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
-the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`. What a grid covers is what
+the calibration feeds show, with room for what few values have not shown yet (`calibration.observers.beyond`), within
+what mathematics admits (`graph.intervals`), and with what an output of known range asks for (`activations.reach`). Two
+ranges come from one look at the feeds: that of those that everything is fitted to, which the graph gets, and that of
+all, which `settle-ranges` puts in its place when the graph has been measured on the others.
 
-An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255
-and zero point 0. A sum over an axis whose length only the feeds know takes
-int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
-since clipped logits tie.
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
+length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the
+feeds are made up, since clipped logits tie.
 """
 
 from __future__ import annotations
@@ -102,7 +99,7 @@ class Seen:
         ranges: what the observer chose, by tensor name.
         statistics: the same tensors' blocks.
         floors: by tensor name, below which nothing matters.
-        needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        needed: by tensor name, what its grid must hold besides (`activations.reach`).
         exact: names of tensors whose values are known (masks, positions, fills): nothing else is to come.
         room: leave room for values not yet seen; not where the observer leaves values out.
     """
@@ -128,9 +125,8 @@ class Seen:
 def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
     """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
 
-    At an output, where operators of known range write, it is that range,
-    seen or not: a detector calibrated on nothing it
-    is to detect must still be able to say so.
+    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing
+    it is to detect must still be able to say so.
     """
     if group.unit_range:
         return Range(0.0, 1.0)

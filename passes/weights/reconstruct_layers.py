@@ -1,5 +1,4 @@
-"""Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer
-problem of each.
+"""Puts weights on their grid with least change of each layer's outputs, by solving its layer problem.
 
 A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs
 that the quantized layers before it give (``inputs=quantized``); the second also corrects part of their error, see
@@ -151,8 +150,7 @@ class ReconstructLayers(Pass):
         data: Iterable[Feed],
         ctx: Context,
     ) -> Iterator[Solved]:
-        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the
-        next one is asked for.
+        """Solutions of the layers in turn; with quantized inputs each is written to ``graph`` before the next.
 
         A weight that several layers share is one problem, with the inputs of all of them, and comes under the name of
         the first.
@@ -206,9 +204,7 @@ def _raised(solved: Solved, floor: Array) -> Solution:
 
 
 def _apply(layers: Sequence[Layer], solved: Solved, means: Mapping[str, Array], taken: set[str]) -> None:
-    """Write a solution into the graph, for all layers that share the weight; each bias takes back the mean error with
-    its own inputs.
-    """
+    """Write a solution for all layers that share the weight, each bias corrected with its own inputs."""
     first, solution = layers[0], solved.solution
     floors = [floor for layer in layers if (floor := _floor(layer)) is not None]
     if floors:

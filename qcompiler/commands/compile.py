@@ -8,36 +8,22 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
+from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
 from qcompiler.commands.apart import temporary_prefix
-from qcompiler.errors import OptionError
+from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Graph
 from qcompiler.onnx_io.export import check_target
+from qcompiler.options import CompileRequest
 from qcompiler.pass_base import Pass
+from qcompiler.presets import pipeline_for
 from qcompiler.records import Report
 from qcompiler.report.listing import listing
 from qcompiler.report.terminal import show
-
-
-@dataclass(frozen=True)
-class CompileRequest:
-    """The options of one `qcompile` call, as `cli.py` describes them."""
-
-    model: Path
-    outputs: tuple[Path, ...]
-    calib: str | None
-    options: Options
-    report: Path | None
-    force: bool
-    print_after: str | None
-    time_passes: bool
-    as_json: bool
 
 
 def compile_and_write(request: CompileRequest, console: Console, errors: Console) -> None:
@@ -98,11 +84,12 @@ def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Com
             for line in listing(graph):
                 errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    pipeline = request.options.pipeline(for_onnx=for_onnx)
+    pipeline = pipeline_for(request.options, for_onnx=for_onnx)
     names = {step.name for step in pipeline.passes}
     if request.print_after not in (None, "all", *names):
         raise OptionError(
-            f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}"
+            f"--print-after {request.print_after}: no such pass in this pipeline"
+            f"{suggestion(str(request.print_after), names)}; it has: {', '.join(sorted(names))}"
         )
     with _progress(errors, len(pipeline.passes)) as advance:
         return compile(

@@ -41,7 +41,7 @@ SHORTEST = 8
 """Tokens of the shortest text."""
 
 SMALLEST = 4
-"""Patches a side at the coarsest scale of a made-up picture."""
+"""Side of a made-up picture's coarsest scale, in patches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +156,7 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large
-    things.
-    """
+    """Noise of equal power at every scale, as in pictures: white noise hardly excites filters for large structures."""
     if _channels_last(shape):
         return np.ascontiguousarray(np.moveaxis(_image((shape[0], shape[3], *shape[1:3]), rng), 1, 3))
     height, width = shape[2:]

@@ -121,8 +121,7 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
 
 
 def macs(graph: Graph, feed: Feed, left_float: Collection[str] = ()) -> tuple[int, int, dict[str, int]]:
-    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other
-    node by its name.
+    """Multiply-accumulates for ``feed``: of all layers, of those on codes, and of each other node by name.
 
     The nodes ``left_float`` count as others even where what they read are codes.
     """
