@@ -20,15 +20,24 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 _BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("commands", ("cli", "commands", "qcompiler", "api", "report")),
+    ("commands", ("cli", "commands", "qcompiler", "api", "page", "report")),
     ("old names", ("ir", "runner")),
     ("options, order of passes", ("options", "presets", "pipeline", "manager")),
     ("passes: exact", ("passes/normalize", "passes/expand", "passes/fuse", "passes/equalize")),
     ("passes: not exact", ("passes/replace", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
     (
         "what passes are made of",
-        ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "moments",
-         "feeds"),
+        (
+            "rewriting",
+            "equivalence",
+            "replacement",
+            "weights",
+            "activations",
+            "calibration",
+            "losses",
+            "moments",
+            "feeds",
+        ),
     ),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),

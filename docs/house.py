@@ -89,8 +89,9 @@ ALLOWED: Mapping[str, str] = {
     "presets": "graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
     "options pipeline",
     "report": "activations calibration errors feeds graph records",
+    "page": "calibration errors graph grids records report version",
     "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
-    "commands": "api errors feeds graph lowering onnx_io options pass_base presets records report runtime",
+    "commands": "api errors feeds graph lowering onnx_io options page pass_base presets records report runtime",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages

@@ -8,6 +8,7 @@ from these fields, and `qcompiler.presets` reads the values. To add an option, a
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Literal, TypeVar
 from qcompiler.errors import OptionError, suggestion
 
 __all__ = [
-    "ACTIVATION_GRIDS", "GROUPS", "CompileRequest", "Flag", "Form", "Options", "flag_of", "options_of", "refusal",
-    "text_of_default",
+    "ACTIVATION_GRIDS", "GROUPS", "CompileRequest", "Flag", "Form", "Options", "command_of", "flag_of", "options_of",
+    "refusal", "text_of_default",
 ]  # fmt: skip
 
 OUTPUT, CALIBRATION, EFFORT, WEIGHTS = "Output", "Calibration", "Effort", "Weights"
@@ -97,6 +98,24 @@ def refusal(flag: Flag, value: object) -> OptionError:
         return OptionError(f"{flag.names[0]} {value}: must be {rule}{suggestion(str(value), flag.choices)}")
     shown = f"{value:g}" if isinstance(value, float) else value
     return OptionError(f"{flag.names[0]} {shown}: must be {flag.rule}{suggestion(str(value), ('auto', 'off'))}")
+
+
+def command_of(request: CompileRequest) -> str:
+    """What may be typed to get this request: the model and every option that differs from its default."""
+    words = ["qcompile", str(request.model)]
+    for holder in (request, request.options):
+        for entry in options_of(holder):
+            words += _words(flag_of(entry), getattr(holder, entry.name), entry.default)
+    return shlex.join(words)
+
+
+def _words(flag: Flag, value: Any, default: Any) -> list[str]:
+    if value == default or value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag.names[0] if value else f"--no-{flag.names[0].removeprefix('--')}"]
+    each = value if isinstance(value, tuple | list) else (value,)
+    return [word for one in each for word in (flag.names[0], str(one))]
 
 
 def check_values(options: Any) -> None:
@@ -293,8 +312,8 @@ class CompileRequest:
         "--calib feeds.npz", metavar="FEEDS", unset="made up from the model",
     )  # fmt: skip
     report: Path | None = option(  # noqa: RUF009 - a field
-        None, "Also write the report to this JSON file.", REPORT, "--report report.json", kind=Path, metavar="FILE",
-        unset="none is written",
+        None, "Also write the report: .html, a page with the network, histograms and plots, or .json.", REPORT,
+        "--report report.html", kind=Path, metavar="FILE", unset="none is written",
     )  # fmt: skip
     print_after: str | None = option(
         None, "List the graph after this pass, or after each (all).", REPORT, "--print-after fold-batchnorm",

@@ -17,8 +17,9 @@ from qcompiler.graph.placement import Zones
 from qcompiler.options import Options
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
-from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
@@ -98,11 +99,15 @@ class Preset:
         return f"{self.options.weights}/{self.options.block}" if self.options.block else self.options.weights
 
     def _grids_of_activations(self) -> Passes:
-        """For the machine, positions and fills take forms of their own; ``.onnx`` keeps those of the model."""
-        machine = () if self.for_onnx else (SplitFills(), TurnPositions())
-        wide = not self.for_onnx and self.options.level > 0 and self.options.widen != "off"
+        """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
+        both.
+        """
+        machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
+        wide: WideInputs = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
-        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide_borders=wide))
+        if self.options.level == 0 or self.options.widen == "off":
+            wide = "nothing"
+        return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide))
 
     def _replacements(self) -> Passes:
         if self.options.bundle == "off":

@@ -14,7 +14,11 @@ from qcompiler.api import Options
 from qcompiler.errors import DataError
 from qcompiler.graph.runner import Runner
 from qcompiler.runtime.errors import FeedError, ProgramError
-from tests.helpers.exact_members import KINDS, Feed, Member, model_of
+from tests.helpers.exact_members import KINDS as EXACT
+from tests.helpers.exact_members import Feed, Member, model_of
+from tests.helpers.filled_members import JOINED, PADDED, joined, padded
+
+KINDS = EXACT | {"joined": (joined, JOINED), "padded": (padded, PADDED)}
 
 WAYS = [(name, how) for name, (_, ways) in KINDS.items() for how in ways]
 
@@ -33,7 +37,8 @@ def agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     fills = np.abs(wanted) > 30
     assert np.allclose(wanted[fills], got[fills], rtol=1e-3), "a fill is not where it should be"
-    return float(10 * np.log10((wanted[~fills] ** 2).sum() / max(((wanted - got)[~fills] ** 2).sum(), 1e-30)))
+    wanted, got = wanted[~fills], got[~fills]
+    return float(10 * np.log10((wanted**2).sum() / max(((wanted - got) ** 2).sum(), 1e-30)))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -58,10 +63,14 @@ MACHINE = [
     ("rotary", "outer"),
     ("sinusoid", "range"),
     ("sinusoid", "step"),
+    ("actions", "where"),
+    ("actions", "blend"),
     ("pooling", "tokens"),
     ("pooling", "picture"),
     ("mean", "clip"),
     ("mean", "other"),
+    *(("joined", how) for how in JOINED),
+    *(("padded", how) for how in PADDED),
 ]
 """What the machine has a form for."""
 

@@ -116,6 +116,7 @@ OF_SEVERAL = {
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
+    "page": {"browser"},
     "passes/equalize": {"equivalence_passes"},
     "passes": {"normalize", "normalize_random"},
     "runtime": {"house"},

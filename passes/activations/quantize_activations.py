@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -52,6 +52,8 @@ QUANTIZED_OPERATORS = frozenset(
 )
 
 
+DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"})
+
 HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
 for what was observed."""
@@ -62,6 +64,9 @@ DEVIATIONS = 6.0
 
 MEAN_HEADROOM = 2.0
 """The same of a mean."""
+
+WideInputs = Literal["nothing", "between layers", "anything"]
+"""Which tensors of which few values were seen get 16 bits."""
 
 
 def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
@@ -153,6 +158,11 @@ def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
     return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
 
 
+def _decides(group: Group) -> bool:
+    """True where an operator chooses by the size of values that may differ by less than a step of 8 bits."""
+    return any(node.op in DECIDING for tensor in group.tensors for node in consumers(tensor))
+
+
 def _few_seen(group: Group, seen: Seen) -> bool:
     return not group.unit_range and all(
         seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors
@@ -185,7 +195,7 @@ def _look(
 ) -> list[Seen]:  # fmt: skip
     """What the feeds that everything is fitted to showed, and what all feeds did."""
     names, axes = list(fitted.ranges), softmax_axes(graph.nodes)
-    left_float = {id(node) for node, _ in placement.left_float}
+    left_float = {id(node) for node, _ in placement.left_float} | placement.border
     sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
     if held:
         sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
@@ -237,10 +247,10 @@ def _placed(
         empty += statistics.empty
 
 
-def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], ctx: Context) -> None:
+def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], border: Collection[int], ctx: Context) -> None:
     """Say what grids make of fills at outputs, and of positions."""
     for tensor in graph.outputs:
-        if tensor.name in filled(graph, kinds):
+        if tensor.name in filled(graph, kinds) and id(producer(tensor)) not in border:
             ctx.warn(
                 f"output '{tensor.name}': where a mask puts a fill, the machine gives the end of its grid; an "
                 ".onnx file keeps the fill"
@@ -263,8 +273,9 @@ class QuantizeActivations(Pass):
 
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
-        wide_borders: inputs and outputs of which few values were seen have 16 bits and twice the range that was seen,
-            where layers take them; for the machine, which they cost next to nothing.
+        wide: what has 16 bits and twice the range that was seen, where few values were: what no layer multiplies
+            (``between layers``), or whatever layers take, too, and what an operator compares (``anything``, for the
+            machine, which it costs next to nothing).
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
             range of least squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
@@ -274,7 +285,7 @@ class QuantizeActivations(Pass):
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
     zones: Zones = "none"
-    wide_borders: bool = False
+    wide: WideInputs = "nothing"
     leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -290,9 +301,10 @@ class QuantizeActivations(Pass):
             ctx.left_float(node, reason)
         if statistics is None:
             return False
-        kinds |= dict.fromkeys(statistics.empty, DATA)  # what has no element reaches no further than was seen
+        # what has no element reaches no further than was seen, but for a few known values
+        kinds |= {name: DATA for name in statistics.empty if kinds[name].values is None}
         if not self.leave_exact:
-            _warn_of_exact(graph, kinds, ctx)
+            _warn_of_exact(graph, kinds, placement.border, ctx)
         made_up = isinstance(data, Source) and data.made_up
         taken, seen, intervals = (
             names_in(graph),
@@ -303,18 +315,15 @@ class QuantizeActivations(Pass):
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            border = (
-                self.wide_borders
-                and (at_output or _has_input(group, graph, placement.border))
-                and _few_seen(group, seen[-1])
-            )
-            asked = any(tensor.name in seen[0].needed for tensor in group.tensors)
-            wide = (border or asked) and _takes_wide(group, layers, placement.border)
+            few = self.wide != "nothing" and _few_seen(group, seen[-1])
+            asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
+            asked |= self.wide == "anything" and _decides(group)
+            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [_doubled(extent) if border and wide else extent for extent in ranges]
+            ranges = [_doubled(extent) if few and wide else extent for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:
                 fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)

@@ -211,8 +211,12 @@ class _Reach:
                 self._cut_off(operand, self.ranges[node.outputs[0].name])
 
     def _cut_off(self, fill: Tensor, extent: Range) -> None:
-        """Let the grid of a computed fill end where that of the data beside it does."""
-        own = self.ranges.get(fill.name)
+        """Let the grid of a computed fill end where that of the data beside it does, and what is moved to it."""
+        own, node = self.ranges.get(fill.name), producer(fill)
+        if constant_of(fill) is not None:
+            self.floors[fill.name] = min(extent.lo, self.floors.get(fill.name, extent.lo))
+        if node is not None and node.op in _MOVES and len(consumers(node.inputs[0])) == 1:
+            self._cut_off(node.inputs[0], extent)
         if own is not None:
             self.ranges[fill.name] = Range(
                 min(max(own.lo, extent.lo), extent.hi), min(max(own.hi, extent.lo), extent.hi)
@@ -225,7 +229,7 @@ class _Reach:
             lo is None
             or node is None
             or extent is None
-            or any(user.op not in ("Add", *_MOVES) for user in consumers(tensor))
+            or any(user.op not in ("Add", *_MOVES) or id(user) in self._left_float for user in consumers(tensor))
         ):
             return
         least = max(lo, extent.lo)

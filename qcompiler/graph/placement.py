@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from qcompiler.graph.exactness import exact_nodes, is_share
+from qcompiler.graph.fill_tails import border_fills
 from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
 from qcompiler.graph.ir import (
     STANDARD_DOMAINS,
@@ -134,14 +135,14 @@ def place(
         or to nodes on the way
             there, has no grid,
             but for those that onnxruntime computes on integers only between pairs. ``border``: leave to the machine's
-            border what `float_zones.border_zones` names.
+            border what `float_zones.border_zones` and `fill_tails.border_fills` name.
     """
     result = Placement()
     candidates = []
     kinds = kinds or {}
     examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
     floats = float_zones(graph) if zones == "float" else {}
-    result.border = border_zones(graph) if zones == "border" else set()
+    result.border = border_zones(graph) | border_fills(graph, kinds) if zones == "border" else set()
     for node in (node for node in graph.nodes if id(node) not in result.border):
         reason = _refusal(node)
         if reason == "":

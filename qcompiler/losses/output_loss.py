@@ -45,14 +45,20 @@ class OutputLoss:
     error: Callable[[Array, Array], Array]
 
 
+def _finite(values: Array, expected: Array) -> tuple[Array, Array]:
+    """Both, float64, with 0 where infinity is expected (a fill)."""
+    there = np.isfinite(expected)
+    return np.where(there, values, 0.0), np.where(there, expected, 0.0).astype(np.float64)
+
+
 def _squared(values: Array, expected: Array) -> float:
-    exact = expected.astype(np.float64)
-    return float(np.square(values - exact).sum()) / max(float(np.square(exact).sum()), 1e-30)
+    got, exact = _finite(values, expected)
+    return float(np.square(got - exact).sum()) / max(float(np.square(exact).sum()), 1e-30)
 
 
 def _difference(values: Array, expected: Array) -> Array:
-    exact = expected.astype(np.float64)
-    return np.asarray((values - exact).reshape(-1) / np.sqrt(max(float(np.square(exact).sum()), 1e-30)))
+    got, exact = _finite(values, expected)
+    return np.asarray((got - exact).reshape(-1) / np.sqrt(max(float(np.square(exact).sum()), 1e-30)))
 
 
 def is_distribution(values: Array) -> bool:

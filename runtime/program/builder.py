@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
 from ..instructions.opcodes import BY_NAME
 from .coded_constants import encoded
-from .contents import BufferInfo, ConstantInfo, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Fills, Port
 from .expressions import Expression, check_form
 from .model import Program
 
@@ -134,11 +134,11 @@ class ProgramBuilder:
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
         zero_point: ZeroPoints = 0,
-        axis: int | None = None,
+        axis: int | None = None, fills: Fills = NO_FILLS,
     ) -> None:  # fmt: skip
-        """Declare an output that is read from ``buffer`` after the last instruction."""
+        """Declare an output that is read from ``buffer`` after the last instruction; ``fills``: see `Port`."""
         self._check_shape(name, shape)
-        self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
+        self._outputs.append(replace(_port(name, buffer, dtype, shape, scale, zero_point, axis), fills=fills))
 
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.

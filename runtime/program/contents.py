@@ -56,6 +56,10 @@ class ConstantInfo:
         return self.coding.nbytes(self.shape, ELEMENT_SIZE[self.element])
 
 
+Fills = tuple[float | None, float | None]
+NO_FILLS: Fills = (None, None)
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of the program.
@@ -66,6 +70,8 @@ class Port:
         buffer: index of the buffer that holds it, dense, in ONNX order.
         scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
         axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
+        fills: of an output on one grid, the numbers that the lowest and the highest code of the type stand for; None:
+            those of the grid.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Port:
     scale: float | tuple[float, ...] | None = None
     zero_point: int | tuple[int, ...] = 0
     axis: int | None = None
+    fills: Fills = NO_FILLS
 
 
 @dataclass(frozen=True, eq=False)

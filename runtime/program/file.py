@@ -24,11 +24,13 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
-from .contents import BufferInfo, ConstantInfo, Contents, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Fills, Port
 from .expressions import check_form
 
 FORMAT = "qprog"
-VERSION = 4
+VERSION = 5
+PLAIN_VERSION = 4
+"""That of programs without fills at their outputs, which older machines read, too."""
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 MAX_ZERO_POINT = 1 << 24
@@ -48,7 +50,8 @@ def write_contents(program: Contents, path: Path) -> None:
     code = np.ascontiguousarray(program.code, "<i8")
     parts = {"blob": program.blob, "code": code, "kinds": np.ascontiguousarray(program.kinds)}
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
-    header = _header(parts, description)
+    version = PLAIN_VERSION if all(port.fills == NO_FILLS for port in program.outputs) else VERSION
+    header = _header(parts, description, version)
     try:
         _write_atomically(
             path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())]
@@ -117,6 +120,9 @@ def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
 
 
 def _describe_port(port: Port) -> list[Any]:
+    if port.fills != NO_FILLS:
+        fills = [None if fill is None else repr(fill) for fill in port.fills]
+        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, None, fills]
     if port.axis is None:
         return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
@@ -130,13 +136,13 @@ def _checksum(parts: Iterable[NDArray[Any]], description: str) -> str:
     return f"{crc:08x}"
 
 
-def _header(parts: Mapping[str, NDArray[Any]], description: str) -> bytes:
+def _header(parts: Mapping[str, NDArray[Any]], description: str, version: int = PLAIN_VERSION) -> bytes:
     names = {dtype: name for name, dtype in _SAFETENSORS_DTYPE.items()}
     metadata = {
         "checksum": _checksum(parts.values(), description),
         "format": FORMAT,
         "program": description,
-        "version": str(VERSION),
+        "version": str(version),
     }
     entries: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
@@ -172,9 +178,10 @@ def _decode(data: NDArray[np.uint8]) -> Contents:
     metadata = _field(entries, "__metadata__", dict)
     if metadata.get("format") != FORMAT:
         raise ProgramError("a safetensors file, but not a program (.qprog)")
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in (str(PLAIN_VERSION), str(VERSION)):
         raise ProgramError(
-            f"program version {metadata.get('version')}; this machine reads version {VERSION}: compile the model again"
+            f"program version {metadata.get('version')}; this machine reads version {PLAIN_VERSION} and {VERSION}: "
+            "compile the model again"
         )
     parts = {name: _tensor(entries, name, data[8 + length :]) for name in ("blob", "code", "kinds")}
     if sum(part.nbytes for part in parts.values()) != data.size - 8 - length:
@@ -315,7 +322,7 @@ def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port,
 def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
     if (
         not isinstance(item, list)
-        or len(item) not in (6, 7)
+        or len(item) not in (6, 7, 8)
         or not isinstance(item[0], str)
         or item[1] not in _PORT_DTYPES
     ):
@@ -334,9 +341,22 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
         or (scale is None and not isinstance(zero_point, int))
     ):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
+    if len(item) == 8:
+        return Port(name, dtype, sizes, buffer, scale, zero_point, None, _fills(name, scale, item[7]))
     if len(item) == 7:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
     return Port(name, dtype, sizes, buffer, scale, zero_point)
+
+
+def _fills(name: str, scale: Any, given: Any) -> Fills:
+    """What the ends of an output's codes stand for: numbers as text, for JSON has no infinity, or nothing."""
+    try:
+        lowest, highest = (None if each is None else float(each) for each in given)
+    except (TypeError, ValueError):
+        raise ProgramError(f"damaged: the fills of '{name}' are no numbers") from None
+    if scale is None or lowest != lowest or highest != highest:
+        raise ProgramError(f"damaged: the fills of '{name}' are no numbers")
+    return lowest, highest
 
 
 def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:

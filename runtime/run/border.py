@@ -24,8 +24,9 @@ from ..instructions.instruction import (
     BORDER_WIDTH,
     ELEMENT_DTYPE,
     ELEMENT_SIZE,
+    Element,
 )
-from ..program.contents import Port
+from ..program.contents import NO_FILLS, Port
 from ..program.model import Program
 
 Array = NDArray[Any]
@@ -108,6 +109,7 @@ class Border:
         starts = np.cumsum([0, *map(len, parts)]).tolist()
         self._places = [_Place(start, part[:, 1].copy()) for start, part in zip(starts, parts, strict=False)]
         self._narrow = [crossing for crossing in self._outputs if crossing.outside != crossing.port.dtype]
+        self._filled = [crossing for crossing in self._outputs if crossing.fills]
         self._output_names = frozenset(crossing.port.name for crossing in self._outputs)
         self._rows, self._table = table, table.reshape(-1).data
         entering = starts[len(self._inputs)]
@@ -156,6 +158,10 @@ class Border:
 
     def finish(self, results: dict[str, Array], out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """The outputs as the caller sees them, when `results` has been filled; ``out`` as for `results`."""
+        for crossing in self._filled:
+            values = results[crossing.port.name]
+            for mark, fill in crossing.fills:
+                np.putmask(values, values == mark, fill)
         for crossing in self._narrow:
             name, narrow = crossing.port.name, results[crossing.port.name].astype(crossing.port.dtype)
             if out and name in out:
@@ -170,6 +176,7 @@ class _Crossing:
 
     Attributes:
         outside: dtype that the compiled loop reads or writes; float16 is converted by NumPy on its outer side.
+        fills: what the loop makes of the codes that stand for other numbers, and these numbers.
     """
 
     def __init__(self, port: Port, program: Program, shapes: Mapping[str, tuple[int, ...]], entering: bool) -> None:
@@ -179,6 +186,7 @@ class _Crossing:
         self.outside = np.dtype(
             ELEMENT_DTYPE[self._element] if plain else "float64" if port.dtype == "float64" else "float32"
         )
+        self.fills = [] if entering else list(_fills(port, self._element))
         wide = self.outside.itemsize == 8
         if entering:
             self._kind = BORDER_COPY_IN if plain else BORDER_DOUBLE_IN if wide else BORDER_SINGLE_IN
@@ -232,6 +240,16 @@ class _Place(NamedTuple):
 
 def _bits(scale: float) -> int:
     return int(np.float32(scale).view(np.int32))
+
+
+def _fills(port: Port, element: Element) -> Iterator[tuple[np.float32, float]]:
+    """The real number of each end of the codes that has another meaning, and what it stands for."""
+    if port.fills == NO_FILLS:
+        return
+    info = np.iinfo(ELEMENT_DTYPE[element])
+    for end, fill in zip((info.min, info.max), port.fills, strict=True):
+        if fill is not None:
+            yield np.float32(int(end) - int(port.zero_point)) * np.float32(port.scale), fill  # type: ignore[arg-type]
 
 
 def _runs(port: Port) -> Iterator[tuple[int, int, int, int]]:

@@ -45,11 +45,11 @@ def model_of(text: str, constants: Mapping[str, Any]) -> onnx.ModelProto:
     return model
 
 
-def _weight(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+def weight_of(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
 
 
-def _data(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+def data_of(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return rng.uniform(-2, 2, shape).astype(np.float32)
 
 
@@ -95,12 +95,12 @@ def attention(rng: np.random.Generator, how: str) -> Member:
         "Transpose <perm = [0, 2, 1]> (k)", "Transpose <perm = [0, 2, 1]> (kk)"
     )
     del names
-    constants = {name: _weight(rng, WIDTH, WIDTH) for name in ("wq", "wk", "wv", "wo")} | {
+    constants = {name: weight_of(rng, WIDTH, WIDTH) for name in ("wq", "wk", "wv", "wo")} | {
         "scale": np.float32(0.5), "one": np.float32(1), "zero": np.float32(0), "low": np.float32(low),
         "slope": np.float32(-rng.uniform(0.1, 0.5)),
         "three": np.float32(3), "one_i": np.array([1]), "zero_i": np.array([0]), "two_i": np.array([2]),
         "one_s": np.array(1),
-        "zero_s": np.array(0), "last": np.array(11), "table": _data(rng, 12, 1),
+        "zero_s": np.array(0), "last": np.array(11), "table": data_of(rng, 12, 1),
     }  # fmt: skip
     used = {
         name: value
@@ -109,7 +109,7 @@ def attention(rng: np.random.Generator, how: str) -> Member:
     }
 
     def feed(rows: int, length: int, padded: bool) -> Feed:
-        found: Feed = {"x": _data(rng, rows, length, WIDTH)}
+        found: Feed = {"x": data_of(rng, rows, length, WIDTH)}
         lengths = rng.integers(2, length + 1, rows) if padded else np.full(rows, length)
         kept = np.arange(length) < lengths[:, None]
         if how in _PADDING:
@@ -141,7 +141,7 @@ def rotary(rng: np.random.Generator, how: str) -> Member:
         {angles}  e = Concat <axis = -1> (a, a)  c = Cos(e)  s = Sin(e)  q = MatMul(x, w)  l, r = Split <axis = -1> (q)
         n = Neg(r)  t = Concat <axis = -1> (n, l)  qc = Mul(q, c)  ts = Mul(t, s)  z = Add(qc, ts)
         y = MatMul(z, v) }}"""
-    constants = {"w": _weight(rng, WIDTH, WIDTH), "v": _weight(rng, WIDTH, WIDTH)}
+    constants = {"w": weight_of(rng, WIDTH, WIDTH), "v": weight_of(rng, WIDTH, WIDTH)}
     constants |= (
         {"freq": frequencies, "two_i": np.array([2])}
         if how == "mul"
@@ -150,7 +150,7 @@ def rotary(rng: np.random.Generator, how: str) -> Member:
 
     def feed(length: int, most: int) -> Feed:
         start = int(rng.integers(0, most))
-        return {"x": _data(rng, 1, length, WIDTH), "pos": np.arange(start, start + length, dtype=np.int64)[None]}
+        return {"x": data_of(rng, 1, length, WIDTH), "pos": np.arange(start, start + length, dtype=np.int64)[None]}
 
     calibration = [feed(int(rng.integers(6, 13)), 8) for _ in range(40)]
     return Member(
@@ -178,15 +178,15 @@ def sinusoid(rng: np.random.Generator, how: str) -> Member:
     )
     texts = {"zero_s": np.array(0), "one_s": np.array(1), "zero_i": np.array([0]), "one_i": np.array([1])}
     constants = {
-        "w": _weight(rng, WIDTH, WIDTH),
-        "v": _weight(rng, WIDTH, WIDTH),
+        "w": weight_of(rng, WIDTH, WIDTH),
+        "v": weight_of(rng, WIDTH, WIDTH),
         "freq": frequencies,
         **{name: texts[name] for name in names},
     }
-    constants |= {} if how == "range" else {"w2": _weight(rng, WIDTH, WIDTH)}
+    constants |= {} if how == "range" else {"w2": weight_of(rng, WIDTH, WIDTH)}
 
     def feed(length: int, step: int) -> Feed:
-        found: Feed = {"x": _data(rng, 1, length, WIDTH)}
+        found: Feed = {"x": data_of(rng, 1, length, WIDTH)}
         return found if how == "range" else found | {"step": np.array([step])}
 
     calibration = [
@@ -211,14 +211,14 @@ def actions(rng: np.random.Generator, how: str) -> Member:
         h = MatMul(x, w)  r = Relu(h)  t = MatMul(r, v)  {fill}
         action = ArgMax <axis = 1, keepdims = 0> (m)  best = ReduceMax <axes = [1], keepdims = 0> (m)  prob = Softmax(m)
         masked = Identity(m) }}"""
-    constants = {"w": _weight(rng, WIDTH, 32), "v": _weight(rng, 32, count), "low": np.float32(low)}
+    constants = {"w": weight_of(rng, WIDTH, 32), "v": weight_of(rng, 32, count), "low": np.float32(low)}
     constants |= {"one": np.float32(1)} if how == "blend" else {}
 
     def feed(share: float, empty: bool) -> Feed:
         legal = rng.random((8, count)) < share
         legal[:, 0] |= ~legal.any(axis=1)
         legal[0] &= not empty
-        return {"x": _data(rng, 8, WIDTH), "legal": legal}
+        return {"x": data_of(rng, 8, WIDTH), "legal": legal}
 
     calibration = [feed(float(rng.uniform(0.5, 1)), False) for _ in range(24)]
     trial = [feed(0.4, False) for _ in range(3)] + [feed(0.2, True)]
@@ -236,7 +236,7 @@ def pooling(rng: np.random.Generator, how: str) -> Member:
             i = Sub(one, u)  b = Mul(i, low)
             a = Add(m, b)  y = ReduceMax <axes = [1], keepdims = 0> (a) }}"""
         constants: dict[str, Any] = {
-            "w": _weight(rng, WIDTH, WIDTH),
+            "w": weight_of(rng, WIDTH, WIDTH),
             "one": np.float32(1),
             "low": np.float32(low),
             "two_i": np.array([2]),
@@ -246,18 +246,18 @@ def pooling(rng: np.random.Generator, how: str) -> Member:
             h = Conv(x, w)  p = Pad(h, pads, low)  q = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (p)
             y = Conv(q, v) }"""
         constants = {
-            "w": (_weight(rng, 27, 6).T.reshape(6, 3, 3, 3)),
-            "v": _weight(rng, 6, 4).T.reshape(4, 6, 1, 1),
+            "w": (weight_of(rng, 27, 6).T.reshape(6, 3, 3, 3)),
+            "v": weight_of(rng, 6, 4).T.reshape(4, 6, 1, 1),
             "low": np.float32(low),
         }
         constants["pads"] = np.array([0, 0, 1, 1, 0, 0, *rng.integers(0, 2, 2)])
 
     def feed(rows: int, length: int) -> Feed:
         if how != "tokens":
-            return {"x": _data(rng, rows, 3, 12, 12)}
+            return {"x": data_of(rng, rows, 3, 12, 12)}
         lengths = rng.integers(1, length + 1, rows) if rows > 1 else np.array([length])
         return {
-            "x": _data(rng, rows, length, WIDTH),
+            "x": data_of(rng, rows, length, WIDTH),
             "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64),
         }
 
@@ -280,13 +280,13 @@ def mean(rng: np.random.Generator, how: str) -> Member:
     text = f"""g (float[B, T, {WIDTH}] x, int64[B, T] attention_mask) => (float[B, {WIDTH}] y) {{
         h = MatMul(x, w)  f = Cast <to = 1> (attention_mask)  u = Unsqueeze(f, two_i)  {count}
         s = ReduceSum <keepdims = 0> (k, one_i)  y = Div(s, n) }}"""
-    constants = {"w": _weight(rng, WIDTH, WIDTH), "two_i": np.array([2]), "one_i": np.array([1])}
+    constants = {"w": weight_of(rng, WIDTH, WIDTH), "two_i": np.array([2]), "one_i": np.array([1])}
     constants |= {"clip": {"least": np.float32(1e-9)}, "other": {"one": np.float32(1)}}.get(how, {})
 
     def feed(rows: int, length: int) -> Feed:
         lengths = rng.integers(length // 4 + 1, length + 1, rows) if rows > 1 else np.array([length])
         offset = rng.uniform(-1, 1, (rows, 1, WIDTH))
-        x = np.clip(_data(rng, rows, length, WIDTH) / 2 + offset, -2, 2).astype(np.float32)
+        x = np.clip(data_of(rng, rows, length, WIDTH) / 2 + offset, -2, 2).astype(np.float32)
         return {"x": x, "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64)}
 
     calibration = [feed(1, int(rng.integers(6, 13))) for _ in range(40)]

@@ -12,6 +12,7 @@ from qcompiler.lowering.code_grid import Coded, CodeGrid, Target, common_factors
 from qcompiler.lowering.constants import Array
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import wide_fixed_point
+from qcompiler.lowering.rules.fill_codes import holds_choice
 from qcompiler.lowering.rules.linear import with_bias
 from qcompiler.lowering.rules.operands import operand
 from qcompiler.lowering.rules.products import bounds_of, emit_layer
@@ -97,8 +98,12 @@ def _where(lw: Lowering, node: Node, target: Target) -> Coded:
 
 
 def _branch(lw: Lowering, tensor: Tensor, target: Target) -> tuple[Coded, float]:
-    """A branch of Where; a constant one is put on the target's grid (-inf saturates)."""
+    """A branch of Where; a constant one, and what holds constants among data, is put on the target's grid (-inf
+    saturates).
+    """
     known = lw.constants.value(tensor)
+    if known is None and holds_choice(tensor):
+        return lw.value(tensor, Target(target.grid, target.lo, target.hi, f"{tensor.name}_codes")), 1.0
     if known is None:
         return operand(lw, tensor)
     return lw.constant(known, Target(target.grid, target.lo, target.hi, tensor.name)), 1.0

@@ -17,6 +17,7 @@ from qcompiler.graph.ir import Node, Tensor, Variable, is_float, producer
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Border, Lowering
 from qcompiler.lowering.factors import requantized
+from qcompiler.lowering.rules.fill_codes import filled_output
 
 Array = NDArray[Any]
 
@@ -142,4 +143,10 @@ def _sixteen_bits(lw: Lowering, codes: Coded, part: Tensor) -> Coded:
     return requantized(lw.out, codes, Target.whole(CodeGrid.covering(low, high), f"{part.name}_wide"), 1.0, part.shape)
 
 
-COLUMNS = Border(quantize_scaled, joined_output)
+def leave(lw: Lowering, tensor: Tensor) -> Tensor | None:
+    """An output with fills, or on several grids; None for any other."""
+    filled = filled_output(lw, tensor)
+    return joined_output(lw, tensor) if filled is None else filled
+
+
+COLUMNS = Border(quantize_scaled, leave)

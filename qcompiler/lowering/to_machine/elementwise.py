@@ -11,6 +11,7 @@ from qcompiler.graph.ir import Node
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.views import Order, View, product
 from qcompiler.runtime.instructions.opcodes import Binary, Comparison, Logic
+from qcompiler.runtime.program.contents import NO_FILLS, Fills
 from qcompiler.shapes.dims import to_nested
 
 _BINARY = {"Add": Binary.ADD, "Mul": Binary.MUL, "Div": Binary.DIV, "Min": Binary.MIN, "Max": Binary.MAX}
@@ -47,7 +48,7 @@ def _border_grid(node: Node) -> tuple[Any, Any, int | None]:
 
 def emit_dequantize(emitter: Emitter, node: Node) -> None:
     """A float output, dequantized at the border."""
-    _emit_output(emitter, node, node.outputs[0].dtype, *_border_grid(node))
+    _emit_output(emitter, node, node.outputs[0].dtype, *_border_grid(node), fills=node.attrs.get("fills", NO_FILLS))
 
 
 def emit_identity(emitter: Emitter, node: Node) -> None:
@@ -55,12 +56,14 @@ def emit_identity(emitter: Emitter, node: Node) -> None:
     _emit_output(emitter, node, node.outputs[0].dtype, None, 0, None)
 
 
-def _emit_output(emitter: Emitter, node: Node, dtype: Any, scale: Any, zero: Any, axis: int | None) -> None:
+def _emit_output(
+    emitter: Emitter, node: Node, dtype: Any, scale: Any, zero: Any, axis: int | None, fills: Fills = NO_FILLS
+) -> None:
     source = emitter.view(node.inputs[0])
     view = source if emitter.is_buffer(source) else emitter.copied(source, node.name)
     view = emitter.in_order(view, None, node.name)
     emitter.program.output(
-        node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero, axis
+        node.outputs[0].name, emitter.buffer_of(view), dtype, emitter.nested(view.shape), scale, zero, axis, fills
     )
     emitter.bind(node.outputs[0], view)
 

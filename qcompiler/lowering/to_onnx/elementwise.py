@@ -53,6 +53,11 @@ def write_dequantize(writer: OnnxWriter, node: Node) -> None:
         return
     inputs = [codes, np.float32(node.attrs["scale"]).reshape(()), np.asarray(int(node.attrs["zp"]), codes.dtype)]
     real, dtype = writer.emit("DequantizeLinear", inputs, np.float32), node.outputs[0].dtype
+    info = np.iinfo(codes.dtype)
+    for end, fill in zip((info.min, info.max), node.attrs.get("fills", ()), strict=False):
+        if fill is not None:
+            there = writer.emit("Equal", [codes, np.asarray(end, codes.dtype)], np.bool_)
+            real = writer.emit("Where", [there, np.asarray(fill, np.float32), real], np.float32)
     writer.finish(node.outputs[0], real if dtype == np.float32 else writer.cast(real, dtype))
 
 

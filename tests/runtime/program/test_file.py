@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_missing_folder_and_foreign_files(tmp_path: Path) -> None:
 def test_another_version(path: Path) -> None:
     data = path.read_bytes().replace(b'"version":"4"', b'"version":"9"')
     path.write_bytes(data)
-    with pytest.raises(ProgramError, match="program version 9; this machine reads version 4"):
+    with pytest.raises(ProgramError, match="program version 9; this machine reads version 4 and 5"):
         Program.load(path)
 
 
@@ -162,3 +163,14 @@ def test_forged_content_names_what_is_wrong(path: Path, change: Any, message: st
     forge(path, change)
     with pytest.raises(ProgramError, match=message):
         Session(path).run({"x": X})
+
+
+def test_only_fills_need_the_newer_version(path: Path, tmp_path: Path) -> None:
+    assert b'"version":"4"' in path.read_bytes()
+    plain = Program.load(path)
+    outputs = [replace(port, fills=(-1e9, None)) if port.scale is not None else port for port in plain.outputs]
+    assert outputs != list(plain.outputs)
+    target = tmp_path / "fills.qprog"
+    replace(plain, outputs=tuple(outputs)).save(target)
+    assert b'"version":"5"' in target.read_bytes()
+    assert list(Program.load(target).outputs) == outputs

@@ -117,3 +117,24 @@ def test_the_next_shape_is_not_the_last_one() -> None:
         session.run({"x": np.arange(3, dtype=np.float64)})
     with pytest.raises(FeedError, match="unknown input 'z'"):
         session.run({"x": np.arange(3, dtype=np.float32), "z": value})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("fills", [(-1e4, None), (None, np.inf), (-np.inf, 6e4)])
+def test_the_ends_of_the_codes_may_stand_for_other_numbers(dtype: str, code: Any, fills: Any, tmp_path: Any) -> None:
+    b = ProgramBuilder()
+    x = b.buffer((COUNT,), code)
+    b.input("x", x, code, (COUNT,))
+    b.output("y", x, dtype, (COUNT,), scale=0.01, zero_point=3, fills=fills)
+    b.save(tmp_path / "ends.qprog")
+    session, limits = Session(str(tmp_path / "ends.qprog")), np.iinfo(code)
+    codes = np.random.default_rng(0).integers(limits.min, limits.max + 1, COUNT).astype(code)
+    codes[:2] = limits.min, limits.max
+    wanted = dequantized(codes, dtype, 0.01, 3)
+    for end, fill in zip((limits.min, limits.max), fills, strict=True):
+        wanted[codes == end] = wanted[codes == end] if fill is None else fill
+    out = np.empty(COUNT, dtype)
+    np.testing.assert_array_equal(session.run({"x": codes})["y"], wanted)
+    np.testing.assert_array_equal(session.run({"x": codes}, out={"y": out})["y"], wanted)
+    np.testing.assert_array_equal(out, wanted)
