@@ -19,7 +19,7 @@ from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
-from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.quantize_activations import QuantizeActivations, Wide
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
@@ -146,7 +146,7 @@ class Preset:
         both.
         """
         machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
-        wide = "between layers" if self.for_onnx else "anything"
+        wide: Wide = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
         return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide if self.level > 0 and self.widen != "off" else "nothing"))
 
