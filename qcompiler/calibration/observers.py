@@ -30,7 +30,7 @@ __all__ = [
 
 BINS = 2048
 
-UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 64.0
+UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 32.0
 """A range leaves room for so many values not yet seen, and for at most so many times as many as were seen."""
 
 FEW_BLOCKS = 4

@@ -30,7 +30,7 @@ def regressor(rng: np.random.Generator, how: str) -> Member:
         text, last = text + f"d = MatMul(r, v)  s = {activation}(d) ", "s"
         constants["v"] = weight_of(rng, hidden, hidden)
     constants |= {"w": weight_of(rng, hidden, outputs), "o": rng.standard_normal(outputs)}
-    text += f"e = MatMul({last}, w)  y = Add(e, o) }}"
+    text += "e = MatMul(LAST, w)  y = Add(e, o) }".replace("LAST", last)
     constants = {name: np.asarray(value, np.float32) for name, value in constants.items()}
     feeds: list[Feed] = [{"x": _rows(rng, how, 1, width)} for _ in range(64)]
     return Member(model_of(text, constants), feeds, [{"x": _rows(rng, how, 512, width)}], {"y": 25.0})
@@ -41,13 +41,13 @@ def embedder(rng: np.random.Generator, how: str) -> Member:
     tokens, width = int(rng.integers(50, 400)), int(rng.integers(16, 48))
     text = f"""g (int64[N, T] ids) => (float[N, 8] y) {{ e = Gather(table, ids)  h = MatMul(e, u)  s = Sigmoid(h)
         g0 = Mul(h, s)  m = ReduceMean <axes = [1], keepdims = 0> (g0)  y = MatMul(m, w) }}"""
-    constants = {
-        "table": _rows(rng, how, tokens, width), "u": 1.5 * weight_of(rng, width, 2 * width), "w": weight_of(rng, 2 * width, 8),
-    }  # fmt: skip
+    constants = {"table": _rows(rng, how, tokens, width), "w": weight_of(rng, 2 * width, 8)}
+    constants["u"] = 1.5 * weight_of(rng, width, 2 * width)
     constants = {name: np.asarray(value, np.float32) for name, value in constants.items()}
 
     def feed(rows: int, length: int) -> Feed:
         return {"ids": rng.integers(0, tokens, (rows, length))}
 
     calibration = [feed(1, int(rng.integers(1, 5))) for _ in range(24)]
-    return Member(model_of(text, constants), calibration, [feed(16, int(rng.integers(1, 9))) for _ in range(8)], {"y": 20.0})
+    trial = [feed(16, int(rng.integers(1, 9))) for _ in range(8)]
+    return Member(model_of(text, constants), calibration, trial, {"y": 20.0})
