@@ -40,9 +40,10 @@ typecheck: $(VENV)/dev
 
 check: lint typecheck test
 
-# docs/architecture.md is made from the code; a test fails where it is stale.
+# docs/architecture.md and docs/options.md are made from the code; a test fails where one is stale.
 docs: $(VENV)/dev
 	$(BIN)/python -m docs.architecture
+	$(BIN)/python -m docs.options
 
 # Machine code of four x86-64 targets, so that no process has to compile it: a minute for each, once for these sources.
 bundles: $(VENV)/app

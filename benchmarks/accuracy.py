@@ -2,12 +2,14 @@
 
     python -m benchmarks.accuracy digits lines languages
     python -m benchmarks.accuracy --zoo FOLDER effnet minilm ocr_rec ocr_cls
+    python -m benchmarks.accuracy --zoo FOLDER effnet ocr_cls --no-data
     python -m benchmarks.accuracy --zoo FOLDER effnet -O1 --bits W8A8 W4A8 W4A4 W3A8 W2A8 --json results.json
 
-Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored four times
+Each model is compiled with its calibration feeds, once to ``out.onnx`` and once to ``out.qprog``, and scored five times
 on its test feeds: in float on onnxruntime; ``out.onnx`` on onnxruntime, with that one's fused integer kernels; the same
-file on the machine; and ``out.qprog`` on the machine. With ``--json`` results are kept as they come, and a run that was
-broken off goes on where it stopped.
+file by float operators, which saturate on no CPU; the same file on the machine; and ``out.qprog`` on the machine. Where
+the second and the third agree, nothing saturates: CPUs with and without VNNI give the same. With ``--json`` results
+are kept as they come, and a run that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -99,6 +101,7 @@ def main() -> int:
         metavar="BITS",
         help=f"these one after the other, instead of the two: {', '.join(BITS)}",
     )
+    parser.add_argument("--no-data", action="store_true", help="compile without calibration feeds, as a stranger does")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there"
     )
@@ -108,6 +111,7 @@ def main() -> int:
         size_budget=chosen.size_budget,
         latency_budget=chosen.latency_budget,
     )  # fmt: skip
+    data = not chosen.no_data
     wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()] or [
         options
     ]
@@ -115,7 +119,7 @@ def main() -> int:
     status = 0
     for name in chosen.models:
         known = {row.preset for row in rows if row.model == name}
-        left = [options for options in wanted if preset_name(options) not in known]
+        left = [options for options in wanted if preset_name(options, data=data) not in known]
         if not left:
             continue
         task = task_of(name, chosen.zoo)
@@ -136,20 +140,20 @@ def main() -> int:
             )
         for options in left:
             try:
-                rows.extend(list(measure(task, reference, options)))
+                rows.extend(list(measure(task, reference, options, data=data)))
             except QCompilerError as error:
-                print(f"error: {name}, {preset_name(options)}: {error}", file=sys.stderr)
+                print(f"error: {name}, {preset_name(options, data=data)}: {error}", file=sys.stderr)
                 status = 2
             if chosen.json:
                 chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    shown = {FLOAT, *map(preset_name, wanted)}
+    shown = {FLOAT, *(preset_name(options, data=data) for options in wanted)}
     Console(width=None if sys.stdout.isatty() else 140).print(
         table([row for row in rows if row.preset in shown], chosen.models)
     )
     return status
 
 
-def preset_name(options: Options) -> str:
+def preset_name(options: Options, *, data: bool = True) -> str:
     """What the rows of one way to compile are known by: ``-O1 W4A8``, or grid and type where no bits are named so."""
     known = {pair: bits for bits, pair in BITS.items()}
     parts = [known.get((options.weights, options.activations), f"{options.weights}, {options.activations}")]
@@ -159,16 +163,21 @@ def preset_name(options: Options) -> str:
         parts.append(f"size {options.size_budget:g}")
     if options.latency_budget is not None:
         parts.append(f"latency {options.latency_budget:g}")
+    if not data:
+        parts.append("no data")
     return f"-O{options.level} {', '.join(parts)}"
 
 
-def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
-    """Three lines of the table."""
+def measure(task: Task, reference: Answers, options: Options, *, data: bool = True) -> Iterator[Row]:
+    """Four lines of the table: onnxruntime as users open the file and by float operators, exact on every CPU, and the
+    machine on both files. Without ``data`` the compiler makes up its feeds.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model, program = Path(folder) / "out.onnx", Path(folder) / "out.qprog"
-        seconds = {path: compile_to(path, task, options) for path in (model, program)}
+        seconds = {path: compile_to(path, task, options, data=data) for path in (model, program)}
         for label, path, run in (
             ("out.onnx, onnxruntime", model, Runner(onnx.load(model), integer_kernels=True, threads=THREADS).run),
+            ("out.onnx, float operators", model, Runner(onnx.load(model), threads=THREADS).run),
             ("out.onnx, machine", model, executor_of(model).run),
             ("out.qprog, machine", program, executor_of(program).run),
         ):
@@ -182,13 +191,14 @@ def measure(task: Task, reference: Answers, options: Options) -> Iterator[Row]:
                 path.stat().st_size,
                 seconds[path],
             )
-            yield Row(task.name, preset_name(options), label, *figures)
+            yield Row(task.name, preset_name(options, data=data), label, *figures)
 
 
-def compile_to(path: Path, task: Task, options: Options) -> float:
+def compile_to(path: Path, task: Task, options: Options, *, data: bool = True) -> float:
     """Write the compiled model; how many seconds that took."""
     start = time.perf_counter()
-    qcompiler.compile(task.model, data=task.calibration, options=options, for_onnx=path.suffix == ".onnx").save(path)
+    feeds = task.calibration if data else None
+    qcompiler.compile(task.model, data=feeds, options=options, for_onnx=path.suffix == ".onnx").save(path)
     return time.perf_counter() - start
 
 

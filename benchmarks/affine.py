@@ -2,13 +2,10 @@
 
     python -m benchmarks.affine [--bits 4] [--zoo FOLDER]
 
-Each row fits one family of matrices A to the inputs x of some layers W (``W x = (W A^-1)(A x)``) and measures,
-on rows that were not fitted to, what
-their outputs err by when ``A x``
-and ``W A^-1`` lie on grids of so many bits. The block is a Transformer's of 768 channels with 12 heads: random
-weights, and activations of which a few channels are much larger than the others,
-as those of trained models are. With ``--zoo`` MiniLM's own layers
-follow.
+Each row fits one family of matrices A to the inputs x of some layers W (``W x = (W A^-1)(A x)``) and measures, on rows
+that were not fitted to, what their outputs err by when ``A x`` and ``W A^-1`` lie on grids of so many bits. The block
+is a Transformer's of 768 channels with 12 heads: random weights, and activations of which a few channels are much
+larger than the others, as those of trained models are. With ``--zoo`` MiniLM's own layers follow.
 """
 
 from __future__ import annotations
@@ -167,8 +164,8 @@ def measure(case: Case, levels: Levels) -> Iterator[tuple[str, ...]]:
 
 
 def error(case: Case, matrices: Array, levels: Levels) -> float:
-    """Error of the layers' outputs on the held rows, relative to their energy,
-    inputs on a grid of least loss and weights rounded.
+    """Error of the layers' outputs on the held rows, relative to their energy, inputs on a grid of least loss and
+    weights rounded.
     """
     blocks, block = matrices.shape[:2]
     inverse = np.linalg.inv(matrices)

@@ -2,10 +2,9 @@
 
     python -m benchmarks.calibration --zoo FOLDER effnet
 
-Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``),
-written to a file. Theirs: ``quantize_static`` with
-``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in turns,
-each ``--repeat`` times; the fastest counts.
+Ours: import, normalize and quantize to 8 bits with ranges over all feeds (``-O0``), written to a file. Theirs:
+``quantize_static`` with ``CalibrationMethod.MinMax``, QDQ, per channel, on the same file. Both run in this process, in
+turns, each ``--repeat`` times; the fastest counts.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from qcompiler.feeds.sources import open_source
 from qcompiler.manager import Manager
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
+from qcompiler.options import Options
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 
@@ -46,7 +46,7 @@ def ours(task: Task, folder: Path) -> None:
     """Import, normalize, quantize, write."""
     graph = load_graph(task.model)
     source = open_source(list(task.calibration), graph)
-    Manager(Preset(0, for_onnx=True, widen="off", avoid_saturation=False).pipeline().passes).run(
+    Manager(Preset(Options(0, widen="off", avoid_saturation=False), for_onnx=True).pipeline().passes).run(
         graph, Context(data=source)
     )
     export.save(graph, folder / "ours.onnx", reference_feed=task.calibration[0], force=True)

@@ -31,9 +31,8 @@ STREAMED = 1 << 27
 
 
 PORTS = 2
-"""Vector multiplications that an x86 core issues in a cycle at most: of 256 bits on two ports (Haswell and later,
-Zen 2 and later), of 512
-bits on one or two. Source: uops.info, VPMADDWD and VPDPBUSD."""
+"""Vector multiplications that an x86 core issues in a cycle at most: of 256 bits on two ports (Haswell and later, Zen 2
+and later), of 512 bits on one or two. Source: uops.info, VPMADDWD and VPDPBUSD."""
 
 
 ADDITIONS = 64
@@ -49,8 +48,8 @@ class ImpossibleError(Exception):
 
 
 def opaque(builder: Any, value: Any) -> Any:
-    """``value`` through an empty piece of assembly: the optimizer knows nothing of the result,
-    and it costs no instruction.
+    """``value`` through an empty piece of assembly: the optimizer knows nothing of the result, and it costs no
+    instruction.
     """
     arm = platform.machine() in ("aarch64", "arm64")
     register = (
@@ -170,8 +169,8 @@ def peak(flavour: Flavour, clock: float, repeat: int) -> float:
 
 
 def possible(found: float, limit: float) -> float:
-    """The rate that was found,
-    unless it is above the limit by more than the measurement's own error: `ImpossibleError`.
+    """The rate that was found, unless it is above the limit by more than the measurement's own error:
+    `ImpossibleError`.
     """
     if found > TOLERANCE * limit:
         raise ImpossibleError(

@@ -2,15 +2,17 @@
 
     python -m benchmarks.kernels [--repeat 20]
 
-Products are compared with the *peak*: the same instruction on registers alone,
-as fast as the core issues it. An opaque operand keeps the
-compiler from folding that loop,
-and a peak above what the core's ports can issue in the measured cycles is refused. Products with a single row (and
-a few) are compared with the *bandwidth*: reading as many bytes of memory once. Convolutions that are transformed
-(`runtime/instructions/winograd.py`) need fewer multiplications than are counted,
-and may pass the peak. One thread; the fastest of many runs.
+Products are compared with the *peak*: the same instruction on registers alone, as fast as the core issues it. An opaque
+operand keeps the compiler from folding that loop, and a peak above what the core's ports can issue in the measured
+cycles is refused. Products with a single row (and a few) are compared with the *bandwidth*: reading as many bytes of
+memory once. Convolutions that are transformed (`runtime/instructions/winograd.py`) need fewer multiplications than are
+counted, and may pass the peak. One thread; the fastest of many runs.
 
-Products with weights of few bits are compared with the same product with int8 weights,
+Where uint8 is multiplied with small weights in int16 (`runtime/vector/byte_tiles.py`), products of many rows with
+weights of few bits are compared with the same product with int8 weights, run in turns: medians of the ratios. The limit
+is that of pairs of int16 by `byte_speed` of the steps that fit.
+
+Products with weights of few bits and few rows are compared with the same product with int8 weights,
 and with onnxruntime's ``MatMulNBits`` (blocks of 32; as
 it is, and with its int8 arithmetic, ``accuracy_level`` 4). All are whole runs, float activations in and out,
 in turns of `TURN` runs: so the
@@ -33,8 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.core_limits import ImpossibleError, bandwidth, fastest, gigahertz, peak
+from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.binding.packed_weights import pack_program
 from qcompiler.runtime.cpu.features import cpu_name
 from qcompiler.runtime.cpu.isa import best_isa
+from qcompiler.runtime.instructions.winograd import byte_speed
 from qcompiler.runtime.program.builder import ProgramBuilder
 from qcompiler.runtime.session import Session
 from qcompiler.runtime.vector.sum_tiles import (
@@ -73,11 +78,11 @@ def one(
     b = ProgramBuilder()
     source, target = b.buffer(x.shape, x.dtype, "x"), b.buffer(y, np.uint8, "y")
     b.input("x", source, x.dtype, x.shape)
-    layer: Mapping[str, Array] = {
+    layer: dict[str, Any] = {
         "w": rng.integers(-127, 128, k * outputs).astype(np.int8), "bias": np.zeros(outputs, np.int32),
         "m": np.full(outputs, 1 << 30, np.int32), "n": np.full(outputs, 42, np.int32),
     }
-    b.emit(opcode, node=name, x=source, y=target, **layer, y_zp=128, lo=0, hi=255, **fields)
+    b.emit(opcode, node=name, x=source, y=target, y_zp=128, lo=0, hi=255, **layer | fields)
     b.output("y", target, np.uint8, y)
     return Case(name, Session(b.program(), num_threads=1), {"x": x}, macs, k * outputs, limit)
 
@@ -137,22 +142,65 @@ def cases() -> list[Case]:
     ]
 
 
-# --- weights of few bits ----------------------------------------------------------------------------------------------
+# --- small weights ---------------------------------------------------------------------------------------------------
+
+
+BITS = (8, 6, 5, 4, 3)
+SIZES = ((512, 512, 512), (12544, 16, 96), (196, 384, 64))
+"""Rows, K and columns."""
+
+
+def small_weights(rows: int, k: int, cols: int, bits: int) -> Case:
+    """A product with normal weights, each column scaled to the largest level of so many bits."""
+    normal, largest = np.random.default_rng(0).normal(size=(k, cols)), (1 << bits - 1) - 1
+    w = (normal / np.abs(normal).max(axis=0) * largest).round().astype(np.int8)
+    x, macs = codes(np.uint8, rows, k), rows * k * cols
+    return one("", "gemm", x, (rows, cols), k, cols, macs, "uint8", rows=rows, k=k, cols=cols, w=w)
+
+
+def steps_that_fit(case: Case) -> int:
+    """How many steps are added in int16; 0: none are."""
+    packed = pack_program(case.session.program, bind(case.session.program), case.session.isa)
+    return next(iter(packed.values())).fitting
+
+
+def few_bits_many_rows(repeat: int, pairs: float) -> Table:
+    """Products with weights of few bits beside int8; ``pairs``: GMAC/s that pairs of int16 allow."""
+    table = Table(
+        "rows x K x columns", "bits", "steps in int16", "GMAC/s", "speed, int8 = 1", "share of the limit",
+        title="uint8 activations, many rows, one thread",
+    )  # fmt: skip
+    for size in SIZES:
+        cases = {bits: small_weights(*size, bits) for bits in BITS}
+        times: dict[int, list[int]] = {bits: [] for bits in BITS}
+        for _ in range(repeat):
+            for bits, case in cases.items():
+                times[bits].append(min(case.session.profile(case.feeds, 1)[0][2] for _ in range(3)))
+        for bits, case in cases.items():
+            rate, steps = case.macs / min(times[bits]), steps_that_fit(case)
+            speed = np.median(np.divide(times[BITS[0]], times[bits]))
+            share = rate / (pairs * byte_speed(steps))
+            name = " x ".join(map(str, size))
+            table.add_row(name, str(bits), str(steps or "-"), f"{rate:.0f}", f"{speed:.2f}", f"{share:.0%}")
+    return table
+
+
+# --- weights of few bits, few rows ------------------------------------------------------------------------------------
 
 
 SIDE, TURN = 4096, 10
 """Rows and columns of the weight; runs in a turn."""
 
 
-def few_values(rows: int, values: int) -> Callable[[], object]:
-    """A run of a product of [rows, SIDE] with a weight [SIDE, SIDE] of so many values."""
+def few_values(rows: int, values: int, largest: int = 127) -> Callable[[], object]:
+    """A run of a product of [rows, SIDE] with a weight [SIDE, SIDE] of so many values up to ``largest``."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, SIDE)).astype(np.float32)
     b = ProgramBuilder()
     source, target = (b.buffer((rows, SIDE), np.uint8, name) for name in "xy")
     b.input("x", source, np.float32, x.shape, scale=0.03, zero_point=128)
     w, bias, m, n = (
-        rng.choice(np.linspace(-127, 127, values).astype(np.int8), (SIDE, SIDE)),
+        rng.choice(np.linspace(-largest, largest, values).astype(np.int8), (SIDE, SIDE)),
         *(np.full(SIDE, v) for v in (0, 1 << 30, 44)),
     )
     b.emit("gemm", x=source, y=target, w=w, bias=bias, m=m, n=n, rows=rows, k=SIDE, cols=SIDE, y_zp=128)
@@ -206,6 +254,7 @@ def few_bits(repeat: int) -> Table:
     )
     for rows in (1, 2, 4, 64):
         runs = {"int8": few_values(rows, 255), "4 bits": few_values(rows, 16), "2 bits": few_values(rows, 4)}
+        runs |= {"int4": few_values(rows, 15, 7)}
         runs |= {f"MatMulNBits, accuracy level {level}": matmul_nbits(rows, level) for level in (0, 4)}
         times = in_turns(runs, repeat)
         for name, time_ in times.items():
@@ -250,6 +299,8 @@ def main() -> None:
         table.add_row(case.name, f"{rate:.0f}", f"{streamed:.1f}", f"{limit:.0f} {unit}", f"{share:.0%}")
     console = Console(width=130)
     console.print(table)
+    if best_isa().has_byte_pairs:
+        console.print(few_bits_many_rows(repeat, limits["uint8"]))
     console.print(few_bits(max(repeat // 4, 1)))
 
 

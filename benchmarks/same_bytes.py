@@ -5,9 +5,8 @@
     python -m benchmarks.same_bytes --zoo FOLDER effnet ocr_rec --weights int8 --as native other
     python -m benchmarks.same_bytes --as native > here.txt                   on two machines; then compare the two files
 
-Each sample is a fresh process that compiles a model and writes it; a line tells the model, the options,
-the sha256 of the file, the kind of CPU and
-how it was forced. Exit status 1 when two files of a model differ. How a CPU is forced:
+Each sample is a fresh process that compiles a model and writes it; a line tells the model, the options, the sha256 of
+the file, the kind of CPU and how it was forced. Exit status 1 when two files of a model differ. How a CPU is forced:
 
 * ``native``: not at all.
 * ``other``: numpy without the instruction sets it chooses at run time, OpenBLAS with the kernels of a CPU of 2008,

@@ -7,8 +7,8 @@
 Every engine runs each model in a process of its own, so that nobody's spinning threads take another's time; the
 processes take turns, a few runs each, for many rounds, and the medians of all rounds are compared. Columns: float, int8
 by onnxruntime's own ``quantize_static`` where that works, and our ``out.onnx``, each on onnxruntime and, where it is
-installed, on OpenVINO; and the machine on ``out.qprog``. LiteRT is not among them: what converts ONNX to it needs
-another environment.
+installed, on OpenVINO; and the machine on ``out.qprog``, with ``--weights`` on one of such weights, too. LiteRT is not
+among them: what converts ONNX to it needs another environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.tools.arguments import models_parser, parse
-from benchmarks.tools.cases import ENGINES, LIGHT, MACHINE, Case, Feed, prepare
+from benchmarks.tools.cases import ENGINES, LIGHT, MACHINE, MACHINES, Case, Feed, prepare
 from benchmarks.tools.speed_report import Row, Timing, as_json, plot, show
 from qcompiler.errors import QCompilerError
 
@@ -44,7 +44,7 @@ WARM_UP = 12
 
 def open_engine(engine: str, path: str, threads: int) -> Callable[[Feed], object]:
     """A function that runs the file once."""
-    if engine == MACHINE:
+    if engine in MACHINES:
         from qcompiler.runtime import Session
 
         return Session(path, num_threads=threads).run
@@ -150,6 +150,7 @@ def arguments() -> argparse.Namespace:
     parser = models_parser("speed", "Time models side by side with other runtimes.", LIGHT)
     parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--weights", default="", metavar="GRID", help="a column with such weights: int4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them (.svg, .png, .pdf; needs matplotlib)")
     chosen = parse(parser)
@@ -168,7 +169,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for model in chosen.models:
             try:
-                case = prepare(model, chosen.zoo, Path(name))
+                case = prepare(model, chosen.zoo, Path(name), chosen.weights)
             except QCompilerError as error:
                 print(f"error: {model}: {error}", file=sys.stderr)
                 return 2

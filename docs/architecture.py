@@ -20,20 +20,30 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 _BEGIN, _END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("commands", ("cli", "commands", "qcompiler", "api", "report")),
+    ("commands", ("cli", "commands", "qcompiler", "api", "page", "report")),
     ("old names", ("ir", "runner")),
-    ("order of passes", ("presets", "pipeline", "manager")),
+    ("options, order of passes", ("options", "presets", "pipeline", "manager")),
     ("passes: exact", ("passes/normalize", "passes/expand", "passes/fuse", "passes/equalize")),
     ("passes: not exact", ("passes/replace", "passes/activations", "passes/weights", "passes/correct", "passes/lower")),
     (
         "what passes are made of",
-        ("rewriting", "equivalence", "replacement", "weights", "activations", "calibration", "losses", "feeds"),
+        (
+            "rewriting",
+            "equivalence",
+            "replacement",
+            "weights",
+            "activations",
+            "calibration",
+            "losses",
+            "moments",
+            "feeds",
+        ),
     ),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     (
         "mathematics and data",
-        ("solvers", "grids", "linear_algebra", "records", "workers", "quiet", "version", "errors"),
+        ("solvers", "grids", "linear_algebra", "eigenvalues", "records", "workers", "quiet", "version", "errors"),
     ),
     (
         "the machine: a run",
@@ -56,8 +66,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Every room, by floor, top to bottom."""
 
 WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.commands.compile:compile_and_write",
-    "qcompiler.api:compile")),
+    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.options:Options",
+    "qcompiler.commands.compile:compile_and_write", "qcompiler.api:compile")),
     ("Reading the model and the feeds",
         ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source")),
     ("Which passes, in which order",
@@ -70,7 +80,7 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Lowering to integers", (
         "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule",
         "runtime.requant:requant",
-        "qcompiler.lowering.factors:prove_accumulator",
+        "qcompiler.lowering.overflow_proof:prove_accumulator",
     )),
     ("Writing `.qprog`", (
         "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter",
@@ -78,7 +88,8 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
         "runtime.program.file:write_contents",
     )),
     ("From a feed to the answer", (
-        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.packed_weights:pack_program",
+        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.memory_plan:place",
+        "runtime.binding.packed_weights:pack_program",
         "runtime.run.arena:Arena",
         "runtime.run.machine_code:load", "runtime.machine.shared_run:run", "runtime.machine.interpreter:execute",
     )),

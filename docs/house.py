@@ -40,6 +40,7 @@ ALLOWED: Mapping[str, str] = {
     "quiet": "",
     "workers": "errors",
     "linear_algebra": "",
+    "eigenvalues": "linear_algebra",
     "grids": "errors",
     "solvers": "grids linear_algebra",
     # the graph
@@ -57,11 +58,12 @@ ALLOWED: Mapping[str, str] = {
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
     "losses": "errors graph",
+    "moments": "graph pass_base",
     "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
     "activations": "calibration graph lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
     "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime "
-    "linear_algebra",
+    "linear_algebra eigenvalues",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
         "runtime runtime/binding runtime/instructions"
@@ -71,24 +73,26 @@ ALLOWED: Mapping[str, str] = {
     "passes/fuse": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
-    "passes/activations": "activations calibration feeds graph pass_base records rewriting",
+    "passes/activations": "activations calibration feeds graph moments pass_base records rewriting",
     "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights "
     "workers linear_algebra",
-    "passes/correct": "losses calibration feeds graph pass_base",
+    "passes/correct": "losses calibration feeds graph moments pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
+    "options": "errors grids",
     "manager": "errors graph pass_base records",
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
         "passes/fuse passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
-    "pipeline",
+    "presets": "graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
+    "options pipeline",
     "report": "activations calibration errors feeds graph records",
-    "api": "errors feeds graph lowering manager onnx_io pass_base pipeline presets records report runtime shapes",
-    "commands": "api errors feeds graph lowering onnx_io pass_base records report runtime",
-    "cli": "api commands errors report runtime/errors",
+    "page": "calibration errors graph grids records report version",
+    "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
+    "commands": "api errors feeds graph lowering onnx_io options page pass_base presets records report runtime",
+    "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages
     "ir": "graph",

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, Field
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
-from qcompiler.errors import OptionError, QCompilerError
+from qcompiler.errors import QCompilerError, suggestion
+from qcompiler.options import GROUPS, CompileRequest, Options, flag_of, options_of, refusal, text_of_default
 from qcompiler.runtime.errors import MachineError
 
 BAD_INPUT = 2
-Level = Annotated[int, typer.Option("-O", min=0, max=3, help="Effort: 0 rounds to nearest, 3 searches.")]
-Outputs = Annotated[
-    list[Path],
-    typer.Option("-o", "--output", help="Result: .onnx for any runtime, .qprog for the machine; may be given twice."),
-]
-Calibration = Annotated[
-    str | None, typer.Option("--calib", help="Calibration feeds: a .npz, a folder of .npz/.npy, or module:function.")
-]
+UsageError: Any = typer.BadParameter.__base__
+"""What typer raises for arguments that it cannot read; it has had this class from two packages."""
+
 Feeds = Annotated[
     str | None,
     typer.Option("--feeds", help="Feeds: a .npz, a folder, or module:function. Default: made up from the model."),
@@ -45,10 +44,26 @@ def _one_line_errors() -> Iterator[None]:
     raise typer.Exit(BAD_INPUT)
 
 
+class _Command(TyperCommand):
+    """A command whose refusals of options are one line, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left, once all options are read into ``ctx``."""
+        known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            text = error.format_message().rstrip(".")
+            if type(error).__name__ == "NoSuchOption":
+                text = f"no such option {error.option_name}{suggestion(error.option_name, known)}"
+            print(f"error: {text}; '{ctx.command_path} --help' lists all options", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(BAD_INPUT) from error
+
+
 def application(command: Callable[..., None]) -> typer.Typer:
     """The command-line application of one command."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command(cls=_Command)(command)
     return app
 
 
@@ -69,117 +84,57 @@ def qdiff() -> None:
     application(diff_command)()
 
 
-def compile_command(
-    model: Annotated[Path, typer.Argument(help="A float ONNX model.")],
-    output: Outputs,
-    calib: Calibration = None,
-    level: Level = 2,
-    form: Annotated[
-        str,
-        typer.Option("--format", help="What .onnx holds: qdq (fast everywhere) or integer (integer arithmetic alone)."),
-    ] = "qdq",
-    passes: Annotated[
-        str | None, typer.Option(help="A pipeline instead of a preset: 'normalize,my_pkg.mod:MyPass(x=1),quantize'.")
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="Grid of the weights: int8, int4, nf4, kmeans4, power4, int3, …; auto: by budget.")
-    ] = "int8",
-    block: Annotated[
-        int,
-        typer.Option(
-            help="With weights of at most 4 bits: a scale for each block of 32, 64 or 128 weights of a channel."
-        ),
-    ] = 0,
-    activations: Annotated[
-        str, typer.Option(help="Activations: uint8, int8, int16; uint4 and power4: what layers multiply has 4 bits.")
-    ] = "uint8",
-    size_budget: Annotated[
-        str | None, typer.Option(help="With --weights auto: bytes of the weights, as a share of 8 bits: 50%.")
-    ] = None,
-    latency_budget: Annotated[
-        str | None,
-        typer.Option(
-            help="With --weights auto: time of the layers on the machine, measured here, as a share of that with 8 "
-            "bits: 80%.",
-        ),
-    ] = None,
-    latency_costs: Annotated[
-        Path | None, typer.Option(help="With --latency-budget: take the times from this report, measure none.")
-    ] = None,
-    max_loss: Annotated[
-        float | None,
-        typer.Option(help="With --weights auto: the smallest size with at most this relative output error."),
-    ] = None,
-    bundle: Annotated[
-        str, typer.Option(help="Replace blocks of layers by cheaper ones fitted in closed form: auto, off.")
-    ] = "off",
-    bundle_error: Annotated[
-        float | None, typer.Option(help="With --bundle auto: squared relative error of a block and the outputs; 0.02.")
-    ] = None,
-    widen: Annotated[str, typer.Option(help="16-bit tensors: auto, off, or at most so many.")] = "auto",
-    avoid_saturation: Annotated[
-        bool, typer.Option(help="Keep .onnx weights exact on CPUs whose int8 multiply saturates.")
-    ] = True,
-    dim: Annotated[
-        list[str] | None,
-        typer.Option("--dim", help="Size of a symbolic dimension: batch=1; or its range: length=1..512."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Source of every random choice.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Prove every exact pass on one feed with onnxruntime.")
-    ] = False,
-    print_after: Annotated[str | None, typer.Option(help="List the graph after this pass ('all': after each).")] = None,
-    time_passes: Annotated[bool, typer.Option("--time-passes", help="Print how long each pass took.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Compile a float ONNX model into an integer one."""
+def compile_command(model: Path, **given: Any) -> None:
+    """Compile a float ONNX model into an integer one.
+
+    For example: qcompile model.onnx -o out.onnx --calib feeds.npz
+    """
     with _one_line_errors():
-        from qcompiler.api import Options
-        from qcompiler.commands.compile import CompileRequest, compile_and_write
+        options = Options(**{entry.name: _value(entry, given) for entry in options_of(Options)})
+        own = {entry.name: _value(entry, given) for entry in options_of(CompileRequest)}
+        request = CompileRequest(model, options, **own)
+        from qcompiler.commands.compile import compile_and_write
 
-        by_size, by_time = _share("--size-budget", size_budget), _share("--latency-budget", latency_budget)
-        costs = None if latency_costs is None else str(latency_costs)
-        options = Options(
-            level=level, passes=passes, form=_form(form), weights=weights, block=block, activations=activations,
-            widen=_widen(widen),
-            avoid_saturation=avoid_saturation, size_budget=by_size, latency_budget=by_time, latency_costs=costs,
-            max_loss=max_loss,
-            bundle=bundle, bundle_error=bundle_error, seed=seed, verify=verify, dims=tuple(dim or ()),
-        )  # fmt: skip
-        request = CompileRequest(model, tuple(output), calib, options, report, force, print_after, time_passes, as_json)
-        compile_and_write(request, Console(quiet=as_json), Console(stderr=True))
+        compile_and_write(request, Console(quiet=request.as_json), Console(stderr=True))
 
 
-def _form(text: str) -> Literal["qdq", "integer"]:
-    if text == "qdq":
-        return "qdq"
-    if text == "integer":
-        return "integer"
-    raise OptionError(f"--format {text}: must be qdq or integer")
-
-
-def _share(option: str, text: str | None) -> float | None:
-    """``50%`` or ``0.5``."""
+def _value(entry: Field[Any], given: Mapping[str, Any]) -> Any:
+    """The value of an option from what typer read for it."""
+    flag, text = flag_of(entry), given[entry.name]
     if text is None:
-        return None
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        of = "size" if option == "--size-budget" else "time"
-        raise OptionError(f"{option} {text}: must be a share of the 8-bit {of}, such as 50% or 0.5")
-    return share
-
-
-def _widen(text: str) -> str | int:
-    if text in ("auto", "off"):
+        return None if entry.default is MISSING else entry.default
+    if flag.read is None:
         return text
-    if text.isdigit():
-        return int(text)
-    raise OptionError(f"--widen {text}: must be auto, off, or a number of tensors")
+    try:
+        return flag.read(text)
+    except ValueError as error:
+        raise refusal(flag, text) from error
+
+
+def _parameter(entry: Field[Any]) -> Parameter:
+    """What typer reads an option from: a parameter of its type, with its names, help and default."""
+    flag, required = flag_of(entry), entry.default is MISSING
+    told = "" if required else f" Default: {text_of_default(entry)}."
+    shown = typer.Option(
+        *(flag.names if flag.kind is not bool or entry.default is False else ()), metavar=flag.metavar,
+        help=f"{flag.help}{told} Example: {flag.example}", rich_help_panel=flag.group, show_default=False,
+    )  # fmt: skip
+    kind = flag.kind if required or flag.kind is bool else flag.kind | None
+    default = Parameter.empty if required else entry.default if flag.kind is bool else None
+    return Parameter(entry.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
+
+
+def _parameters() -> list[Parameter]:
+    """The model, and the options in the order of their groups."""
+    model = Annotated[Path, typer.Argument(help="A float ONNX model.", show_default=False)]
+    options = sorted(
+        (*options_of(CompileRequest), *options_of(Options)), key=lambda entry: GROUPS.index(flag_of(entry).group)
+    )
+    return [Parameter("model", Parameter.POSITIONAL_OR_KEYWORD, annotation=model), *map(_parameter, options)]
+
+
+setattr(compile_command, "__signature__", Signature(_parameters()))  # noqa: B010
+compile_command.__annotations__ = {each.name: each.annotation for each in _parameters()}
 
 
 def run_command(

@@ -6,7 +6,8 @@ line prints it and exits with status 2; nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 class QCompilerError(Exception):
@@ -53,3 +54,9 @@ class PassError(QCompilerError):
 def one_line(error: object, most: int = 300) -> str:
     """An error's text on one line, cut after ``most`` characters."""
     return " ".join(str(error).split())[:most]
+
+
+def suggestion(text: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'int4'?)`` with the known name nearest to ``text``; empty where none is near."""
+    near = get_close_matches(text, list(known), 1)
+    return f" (did you mean '{near[0]}'?)" if near and near[0] != text else ""

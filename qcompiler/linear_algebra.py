@@ -1,5 +1,4 @@
-"""Matrix products and solutions of linear systems with the same bits on every x86 CPU with fused multiply-adds, and on
-any number of cores.
+"""Matrix products and linear systems with the same bits on every x86 CPU with FMA and any number of cores.
 
 The BLAS and LAPACK behind numpy take another order of summation on each kind of CPU, and the last bits of a sum decide
 about codes: the same command would give another file elsewhere. onnxruntime's matrix product adds each result in one
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cholesky", "gram", "inverse", "matmul", "solve_positive"]
+__all__ = ["cholesky", "compiled", "gram", "inverse", "matmul", "solve_positive"]
 
 Array = NDArray[Any]
 
@@ -26,7 +25,7 @@ _BLOCK = 64
 """Columns that are factorized at once."""
 
 _SPLIT = 192
-"""Columns from which half of a Gram matrix is left out, being the mirror image of the other."""
+"""Columns from which only one half of a (symmetric) Gram matrix is computed."""
 
 
 def matmul(left: Array, right: Array) -> Array:
@@ -107,7 +106,7 @@ def _factorize(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], list
 
 def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower factors [G, B, B] and their inverses."""
-    factorize = _compiled()
+    factorize = compiled(_factorize_block)
     factors, inverses = np.ascontiguousarray(matrices), np.zeros(matrices.shape)
     for factor, inner in zip(factors, inverses, strict=True):
         if not factorize(factor, inner):
@@ -116,14 +115,14 @@ def _small_factors(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 
 @cache
-def _compiled() -> Callable[[NDArray[np.float64], NDArray[np.float64]], bool]:
-    """`_factorize_block`, compiled; kept on disk where Numba finds a folder that it may write to."""
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as machine code; kept on disk where Numba finds a folder that it may write to."""
     import numba
 
     try:
-        return numba.njit(nogil=True, cache=True)(_factorize_block)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # "no locator available"
-        return numba.njit(nogil=True)(_factorize_block)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 def _factorize_block(block: NDArray[np.float64], inverse: NDArray[np.float64]) -> bool:

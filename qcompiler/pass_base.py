@@ -60,6 +60,9 @@ class Context:
         held: feeds that nothing is fitted to before the result has been measured on them; then ranges take them in.
         final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from
             all feeds.
+        matched: gain and shift [C] of layers that have, for now, the statistics of training on made-up feeds, by name
+            of their node (`match-batchnorm`).
+        unmatched: the reference without these.
     """
 
     seed: int = 0
@@ -72,7 +75,14 @@ class Context:
     grids: dict[str, GridFamily] = field(default_factory=dict)
     held: Sequence[Feed] = ()
     final_grids: dict[str, tuple[QuantSpec, QuantSpec]] = field(default_factory=dict, repr=False)
+    matched: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
+    unmatched: Graph | None = field(default=None, repr=False)
     running: str = ""
+
+    @property
+    def made_up(self) -> bool:
+        """True where no calibration feeds were given."""
+        return self.data is None or bool(getattr(self.data, "made_up", False))
 
     def declined(self, node: Node, reason: str) -> None:
         """Record that the running pass left ``node`` alone, and why; once, however often the pass runs."""

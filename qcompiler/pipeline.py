@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from itertools import takewhile
 from typing import Any, get_args, get_type_hints
 
-from qcompiler.errors import OptionError
+from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
@@ -25,6 +25,7 @@ from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
 from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
+from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.correct.polish import Polish
 from qcompiler.passes.correct.tune_statistics import TuneStatistics
 from qcompiler.passes.equalize.absorb_biases import AbsorbBiases
@@ -102,6 +103,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowRank,
     Lower,
     MaskedMean,
+    MatchBatchnorm,
     NarrowActivations,
     Nupes,
     PlainGemm,
@@ -127,6 +129,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     StoreCodes,
     TuneStatistics,
     TurnPositions,
+    UnmatchBatchnorm,
     WidenActivations,
 )
 
@@ -184,8 +187,8 @@ class Pipeline:
     def parts(self) -> tuple[list[Pass], list[Pass], list[Pass]]:
         """The exact passes in front, those behind them, and the last ones, before which the graph is measured.
 
-        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`)
-        and write the codes that follow from them.
+        The last ones let ranges take in the feeds that it was measured on (`settle-ranges`) and write the codes that
+        follow from them.
         """
         exact = list(takewhile(lambda step: step.exact, self.passes))
         others = list(self.passes[len(exact):])
@@ -214,8 +217,9 @@ def find_pass(name: str) -> type[Pass]:
         return built_in[name]
     if name in offered:
         return _import_pass(offered[name].value)
+    known = sorted({*built_in, *offered, *GROUPS})
     raise OptionError(
-        f"unknown pass '{name}'; known: {', '.join(sorted({*built_in, *offered, *GROUPS}))}; or package.module:Class"
+        f"unknown pass '{name}'{suggestion(name, known)}; known: {', '.join(known)}; or package.module:Class"
     )
 
 
@@ -274,7 +278,8 @@ def build_pass(kind: type[Pass], options: dict[str, Any]) -> Pass:
     for key, value in options.items():
         if key not in fields:
             raise OptionError(
-                f"pass '{kind.name}' has no option '{key}'; it has: {', '.join(sorted(fields)) or 'none'}"
+                f"pass '{kind.name}' has no option '{key}'{suggestion(key, fields)}; it has: "
+                f"{', '.join(sorted(fields)) or 'none'}"
             )
         if not _fits(value, hints[key]):
             raise OptionError(f"pass '{kind.name}': option '{key}' must be {_hint_text(hints[key])}, not {value!r}")

@@ -18,9 +18,7 @@ class Declined:
 
 @dataclass(frozen=True)
 class FloatNode:
-    """A node that stays float in the compiled model; ``share``: its part of all multiply-accumulates, None where that
-    was not measured.
-    """
+    """A node that stays float; ``share``: its part of all multiply-accumulates, None where not measured."""
 
     node: str
     op: str
@@ -73,9 +71,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class GridChoice:
-    """The grid of a layer's weights, with the error of its outputs, relative to their energy, on each grid that was
-    tried.
-    """
+    """Grid of a layer's weights, with the relative error of its outputs on each grid that was tried."""
 
     node: str
     grid: str
@@ -85,8 +81,7 @@ class GridChoice:
 
 @dataclass(frozen=True)
 class Tuning:
-    """One run of a pass that tunes the whole network: error of the outputs relative to their energy on feeds held out,
-    before and after.
+    """One run of a network-wide tuning pass: relative output error on held-out feeds, before and after.
 
     Attributes:
         pass_name: the pass.
@@ -119,9 +114,7 @@ class LayerBits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An allocation that was really evaluated: error of the outputs relative to their energy, predicted and measured
-    on feeds held out.
-    """
+    """An allocation that was evaluated: relative output error, predicted and measured on held-out feeds."""
 
     origin: str
     size: int
@@ -135,8 +128,8 @@ class LayerTime:
 
     Attributes:
         node: name of the layer's node.
-        nanoseconds: by the bits that the machine keeps of a weight's code: ``"2"``, ``"4"`` and ``"8"`` (also what is
-            in blocks).
+        nanoseconds: by kind of the weight (`qcompiler.weights.layer_time.KINDS`): codes of ``"2"`` and ``"4"`` bits,
+            small levels ``"int2"`` to ``"int6"``, and ``"8"`` (also what is in blocks).
     """
 
     node: str
@@ -213,8 +206,7 @@ class RegionChange:
 
 @dataclass(frozen=True)
 class Replaced:
-    """A block of layers for which a cheaper one was sought. Errors are squared, relative to the variance of what the
-    block puts out.
+    """A block for which a cheaper one was sought. Errors are squared and relative to the variance of its outputs.
 
     Attributes:
         pass_name: the pass.

@@ -24,10 +24,10 @@ from qcompiler.errors import OptionError
 __all__ = ["EXECUTORS", "Executor", "Processes", "Serial", "open_executor"]
 
 EXECUTORS = "serial, processes, processes:COUNT, dask:ADDRESS"
-"""The texts, for people."""
+"""Names of executors, for messages."""
 
 AHEAD = 2
-"""Items in work for each worker: enough to keep it busy, few enough not to hold many at once."""
+"""Items in work per worker: enough to keep it busy, few enough to hold in memory."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,9 +38,7 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The results, in the order of the items; items are drawn as they are needed. What the function raises is
-        raised here.
-        """
+        """Results in the order of the items, which are drawn as needed; the function's exceptions are raised here."""
 
     @abstractmethod
     def close(self) -> None:

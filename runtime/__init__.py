@@ -1,7 +1,6 @@
 """The integer machine: loads ``.qprog`` programs and runs them on integers alone.
 
-from qcompiler.runtime import Session
-outputs = Session("net.qprog").run({"x": array})
+from qcompiler.runtime import Session outputs = Session("net.qprog").run({"x": array})
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""``python -m qcompiler.runtime.bundle``: make the machine code that an installation brings along, one file for each
-of `features.TARGETS`.
+"""``python -m qcompiler.runtime.bundle``: makes an installation's machine code, a file per `features.TARGETS`.
 
 A wheel with these files, or a checkout in which `make` has put them, needs no compiler: neither Numba nor LLVM is
 loaded. Code of one CPU is made on any other of the same architecture. A target that has code of the present sources is
@@ -28,8 +27,7 @@ def is_current(path: Path) -> bool:
 
 
 def make(path: Path, cpu: Cpu) -> None:
-    """Make the code of one target, in a process of its own: what kernels are compiled to is decided when they are
-    imported.
+    """Make one target's code in a process of its own: kernels are compiled for a target fixed at import.
 
     Raises:
         MachineError: that process has failed.

@@ -8,9 +8,7 @@ class MachineError(Exception):
 
 
 class ProgramError(MachineError):
-    """A program file (or a program built in memory) is truncated, of another version, tampered with,
-    or unsafe to run.
-    """
+    """A program (a file, or built in memory) is truncated, of another version, tampered with, or unsafe to run."""
 
 
 class FeedError(MachineError):

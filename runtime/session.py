@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -114,6 +114,33 @@ class Session:
             MachineError: the session is closed.
         """
         return self._execute(feeds, out)[1]
+
+    def prepare(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Memory:
+        """Plan the memory, pack the weights and load the machine code for inputs of these shapes, so that the first run
+        of this thread with them is as fast as the others.
+
+        Args:
+            shapes: of every input, by name; None: those of the program, where no size is left to the feeds.
+
+        Returns:
+            What a run with these shapes needs.
+
+        Raises:
+            FeedError: a shape is missing, unknown, or none that the program takes.
+            MachineError: the session is closed.
+        """
+        if self._closed:
+            raise MachineError("the session is closed")
+        types = {port.name: port.dtype for port in self.program.inputs}
+        feeds: dict[str, Array] = {}
+        given = {port.name: port.shape for port in self.program.inputs} if shapes is None else shapes
+        for name, shape in given.items():
+            sizes = tuple(size for size in shape if isinstance(size, int | np.integer) and size >= 0)
+            if len(sizes) < len(shape):
+                raise FeedError(f"input '{name}' has the shape {list(shape)}; prepare() takes numbers alone")
+            feeds[name] = np.broadcast_to(np.zeros((), types.get(name, "float32")), sizes)
+        self._bind(feeds)
+        return self.memory_for(feeds)
 
     def close(self) -> None:
         """End the helper threads and give the memory of runs back; the session runs no more."""

@@ -1,5 +1,4 @@
-"""``python -m qcompiler.runtime.warm``: have the machine code for this CPU ready now, so that no later run has to wait
-for it.
+"""``python -m qcompiler.runtime.warm``: have this CPU's machine code ready, so that no later run waits for it.
 
 ``--cache-dir FOLDER`` (or the variable ``QCOMPILER_CACHE``) says where it is kept; later runs are told the same, and
 need not be able to write there.

@@ -116,11 +116,18 @@ OF_SEVERAL = {
     "examples": {"custom_pass", "edge"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
     "models": {"models", "zoo_tools"},
+    "page": {"browser"},
     "passes/equalize": {"equivalence_passes"},
     "passes": {"normalize", "normalize_random"},
     "runtime": {"house"},
 }
 """Tests of several modules of a folder at once."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "passes").rglob("*.py")), ids=lambda path: path.stem)
+def test_every_pass_has_a_test_file(path: Path) -> None:
+    mirrored = ROOT / "tests" / path.relative_to(ROOT)
+    assert path.name == "__init__.py" or mirrored.with_name(f"test_{path.name}").exists()
 
 
 def files(*folders: str) -> list[Path]:

@@ -114,16 +114,10 @@ def test_what_has_no_solution_is_refused(function):
 
 
 SPECTRA = {
-    "qcompiler.replacement.factor": "singular vectors and eigenvectors",
-    "qcompiler.replacement.features": "random rotations",
-    "qcompiler.replacement.fit": "eigenvectors, where rounding made a matrix indefinite",
-    "qcompiler.replacement.neurons": "systems that may be indefinite",
     "qcompiler.replacement.estimators": "analysis alone",
     "qcompiler.equivalence.affine": "a condition number",
 }
-"""Modules that may ask numpy's LAPACK, and what for: `snnk-bundle`, `low-rank` and `affine`, none of which a level of
--O runs.
-"""
+"""Modules that may ask numpy's BLAS and LAPACK, and for what: nothing that decides about a file."""
 
 OF_BLAS = {"matmul", "dot", "vdot", "inner", "tensordot", "linalg", "lapack", "cov", "corrcoef"}
 

@@ -9,6 +9,7 @@ import pytest
 from qcompiler import pipeline
 from qcompiler.errors import OptionError
 from qcompiler.graph.ir import Graph
+from qcompiler.options import Options
 from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
@@ -94,7 +95,9 @@ def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None
         (level, grid) for level in range(4) for grid in ("int8", "int4", "nf4", "auto") if (level, grid) != (0, "auto")
     ]
     presets = [
-        Preset(level, weights=grid, for_onnx=to).pipeline().passes for level, grid in choices for to in (True, False)
+        Preset(Options(level, weights=grid), for_onnx=to).pipeline().passes
+        for level, grid in choices
+        for to in (True, False)
     ]
     for passes in (*GROUPS.values(), *presets):
         assert all(type(step) in BUILT_IN for step in passes)
@@ -103,37 +106,46 @@ def test_groups_and_presets_hold_only_built_in_passes_in_a_legal_order() -> None
 
 @pytest.mark.parametrize("level", range(4))
 def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(level: int) -> None:
-    names = [step.name for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes]
+    names = [
+        step.name for step in Preset(Options(level, bundle="auto", bundle_error=0.05), for_onnx=False).pipeline().passes
+    ]
     assert names.index("snnk-bundle") == len(NORMALIZE)
-    assert {step.name: step for step in Preset(level, bundle_error=0.05, for_onnx=False).pipeline().passes}[
-        "snnk-bundle"
-    ].error == 0.05
-    assert "snnk-bundle" not in [step.name for step in Preset(level, for_onnx=False).pipeline().passes]
+    assert {
+        step.name: step
+        for step in Preset(Options(level, bundle="auto", bundle_error=0.05), for_onnx=False).pipeline().passes
+    }["snnk-bundle"].error == 0.05
+    assert "snnk-bundle" not in [step.name for step in Preset(Options(level), for_onnx=False).pipeline().passes]
 
 
 def test_a_budget_reaches_the_pass_that_chooses_grids() -> None:
     budgets = {"size_budget": 0.25, "latency_budget": 0.8, "latency_costs": "report.json"}
-    steps = {step.name: step for step in Preset(2, weights="auto", for_onnx=False, **budgets).pipeline().passes}
+    steps = {
+        step.name: step for step in Preset(Options(2, weights="auto", **budgets), for_onnx=False).pipeline().passes
+    }
     assert {name: getattr(steps["allocate-bits"], name) for name in budgets} == budgets
     grids = []
     for share in (0.2, 0.4, 0.5, 0.7, None):
-        preset = Preset(2, weights="auto", for_onnx=False, size_budget=share)
+        preset = Preset(Options(2, weights="auto", size_budget=share), for_onnx=False)
         grids.append(next((step.grid for step in preset.pipeline().passes if step.name == "round-tables"), None))
     assert grids == ["kmeans2", "kmeans3", "kmeans4", None, "kmeans4"]
     assert "round-tables" not in {
-        step.name for step in Preset(2, weights="auto", for_onnx=False, max_loss=0.1).pipeline().passes
+        step.name for step in Preset(Options(2, weights="auto", max_loss=0.1), for_onnx=False).pipeline().passes
     }
     with pytest.raises(OptionError, match="--max-loss"):
-        Preset(2, weights="auto", size_budget=0.25, max_loss=0.01, for_onnx=False).pipeline()
+        Preset(Options(2, weights="auto", size_budget=0.25, max_loss=0.01), for_onnx=False).pipeline()
     assert list(steps).index("allocate-bits") < list(steps).index("reconstruct-layers")
     with pytest.raises(OptionError, match="-O1"):
-        Preset(0, weights="auto", for_onnx=False)
+        Preset(Options(0, weights="auto"), for_onnx=False)
 
 
 def test_a_solver_chooses_8_bit_levels_where_no_other_pass_needs_their_scales() -> None:
-    def solver(level: int, **options: bool) -> str | None:
+    def solver(level: int, *, for_onnx: bool, **options: bool) -> str | None:
         return next(
-            (step.solver for step in Preset(level, **options).pipeline().passes if step.name == "reconstruct-layers"),
+            (
+                step.solver
+                for step in Preset(Options(level, **options), for_onnx).pipeline().passes
+                if step.name == "reconstruct-layers"
+            ),
             None,
         )
 
@@ -150,22 +162,22 @@ def test_convolutions_of_few_bits_are_fitted_to_what_the_layers_before_give(
 ) -> None:
     steps = [
         step
-        for step in Preset(level, for_onnx=False, weights=weights).pipeline().passes
+        for step in Preset(Options(level, weights=weights), for_onnx=False).pipeline().passes
         if isinstance(step, ReconstructLayers)
     ]
     assert [step.inputs for step in steps] == [inputs]
 
 
 def test_embeddings_and_recurrent_weights_take_the_grid_of_the_layers() -> None:
-    steps = {step.name: step for step in Preset(1, weights="nf4", for_onnx=True).pipeline().passes}
+    steps = {step.name: step for step in Preset(Options(1, weights="nf4"), for_onnx=True).pipeline().passes}
     assert {steps[name].grid for name in ("round-tables", "reconstruct-layers", "round-weights")} == {"nf4"}
     assert not {"round-tables", "reconstruct-layers", "round-weights"} & {
-        step.name for step in Preset(1, for_onnx=True).pipeline().passes
+        step.name for step in Preset(Options(1), for_onnx=True).pipeline().passes
     }
 
 
 def test_blocks_are_for_layers_not_for_tables_and_power4_has_a_curve() -> None:
-    preset = Preset(2, for_onnx=True, weights="int4", block=64, activations="power4")
+    preset = Preset(Options(2, weights="int4", block=64, activations="power4"), for_onnx=True)
     grids = {step.name: getattr(step, "grid", None) for step in preset.pipeline().passes}
     assert (grids["reconstruct-layers"], grids["round-weights"], grids["round-tables"]) == (
         "int4/64",

@@ -14,8 +14,9 @@ from qcompiler.graph.ir import Constant, Feed, Graph, Node, Variable, copy_of, d
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
+from qcompiler.options import ACTIVATION_GRIDS, Options
 from qcompiler.pass_base import Context
-from qcompiler.presets import ACTIVATIONS, Preset
+from qcompiler.presets import Preset
 from tests.helpers.layer_graphs import KINDS, RECURRENT, LayerGraph
 
 WEIGHTS = (
@@ -45,7 +46,7 @@ saw.
 def preset_of(level: int, weights: str, activations: str) -> Preset:
     name, _, block = weights.partition("/")
     level = max(level, 1) if name == "auto" else level
-    return Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations)
+    return Preset(Options(level, weights=name, block=int(block or 0), activations=activations), for_onnx=True)
 
 
 def compiled(graph: Graph, preset: Preset, feeds: list[Feed]) -> Graph:
@@ -61,7 +62,7 @@ def compiled(graph: Graph, preset: Preset, feeds: list[Feed]) -> Graph:
 @given(
     case=st.builds(LayerGraph, st.sampled_from(KINDS), SIZES, SIZES, st.sampled_from([1, 3]), st.booleans(),
     st.booleans(), st.integers(0, 2**16)),
-    level=st.integers(0, 3), weights=st.sampled_from(WEIGHTS), activations=st.sampled_from(ACTIVATIONS),
+    level=st.integers(0, 3), weights=st.sampled_from(WEIGHTS), activations=st.sampled_from(ACTIVATION_GRIDS),
 )  # fmt: skip
 @example(LayerGraph("MatMul", 16, 1, 1), 2, "int8", "uint8")
 @example(LayerGraph("Conv", 8, 1, 3), 2, "int8", "int16")

@@ -1,6 +1,4 @@
-"""Networks of dense layers with more neurons than they need, on digits and on texts: bundled,
-and run on the machine.
-"""
+"""Networks of dense layers with more neurons than they need, on digits and texts: bundled, and run on the machine."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import qcompiler
 from benchmarks.tools.arguments import task_of
+from qcompiler.api import Options
 
 LIGHT = {
     "resnet50": "light_resnet50",
@@ -32,7 +33,7 @@ OLDEST_OPSET, NEW_OPSET = 13, 17
 """Opsets before the first know no scale for each channel; models that have one are brought to the second
 for onnxruntime's quantizer."""
 
-MACHINE = "machine"
+MACHINE, FEW_BITS = MACHINES = ("machine", "machine few bits")
 ENGINES = (
     "onnxruntime float",
     "onnxruntime int8",
@@ -40,9 +41,11 @@ ENGINES = (
     "openvino float",
     "openvino int8",
     "openvino out.onnx",
-    MACHINE,
+    *MACHINES,
 )
-"""The columns; *int8* is a file of onnxruntime's ``quantize_static``, *out.onnx* ours."""
+"""The columns; the last is the machine with the weights that are asked for; *int8* is a file of onnxruntime's
+``quantize_static``, *out.onnx* ours.
+"""
 
 Feed = dict[str, NDArray[Any]]
 
@@ -67,8 +70,8 @@ def light_model(name: str) -> tuple[Path, list[Feed]]:
     return path, [{key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()} for _ in range(2)]
 
 
-def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
-    """Compile and quantize ``name`` into ``folder``."""
+def prepare(name: str, zoo: Path | None, folder: Path, weights: str = "") -> Case:
+    """Compile and quantize ``name`` into ``folder``; for the last column with a grid of weights, if one is named."""
     if name in LIGHT:
         model, feeds = light_model(name)
         feed = feeds[0]
@@ -80,12 +83,16 @@ def prepare(name: str, zoo: Path | None, folder: Path) -> Case:
     qcompiler.compile(model, data=feeds).save(result)
     qcompiler.compile(model, data=feeds, for_onnx=False).save(program)
     files = {"onnxruntime float": model, "onnxruntime out.onnx": result, MACHINE: program}
+    if weights:
+        files[FEW_BITS] = folder / f"{name}-{weights}.qprog"
+        options = Options(weights=weights)
+        qcompiler.compile(model, data=feeds, options=options, for_onnx=False).save(files[FEW_BITS])
     peer = quantized_by_onnxruntime(model, feeds, folder / f"{name}-ort.onnx")
     if peer is not None:
         files["onnxruntime int8"] = peer
     if find_spec("openvino"):
         files |= {
-            engine.replace("onnxruntime", "openvino"): path for engine, path in files.items() if engine != MACHINE
+            engine.replace("onnxruntime", "openvino"): path for engine, path in files.items() if engine not in MACHINES
         }
     np.savez(folder / f"{name}.npz", allow_pickle=False, **feed)
     return Case(name, files, folder / f"{name}.npz")

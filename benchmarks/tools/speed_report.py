@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.tools.cases import ENGINES, MACHINE
+from benchmarks.tools.cases import ENGINES, MACHINE, MACHINES
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Row:
     @property
     def ratio(self) -> float:
         """The machine's time over the fastest other's."""
-        others = [timing.median_ms for engine, timing in self.engines.items() if engine != MACHINE]
+        others = [timing.median_ms for engine, timing in self.engines.items() if engine not in MACHINES]
         return self.engines[MACHINE].median_ms / min(others)
 
     def ratio_to(self, *engines: str) -> float | None:
@@ -112,7 +112,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     counts = list(dict.fromkeys(row.threads for row in rows))
-    others = [engine for engine in ENGINES if engine != MACHINE and any(engine in row.engines for row in rows)]
+    others = [engine for engine in ENGINES if engine not in MACHINES and any(engine in row.engines for row in rows)]
     panels = [[row for row in rows if row.threads == count] for count in counts]
     figure = Figure(figsize=(1.5 + 1.3 * max(map(len, panels)), 3.2 * len(panels)), layout="tight")
     FigureCanvasAgg(figure)

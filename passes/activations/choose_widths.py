@@ -1,8 +1,7 @@
 """Gives 16 bits to the tensors whose 8-bit grids disturb the output most.
 
 The noise that each grid alone causes at the output is measured (`qcompiler.calibration.sensitivity`). Noises of small,
-independent errors
-add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
+independent errors add up, so widening the largest first lowers the total fastest. Two kinds of tensors:
 
 - between GEMMs (residual streams, inputs of LayerNorm, Softmax, tables): 16 bits cost next to nothing;
 - into a GEMM or convolution: their multiply-accumulates count against a budget,
@@ -12,7 +11,9 @@ and they are widened only where the accumulator provably
 ``auto`` widens until the 8-bit noise left is ``enough_db`` below the signal, or below `SHARE` of what the int8 weights
 cause (more would not show); the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the
 weights' noise, and for at most ``most`` of all multiply-accumulates; ``off`` widens nothing; a number is the largest
-number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them.
+number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them. Functions of a wide tensor
+may need tables of 65,536 entries (`activations.table_bytes`): together these take at most `FUNCTIONS_SHARE` of the
+bytes of all constants, and next to none where feeds are made up, which justify no larger file.
 
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
@@ -26,6 +27,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
+from ...activations.table_bytes import table_bytes
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
@@ -35,14 +37,13 @@ from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
 SHARE = 0.03
-"""Noise of 8-bit activations, relative to that of the weights,
-below which wider ones would not show (bias correction still lowers the latter)."""
+"""8-bit activation noise relative to weight noise below which wider grids do not show."""
 
 FAINT = 0.2
-"""A tensor with less than this part of an even share of the noise allowed stays narrow: widening it would not show."""
+"""Share of an equal part of the allowed noise below which a tensor stays narrow."""
 
 QUIET_DB = 50.0
-"""8-bit noise so far below the signal is never worth a wide tensor, even where their number is given."""
+"""8-bit noise (dB below the signal) that is never worth a wide tensor, even where their number is given."""
 
 GEMM_NOISE = 0.3
 """With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many
@@ -50,8 +51,12 @@ CPUs multiply 16 bits at half the rate.
 """
 
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
-"""Part of all stored elements, and number of elements, up to which a stored constant may become 16 bit."""
+"""A stored constant may become 16 bits up to this share of all stored elements, or up to this many."""
 
+FUNCTIONS_SHARE, MADE_UP_SHARE = 0.5, 0.02
+"""Bytes of the tables of functions of wide tensors, relative to the elements of all constants: with calibration feeds,
+and with made-up ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class ChooseWidths(Pass):
         noise = measure_noise(graph, grids, data, self.feeds)
         shares = _shares(graph, next(iter(data)))
         units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
-        wide = self._choose(graph, units, self._targets(noise.weights))
+        functions = (MADE_UP_SHARE if ctx.made_up else FUNCTIONS_SHARE) * _stored(graph)
+        wide = self._choose(graph, units, self._targets(noise.weights), functions)
         for unit in units:
             bits = 16 if id(unit) in wide else 8
             level = float(-10 * np.log10(max(unit.noise, 1e-30)))
@@ -123,8 +129,10 @@ class ChooseWidths(Pass):
         cheap = max(SHARE * weights, _noise(self.enough_db))
         return {False: cheap, True: max(cheap, min(GEMM_NOISE * weights, _noise(self.gemm_db)))}
 
-    def _choose(self, graph: Graph, units: Sequence[Unit], targets: dict[bool, float]) -> set[int]:
-        """Widen units one by one until the noise left meets the target of their kind; returns their ids."""
+    def _choose(self, graph: Graph, units: Sequence[Unit], targets: dict[bool, float], functions: float) -> set[int]:
+        """Widen units one by one until the noise left meets the target of their kind, with at most ``functions`` bytes
+        of tables; returns their ids.
+        """
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         budget = self.most if self.widen == "auto" else 1.0
         tensors = len(units) if self.widen == "auto" else int(self.widen)
@@ -145,9 +153,13 @@ class ChooseWidths(Pass):
                 or not _provable(unit, layers)
             ):
                 continue
+            tables = table_bytes(graph, unit.pairs)
+            if tables > functions:
+                continue
             widen(unit.pairs, unit.slots, layers, taken)
             wide.add(id(unit))
             read |= unit.layers.keys()
+            functions -= tables
             left, budget, tensors = left - unit.noise, budget - work, tensors - 1
         return wide
 
@@ -158,7 +170,7 @@ def _is_narrow(unit: Sequence[Pair]) -> bool:
 
 
 def _noise(decibels: float) -> float:
-    """Noise over signal so many dB below it."""
+    """Noise-to-signal ratio at this many dB."""
     return float(10 ** (-decibels / 10))
 
 

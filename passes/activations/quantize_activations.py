@@ -1,17 +1,14 @@
 """Puts a Q/DQ pair behind every tensor between integer operators.
 
-Where pairs go, and which tensors share a grid,
-is decided by `qcompiler.graph.placement`. What a grid covers is what the calibration feeds show, with
-room for what few values have not shown yet (`calibration.observers.beyond`),
-within what mathematics admits (`graph.intervals`), and with what an
-output of known range asks
-for (`calibration.reach`). Two ranges come from one look at the feeds: that of those that everything is fitted to, which
-the graph gets, and that of all, which `settle-ranges` puts in its place when the graph has been measured on the others.
+Where pairs go, and which tensors share a grid, is decided by `qcompiler.graph.placement`. What a grid covers is what
+the calibration feeds show, with room for what few values have not shown yet (`calibration.observers.beyond`), within
+what mathematics admits (`graph.intervals`), and with what an output of known range asks for (`activations.reach`). Two
+ranges come from one look at the feeds: that of those that everything is fitted to, which the graph gets, and that of
+all, which `settle-ranges` puts in its place when the graph has been measured on the others.
 
-An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255
-and zero point 0. A sum over an axis whose length only the feeds know takes
-int16 with headroom, since longer inputs give larger sums; so does an output when the feeds are made up,
-since clipped logits tie.
+An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
+length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the
+feeds are made up, since clipped logits tie.
 """
 
 from __future__ import annotations
@@ -39,9 +36,8 @@ from ...graph.mask_inputs import mask_candidates, mask_inputs
 from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
 from ...graph.value_kinds import DATA, Value, value_kinds
+from ...moments.propagate import likely_range
 from ...pass_base import Context, Pass
-
-Wide = Literal["nothing", "between layers", "anything"]
 
 QUANTIZED_OPERATORS = frozenset(
     {
@@ -69,8 +65,14 @@ HEADROOM = 8.0
 for what was observed."""
 
 
+DEVIATIONS = 6.0
+"""Without data, ranges reach so far from the mean of a channel of which BatchNorm statistics are known."""
+
 MEAN_HEADROOM = 2.0
 """The same of a mean."""
+
+WideInputs = Literal["nothing", "between layers", "anything"]
+"""Which tensors of which few values were seen get 16 bits."""
 
 
 def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
@@ -108,7 +110,7 @@ class Seen:
         ranges: what the observer chose, by tensor name.
         statistics: the same tensors' blocks.
         floors: by tensor name, below which nothing matters.
-        needed: by tensor name, what its grid must hold besides (`calibration.reach`).
+        needed: by tensor name, what its grid must hold besides (`activations.reach`).
         exact: names of tensors whose values are known (masks, positions, fills): nothing else is to come.
         room: leave room for values not yet seen; not where the observer leaves values out.
     """
@@ -134,9 +136,8 @@ class Seen:
 def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
     """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
 
-    At an output, where operators of known range write, it is that range,
-    seen or not: a detector calibrated on nothing it
-    is to detect must still be able to say so.
+    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing
+    it is to detect must still be able to say so.
     """
     if group.unit_range:
         return Range(0.0, 1.0)
@@ -180,9 +181,17 @@ def _hardly_seen(group: Group, seen: Seen) -> bool:
     """
     names = [tensor.name for tensor in group.tensors if tensor.name in seen.statistics.numbers]
     rows = [seen.statistics.lows[name].size for name in names]
-    return any(
-        seen.statistics.numbers[name] < HANDFUL_NUMBERS and count < HANDFUL for name, count in zip(names, rows, strict=True)
-    )
+    numbers = [seen.statistics.numbers[name] for name in names]
+    return any(n < HANDFUL_NUMBERS and count < HANDFUL for n, count in zip(numbers, rows, strict=True))
+
+
+def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) -> Range:
+    """A range with what BatchNorm statistics make likely, within what mathematics admits."""
+    for tensor in group.tensors:
+        likely = likely_range(tensor, ctx.batchnorm, DEVIATIONS)
+        if likely is not None and not group.unit_range:
+            extent = extent.join(_within(likely, intervals.of(tensor), None))
+    return extent
 
 
 def _within(extent: Range, known: Range, seen: Range | None) -> Range:
@@ -276,9 +285,10 @@ class QuantizeActivations(Pass):
 
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
-        wide: what has 16 bits and room beyond the range that was seen, where few values were: what no layer multiplies, and
-            where a handful of rows were seen what layers do, too (``between layers``); or whatever layers take within
-            32 bits, and what an operator compares (``anything``, for the machine, which it costs next to nothing).
+        wide: what has 16 bits and room beyond the range that was seen, where few values were: what no layer multiplies,
+            and where a handful of rows were seen what layers do, too (``between layers``); or whatever layers take
+            within 32 bits, and what an operator compares (``anything``, for the machine, which it costs next to
+            nothing).
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
             range of least squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
@@ -288,7 +298,7 @@ class QuantizeActivations(Pass):
     name: ClassVar[str] = "quantize-activations"
     observer: ObserverName = "minmax"
     zones: Zones = "none"
-    wide: Wide = "nothing"
+    wide: WideInputs = "nothing"
     leave_exact: bool = True
 
     def run(self, graph: Graph, ctx: Context) -> bool:
@@ -328,6 +338,8 @@ class QuantizeActivations(Pass):
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
+            if made_up:
+                ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
             ranges = [Range(room * extent.lo, room * extent.hi) for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:

@@ -1,8 +1,9 @@
 """Lets grids cover what all calibration feeds show, when the graph has been measured on those that were held out.
 
 A grid that is still the one `quantize-activations` took from the fitted feeds, or its 16-bit or signed form, becomes
-the same form of the one from all feeds. Others (of few bits, on a curve) were searched and stay. Ranges only grow, so
-accumulators that were proven to stay within 32 bits still do: the bias counts fewer steps of a coarser input.
+the same form of the one from all feeds. Others (of few bits, on a curve) were searched and stay. A range grows with the
+values that are added, and may shrink by about a percent, as more values need less room beyond the largest one; the
+lowering proves anew that accumulators stay within 32 bits.
 """
 
 from __future__ import annotations

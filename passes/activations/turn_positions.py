@@ -142,7 +142,5 @@ class _Writer:
 
 
 def _is_outer(node: Node, slot: int, factor: Array) -> bool:
-    """True for a product of a constant column and a row (or a column
-    and a constant row): every result is one product.
-    """
+    """True for an outer product (constant column times row, or the reverse): each result is one product."""
     return bool(factor.ndim > 1 and factor.shape[-1 if slot == 0 else -2] == 1)

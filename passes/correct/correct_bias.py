@@ -1,13 +1,12 @@
-"""Takes the mean error of rounded weights out of the bias (Nagel et al., "Data-Free Quantization", 2019, section 4.2,
-with measured means).
+"""Bias correction: subtracts the mean error of rounded weights (Nagel et al., 2019, section 4.2, measured means).
 
 A layer with weights ``W`` that computes with ``Ŵ`` moves the mean of output channel o by ``sum (Ŵ - W)[o] E[x]``; the
 bias gives it back: ``b[o] += sum (W - Ŵ)[o] E[x]``. ``E[x]`` is the mean of each input channel over the calibration
 feeds in the quantized graph, or, where feeds are made up, what BatchNorm statistics say. At zero padding ``E[x]`` is
 taken as inside. A layer without bias gets one, except a MatMul, which has no place for it.
 
-Where the float model is at hand, a fifth of the feeds is held out,
-and the whole is kept only if it brings the outputs closer on those.
+Where the float model is at hand, a fifth of the feeds is held out, and the whole is kept only if it brings the outputs
+closer on those.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.analytic_means import analytic_means
 from ...calibration.collect import channel_means
 from ...calibration.gate import take_if_better
 from ...feeds.selection import held_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
+from ...moments.propagate import analytic_means
 from ...pass_base import Context, Pass
 
 HELD_FEEDS = 16
-"""Feeds to judge on."""
+"""Held-out feeds on which the correction is judged."""
 
 Array = NDArray[Any]
 
@@ -72,11 +71,8 @@ def _input_channels(layers: Sequence[Layer]) -> Mapping[str, int | None]:
 
 
 def _means(graph: Graph, layers: Sequence[Layer], data: Iterable[Feed], ctx: Context) -> Mapping[str, Array]:
-    """Mean of each channel of the layers' inputs,
-    by name. BatchNorm statistics know it better than feeds that are made up.
-    """
-    made_up = ctx.data is None or getattr(ctx.data, "made_up", False)
-    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if made_up else {}
+    """Mean of each input channel of the layers, by name; BatchNorm statistics beat made-up feeds."""
+    known = analytic_means([layer.node.inputs[0] for layer in layers], ctx.batchnorm) if ctx.made_up else {}
     return {**channel_means(graph, _input_channels(layers), data), **known}
 
 

@@ -1,5 +1,4 @@
-"""Small changes of scales and biases that bring the network's outputs closer to the float model's, found by running it
-forward alone.
+"""Gradient-free fine-tuning of scales and biases towards the float model's outputs, by forward runs alone.
 
 Parameters are the logarithm of a gain for each layer (its weights' scales and its bias grow together, the codes stay)
 and, where wished, a shift for each output channel and the logarithms of the scales of 8-bit activations (one for all
@@ -41,9 +40,7 @@ speak of.
 
 @dataclass(frozen=True)
 class _Parameters:
-    """How a vector of parameters becomes settings: log-scales, log-gains in `GAIN_UNIT`, then shifts in that of each
-    channel's ``unit``.
-    """
+    """Layout of the parameter vector: log-scales, log-gains in `GAIN_UNIT`, shifts in each channel's ``unit``."""
 
     scales: NDArray[np.float32]
     units: Sequence[NDArray[np.float64]]

@@ -1,5 +1,4 @@
-"""Gives every channel of the layers' outputs the mean and the deviation it has in the float model (closed-form
-BatchNorm tuning, CalibTIP 2020).
+"""Gives each channel of the layers' outputs its float mean and deviation (BatchNorm tuning, CalibTIP 2020).
 
 A channel with mean ``m`` and deviation ``s`` in the float model, ``m'`` and ``s'`` in the quantized one, is scaled by
 ``s / s'``: its weight scale grows by that, its codes stay, and its bias becomes ``(b - m') s / s' + m``. Layer by layer
@@ -43,9 +42,7 @@ def tunable(graph: Graph, ctx: Context) -> list[Layer]:
 
 
 def scale_layer(layer: Layer, gain: NDArray[np.float32], taken: set[str]) -> None:
-    """Multiply each channel of a layer, its bias left out, by ``gain`` [C]: weights and scales alike, so its codes
-    stay.
-    """
+    """Multiply each channel of a layer, without its bias, by ``gain`` [C]: weights and scales, so codes stay."""
     spec = spec_of(layer.weight)
     if spec is None:
         return

@@ -41,7 +41,7 @@ from ...records import RegionChange
 Array = NDArray[Any]
 
 DEVIATIONS = 3.0
-"""So far below its mean a channel is practically never."""
+"""Standard deviations below its mean that a channel practically never falls."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,12 @@
-"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix, not only a diagonal,
-between the layers that write a tensor and those that read it.
+"""AffineQuant (Ma et al., ICLR 2024): an invertible matrix between the layers that write and read a tensor.
 
     x' = A x,  W' = W A^-1
 
-A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`),
-head by head between the values and the output
-projection of an attention,
-from the diagonal that smoothing would choose. It is refused unless every row is strictly diagonally dominant, and
-kept only where the outputs are seen to err less on feeds that it was not fitted to. Both sides fold,
-so it costs nothing to run. Behind a
-LayerNormalization a full matrix would not fold (its gain is a diagonal): such regions are for `smooth-activations`.
+A is fitted region by region to the predicted noise of its grids (`qcompiler.equivalence.affine`), head by head between
+the values and the output projection of an attention, from the diagonal that smoothing would choose. It is refused
+unless every row is strictly diagonally dominant, and kept only where the outputs are seen to err less on feeds that it
+was not fitted to. Both sides fold, so it costs nothing to run. Behind a LayerNormalization a full matrix would not fold
+(its gain is a diagonal): such regions are for `smooth-activations`.
 """
 
 from __future__ import annotations
@@ -38,14 +35,14 @@ from ...records import RegionChange
 Array = NDArray[Any]
 
 MOST_ROWS = 768
-"""Rows of samples that the range of a grid is taken from, about."""
+"""Approximate number of sample rows from which a range is taken."""
 
 INPUT_FEEDS = 4
 """Feeds on which the mean square of the writers' inputs is measured."""
 
 
 def _weight(node: Node) -> Array:
-    """A layer's weight as [outputs, products of a row], float64."""
+    """A layer's weight as [outputs, K], float64."""
     rows = rows_of(node, np.asarray(constant_of(node.inputs[1]), np.float64))
     return rows.reshape(len(rows), -1)
 

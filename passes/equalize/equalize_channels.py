@@ -28,7 +28,7 @@ LARGEST_RATIO = 1e4
 """A channel is divided by at most this and at least its inverse."""
 
 CONVERGED = 1e-3
-"""The scales are final once none moves by more than this part."""
+"""Largest relative change of a scale at convergence."""
 
 Array = NDArray[Any]
 
@@ -46,8 +46,7 @@ def refusal(region: Region, *, clips: bool) -> str | None:
 
 
 def relative_ranges(region: Region, work: Workspace) -> tuple[Array, Array]:
-    """Largest weights that write and that read each class, relative to the largest of their layer: float64 [classes]
-    each.
+    """Largest writing and reading weight of each class relative to its layer's largest: float64 [classes] each.
 
     A channel that takes the inverse of its class counts on the other side.
     """

@@ -1,5 +1,4 @@
-"""Powers of two between layers (the pre-shifted exponent bias of Liu et al., "LLM-FP4", 2023): SmoothQuant whose
-divisors are 2^k.
+"""SmoothQuant with divisors 2^k (pre-shifted exponent bias, Liu et al., "LLM-FP4", 2023): exact in float.
 
 Every weight, bias and gain is multiplied by a power of two, so every product and every sum keeps its bits: the float
 outputs are unchanged to the last one (as long as nothing leaves float32's range of exponents). The divisors are those

@@ -1,15 +1,11 @@
-"""Rotation (Ashkboos et al., "QuaRot",
-2024): a randomized Hadamard matrix spreads outliers over all channels of a block.
+"""QuaRot (Ashkboos et al., 2024): a randomized Hadamard matrix spreads outliers over the channels of a block.
 
     x' = R x,  W' = W R^T,      R = H D / sqrt(n),  D random signs
 
-Folded on both sides,
-it costs nothing to run. It fits where nothing but linear operators lie between: the values of an attention,
-head by head,
-from their projection to the output projection; queries
-and keys; residual streams without a normalization in between. A LayerNormalization's
-gain is a diagonal,
-so what it writes stays as it is. Blocks whose size is no power of two are rotated in parts that are.
+Folded on both sides, it costs nothing to run. It fits where nothing but linear operators lie between: the values of an
+attention, head by head, from their projection to the output projection; queries and keys; residual streams without a
+normalization in between. A LayerNormalization's gain is a diagonal, so what it writes stays as it is. Blocks whose size
+is no power of two are rotated in parts that are.
 """
 
 from __future__ import annotations

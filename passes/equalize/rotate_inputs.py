@@ -1,5 +1,4 @@
-"""An online rotation in front of a layer (Ashkboos et al., "QuaRot", 2024): where no weight takes the inverse, the
-network multiplies by it.
+"""Online QuaRot (Ashkboos et al., 2024): the network multiplies by the rotation where no weight can take it.
 
     y = x W = (x / s R) (R^T s W),      R = D H / sqrt(n) in blocks,  D random signs
 
@@ -47,9 +46,7 @@ def rotation(block: int, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What happens to the channels of a tensor: they are divided by ``divisors`` [C] and turned by ``matrix`` [block,
-    block], block by block.
-    """
+    """Channels of a tensor divided by ``divisors`` [C], then each block multiplied by ``matrix`` [block, block]."""
 
     divisors: Array
     matrix: Array
@@ -65,9 +62,7 @@ def _in_blocks(values: Array, matrix: Array) -> Array:
 
 
 def best_divisors(rows: Sequence[Rows]) -> Array:
-    """``sqrt(rms(x_j) / |W_j|)``, W relative to the outputs' energy, with a geometric mean of 1: float64 [C]; 1 for
-    what is always 0 or not read.
-    """
+    """``sqrt(rms(x_j) / |W_j|)``, normalized to geometric mean 1: float64 [C]; 1 for unread or all-zero channels."""
     square = np.mean([np.square(each.x, dtype=np.float64).mean(axis=(0, 1)) for each in rows], axis=0)
     columns = sum(
         (np.square(each.weight, dtype=np.float64).sum(axis=(0, 1)) / each.energy for each in rows),

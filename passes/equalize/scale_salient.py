@@ -1,5 +1,4 @@
-"""AWQ (Lin et al., "Activation-aware Weight Quantization", 2024): weights that meet large activations are rounded more
-finely.
+"""AWQ (Lin et al., 2024): weights that meet large activations are rounded more finely.
 
     x' = x / s,  W' = W s,      s_j = rms(x_j)^r,  r in {0, 0.1 ... 1}
 
@@ -25,7 +24,7 @@ from ...pass_base import Context, Pass
 Array = NDArray[Any]
 
 WIDE = 65535
-"""Steps of an activation's grid that is fine enough not to matter."""
+"""Steps of an activation grid whose noise is negligible."""
 
 
 def salient_divisors(noise: RegionNoise) -> Iterator[Array]:

@@ -1,5 +1,4 @@
-"""Outlier Suppression+ (Wei et al., 2023): moves every channel to the middle of a tensor's range, and scales down
-those that are still too wide.
+"""Outlier Suppression+ (Wei et al., 2023): centres every channel in the range, and scales the widest down.
 
     x' = (x - z) / s,  W' = W s,  b' = b + W z,      z_j = (max x_j + min x_j) / 2,  s_j = max(1, range_j / (2 t))
 

@@ -1,5 +1,4 @@
-"""SmoothQuant (Xiao et al., 2023): makes activations easier to quantize by making the weights that read them a little
-harder.
+"""SmoothQuant (Xiao et al., 2023): moves quantization difficulty from activations to the weights that read them.
 
     x' = x / s,  W' = W s,      s_j = max|x_j|^a / max|W_j|^(1-a)
 

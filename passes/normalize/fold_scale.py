@@ -125,9 +125,7 @@ def _fold_back(graph: Graph, node: Node, y: Tensor, values: Array, ctx: Context)
 
 
 def _scale(graph: Graph, node: Node, factor: Array, name: str | None, ctx: Context) -> None:
-    """Multiply the output of a node by the factor: in its weights, in the constant of its bias Add, or before it;
-    rename the output.
-    """
+    """Multiply a node's output by the factor, in its weights, its bias Add, or before it; rename the output."""
     output = node.outputs[0]
     known = ctx.batchnorm.pop(output.name, None)
     if name is None:
@@ -148,9 +146,7 @@ def _scale(graph: Graph, node: Node, factor: Array, name: str | None, ctx: Conte
 
 
 def _place_for(graph: Graph, tensor: Tensor, user: Node, depth: int) -> list[Node] | None:
-    """The nodes from the layer that can take a scalar factor of ``tensor`` to the one that writes it; ``user`` alone
-    reads it.
-    """
+    """Nodes from the layer that can absorb a scalar factor of ``tensor`` to its writer; ``user`` alone reads it."""
     if depth == 0 or sole_user(graph, tensor) is not user:
         return None
     node = made_by(tensor, *LAYERS, *_MOVERS, "Add")

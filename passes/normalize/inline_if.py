@@ -52,9 +52,7 @@ class InlineIf(Pass):
 
 
 def _decide(graph: Graph) -> bool:
-    """Give every If a constant condition whose condition follows from sizes, those of branches that were inlined among
-    them.
-    """
+    """Give each If, nested ones included, a constant condition where it follows from sizes."""
     waiting = [node for node in standard(graph, "If") if constant_of(node.inputs[0]) is None]
     if not waiting:
         return False

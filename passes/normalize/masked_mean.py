@@ -22,7 +22,7 @@ from ...shapes.infer import infer_shapes
 from .clamp_attention_mask import is_integral
 
 SMALL = 1e-6
-"""Lower bound of a share: below that of one token in any text."""
+"""Lower bound of a mask's mean: below that of one token in any text."""
 
 
 def _axes(node: Node) -> list[int] | None:

@@ -1,5 +1,4 @@
-"""Binary additions in place of a Sum of several tensors, and of Max and Min of more than two; these in place of a Clip
-with computed bounds.
+"""Binary operators in place of n-ary Sum, Max and Min; Max and Min in place of a Clip with computed bounds.
 
     Sum(a, b, c) = Add(Add(a, b), c)
     Clip(x, low, high) = Min(Max(x, low), high)

@@ -1,5 +1,4 @@
-"""Writes a layer as two smaller ones: the best of its rank for the inputs that it meets (SVD of ``W C^{1/2}``), or two
-tensor-train cores.
+"""A layer as two smaller ones: best rank-r factors for its inputs (SVD of ``W C^{1/2}``), or tensor-train cores.
 
     W x  ≈  L (R x)                          L [O, r], R [r, K]
     W x  ≈  Σ_k A[o1, i1, k] B[k, o2, i2] x  (CompactifAI's matrix product operator of two cores)

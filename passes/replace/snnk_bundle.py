@@ -1,5 +1,4 @@
-"""Bundles ``linear → function → linear`` into a smaller feature map with a closed-form fit (Scalable Neural Network
-Kernels, ICLR 2024).
+"""``linear → function → linear`` as a smaller, closed-form feature map (Scalable Neural Network Kernels, ICLR 2024).
 
     W2 f(W1 x + b1) + b2  ≈  A φ(P x + c) + B x + b
 

@@ -1,5 +1,4 @@
-"""Chooses a grid for each layer's weights so that all together fit a size, a time or a loss (AdaQuant's integer
-program, ZeroQ's sensitivity).
+"""Mixed precision: a grid for each layer within a size, time or loss budget (AdaQuant's program, ZeroQ's sensitivity).
 
 Each layer, alone, is put on each grid of the menu, its bias taking back the mean error, and the error of the network's
 outputs is measured: not a norm of weights. As the errors themselves are at hand, so are their products: what two layers
@@ -44,17 +43,18 @@ from ...weights.saturation import pair_limit
 from .reconstruct_layers import BLOCK_SOLVERS
 
 SPREAD = 0.5
-"""Of the perturbed costs, as a factor: exp(SPREAD * normal)."""
+"""Standard deviation of the perturbed costs' logarithm."""
 LOSS_STEPS = (2.0, 1.4, 1.0, 0.7, 0.5, 0.25)
 """Predicted losses that are tried for a wanted one, as multiples of it."""
 FEEDS_PER_MEASURED = 5
-"""Of so many feeds one is measured on; weights are fitted to the others, for a loss on those that were fitted to is no
-loss at all.
-"""
+"""One feed in this many is measured on; weights are fitted to the others, since a fit's own loss is no measure."""
 REPORTED = 40
 """Points of the front that the report keeps."""
 
 DEFAULT_MENU, DEFAULT_SHARE = "kmeans2,kmeans3,kmeans4,kmeans5,kmeans6,int8", 0.5
+
+FAST_MENU = "int4,int5,int6"
+"""Grids of small levels, which are multiplied faster on CPUs without a dot product of bytes."""
 
 Choice = NDArray[np.int64]
 Tables = dict[str, list[RoundedWeight]]
@@ -126,8 +126,10 @@ class AllocateBits(Pass):
 
     @property
     def grids(self) -> list[GridFamily]:
-        """The menu."""
-        return [grid_named(name.strip()) for name in self.menu.split(",") if name.strip()]
+        """The menu; the default one has grids of small levels, too, where time is limited."""
+        is_default = self.latency_budget is not None and self.menu == DEFAULT_MENU
+        names = f"{self.menu},{FAST_MENU}" if is_default else self.menu
+        return [grid_named(name.strip()) for name in names.split(",") if name.strip()]
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Choose; the graph stays as it is, the choice is in ``ctx.grids``. False."""
@@ -202,8 +204,8 @@ class AllocateBits(Pass):
         limit = times.budget(self.latency_budget, menu, size)
         if not times.differ:
             ctx.warn(
-                "--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4) "
-                "that fewer bits are faster"
+                "--latency-budget limits nothing: with the calibration feeds no product has so few rows (up to 4), "
+                "and this CPU no such instructions, that fewer bits are faster"
             )
         return replace(menu, time=times.table), _Limits(size, limit, times)
 
@@ -290,9 +292,7 @@ class AllocateBits(Pass):
 
 
 def _capped(menu: OptionTable, option: int, limits: _Limits) -> Choice | None:
-    """The integer program without options that are larger than this one: nearly this one in all layers, where that is
-    just too large.
-    """
+    """The program without options larger than this one, for where this one in all layers is just too large."""
     cost = np.where(menu.size > menu.size[:, option : option + 1], np.inf, menu.cost)
     try:
         return allocate(replace(menu, cost=cost, pairs=None), limits.size, limits.time)

@@ -1,5 +1,4 @@
-"""Keeps int8 weights that are rounded to nearest within what `vpmaddubsw` multiplies exactly: see
-`qcompiler.weights.saturation`.
+"""Keeps rounded int8 weights within what `vpmaddubsw` multiplies exactly (`qcompiler.weights.saturation`).
 
 A channel that breaks the rule gets a larger scale. Grids that a solver puts weights on keep the rule by themselves, by
 smaller levels (``reconstruct-layers(exact_pairs=True)``).

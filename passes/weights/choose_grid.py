@@ -27,7 +27,7 @@ CANDIDATES: dict[int, tuple[str, ...]] = {
     6: ("int6", "power6", "kmeans6"),
     8: ("int8",),
 }
-"""Grids whose codes take so many bits. Uniform comes first: of equals the first is taken."""
+"""Candidate grids by bits per code; the first of equal ones (uniform) is taken."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ChooseGrid(Pass):
     Attributes:
         bits: of a stored code: 2, 3, 4, 5, 6 or 8.
         block: weights along K that share a scale, 32, 64 or 128; 0: one scale per output channel.
-        candidates: names of grids, separated by spaces; all of so many bits where it is empty.
+        candidates: names of grids, separated by spaces; empty: all of these bits.
         weighted: errors of outputs decide; False: errors of weights, without data.
     """
 

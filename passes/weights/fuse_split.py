@@ -1,5 +1,4 @@
-"""One layer in the place of three branches whose weights do not overlap (`split-layers`): their sum is one weight, bit
-for bit.
+"""Fuses the three branches of `split-layers` back into one layer: their weights do not overlap, so the sum is exact.
 
     (W_low x + W_middle x) + W_high x = W x,      W = W_low + W_middle + W_high
 

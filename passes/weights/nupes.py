@@ -72,9 +72,7 @@ class Nupes(Pass):
 
 
 def _learned(observed: Observed, start: Grid, bits: int, seed: int) -> Grid:
-    """The power grid near ``start`` whose codes by error feedback lose least, if less than those of ``start`` on what
-    was held out.
-    """
+    """The power grid near ``start`` of least GPTQ loss, if it also loses less than ``start`` on held-out vectors."""
     if observed.fit is None or observed.held is None or start.exponent is None:
         return start
     fit, held = (

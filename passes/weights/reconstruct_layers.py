@@ -1,5 +1,4 @@
-"""Puts the weights of every layer on their grid so that the outputs of the layer change least: solves the layer
-problem of each.
+"""Puts weights on their grid with least change of each layer's outputs, by solving its layer problem.
 
 A layer is fitted to the inputs that it has in the float model (``inputs=float``), or, layer after layer, to the inputs
 that the quantized layers before it give (``inputs=quantized``); the second also corrects part of their error, see
@@ -72,7 +71,8 @@ class ReconstructLayers(Pass):
             64 products.
         solver: by name.
         inputs: whose inputs a layer is fitted to: the float model's, the quantized graph's, or ``mixed``: convolutions
-            to the latter, matrix products to the former.
+            to the latter, matrix products to the former. Behind `match-batchnorm` always the float model's: what
+            quantization does to made-up inputs says little of what it does to real ones.
         executor: where layers are solved (`qcompiler.workers.EXECUTORS`); the result is the same everywhere.
         longest: layers with more products in a row than this stay as they are; 0: none.
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized
@@ -150,18 +150,18 @@ class ReconstructLayers(Pass):
         data: Iterable[Feed],
         ctx: Context,
     ) -> Iterator[Solved]:
-        """The layers' solutions, one after the other; with quantized inputs each is written into ``graph`` before the
-        next one is asked for.
+        """Solutions of the layers in turn; with quantized inputs each is written to ``graph`` before the next.
 
         A weight that several layers share is one problem, with the inputs of all of them, and comes under the name of
         the first.
         """
         families = {name: self._family([layers[other] for other in shared.readers(name)], ctx) for name in layers}
         by_itself = {name for name in layers if len(shared.readers(name)) == 1}
+        inputs = "float" if ctx.matched else self.inputs
         behind = {
             name
             for name in by_itself
-            if self.inputs == "quantized" or (self.inputs == "mixed" and layers[name].node.op == "Conv")
+            if inputs == "quantized" or (inputs == "mixed" and layers[name].node.op == "Conv")
         }
         alone = [layer for name, layer in exact.items() if name not in behind]
         moments = shared.merged(layer_inputs(source, alone, data, seed=ctx.seed, limit=self.memory << 20))
@@ -204,9 +204,7 @@ def _raised(solved: Solved, floor: Array) -> Solution:
 
 
 def _apply(layers: Sequence[Layer], solved: Solved, means: Mapping[str, Array], taken: set[str]) -> None:
-    """Write a solution into the graph, for all layers that share the weight; each bias takes back the mean error with
-    its own inputs.
-    """
+    """Write a solution for all layers that share the weight, each bias corrected with its own inputs."""
     first, solution = layers[0], solved.solution
     floors = [floor for layer in layers if (floor := _floor(layer)) is not None]
     if floors:

@@ -1,8 +1,8 @@
-"""Puts large tables that are only looked up (embeddings) on a grid of few levels, with one scale a row.
+"""Puts large tables that are only looked up (embeddings) on a grid of few levels, with one scale per row.
 
-A row of a table is what one index gives, so a scale a row costs next to nothing, and a row then takes at most as many
-values as the grid has levels. The values stay float here. Whatever grid of 8 or 16 bits the result of the lookup gets,
-a row of its codes takes as few values, so that the table leaves packed.
+A row of a table is what one index gives, so one scale per row costs next to nothing, and a row then takes at most as
+many values as the grid has levels. The values stay float here. Whatever grid of 8 or 16 bits the result of the lookup
+gets, a row of its codes takes as few values, so that the table leaves packed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ...grids import fit_scale, grid_named
 from ...pass_base import Context, Pass
 
 _ROWS = 4096
-"""Rows that are rounded at once."""
+"""Rows rounded at once."""
 
 
 @dataclass(frozen=True)
 class RoundTables(Pass):
-    """Embedding tables on a grid of few levels, a scale a row.
+    """Embedding tables on a grid of few levels, one scale per row.
 
     Attributes:
         grid: its name; a fitted one is fitted to some thousand rows.

@@ -78,7 +78,7 @@ def _weights(graph: Graph) -> Iterator[tuple[Node, Node, Array]]:
 
 
 def _round(quantize: Node, family: GridFamily, floor: Array, taken: set[str]) -> None:
-    """Put the constant before ``quantize`` on a grid with one scale a channel."""
+    """Put the constant before ``quantize`` on a grid with one scale per channel."""
     spec, dequantize, weight = (
         read_spec(quantize),
         quantize.outputs[0].outputs[0],

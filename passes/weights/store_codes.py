@@ -1,5 +1,4 @@
-"""Replaces every float constant behind a QuantizeLinear by its integer codes, and every bias of a quantized layer by
-int32 codes.
+"""Replaces float constants behind QuantizeLinear by integer codes, and biases of quantized layers by int32 codes.
 
 ``Q(constant) -> DQ`` becomes ``codes -> DQ``; a bias becomes int32 behind a DequantizeLinear of scale ``scale_x *
 scale_w[c]``, so that it adds to the accumulator as it stands. After this pass the graph is of stage QUANTIZED.

@@ -40,8 +40,7 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
-    """The weight's grid, every channel's scale large enough to keep the bias within `products.BIAS_LIMIT` steps of a
-    finer accumulator.
+    """The weight's grid with scales large enough that the bias stays within `products.BIAS_LIMIT` steps.
 
     Only channels whose weights are next to nothing beside their bias are concerned; None for a weight without a grid
     per channel.
@@ -64,9 +63,7 @@ def weights_fit(layer: Layer, input_scale: float) -> bool:
 
 
 def bias_steps(layer: Layer, spec: QuantSpec, input_scale: float) -> NDArray[np.float64]:
-    """Magnitude of the bias in steps of the accumulator: [C], or the largest one [1] where several outputs share a
-    channel's scale.
-    """
+    """Largest bias in steps of the accumulator: [C], or [1] where outputs share a channel's scale."""
     bias = bias_constant(layer)
     if bias is None:
         return np.zeros(1)
@@ -98,9 +95,7 @@ def products_fit(node: Node, slot: int) -> bool:
 
 
 def _probability_step(tensor: Tensor, *, widened: bool) -> float | None:
-    """The step of the grid that a Softmax over the last axis has, or would have with 16 bits; None for anything else,
-    or where 0 is no code.
-    """
+    """Step of a last-axis Softmax's grid at 16 bits; None for other nodes, or where 0 is no code."""
     codes, spec = quantized_source(tensor), spec_of(tensor)
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])

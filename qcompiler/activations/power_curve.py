@@ -1,5 +1,4 @@
-"""16 codes of an activation on a power curve (NUPES): a table that takes codes of 8 bits to the few of them that are
-levels.
+"""Activations of 4 bits on a power curve (NUPES): a table from 8-bit codes to the 16 that are levels.
 
 The levels on each side of zero are ``reach * (i / n)^(1/a)``, i = 1 ... n; the sides share the codes so that both have
 the same curve. They are rounded to codes of a uint8 grid, so what a layer multiplies is uint8 as ever. A value goes to
@@ -69,9 +68,7 @@ class PowerLevels:
 
 
 def least_power(rows: Sequence[Rows], extent: Range, count: int) -> tuple[PowerLevels, float]:
-    """The curve and the range within ``extent`` under which the products of all layers err least, and that error; both
-    are searched together.
-    """
+    """The curve and the range within ``extent`` of least error over the layers that read them, and that error."""
     whole = extent.with_zero()
     ranges = [Range(whole.lo * SHRINK**k, whole.hi * SHRINK**k) for k in range(0, TOGETHER, 2)]
     some = [_some(each) for each in rows]

@@ -1,6 +1,4 @@
-"""Which range a layer's input grid should cover: rows that the layer multiplies, and the error of its outputs with the
-inputs on a grid.
-"""
+"""The range of a layer's input grid: sampled input rows, and the error of the layer's outputs on that grid."""
 
 from __future__ import annotations
 
@@ -24,13 +22,13 @@ ROWS = 2048
 """Vectors of a layer's inputs that a range is chosen on."""
 
 ELEMENTS = 1 << 21
-"""Numbers that they hold at most."""
+"""Largest number of elements in those vectors."""
 
 SHRINK = 0.9
 """Ratio of neighbouring ranges that are tried."""
 
 TOGETHER, APART = 24, 4
-"""How many steps both ends are drawn in together, and each one moves by itself."""
+"""Steps by which both ends of a range are drawn in together, and then each end alone."""
 
 
 def is_rotation(weight: Array) -> bool:
@@ -43,7 +41,7 @@ def is_rotation(weight: Array) -> bool:
 
 
 def rounded(x: Array, extent: Range, levels: int) -> Array:
-    """``x`` on the unsigned grid of so many codes over a range."""
+    """``x`` on the unsigned grid of this many codes over a range."""
     scale, zero_point = affine_grid(extent, levels)
     codes = np.clip(np.rint(x / np.float32(scale)), -zero_point, levels - 1 - zero_point)
     return np.asarray(codes * np.float32(scale), np.float32)
@@ -70,9 +68,7 @@ def refined(loss: Callable[[Range], float], best: Range, whole: Range) -> Range:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What a layer multiplies: its weight [G, R, K], samples of its inputs [G, P, K], and the energy of their
-    products.
-    """
+    """A layer's weight [G, R, K], samples of its inputs [G, P, K], and the energy of their products."""
 
     weight: Array
     x: Array
@@ -87,7 +83,7 @@ class Rows:
         return float(np.square(matmul(x - self.x, self.weight.transpose(0, 2, 1))).sum()) / self.energy
 
     def weight_loss(self, levels: int) -> float:
-        """The same with the weights rounded to so many steps of each row's largest."""
+        """The same with the weights rounded to this many steps of each row's largest."""
         step = np.maximum(np.abs(self.weight).max(axis=2, keepdims=True, initial=0.0) / levels, 1e-30)
         error = np.rint(self.weight / step) * step - self.weight
         return float(np.square(matmul(self.x, error.transpose(0, 2, 1))).sum()) / self.energy

@@ -1,15 +1,12 @@
 """How far a tensor reaches on feeds that calibration did not show, as far as the graph tells.
 
-Calibration shows data; masks,
-positions and tables that positions look up have bounds of their own (`qcompiler.value_kinds`). Where such a
-tensor could have been lower or higher than it was seen, so could what it is added to,
-multiplied with or put beside: with
-``s = a + b`` the lower end of ``s`` moves down by as much as those of ``a`` and ``b``. Layers
-and other functions of data end this: what they
-give is what was seen.
+Calibration shows data; masks, positions and tables that positions look up have bounds of their own
+(`qcompiler.value_kinds`). Where such a tensor could have been lower or higher than it was seen, so could what it is
+added to, multiplied with or put beside: with ``s = a + b`` the lower end of ``s`` moves down by as much as those of
+``a`` and ``b``. Layers and other functions of data end this: what they give is what was seen.
 
-A tensor in which a mask puts a fill covers the data alone, one step more for the fill,
-and what a Softmax needs below its scores.
+A tensor in which a mask puts a fill covers the data alone, one step more for the fill, and what a Softmax needs below
+its scores.
 """
 
 from __future__ import annotations
@@ -51,7 +48,7 @@ _MOVES = frozenset(
     }
 )
 _CODES = 254
-"""Codes of the data where one more is the fill's."""
+"""Codes left for the data where one more code is the fill's."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def reached(
     floors: Mapping[str, float],
     left_float: Collection[int] = (),
 ) -> tuple[dict[str, Range], dict[str, float]]:
-    """Ranges by tensor name, those of ``seen`` widened (or freed of fills); and the floors,
-    with those of fills that became codes.
+    """Ranges by tensor name, widened or freed of fills, and the floors with those of fills that became codes.
 
     Args:
         graph: float graph in topological order.
@@ -202,8 +198,8 @@ class _Reach:
             self._raise_fills(node, lo, lo - whole.hi)
 
     def _raise_fills(self, node: Node, lo: float, below: float) -> None:
-        """Let fills be as low as the grid of a node's result,
-        those that it adds to data low enough for any datum: one code is theirs.
+        """Let fills be as low as the grid of a node's result, those that it adds to data low enough for any datum: one
+        code is theirs.
         """
         for operand in node.inputs:
             value = self._kinds.get(operand.name)

@@ -1,6 +1,4 @@
-"""Layers whose outputs can be scaled and shifted from outside: ``y * gain + shift`` behind a layer, both inputs of the
-graph.
-"""
+"""Layers with a gain and a shift behind them (``y * gain + shift``), both inputs of the graph."""
 
 from __future__ import annotations
 

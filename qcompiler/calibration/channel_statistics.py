@@ -1,5 +1,4 @@
-"""Mean and deviation of every channel of the layers' outputs, in a graph whose layers can be scaled and shifted
-channel by channel.
+"""Per-channel mean and deviation of the layers' outputs, in a graph with per-channel gains and shifts as inputs.
 
 Gains and shifts are inputs of the measured copy of a graph (`adjustment`), so one session answers for all of them, and
 computes no more of the graph than what is asked for needs.
@@ -24,8 +23,7 @@ __all__ = ["AdjustableGraph", "ChannelStatistics", "match_channels"]
 Array = NDArray[Any]
 
 GAIN_LIMIT = 2.0
-"""A deviation is not changed by more than this factor: beyond it the channel was lost to rounding and more gain is
-more noise.
+"""Largest factor by which a deviation is changed: beyond it the channel was lost to rounding and gain adds noise only.
 """
 
 
@@ -110,8 +108,7 @@ def match_channels(
     graph: Graph, reference: Graph, layers: Sequence[str], feeds: Sequence[Feed], *, deviations: bool,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:  # fmt: skip
-    """Gain and shift under which every channel of the layers' outputs has the mean, and the deviation, that it has in
-    another graph.
+    """Gains and shifts that give each channel of the layers' outputs the mean and deviation of another graph.
 
     Layer by layer in graph order: each is measured behind those already adjusted.
 

@@ -1,7 +1,7 @@
 """What the calibration feeds do to the tensors of a float graph, in memory that does not grow with their number.
 
-Ranges are reduced inside the graph itself; histograms take a second look at the feeds,
-a bounded number of tensors at a time.
+Ranges are reduced inside the graph itself; histograms take a second look at the feeds, a bounded number of tensors at a
+time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BLOCKS = 256
 """Blocks of one feed whose extremes are kept."""
 
 MASKED = -130.0
-"""A Softmax row whose largest logit is below this is a masked one,
-unless all are; the pass `clamp-attention-mask` leaves masks of -168."""
+"""A Softmax row whose largest logit is below this is a masked one, unless all are; the pass `clamp-attention-mask`
+leaves masks of -168."""
 
 
 @dataclass
@@ -75,9 +75,7 @@ class Statistics:
         )
 
     def unseen(self, name: str, floor: float = -np.inf) -> tuple[float, float]:
-        """How far below and above what was seen of a tensor its range should reach,
-        for values not yet seen (`observers.beyond`).
-        """
+        """How far beyond what was seen of a tensor its range should reach (`observers.beyond`): below, above."""
         lows, highs = (np.maximum(values, floor) for values in (self.lows[name], self.highs[name]))
         if max(np.abs(lows).max(initial=0.0), np.abs(highs).max(initial=0.0)) >= HUGE:
             return 0.0, 0.0

@@ -11,8 +11,7 @@ from qcompiler.records import Tuning
 
 
 def take_if_better(graph: Graph, tuned: Graph, held: Sequence[Feed], ctx: Context, *, most: float = 1.0) -> bool:
-    """Make ``graph`` what ``tuned`` is if that one's outputs are closer to the float model's on ``held``; says whether
-    it did.
+    """Make ``graph`` equal to ``tuned`` if its outputs on ``held`` are closer to the float model's; True if so.
 
     ``most`` is the share of the error that may be left: feeds held out are relatives of those that were measured, so a
     small gain on them may be none on others. Without a float model to compare with (``ctx.reference``) there is no

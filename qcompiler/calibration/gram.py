@@ -1,10 +1,9 @@
 """Second moments of what layers multiply, streamed over the calibration feeds: the ``H = E[x xᵀ]`` of a `LayerProblem`.
 
-Feeds are split, seeded,
-into those to fit on and those held out; every layer gets the moments of both. Never are more activations held than
-those of one feed, nor more moments than a stated limit: layers go in groups,
-each one pass over the feeds. Of the positions of a convolution
-and the rows of a product only a sample is taken; of too few feeds to split, one vector in `HELD_SHARE` is held out.
+Feeds are split, seeded, into those to fit on and those held out; every layer gets the moments of both. Never are more
+activations held than those of one feed, nor more moments than a stated limit: layers go in groups, each one pass over
+the feeds. Of the positions of a convolution and the rows of a product only a sample is taken; of too few feeds to
+split, one vector in `HELD_SHARE` is held out.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from qcompiler.linear_algebra import gram, matmul
 __all__ = ["LayerInputs", "Moments", "ProductSum", "layer_inputs", "rows_of_feed"]
 
 LIMIT_BYTES = 1 << 30
-"""Moments held at once."""
+"""Gram matrices held at once, in bytes; layers beyond that take another pass over the feeds."""
 
 FEWEST_ROWS, MOST_ROWS = 64, 4096
-"""Vectors drawn from one feed."""
+"""Least and largest number of vectors drawn from one feed."""
 
 ROWS_PER_PRODUCT = 4
-"""Vectors wanted over all feeds, per product of a row: fewer would not determine the moments."""
+"""Vectors wanted over all feeds, relative to K: fewer would not determine the Gram matrix."""
 
 _PENDING = 2**18
-"""Elements of vectors that are gathered before they are multiplied."""
+"""Elements of vectors gathered before they are multiplied."""
 
 Array = NDArray[Any]
 
@@ -120,7 +119,7 @@ class ProductSum:
 
 
 def rows_of_feed(products: int, feeds: int) -> int:
-    """How many vectors to draw from each of ``feeds`` feeds for a layer with so many products in a row."""
+    """Vectors to draw from each of ``feeds`` feeds for a layer of this reduction length."""
     return min(max(-(-ROWS_PER_PRODUCT * products // feeds), FEWEST_ROWS), MOST_ROWS)
 
 

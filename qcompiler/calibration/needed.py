@@ -24,8 +24,8 @@ __all__ = ["holds_wide_input", "needed_ranges"]
 GROWTH = 8.0
 DEPTH = 4
 MIDDLE, REACH = 0.5, math.log(2 * 255)
-"""Middle of the range of a Sigmoid,
-and the magnitude of its input from which on its output is within half a step of 8 bits of the end."""
+"""Middle of the range of a Sigmoid, and the magnitude of its input from which on its output is within half a step of 8
+bits of the end."""
 
 
 def needed_ranges(graph: Graph, seen: Callable[[Tensor], Range | None]) -> dict[str, Range]:
@@ -78,9 +78,7 @@ def _growth(layer: Layer, wanted: Range, extent: Range) -> float:
 
 
 def holds_wide_input(layer: Layer) -> bool:
-    """True when 8-bit weights times 16-bit inputs stay within 32 bits whatever the scales,
-    bias left aside a quarter of them.
-    """
+    """True when 8-bit weights times 16-bit inputs surely fit int32, with a quarter left for the bias."""
     weights = np.abs(np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0).reshape(layer.channels, -1))
     steps = 127 * weights.sum(axis=1) / np.maximum(weights.max(axis=1), 1e-30)
     return bool(np.all((steps + weights.shape[1] / 2) * 2**15 < 0.75 * 2**31))

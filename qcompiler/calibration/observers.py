@@ -31,7 +31,7 @@ __all__ = [
 BINS = 2048
 
 UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 32.0
-"""A range leaves room for so many values not yet seen, and for at most so many times as many as were seen."""
+"""Unseen values that a range leaves room for: at most this many, and at most this multiple of those seen."""
 
 FEW_BLOCKS = 4
 ObserverName = Literal["minmax", "percentile", "mse"]

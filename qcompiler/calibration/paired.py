@@ -26,7 +26,9 @@ from qcompiler.graph.layers import Layer
 __all__ = ["PairedInputs", "PairedMoments", "paired_inputs"]
 
 _PENDING = 2**20
-"""Elements of each side's vectors that are gathered before they are multiplied: one layer at a time may gather more."""
+"""Elements of vectors gathered on each side before they are multiplied; more than in `gram`, as one layer is done at a
+time.
+"""
 
 Array = NDArray[Any]
 

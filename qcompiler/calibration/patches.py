@@ -22,9 +22,7 @@ Array = NDArray[Any]
 
 
 def as_matrix(layer: Layer, weight: Array) -> Array | None:
-    """A weight of the layer's shape as [G, R, K]; None for a ConvTranspose, whose taps share a scale but not their
-    inputs.
-    """
+    """A weight as [G, R, K]; None for a ConvTranspose, whose taps share a scale but not their inputs."""
     if layer.node.op == "ConvTranspose":
         return None
     if layer.node.op == "Conv":
@@ -41,9 +39,7 @@ def from_matrix(layer: Layer, matrix: Array) -> Array:
 
 
 def taps_first(layer: Layer) -> NDArray[np.intp]:
-    """Indices [K] of a weight's reduction axis in the order in which the machine stores it: all input channels of one
-    tap after the other.
-    """
+    """Indices [K] of a weight's reduction axis in the machine's order: tap by tap, all input channels of each."""
     _, products = products_of_row(layer)
     taps = math.prod(layer.values.shape[2:]) if layer.node.op == "Conv" else 1
     return np.arange(products).reshape(-1, taps).T.reshape(-1)

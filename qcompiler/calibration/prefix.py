@@ -19,7 +19,7 @@ from qcompiler.graph.runner import Runner
 __all__ = ["ALIVE_BYTES", "Prefix"]
 
 ALIVE_BYTES = 1 << 28
-"""What is kept between layers, over all feeds."""
+"""Bytes of tensors kept between layers, over all feeds."""
 
 Array = NDArray[Any]
 

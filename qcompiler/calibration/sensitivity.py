@@ -1,8 +1,7 @@
 """How much output noise one grid alone causes: a model in which every Q/DQ pair can be switched off.
 
-Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input,
-so one session answers for
-many units.
+Each pair ``x -> Q -> DQ -> y`` becomes ``Where(switch, y, x)`` with the switch of its unit as a further input, so one
+session answers for many units.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from qcompiler.losses.network_loss import float_outputs, relative_errors
 __all__ = ["Noise", "Pair", "activation_units", "find_pairs", "measure_noise"]
 
 BATCH = 24
-"""Units with a switch in one session: switches cost time even when they are off."""
+"""Units with a switch in one session: switches cost time even when off."""
 
 SESSIONS = 8
-"""Of a graph with more units than these sessions hold, each session takes more: making one costs time, too."""
+"""Most sessions for a graph; each takes more units if need be, as making a session costs time, too."""
 
 Values = NDArray[Any]
 
@@ -63,9 +62,7 @@ def find_pairs(graph: Graph) -> list[Pair]:
 
 
 def activation_units(graph: Graph, pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """The pairs of activations, those that must keep one grid together: in front of and behind a mover,
-    or a Concat of equal grids.
-    """
+    """Q/DQ pairs of activations in groups that must share a grid: around movers, and at a Concat of equal grids."""
     pairs = [pair for pair in pairs if not pair.is_weight]
     behind = {id(pair.dequantize.outputs[0]): i for i, pair in enumerate(pairs)}
     front = {id(pair.quantize.inputs[0]): i for i, pair in enumerate(pairs)}

@@ -1,5 +1,4 @@
-"""Minimizes a function of many numbers by evaluating it alone: simultaneous perturbation (Spall 1992; as in ZeroQAT,
-arXiv 2509.00031).
+"""Gradient-free minimization by simultaneous perturbation (SPSA, Spall 1992; as in ZeroQAT, arXiv 2509.00031).
 
 Along a random direction ``z``, ``(L(t + c z) - L(t - c z)) / (2 c) * z`` is on average the gradient, at two evaluations
 whatever the number of parameters. Steps shrink as ``1 / (k + 1 + A)^0.602`` and perturbations as ``1 / (k + 1)^0.101``.
@@ -21,9 +20,7 @@ Loss = Callable[[Vector], float]
 
 
 def gradient_estimate(loss: Loss, at: Vector, radius: float, directions: int, rng: np.random.Generator) -> Vector:
-    """The gradient of the loss at a point, up to noise: the mean over some random directions,
-    each at two evaluations.
-    """
+    """A noisy gradient of the loss at a point: the mean over random directions, two evaluations each."""
     total = np.zeros_like(at)
     for _ in range(directions):
         z = rng.standard_normal(at.shape)

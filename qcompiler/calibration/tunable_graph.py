@@ -1,6 +1,4 @@
-"""A quantized graph in which scales of activations, and gains and shifts of layers, are inputs: one session for all
-their values.
-"""
+"""A quantized graph with activation scales, layer gains and shifts as inputs: one session serves all values."""
 
 from __future__ import annotations
 

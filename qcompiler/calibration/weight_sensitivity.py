@@ -1,8 +1,8 @@
 """What the network's outputs lose when the weights of one layer alone lie on a grid.
 
-In a copy of the float graph weights and biases of some layers are inputs,
-so that one session answers for all their grids. A layer with
-such a weight is slower than one with a constant (nothing is packed in advance), so a session has few of them.
+In a copy of the float graph weights and biases of some layers are inputs, so that one session answers for all their
+grids. A layer with such a weight is slower than one with a constant (nothing is packed in advance), so a session has
+few of them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BATCH = 8
 """Layers whose weights are inputs of one session."""
 
 FITTED = 1 << 18
-"""Weights to which the levels of a grid are fitted, at most: whole rows, evenly spread."""
+"""Most weights that the levels of a grid are fitted to: whole rows, evenly spread."""
 
 SKETCH = 2048
-"""Length to which the error of the outputs for a feed is folded."""
+"""Length of the random sketch of a feed's output error."""
 
 Array = NDArray[Any]
 
@@ -64,8 +64,7 @@ class RoundedWeight:
 
 
 def round_weight(inputs: LayerInputs, family: GridFamily, solver: Solver, seed: int) -> RoundedWeight:
-    """The weight of a layer that `as_matrix` has a form for,
-    put on a grid by a solver; a bias takes back the mean error.
+    """A layer's weight (see `as_matrix`) put on a grid by a solver, with the mean error taken out of the bias.
 
     Blocks run tap by tap, and a row of no more products than a block has none, as `reconstruct-layers` has it.
     """
@@ -150,9 +149,7 @@ class OutputErrors:
 
 
 def _folded(values: Array, seed: int) -> Array:
-    """Every value with a random sign added to a random one of `SKETCH` places: products of vectors stay what they are
-    on average.
-    """
+    """Random sketch: each value, randomly signed, added to one of `SKETCH` places; keeps inner products on average."""
     if len(values) <= SKETCH:
         return values
     rng = np.random.default_rng([seed, len(values)])

@@ -1,6 +1,4 @@
-"""Runs a command in a process of its own: what runs models for it is other people's machine code,
-and may die of one.
-"""
+"""Runs a command in a process of its own: onnxruntime's machine code may crash on a model."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ BAD_INPUT = 2
 
 
 def run_apart(module: str, command: str, arguments: Sequence[str]) -> int:
-    """Exit status of ``python -m module`` with these arguments; when a signal ended it, `BAD_INPUT` and one line on
-    standard error.
-    """
+    """Exit status of ``python -m module arguments``; after a signal, `BAD_INPUT` and one line on standard error."""
     with subprocess.Popen([sys.executable, "-P", "-m", module, *arguments]) as process:
         try:
             status = process.wait()

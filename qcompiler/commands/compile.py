@@ -8,36 +8,29 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qcompiler.api import Compiled, Options, check_output, compile, describe_program, worst_layers
+from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
 from qcompiler.commands.apart import temporary_prefix
-from qcompiler.errors import OptionError
+from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Graph
 from qcompiler.onnx_io.export import check_target
+from qcompiler.options import CompileRequest, command_of
+from qcompiler.page.grid_history import GridHistory
+from qcompiler.page.network import NetworkView, look_at
+from qcompiler.page.provenance import origin_of
+from qcompiler.page.render import page
 from qcompiler.pass_base import Pass
+from qcompiler.presets import pipeline_for
 from qcompiler.records import Report
 from qcompiler.report.listing import listing
 from qcompiler.report.terminal import show
 
-
-@dataclass(frozen=True)
-class CompileRequest:
-    """The options of one `qcompile` call, as `cli.py` describes them."""
-
-    model: Path
-    outputs: tuple[Path, ...]
-    calib: str | None
-    options: Options
-    report: Path | None
-    force: bool
-    print_after: str | None
-    time_passes: bool
-    as_json: bool
+PAGE = ".html"
+"""Suffix of a report that is a page for people."""
 
 
 def compile_and_write(request: CompileRequest, console: Console, errors: Console) -> None:
@@ -53,12 +46,15 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
             for target in targets
         ]
         places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
-        report = _compile_all(request, places, errors)
+        report, network = _compile_all(request, places, errors)
         for place, target in zip(places, targets, strict=True):
             report.file_bytes[target.name] = sum(part.stat().st_size for part in place.parent.iterdir())
             for part in sorted(place.parent.iterdir()):
                 part.replace(target.parent / part.name)
-    if request.report is not None:
+    if request.report is not None and network is not None:
+        origin = origin_of(request.model, targets, command_of(request))
+        _write_text(request.report, page(report, network, origin))
+    elif request.report is not None:
         _write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
     if request.as_json:
         print(json.dumps(report.as_dict(), indent=1))  # noqa: T201
@@ -70,12 +66,19 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
             errors.print(f"{timing.seconds:9.3f} s  {timing.name}", highlight=False)
 
 
-def _compile_all(request: CompileRequest, places: list[Path], errors: Console) -> Report:
-    """Compile once for each kind of result and write the results; the report of the first."""
+def _compile_all(
+    request: CompileRequest, places: list[Path], errors: Console
+) -> tuple[Report, NetworkView | None]:
+    """Compile once for each kind of result and write the results; the report of the first, and its network where the
+    report is a page.
+    """
     report: Report | None = None
+    network: NetworkView | None = None
+    wants_page = request.report is not None and request.report.suffix == PAGE
     as_qdq = {place: place.suffix == ".onnx" and request.options.form == "qdq" for place in places}
     for for_onnx in dict.fromkeys(as_qdq.values()):
-        compiled = _compile(request, errors, for_onnx=for_onnx)
+        history = GridHistory() if wants_page and report is None else None
+        compiled = _compile(request, errors, history, for_onnx=for_onnx)
         if report is None:
             describe_program(compiled)
             worst_layers(compiled)
@@ -83,26 +86,42 @@ def _compile_all(request: CompileRequest, places: list[Path], errors: Console) -
         for place in places:
             if as_qdq[place] == for_onnx:
                 compiled.save(place, form=request.options.form)
+        if history is not None:
+            network = _network(compiled, history, timed=any(place.suffix == ".qprog" for place in places))
         del compiled
         gc.collect()  # before the next one begins
     if report is None:
         raise OptionError("-o: name at least one file to write")
-    return report
+    return report, network
 
 
-def _compile(request: CompileRequest, errors: Console, *, for_onnx: bool) -> Compiled:
+def _network(compiled: Compiled, history: GridHistory, *, timed: bool) -> NetworkView:
+    """What the page shows of the network. Times are taken where the machine runs the program anyway."""
+    times: dict[str, int] | None = None
+    if timed:
+        with compiled.session() as session:
+            times = {}
+            for _, node, spent in session.profile(dict(compiled.feeds[0])):
+                times[node] = times.get(node, 0) + spent
+    return look_at(compiled.graph, compiled.feeds, compiled.report, history, times)
+
+
+def _compile(request: CompileRequest, errors: Console, history: GridHistory | None, *, for_onnx: bool) -> Compiled:
     def after(step: Pass, graph: Graph, changed: bool) -> None:
         advance(step.name)
+        if history is not None and changed:
+            history.look(step.name, graph)
         if request.print_after in ("all", step.name):
             errors.print(f"# after {step.name}{'' if changed else ' (unchanged)'}", highlight=False)
             for line in listing(graph):
                 errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    pipeline = request.options.pipeline(for_onnx=for_onnx)
+    pipeline = pipeline_for(request.options, for_onnx=for_onnx)
     names = {step.name for step in pipeline.passes}
     if request.print_after not in (None, "all", *names):
         raise OptionError(
-            f"--print-after {request.print_after}: no such pass in this pipeline; it has: {', '.join(sorted(names))}"
+            f"--print-after {request.print_after}: no such pass in this pipeline"
+            f"{suggestion(str(request.print_after), names)}; it has: {', '.join(sorted(names))}"
         )
     with _progress(errors, len(pipeline.passes)) as advance:
         return compile(
@@ -150,6 +169,8 @@ def _progress(console: Console, total: int) -> Iterator[_Advance]:
 def _check_report(path: Path | None, *, force: bool) -> None:
     if path is None:
         return
+    if path.suffix not in (PAGE, ".json"):
+        raise OptionError(f"--report {path}: must end in .html (for people) or .json (for machines)")
     check_target(path, force=force, option="--report")
 
 

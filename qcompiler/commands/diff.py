@@ -14,7 +14,7 @@ from qcompiler.errors import ModelError, OptionError
 from qcompiler.report.measure import Sqnr
 
 DIFF_FEEDS = 8
-"""Feeds whose outputs are compared; layers are compared on the first of them."""
+"""Feeds whose outputs are compared; layers are compared on the first."""
 
 
 def compare(first: Path, second: Path, feeds: str | None, count: int) -> dict[str, Any]:
@@ -52,9 +52,7 @@ def _floats(values: Values) -> Values:
 
 
 def off_by_more_than_one(first: Values, second: Values) -> dict[str, float]:
-    """For each tensor of 8- or 16-bit codes that both sides have: the share of elements that differ by more than one
-    step.
-    """
+    """For each tensor of 8- or 16-bit codes on both sides: the share of elements that differ by more than one step."""
     shares = {}
     for name, codes in first.items():
         other = second.get(name)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler import lowering
-from qcompiler.errors import ModelError, OptionError
+from qcompiler.errors import ModelError, OptionError, suggestion
 from qcompiler.graph.ir import Feed, Graph, Variable
 from qcompiler.graph.runner import Runner
 from qcompiler.onnx_io.importer import load_graph
@@ -80,14 +80,14 @@ class OnnxExecutor:
 
 
 def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> Executor:
-    """The executor for a file, with so many threads for a run; default: the machine decides, onnxruntime has one.
+    """The executor of a file, with at most ``threads`` per run; None: the machine decides, onnxruntime has one.
 
     Raises:
         OptionError: ``on`` is neither machine nor onnxruntime, or cannot run this kind of file.
         ModelError, ProgramError, UnsupportedError: the file is none, or holds what the machine cannot run.
     """
     if on not in ("machine", "onnxruntime"):
-        raise OptionError(f"--on {on}: must be machine or onnxruntime")
+        raise OptionError(f"--on {on}: must be machine or onnxruntime{suggestion(on, ('machine', 'onnxruntime'))}")
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     if path.suffix == ".qprog":

@@ -1,5 +1,4 @@
-"""The matrix of AffineQuant (Ma et al., 2024): blocks ``x' = A x`` under which a region's grids err least, found by
-gradient descent.
+"""AffineQuant (Ma et al., 2024): blocks ``x' = A x`` of least grid error for a region, by gradient descent.
 
 With ``B = A^-1``, weights W that read x and V that write it, the predicted noise of the readers' outputs is
 
@@ -32,10 +31,10 @@ __all__ = ["AffineProblem", "Fit", "dominance", "fit_matrix", "gradual_mask"]
 Array = NDArray[Any]
 
 NORM = 12
-"""Exponent of the norm that stands for the range."""
+"""Exponent of the p-norm that approximates the range."""
 
 MARGIN = 0.01
-"""Least part of a diagonal element that must be left after the magnitudes beside it are taken off."""
+"""Diagonal dominance that each row keeps, as a share of its diagonal element."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +143,7 @@ class AffineProblem:
 
 
 def gradual_mask(size: int, epoch: int, epochs: int, stability: float) -> Array:
-    """[size, size]: 1 on the diagonal, ``stability`` within the band of the epoch, 0 beyond it. The first epoch's band
-    is empty.
-    """
+    """[size, size]: 1 on the diagonal, ``stability`` in the epoch's band (empty at first), 0 beyond it."""
     distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     band = (size - 1) * epoch // max(epochs - 1, 1)
     return np.where(distance == 0, 1.0, np.where(distance <= band, stability, 0.0))

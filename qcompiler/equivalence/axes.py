@@ -68,9 +68,7 @@ def moved_by_reshape(layout: Layout, before: Sequence[Dim], after: Sequence[Dim]
 
 
 def _blocks(before: Sequence[Dim], after: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:
-    """Pairs of axes that hold the same elements: equal sizes from the left and from the right, and what is left
-    between them.
-    """
+    """Pairs of axes that hold the same elements: equal sizes from both ends, and what is left between them."""
     left = 0
     while left < min(len(before), len(after)) and before[left] == after[left]:
         left += 1

@@ -135,9 +135,7 @@ def _carrier(visit: Visit) -> int:
 
 
 def _product(visit: Visit) -> Effect:
-    """Mul and Div. A constant factor takes the scale, on either side; of two activations one carries it and the other
-    one stays.
-    """
+    """Mul and Div: a constant factor takes the scale; of two activations one carries it and the other stays."""
     node = visit.node
     constants = [slot for slot, tensor in enumerate(node.inputs) if constant_of(tensor) is not None]
     if len(constants) == 1:
@@ -190,8 +188,7 @@ def _matmul(visit: Visit) -> Effect:
 
 
 def _activations(visit: Visit) -> Effect:
-    """MatMul of two activations: the free axis goes through; what is scaled along the summed axis is divided on the
-    other side.
+    """MatMul of two activations: the free axis goes through; a scale along the summed axis is undone on the other side.
 
     A Softmax on the left averages, so that a shift goes through, too.
     """

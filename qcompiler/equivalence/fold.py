@@ -29,9 +29,7 @@ Array = NDArray[Any]
 
 
 def _bias_place(graph: Graph, node: Node) -> tuple[Node, int] | None:
-    """The node and input position of a layer's bias: its own,
-    or that of the Add behind a MatMul; None where there is no place for one.
-    """
+    """Node and input position of a layer's bias, its own or that of the Add behind a MatMul; None without a place."""
     if node.op != "MatMul":
         return node, 2
     output = node.outputs[0]
@@ -104,9 +102,7 @@ class Workspace:
                 self._scale_end(place, end, factor)
 
     def mix(self, region: Region, matrices: Array) -> None:
-        """Multiply blocks of a region's channels by matrices [C / block, block,
-        block]; inverse places by the inverse transposed ones.
-        """
+        """Multiply a region's channel blocks by matrices [C/block, block, block], inverse places by the inverses."""
         inverse = inverse_of(matrices)
         for place in region.places:
             pair = (
@@ -216,9 +212,7 @@ class Workspace:
         self._set(end.node, end.slot, np.moveaxis(mixed.reshape(moved.shape), range(-len(axes), 0), axes))
 
     def commit(self, statistics: MutableMapping[str, BatchNormStatistics]) -> bool:
-        """Write everything into the graph; changed tensors, and what is known of them,
-        take new names. True when there was anything.
-        """
+        """Write all changes into the graph; changed tensors get new names. True when there was anything."""
         taken = names_in(self.graph)
         for (key, slot), values in self._values.items():
             node = self._nodes[key]
@@ -246,9 +240,7 @@ class Workspace:
         return bool(self._moved)
 
     def _rewrite_clip(self, node: Node, place: Place, factor: Array, taken: set[str]) -> None:
-        """Give every channel of a Clip its bounds: a Clip with the widest of them,
-        then a Min and a Max with vectors where channels differ.
-        """
+        """Per-channel bounds of a Clip: a Clip with the widest, then Min and Max with vectors where channels differ."""
         scalars = [constant_of(tensor) if tensor.name else None for tensor in node.inputs[1:3]]
         output, dtype = node.outputs[0], np.dtype(node.inputs[0].dtype or np.float32)
         inputs: list[Tensor] = [node.inputs[0]]

@@ -1,6 +1,4 @@
-"""Hadamard matrices: signs in orthogonal rows, so that ``H / sqrt(n)`` is a rotation. Sizes are powers of two, and 12
-or 20 times them (Paley).
-"""
+"""Hadamard matrices (orthogonal rows of signs; ``H / sqrt(n)`` rotates) of sizes 2^k, 12·2^k and 20·2^k (Paley)."""
 
 from __future__ import annotations
 

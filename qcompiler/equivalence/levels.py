@@ -9,9 +9,7 @@ __all__ = ["Levels"]
 
 @dataclass(frozen=True)
 class Levels:
-    """Steps of the grids: of an activation's range, and up to a weight's largest magnitude. An infinite number: no
-    noise.
-    """
+    """Steps of an activation's range, and steps up to a weight's largest magnitude; infinite: no noise."""
 
     activation: float = 255
     weight: float = 127

@@ -1,6 +1,4 @@
-"""What the passes that mix channels share: regions that admit a matrix, samples of their channels, and the trial of a
-matrix.
-"""
+"""What passes that mix channels share: regions that admit a matrix, samples of their channels, and its trial."""
 
 from __future__ import annotations
 
@@ -26,10 +24,10 @@ from qcompiler.pass_base import Context
 Array = NDArray[Any]
 
 ROOM = 1.05
-"""How far a tried grid reaches beyond the samples: the true one will cover every value of every feed."""
+"""Range of a tried grid relative to that of the samples: the final grid covers every value of every feed."""
 
 MOST_CHANNELS = 1536
-"""Regions of more channels stay: their Gram matrices and inverses would be large."""
+"""Most channels of a region that is mixed: Gram matrices and inverses would be too large."""
 
 
 def _is_dense(node: Node) -> bool:

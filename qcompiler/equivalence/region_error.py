@@ -71,9 +71,7 @@ class Trial:
         return Trial(graph, infer_shapes(graph), feeds, [runner.run(feed) for feed in feeds])
 
     def noise(self, region: Region, transform: Transform, spans: Sequence[Span], levels: Levels) -> float:
-        """Noise of the outputs relative to their energy, summed over outputs, with ``region`` transformed and on
-        grids.
-        """
+        """Output noise relative to the outputs' energy, summed, with ``region`` transformed and on grids."""
         copy = copy_of(self.graph)
         wanted = (region.name, region.places[0].layout)
         here = next(

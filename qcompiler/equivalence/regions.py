@@ -1,11 +1,9 @@
-"""Finds the equivalence regions of a graph: tensors whose channels must be transformed together,
-and the constants that can take it.
+"""Equivalence regions: tensors whose channels must be transformed together, and the constants that can take it.
 
-From every output of a layer,
-of a normalization or of a table the finder follows the channels forward and backward (`rules`) until each path
-ends in a constant that can take a transform, or in something that cannot. What is connected is one region. Within it,
-channels that are tied
-(by a Concat, a Flatten, a product of Q and K) form *classes*: a diagonal transform has one number a class.
+From every output of a layer, of a normalization or of a table the finder follows the channels forward and backward
+(`rules`) until each path ends in a constant that can take a transform, or in something that cannot. What is connected
+is one region. Within it, channels that are tied (by a Concat, a Flatten, a product of Q and K) form *classes*: a
+diagonal transform has one number a class.
 """
 
 from __future__ import annotations
@@ -78,7 +76,7 @@ class Region:
     Attributes:
         places: its tensors.
         classes: number of independent factors; 0 where all channels are frozen.
-        block: channels that a matrix may mix: blocks of so many neighbours; 1: a diagonal only.
+        block: size of the blocks of neighbouring channels that a matrix may mix; 1: a diagonal only.
         shifts: the channels may be shifted.
         reasons: why channels are frozen, each with the node that does it.
     """
@@ -227,8 +225,8 @@ def _seeds(graph: Graph, shapes: Mapping[str, Shape]) -> Iterator[tuple[Tensor, 
 
 
 def find_regions(graph: Graph, shapes: Mapping[str, Shape] | None = None) -> list[Region]:
-    """The regions of a float graph, in graph order, frozen ones as well; ``shapes`` are those of its tensors,
-    if they are known.
+    """The regions of a float graph, in graph order, frozen ones as well; ``shapes`` are those of its tensors, if they
+    are known.
     """
     shapes = infer_shapes(graph) if shapes is None else shapes
     finder = _Finder(graph, shapes)
@@ -268,8 +266,8 @@ def _classes(
 ) -> tuple[Index, Array, int]:
     """Class and sign of every channel of all places, and the number of classes.
 
-    Every channel is two vertices,
-    its factor and the inverse; a channel connected with its own inverse can only have the factor 1.
+    Every channel is two vertices, its factor and the inverse; a channel connected with its own inverse can only have
+    the factor 1.
     """
     total = len(frozen)
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

@@ -31,13 +31,13 @@ Candidates = Callable[[RegionNoise], Iterable[Array]]
 """Divisors worth trying for a region, float64 [classes] each."""
 
 TRIALS = 3
-"""Candidates of a region that are tried, those of least predicted noise."""
+"""Candidates of a region that are tried: those of least predicted noise."""
 
 TRIAL_FEEDS = 6
-"""Feeds on which they are."""
+"""Feeds on which candidates are tried."""
 
 SMALLEST = 1e-5
-"""Channels and columns below this part of the largest count as that much."""
+"""Lower bound of a channel's size, relative to the largest one's."""
 
 
 def refusal(region: Region, *, clips: bool) -> str | None:
@@ -98,9 +98,7 @@ def scale_regions(
     feeds: int,
     gain: float,
 ) -> bool:
-    """Divide each region by the candidate of least noise,
-    if it takes the part ``gain`` of the noise away; True when one was.
-    """
+    """Divide each region by the candidate of least noise where it removes the part ``gain`` of it; True if any was."""
     if not regions:
         return False
     data = list(islice(feeds_of(graph, ctx), 2 * feeds))

@@ -1,6 +1,4 @@
-"""What the calibration feeds do to the channels of a region: range and mean square of each,
-reduced inside the graph.
-"""
+"""Range and mean square of each channel of a region on the calibration feeds, reduced inside the graph."""
 
 from __future__ import annotations
 
@@ -137,13 +135,11 @@ def _rows(values: Array, place: Place) -> Array:
 
 
 SAMPLES = 48
-"""Rows of each kind that are kept of a feed."""
+"""Rows of each kind kept per feed."""
 
 
 def _telling(rows: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers of the rows of largest norm, those with the largest value of a channel relative to others, and some
-    drawn at random.
-    """
+    """Indices of the rows of largest norm, of those with outliers of a channel, and of some random ones."""
     norms, relative = (
         np.square(rows).sum(axis=1),
         np.abs(rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), 1e-30)).max(axis=1),

@@ -15,18 +15,17 @@ from qcompiler.graph.ir import Feed
 __all__ = ["MANY_FEEDS", "with_mixtures"]
 
 MANY_FEEDS = 256
-"""So many feeds need no mixtures."""
+"""Number of feeds from which no mixtures are made."""
 
 MIXED_BYTES = 1 << 28
-"""Feeds are held in memory while they are mixed; more than this are not mixed."""
+"""Bytes of feeds up to which mixtures are made: all are held in memory meanwhile."""
 
 LEAST_SHARE = 0.5
-"""Of the first of both, at least."""
+"""Least share of the first feed in a mixture."""
 
 
 def with_mixtures(data: Iterable[Feed], feeds: int, held: frozenset[int], seed: int) -> tuple[Iterable[Feed], int]:
-    """The feeds and, behind them, for each that is not ``held`` a mixture of it with another one of its shapes; with
-    the number of all.
+    """The feeds, then for each that is not ``held`` a mixture with another one of its shapes; and their number.
 
     Nothing is added to `MANY_FEEDS` and more, to feeds with inputs that are not float, or where all have shapes of
     their own.

@@ -15,12 +15,10 @@ from qcompiler.graph.ir import Feed
 __all__ = ["HELD_SHARE", "count_feeds", "feeds_to_judge", "held_feeds", "held_out", "split_feeds", "spread_feeds"]
 
 HELD_SHARE = 5
-"""One feed in so many is held out."""
+"""One feed in this many is held out."""
 
 JUDGES, MORE_JUDGES, JUDGES_BYTES = 8, 64, 16 << 20
-"""Feeds held out from everything for the report: at most so many, or so many small ones that take no more bytes
-together.
-"""
+"""Feeds held out for the report: at most the first number, or the second where they take no more than these bytes."""
 
 
 def count_feeds(data: Iterable[Feed]) -> int:
@@ -30,9 +28,7 @@ def count_feeds(data: Iterable[Feed]) -> int:
 
 
 def held_out(feeds: int, seed: int) -> frozenset[int]:
-    """Indices of the feeds to validate on: a run of one in `HELD_SHARE`, at a place drawn from ``seed``; none of fewer
-    than that.
-    """
+    """Indices of the validation feeds: one run of 1/`HELD_SHARE` of them at a seeded place; none of fewer feeds."""
     if feeds < HELD_SHARE:
         return frozenset()
     count = round(feeds / HELD_SHARE)
@@ -41,9 +37,7 @@ def held_out(feeds: int, seed: int) -> frozenset[int]:
 
 
 def spread_feeds(data: Iterable[Feed], count: int, among: frozenset[int] | None = None) -> list[Feed]:
-    """Up to ``count`` feeds evenly spread over ``data`` (over those of the indices ``among``), read so that only these
-    are held.
-    """
+    """Up to ``count`` feeds spread evenly over ``data`` (or the indices ``among``); only these are kept in memory."""
     indices = sorted(among) if among is not None else list(range(count_feeds(data)))
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     wanted = {indices[place] for place in places}
@@ -56,9 +50,7 @@ def held_feeds(data: Iterable[Feed], count: int, seed: int) -> list[Feed]:
 
 
 def split_feeds(data: Iterable[Feed], count: int, seed: int) -> tuple[list[Feed], list[Feed]]:
-    """Up to ``count`` feeds to fit on, and a quarter as many, at least one, to validate on; the same ones where there
-    are too few to split.
-    """
+    """Up to ``count`` feeds to fit on and a quarter as many (at least one) to validate on; the same if too few."""
     feeds = count_feeds(data)
     held = held_out(feeds, seed)
     if not held:

@@ -31,16 +31,14 @@ __all__ = ["InputSpec", "Source", "check_feed", "input_specs", "open_source", "s
 
 SYNTHETIC_FEEDS = 16
 SYNTHETIC_WARNING = (
-    "no calibration data given: ranges come from made-up inputs and may be far off; pass real ones with --calib (.npz, "
-    "a folder, or module:function)"
+    "no calibration data given: inputs are made up from the graph, and ranges may be far off; pass real ones with "
+    "--calib (.npz, a folder, or module:function)"
 )
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a graph input accepts; a dimension that is not an int may have any size. ``shape`` is None when the rank is
-    unknown.
-    """
+    """What a graph input accepts. A dimension that is not an int may have any size; ``shape`` None: any rank."""
 
     name: str
     dtype: np.dtype[Any]
@@ -301,9 +299,7 @@ def _has_sample_axis(shape: tuple[int, ...], spec: InputSpec) -> bool:
 
 
 def _read_npz(path: Path, specs: tuple[InputSpec, ...]) -> Iterator[tuple[str, Any]]:
-    """One feed, or one a sample where every array has one axis more than its input; samples are read from the file one
-    by one.
-    """
+    """One feed, or one per sample (read one by one) where every array has one axis more than its input."""
     known = {spec.name: spec for spec in specs}
     with zipfile.ZipFile(path) as archive:
         members = {entry.removesuffix(".npy"): entry for entry in archive.namelist() if entry.endswith(".npy")}

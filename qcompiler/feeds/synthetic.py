@@ -4,68 +4,125 @@
   axes and more is a picture too, of some brightness and contrast, unless it picks rows of a table. Where BatchNorm
   statistics of the first layers behind it are known, its spread is then set so that these layers' outputs have the
   mean variance that was seen in training.
-- An integer input that picks rows of a table is drawn from the table's rows; one that is named or used as a mask is 1.
+- Ids, masks, segments and positions of token models: see `qcompiler.feeds.tokens`.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
-  other.
+  other; with tokens, each feed has one of several lengths.
+
+What is to be drawn is read from the graph once: passes rewrite it, and the feeds stay the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.graph.ir import Feed, Graph, Node, Tensor, constant_of, consumers
+from qcompiler.errors import ModelError
+from qcompiler.feeds.tokens import TokenInput, drawn_share, token_input
+from qcompiler.graph.ir import Feed, Graph, Tensor, constant_of, consumers
 from qcompiler.graph.runner import Runner
-from qcompiler.pass_base import Context
+from qcompiler.pass_base import BatchNormStatistics, Context
 
 __all__ = ["SyntheticFeeds"]
 
 SEQUENCE = 32
 """Default size of a symbolic dimension of a tensor of tokens or features."""
 
+LENGTHS = (4, 2, 1)
+"""Texts have up to so many times `SEQUENCE` tokens: the first of these that the model takes."""
+
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
+SHORTEST = 8
+"""Tokens of the shortest text."""
+
 SMALLEST = 4
-"""Patches a side at the coarsest scale of a made-up picture."""
-
-_PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Side of a made-up picture's coarsest scale, in patches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """One input and how it is drawn: as tokens, or as numbers of some spread."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[Any, ...]
+    tokens: TokenInput | None
+    is_bytes: bool
+    spread: float = 1.0
+
+
 class SyntheticFeeds:
-    """``count`` feeds, the same at every iteration."""
+    """``count`` feeds, the same at every iteration, whatever becomes of the graph.
 
-    graph: Graph
-    ctx: Context
-    count: int
+    Args:
+        graph: as it is now; nothing of it is read later.
+        ctx: seed, sizes of dimensions and BatchNorm statistics.
+        count: how many.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context, count: int) -> None:
+        self._seed, self._count, self._dims = ctx.seed, count, dict(ctx.dims)
+        plain = [_read_input(graph, tensor) for tensor in graph.inputs]
+        self._lengths = _lengths_taken(graph, plain, ctx)
+        spreads = _spreads(graph, plain, ctx)
+        self._inputs = [
+            _Input(each.name, each.dtype, each.shape, each.tokens, each.is_bytes, spreads.get(each.name, 1.0))
+            for each in plain
+        ]
 
     def __iter__(self) -> Iterator[Feed]:
-        rng = np.random.default_rng(self.ctx.seed)
-        spread = _spreads(self.graph, self.ctx)
-        for _ in range(self.count):
-            yield {
-                tensor.name: _draw(tensor, self.ctx, rng, spread.get(tensor.name, 1.0)) for tensor in self.graph.inputs
-            }
+        rng = np.random.default_rng(self._seed)
+        for _ in range(self._count):
+            length = int(rng.choice(self._lengths)) if len(self._lengths) > 1 else self._lengths[0]
+            yield _feed(self._inputs, self._dims, length, rng)
 
 
-def _draw(tensor: Tensor, ctx: Context, rng: np.random.Generator, spread: float) -> NDArray[Any]:
-    dtype, shape = np.dtype(tensor.dtype), _shape(tensor, ctx)
-    if np.issubdtype(dtype, np.floating):
+def _read_input(graph: Graph, tensor: Tensor) -> _Input:
+    shape = tuple(tensor.shape) if tensor.shape is not None else ()
+    tokens = token_input(graph, tensor)
+    is_bytes = _holds_bytes(tensor) and (tokens is None or tokens.kind == "mask")
+    return _Input(tensor.name, np.dtype(tensor.dtype), shape, None if is_bytes else tokens, is_bytes)
+
+
+def _feed(inputs: Sequence[_Input], dims: Mapping[str, int], length: int, rng: np.random.Generator) -> Feed:
+    """One feed; all its texts have the same share of padding."""
+    used = drawn_share(rng) if any(each.tokens is not None for each in inputs) else 1.0
+    return {each.name: _draw(each, _shape(each, dims, length), used, rng) for each in inputs}
+
+
+def _lengths_taken(graph: Graph, inputs: Sequence[_Input], ctx: Context) -> tuple[int, ...]:
+    """Lengths of a symbolic dimension. A table of positions ends somewhere, so the longest is tried."""
+    open_axes = any(
+        each.tokens is not None and any(isinstance(dim, str) and dim not in ctx.dims for dim in each.shape[1:])
+        for each in inputs
+    )
+    if not open_axes:
+        return (SEQUENCE,)
+    runner = Runner(graph)
+    for factor in LENGTHS[:-1]:
+        longest = factor * SEQUENCE
+        try:
+            runner.run(_feed(inputs, ctx.dims, longest, np.random.default_rng(ctx.seed)))
+        except ModelError:
+            continue
+        return tuple(longest >> halvings for halvings in range(longest.bit_length()) if longest >> halvings >= SHORTEST)
+    return (SEQUENCE,)
+
+
+def _draw(each: _Input, shape: tuple[int, ...], used: float, rng: np.random.Generator) -> NDArray[Any]:
+    if each.tokens is not None:
+        return each.tokens.draw(shape, each.dtype, used, rng)
+    if np.issubdtype(each.dtype, np.floating):
         values = (
             _image(shape, rng) if len(shape) == 4 and min(_sides(shape)) >= 2 * SMALLEST else rng.standard_normal(shape)
         )
-        return (spread * values).astype(dtype)
-    high = _table_rows(tensor)
-    if _holds_bytes(tensor) and not high:
-        return _picture(shape, dtype, rng)
-    if dtype == np.bool_ or _is_mask(tensor):
-        return np.ones(shape, dtype)
-    return rng.integers(0, high, shape).astype(dtype) if high else np.zeros(shape, dtype)
+        return (each.spread * values).astype(each.dtype)
+    return _picture(shape, each.dtype, rng) if each.is_bytes else np.zeros(shape, each.dtype)
 
 
 def _holds_bytes(tensor: Tensor) -> bool:
@@ -99,9 +156,7 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Noise of equal power at every scale, as pictures have it: white noise hardly excites filters that look for large
-    things.
-    """
+    """Noise of equal power at every scale, as in pictures: white noise hardly excites filters for large structures."""
     if _channels_last(shape):
         return np.ascontiguousarray(np.moveaxis(_image((shape[0], shape[3], *shape[1:3]), rng), 1, 3))
     height, width = shape[2:]
@@ -113,70 +168,58 @@ def _image(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float
     return np.asarray((total - total.mean()) / total.std())
 
 
-def _shape(tensor: Tensor, ctx: Context) -> tuple[int, ...]:
-    shape = tensor.shape if tensor.shape is not None else ()
-    image = len(shape) == 4 and (np.issubdtype(np.dtype(tensor.dtype), np.floating) or _holds_bytes(tensor))
-    last = image and _channels_last(tuple(shape))
-    return tuple(_size(dim, axis + 1 if last and axis else axis, image, ctx) for axis, dim in enumerate(shape))
+def _shape(each: _Input, dims: Mapping[str, int], length: int) -> tuple[int, ...]:
+    image = len(each.shape) == 4 and (np.issubdtype(each.dtype, np.floating) or each.is_bytes) and each.tokens is None
+    last = image and _channels_last(each.shape)
+    return tuple(
+        _size(dim, axis + 1 if last and axis else axis, IMAGE if image else length, image, dims)
+        for axis, dim in enumerate(each.shape)
+    )
 
 
-def _size(dim: Any, axis: int, image: bool, ctx: Context) -> int:
+def _size(dim: Any, axis: int, usual: int, image: bool, dims: Mapping[str, int]) -> int:
     if isinstance(dim, int | np.integer) and dim >= 0:
         return int(dim)
-    if dim in ctx.dims:
-        return ctx.dims[dim]
+    if dim in dims:
+        return dims[dim]
     if axis == 0:
         return 1
-    if image and axis == 1:
-        return 3
-    return IMAGE if image else SEQUENCE
+    return 3 if image and axis == 1 else usual
 
 
-def _is_mask(tensor: Tensor) -> bool:
-    """By name, or by use: converted to float or bool instead of picking rows."""
-    if "mask" in tensor.name.lower():
-        return True
-    readers = _readers_behind(tensor)
-    return any(node.op == "Cast" for node in consumers(tensor)) and not any(node.op == "Gather" for node in readers)
-
-
-def _readers_behind(tensor: Tensor) -> list[Node]:
-    """Consumers of a tensor, through nodes that only pass it on."""
-    found: list[Node] = []
-    for node in consumers(tensor):
-        found.append(node)
-        if node.op in _PASSING:
-            found += _readers_behind(node.outputs[0])
+def _statistics(graph: Graph, ctx: Context) -> dict[str, BatchNormStatistics]:
+    """What BatchNorms saw, by name of their outputs: of folded ones, and of those that the graph still has."""
+    found = dict(ctx.batchnorm)
+    for node in graph.nodes:
+        values = [constant_of(tensor) for tensor in node.inputs[1:3]] if node.op == "BatchNormalization" else [None]
+        if all(value is not None for value in values):
+            gamma, beta = (np.asarray(value, np.float64) for value in values)
+            found[node.outputs[0].name] = BatchNormStatistics(beta, gamma**2)
     return found
 
 
-def _table_rows(tensor: Tensor) -> int | None:
-    """Rows of the smallest table that ``tensor`` picks from."""
-    sizes = []
-    for node in _readers_behind(tensor):
-        table = constant_of(node.inputs[0]) if node.op == "Gather" else None
-        if table is not None and table.ndim:
-            sizes.append(table.shape[int(node.attrs.get("axis", 0))])
-    return min(sizes, default=None)
+def _first_layers(tensor: Tensor, known: Mapping[str, BatchNormStatistics]) -> Iterator[str]:
+    """Names of the outputs with statistics that a layer behind ``tensor`` gives, before or behind a BatchNorm."""
+    for node in consumers(tensor):
+        behind = [after.outputs[0].name for after in consumers(node.outputs[0]) if after.op == "BatchNormalization"]
+        yield from (name for name in (node.outputs[0].name, *behind) if name in known)
 
 
-def _spreads(graph: Graph, ctx: Context) -> dict[str, float]:
+def _spreads(graph: Graph, inputs: Sequence[_Input], ctx: Context) -> dict[str, float]:
     """Standard deviation of each float input under which the layers it feeds have the variance their BatchNorm saw."""
-    layers = [
-        (tensor, node.outputs[0].name)
-        for tensor in graph.inputs
-        for node in consumers(tensor)
-        if node.outputs[0].name in ctx.batchnorm
-    ]
+    known = _statistics(graph, ctx)
+    layers = [(tensor.name, name) for tensor in graph.inputs for name in _first_layers(tensor, known)]
     if not layers:
         return {}
-    rng = np.random.default_rng(ctx.seed)
-    feed = {tensor.name: _draw(tensor, ctx, rng, 1.0) for tensor in graph.inputs}
-    values = Runner(graph, [name for _, name in layers]).run(feed)
+    feed = _feed(inputs, ctx.dims, SEQUENCE, np.random.default_rng(ctx.seed))
+    try:
+        values = Runner(graph, [name for _, name in layers]).run(feed)
+    except ModelError:
+        return {}  # whoever runs the feeds says so
     spreads: dict[str, list[float]] = {}
     for tensor, name in layers:
         out = values[name]
         axes = tuple(axis for axis in range(out.ndim) if axis != 1)
-        ratio = ctx.batchnorm[name].variance / np.maximum(out.astype(np.float64).var(axis=axes), 1e-12)
-        spreads.setdefault(tensor.name, []).append(float(np.sqrt(np.median(ratio))))
+        ratio = known[name].variance / np.maximum(out.astype(np.float64).var(axis=axes), 1e-12)
+        spreads.setdefault(tensor, []).append(float(np.sqrt(np.median(ratio))))
     return {name: float(np.mean(found)) for name, found in spreads.items()}

@@ -20,7 +20,7 @@ __all__ = ["unseen_feeds"]
 Array = NDArray[Any]
 
 SHORTEST = 4
-"""Least length that is halved."""
+"""Least length that is tried at half."""
 
 
 def unseen_feeds(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Feed]]:

@@ -56,7 +56,7 @@ _MOVES = frozenset(
 )
 _PICKS = frozenset({"ReduceMax", "ReduceMin", "Max", "Min", "Concat", "Where"})
 _POOLS = frozenset({"MaxPool", "GlobalMaxPool"})
-"""They pick among windows that hold a datum each, so what Pad put there never comes out."""
+"""Pools that take the largest of windows with at least one datum each, so that a Pad's fill never comes out."""
 _BINARY = frozenset(
     {
         "Add",
@@ -78,9 +78,7 @@ _DEPTH = 12
 
 
 def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> bool:
-    """True when whatever ``tensor`` reaches is a Softmax,
-    over its elements as they are or with others added to them.
-    """
+    """True when all that ``tensor`` reaches is a Softmax, over its elements as they are or with others added."""
     users = consumers(tensor)
     if not users or depth == 0 or any(tensor is out for out in graph.outputs) or not is_float(tensor):
         return False
@@ -88,9 +86,7 @@ def reaches_only_softmax(graph: Graph, tensor: Tensor, depth: int = _DEPTH) -> b
 
 
 def passes_to_softmax(graph: Graph, node: Node, tensor: Tensor, depth: int = _DEPTH) -> bool:
-    """True for a Softmax, and for a node of ``graph`` that adds to ``tensor``,
-    chooses or moves its elements on the way to one.
-    """
+    """True for a Softmax, and for nodes that add to, choose or move the elements of ``tensor`` on the way to one."""
     if node.domain not in STANDARD_DOMAINS or not any(node is other for other in graph.nodes):
         return False
     if node.op == "Softmax":
@@ -138,8 +134,8 @@ def puts_fill(node: Node, kinds: Mapping[str, Value]) -> bool:
 
 
 def selections(node: Node, kinds: Mapping[str, Value]) -> list[Tensor]:
-    """The float operands whose elements, or those with a 0 added to them,
-    come out of ``node`` where it puts no fill; [] for other nodes.
+    """The float operands whose elements, or those with a 0 added to them, come out of ``node`` where it puts no fill;
+    [] for other nodes.
     """
     if node.op in _MOVES or node.op in _POOLS or node.op in ("Pad", "ReduceMax", "ReduceMin"):
         return [node.inputs[0]]
@@ -194,9 +190,7 @@ def _exact_reason(graph: Graph, node: Node, kinds: Mapping[str, Value], fills: s
 
 
 def is_share(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
-    """True for the mean of a mask, kept above a small bound or not: a number from 0 to 1 of which small ones count,
-    too.
-    """
+    """True for the mean of a mask, clipped from below or not: a number in 0 … 1 whose small values matter."""
     node, value = producer(tensor), kinds.get(tensor.name)
     if node is None or value is None or value.kind != Kind.INDEX or not value.bounded:
         return False
@@ -206,9 +200,7 @@ def is_share(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
 
 
 def _is_pooled(graph: Graph, node: Node) -> bool:
-    """True for a Pad that only MaxPool reads: no window is padding alone,
-    so the fill may be any number below the data.
-    """
+    """True for a Pad that only MaxPool reads, so that its fill may be any number below the data."""
     users = consumers(node.outputs[0]) if node.op == "Pad" else []
     return (
         bool(users)

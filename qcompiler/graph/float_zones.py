@@ -1,5 +1,4 @@
-"""What an ``.onnx`` file leaves in float because a grid would lose what matters there: its runtime has float kernels
-beside the integer ones.
+"""What an ``.onnx`` file keeps in float because a grid would lose what matters there.
 
 - *front*: what scales or normalizes an input before the first layer,
 where columns or samples of it differ in size: quantized behind.
@@ -28,16 +27,16 @@ AT_DECADES = "what a logarithm or a root reads spans decades, which codes of eve
 AT_OUTPUT = "on the way to an output, behind the last integer operator"
 
 UNEQUAL = 8.0
-"""Ratio of the scales of two columns from which on they get no common grid."""
+"""Ratio of two columns' scales from which on they do not share a grid."""
 
 RESOLVED = 64.0
-"""Ratio of the largest to the smallest value that 8-bit codes still resolve for a logarithm."""
+"""Largest ratio of values whose logarithm 8-bit codes still resolve."""
 
 FRONT_LAYERS = 3
-"""A front end has at most so many layers from the input to where decades are read."""
+"""Most layers between the input and a logarithm or root that needs small values, for a float front end."""
 
 ROOT = 0.5
-"""Powers below it (cube roots of spectra, reciprocals) stretch small values so much that they ask for decades."""
+"""Exponent below which a power (cube root, reciprocal) needs small values resolved."""
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 _MOVING = frozenset(
@@ -194,9 +193,7 @@ def _decades(graph: Graph) -> set[int]:
 
 
 def _holds_a_one(tensor: Tensor) -> bool:
-    """True for ``sum(exp(x - max(x)))``, a part of LogSoftmax: one of its terms is 1,
-    so its logarithm needs no small values.
-    """
+    """True for ``sum(exp(x - max(x)))``, as in LogSoftmax: a term is 1, so its logarithm needs no small values."""
     sums = producer(tensor)
     powers = None if sums is None or sums.op != "ReduceSum" else producer(sums.inputs[0])
     difference = None if powers is None or powers.op != "Exp" else producer(powers.inputs[0])
@@ -217,8 +214,8 @@ def _relative_operand(node: Node) -> Tensor | None:
 
 
 def _behind(tensor: Tensor) -> tuple[set[int], set[int], bool]:
-    """What computes a tensor: operators of an element,
-    of movement and of sums; layers; and whether these are all there is up to the inputs.
+    """What computes a tensor: operators of an element, of movement and of sums; layers; and whether these are all there
+    is up to the inputs.
 
     Behind more than `FRONT_LAYERS` layers only what stands behind the last ones is told.
     """
@@ -259,9 +256,7 @@ def _tail(graph: Graph, floats: Collection[int]) -> set[int]:
 
 
 def _rescales(node: Node, floats: Collection[int]) -> bool:
-    """True for a sum or product with a constant,
-    or with what stays float anyway (the scale that was taken off an input).
-    """
+    """True for a sum or product with a constant, or with what stays float (a scale taken off an input)."""
     if node.op not in _AFFINE:
         return False
     known = [

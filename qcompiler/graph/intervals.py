@@ -1,8 +1,8 @@
 """What mathematics says about the values of a tensor, before any data are seen: interval arithmetic over a float graph.
 
-A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums,
-products and maxima of such values have the
-bounds that interval arithmetic gives them (Moore, *Interval Analysis*, 1966). A bound that nothing implies is infinite.
+A Sigmoid gives values between 0 and 1, a Relu none below 0, an 8-bit picture none above 255; sums, products and maxima
+of such values have the bounds that interval arithmetic gives them (Moore, *Interval Analysis*, 1966). A bound that
+nothing implies is infinite.
 """
 
 from __future__ import annotations
@@ -61,15 +61,13 @@ _KEEPING = frozenset(
         "Unsqueeze",
     }
 )
-"""Operators whose values lie between the smallest and the largest of their first input."""
+"""Operators whose values lie between the least and the greatest of their first input."""
 
 _MOVING = _KEEPING - {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 
 
 def bounded_source(tensor: Tensor, depth: int = 16) -> Node | None:
-    """The operator of `BOUNDED` (or Clip) whose values ``tensor`` holds,
-    as they are or moved; None where there is none.
-    """
+    """The operator of `BOUNDED` (or Clip) whose values ``tensor`` holds, as they are or moved; None without one."""
     node = producer(tensor)
     while node is not None and node.op in _MOVING and depth:
         node, depth = producer(node.inputs[0]), depth - 1

@@ -51,7 +51,7 @@ G_LOGGER.severity = G_LOGGER.ERROR
 """graphsurgeon's warnings are about files; `importer.py` says what a user needs to know of those."""
 
 ORIGIN = "origin"
-"""Name under which a graph carries what its file said besides (`qcompiler.origin`); copies keep it."""
+"""Key under which a graph carries its file's metadata (`qcompiler.graph.origin`); copies keep it."""
 
 INTEGER_DOMAIN = "qcompiler.integer"
 """Domain of the operators of stage INTEGER; docs/integer-operators.md defines each one exactly."""
@@ -168,9 +168,7 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def copy_of(graph: Graph) -> Graph:
-    """A copy that shares the constants' values; graphsurgeon's own forgets which tensors are sequences,
-    and what the file said besides.
-    """
+    """A copy that shares constants' values and keeps sequences and the file's metadata, unlike graphsurgeon's own."""
     kinds = {tensor.name: tensor.type for tensor in _variables(graph)}
     copy = graph.copy()
     for tensor in _variables(copy):
@@ -273,8 +271,8 @@ def insert_qdq(
 ) -> Variable:
     """Put a Q/DQ pair behind ``tensor`` and let ``readers`` (default: all, and the graph's outputs) read its end.
 
-    A graph output keeps its name: the tensor before the pair is renamed instead.
-    Returns the float tensor behind the pair.
+    A graph output keeps its name: the tensor before the pair is renamed instead. Returns the float tensor behind the
+    pair.
     """
     parameters = _parameters(tensor.name, spec, taken)
     attrs = {} if spec.axis is None else {"axis": spec.axis}

@@ -1,6 +1,4 @@
-"""What a layer is: an operator that multiplies and accumulates, its constant weights, its bias,
-and what is fused behind it.
-"""
+"""Layers: operators that multiply and accumulate, their constant weights, biases, and what is fused behind them."""
 
 from __future__ import annotations
 
@@ -141,9 +139,7 @@ def _plain_recurrent(node: Node) -> bool:
 
 
 def weight_axis(node: Node, slot: int) -> int:
-    """Output-channel axis of the weight at ``slot``. A ConvTranspose shares a channel's scale among its groups,
-    a recurrent node among directions.
-    """
+    """Output-channel axis of the weight at ``slot``; groups of a ConvTranspose and LSTM directions share scales."""
     if node.op == "Gemm":
         return 0 if node.attrs.get("transB", 0) else 1
     return 0 if node.op == "Conv" else 1
@@ -209,9 +205,7 @@ def find_layers(graph: Graph) -> Iterator[Layer]:
 
 
 def weight_pair(layer: Layer) -> tuple[Node, Node] | None:
-    """The QuantizeLinear and DequantizeLinear between a layer
-    and its float weight; None where there are no such two.
-    """
+    """The QuantizeLinear and DequantizeLinear between a layer and its float weight; None without them."""
     dequantize = producer(layer.weight)
     quantize = (
         producer(dequantize.inputs[0]) if dequantize is not None and dequantize.op == "DequantizeLinear" else None
@@ -225,9 +219,7 @@ def weight_pair(layer: Layer) -> tuple[Node, Node] | None:
 def set_weight(
     layer: Layer, values: NDArray[np.float32], scale: NDArray[np.float32], taken: set[str], suffix: str
 ) -> None:
-    """Give a layer that has a `weight_pair` other float weights, named after the old ones,
-    and their Q/DQ pair other scales [C].
-    """
+    """Give a layer with a `weight_pair` other float weights (under a derived name) and other scales [C]."""
     pair = weight_pair(layer)
     if pair is None:
         return

@@ -1,6 +1,4 @@
-"""How much arithmetic a graph does: multiply-accumulates of its layers, and of everything else that multiplies by
-weights.
-"""
+"""Multiply-accumulates of a graph: of its layers, and of everything else that multiplies by weights."""
 
 from __future__ import annotations
 
@@ -21,17 +19,14 @@ _MATRIX = 2
 
 
 def layer_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
-    """The layers of ``graph``, products of activations among them, with their multiply-accumulates in one run on
-    ``feed``.
-    """
+    """The layers of ``graph`` (products of activations too) with their multiply-accumulates for ``feed``."""
     layers = [node for node in graph.nodes if _is_layer(node)]
     shapes = _shapes_of(graph, layers, feed)
     return [(node, _macs(node, shapes)) for node in layers]
 
 
 def all_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
-    """As `layer_macs`, with recurrent nodes, nodes of other operators that read matrices of weights, and control flow
-    that holds layers.
+    """As `layer_macs`, with recurrent nodes, other operators with weight matrices, and control flow around layers.
 
     An operator that is not known is taken to multiply every row of its first input by every weight. What a body of
     control flow computes cannot be seen from outside: each of its weights counts once.

@@ -24,11 +24,9 @@ def _is_named(tensor: Tensor) -> bool:
 def mask_inputs(graph: Graph, seen: Mapping[str, Collection[float]] | None = None) -> dict[str, Value]:
     """Inputs of integers or floats that are masks, with the values that they can have.
 
-    0 and 1, where the name says "mask", or a use: ``1 - m``,
-    or a product with a constant of the size of a fill. 0 and less, where all that is
-    done is to add it to what a Softmax reads,
-    and the name says so or calibration shows 0 and fills alone. Where calibration shows anything
-    else, the input is no mask.
+    0 and 1, where the name says "mask", or a use: ``1 - m``, or a product with a constant of the size of a fill. 0 and
+    less, where all that is done is to add it to what a Softmax reads, and the name says so or calibration shows 0 and
+    fills alone. Where calibration shows anything else, the input is no mask.
 
     Args:
         graph: float graph.

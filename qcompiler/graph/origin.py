@@ -82,9 +82,7 @@ def _restore_value(value: onnx.ValueInfoProto, declared: onnx.ValueInfoProto | N
 
 
 def restore_sequences(proto: onnx.GraphProto, graph: Graph) -> None:
-    """Outputs that are no tensors (sequences, maps) get their declared types: graphsurgeon does not know what these
-    hold.
-    """
+    """Give outputs that are sequences or maps their declared types, which graphsurgeon does not know."""
     declared = origin_of(graph).values
     for output in proto.output:
         known = declared.get(output.name)

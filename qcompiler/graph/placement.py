@@ -41,7 +41,7 @@ TURN = np.float32(2 * np.pi / 2**32)
 """Radians of a step of an integer phase: its 32 bits are one turn."""
 
 _PAIRED = MOVERS | {"Conv", "ConvTranspose", "Concat", "LSTM", "GRU"}
-"""Operators that onnxruntime computes on integers only between pairs."""
+"""Operators that onnxruntime computes on integers only between Q/DQ pairs."""
 _JOINT = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 
 _NEITHER = frozenset({"Shape", "Size", "Constant"})
@@ -180,9 +180,7 @@ def operand_slots(node: Node) -> tuple[int, ...]:
 
 
 def _refusal(node: Node) -> str | None:
-    """'' for a node with an integer form, a reason for a float one without,
-    None for a node that handles no float values.
-    """
+    """'' for a node with an integer form, a reason for a float one without, None for one without float values."""
     if subgraphs(node):
         return "control flow"
     floats = [tensor for tensor in (*node.inputs, *node.outputs) if is_float(tensor) and tensor.name]
@@ -228,9 +226,7 @@ def _special_refusal(node: Node) -> str | None:
 
 
 def _examined_for_infinity(graph: Graph) -> set[int]:
-    """Nodes that look for infinity or NaN (fully masked rows of attention are found so),
-    and those that compute what they look at.
-    """
+    """Nodes that test for infinity or NaN (as for fully masked rows of attention), and those that feed them."""
     found: set[int] = set()
     pending = [node for node in graph.nodes if _looks_for_infinity(node)]
     while pending:
@@ -317,9 +313,7 @@ def _group(
 
 
 def _is_read_exactly(graph: Graph, tensor: Tensor, exact: Mapping[int, str]) -> bool:
-    """True where only nodes that stay float
-    for the sake of exact values read what an integer operator gives: they take it as it is.
-    """
+    """True where only nodes that stay float, to be exact, read an integer operator's result."""
     users = consumers(tensor)
     return bool(users) and all(id(user) in exact for user in users) and not any(tensor is out for out in graph.outputs)
 
@@ -356,9 +350,7 @@ def _sums_unknown_length(node: Node) -> bool:
 
 
 def _share(graph: Graph, nodes: Iterable[Node], tensors: dict[int, Tensor]) -> UnionFind:
-    """Sets of tensors on one grid: through movers, at an Equal, through a recurrent state,
-    and into a Concat that alone reads them.
-    """
+    """Sets of tensors that share a grid: movers, Equal, recurrent states, and a Concat that alone reads them."""
     sharing = UnionFind()
     for node in nodes:
         if node.op in MOVERS:

@@ -31,8 +31,8 @@ ORT_ERRORS = tuple(kind for kind in vars(state).values() if isinstance(kind, typ
 """What onnxruntime raises; its errors share no base class of their own."""
 
 _SHARED_FROM = 1 << 16
-"""Bytes from which a weight is handed to onnxruntime where it lies,
-instead of in the model's bytes (which end at 2 GiB)."""
+"""Bytes from which a weight is handed to onnxruntime where it lies, instead of in the model's bytes (which end at 2
+GiB)."""
 
 PROVIDERS = ["CPUExecutionProvider"]
 
@@ -42,9 +42,7 @@ def _known_operators() -> frozenset[tuple[str, str]]:
 
 
 def refuse_unknown_operators(graph: Graph) -> None:
-    """ModelError, naming the node,
-    where an operator of another domain is unknown to onnxruntime: then the model cannot be run at all.
-    """
+    """ModelError, naming the node, where onnxruntime does not know an operator and so cannot run the model."""
     for body in (graph, *graph.subgraphs(recursive=True)):
         for node in body.nodes:
             if node.domain not in STANDARD_DOMAINS and (node.domain, node.op) not in _known_operators():
@@ -118,8 +116,7 @@ class Runner:
         return {output.name: output.type for output in self._session.get_outputs()}
 
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Values of the wanted tensors for one feed; with ``outputs`` only some of them,
-        and no more is computed than they need.
+        """Values of the wanted tensors, or of ``outputs`` among them, for one feed; only what these need is computed.
 
         Raises:
             ModelError: onnxruntime cannot run the model on this feed.

@@ -130,8 +130,7 @@ class _Rewriter:
 
 
 def keeps_order(node: onnx.NodeProto, weight: Shape | None, *, channels_meet: bool) -> bool:
-    """Whether a Conv adds in the same order in blocks of 8, in blocks of 16 and where blocks of neither are possible
-    on the one but not the other.
+    """Whether onnxruntime's Conv adds in one order whichever block size (8, 16 or none) its kernels take.
 
     Args:
         node: the Conv.

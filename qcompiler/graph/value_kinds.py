@@ -1,7 +1,7 @@
 """What the values of a tensor are: constants, truths, indices or data; and the bounds that hold of them for every feed.
 
-A forward analysis over the graph. The kinds form a chain,
-and a result is of the largest kind among what it is computed from:
+A forward analysis over the graph. The kinds form a chain, and a result is of the largest kind among what it is computed
+from:
 
     CONSTANT < TRUTH < INDEX < DATA
 
@@ -12,9 +12,8 @@ and mostly unbounded (a sine of a position is bounded);
 - DATA: everything that layers,
 embeddings or float inputs have a part in; what calibration shows is all that is known of it.
 
-Integer inputs are indices where something looks them up,
-compares them or takes a sine of them; else they are numbers like any other (ages,
-pixels), so data. What makes an input a mask is said in `mask_inputs.py`.
+Integer inputs are indices where something looks them up, compares them or takes a sine of them; else they are numbers
+like any other (ages, pixels), so data. What makes an input a mask is said in `mask_inputs.py`.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_o
 __all__ = ["DATA", "FILL_FROM", "Kind", "Value", "value_kinds"]
 
 MOST_VALUES = 16
-"""Different values of a TRUTH."""
+"""Most different values of a `TRUTH`."""
 
 FILL_FROM = 32.0
-"""Magnitude from which a constant that a mask chooses is a fill, not a number among the data."""
+"""Magnitude from which a constant selected by a mask counts as a fill, not as data."""
 
 INFINITY = math.inf
 
@@ -123,7 +122,7 @@ _MEANS = frozenset({"ReduceMean", "AveragePool", "GlobalAveragePool", "Resize"})
 """Operators whose results lie between the elements of their first input."""
 _WAVES = ("Sin", "Cos")
 _LOOKS = frozenset({"Range", "Floor", "Ceil", "Mod", "CumSum", "ScatterND", "OneHot", *_WAVES, *_TRUTHS})
-"""Operators that make an integer input a position."""
+"""Operators that mark an integer input as a position."""
 
 Array = NDArray[Any]
 _FUNCTIONS: dict[str, Callable[..., Array]] = {
@@ -151,7 +150,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "Mod": np.fmod,
     "Sum": lambda *xs: np.sum(np.stack(np.broadcast_arrays(*xs)), axis=0),
 }
-"""Element by element, exact functions of exact values."""
+"""Elementwise functions that are exact on exact values."""
 _RISING = frozenset({"Floor", "Ceil", "Round", "Exp", "Relu", "Sign", "Tanh", "Sqrt", "Log"})
 
 
@@ -201,9 +200,7 @@ def _read(tensor: Tensor, known: Mapping[str, Value]) -> Value:
 
 
 def _settled(value: Value, tensor: Tensor) -> Value:
-    """What a node computes from constants alone is a truth where its values are few,
-    data where they are real numbers (a slice of a table).
-    """
+    """Kind of a result of constants alone: a truth where its values are few, data where they are real numbers."""
     if value.kind == Kind.TRUTH and value.values is None:
         return replace(value, kind=Kind.INDEX)
     if value.kind != Kind.CONSTANT:
@@ -225,9 +222,7 @@ def _of_input(tensor: Tensor, masks: Mapping[str, Value]) -> Value:
 
 
 def _is_looked_at(tensor: Tensor, depth: int = 12) -> bool:
-    """True where a node looks an integer up, compares it or asks for its sine,
-    rather than computing with it as with any number.
-    """
+    """True where a node looks an integer up, compares it or takes its sine, instead of computing with it."""
     return depth > 0 and any(_looks_at(node, tensor, depth) for node in consumers(tensor))
 
 

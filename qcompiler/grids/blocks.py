@@ -1,5 +1,4 @@
-"""Block scales: within a row every block of neighbouring products has a small integer factor, and yet the row remains
-an int8 row.
+"""Block scales: each block of neighbouring weights of a row has a small integer factor; the row stays int8.
 
 Block b of a row stands for ``s * T[f_b][code]`` with the one float scale s of the row and one of 16 tables of int8
 levels, the levels of the grid times a factor of 3 … 18, rounded to integers: ``T[f] = round(levels * m * (3 + f) /
@@ -26,14 +25,14 @@ from qcompiler.grids.grid import EDGE, Array, Grid, level_lookup
 __all__ = ["BLOCKS", "FACTORS", "MOST_LEVELS", "BlockTables", "block_levels"]
 
 BLOCKS = (32, 64, 128)
-"""Products that may share a factor."""
+"""Block sizes: weights along K that may share a factor."""
 
 FACTORS = np.arange(3, 19)
 MOST_LEVELS = 16
-"""Levels of a grid that blocks may have."""
+"""Most levels of a grid that admits blocks."""
 
 PAIR_SAFE_LEVEL = 64
-"""Two weights of one sign then sum to at most 128, which int8 kernels that saturate multiply exactly."""
+"""Largest level with which two same-sign weights sum to at most 128, exact on int8 kernels that saturate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ class BlockTables:
 
     Attributes:
         levels: int16 [T, L], each row ascending, with 0 among it; neighbours may be equal.
-        width: products of a block, the last one of a row may have fewer.
+        width: weights along K in a block; the last block of a row may have fewer.
         kinds: uint8 [G, R, B], the table of each block.
     """
 

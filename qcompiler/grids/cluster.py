@@ -20,7 +20,7 @@ __all__ = ["CELLS", "cluster_centres", "nearest_centre"]
 CELLS = 1024
 ROUNDS = 30
 NEGLIGIBLE = 1e-12
-"""Share of the total weight below which a value counts for nothing."""
+"""Share of the total weight below which a value is ignored."""
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -96,9 +96,7 @@ def _best_cuts(moments: list[Floats], count: int) -> Floats:
 
 
 def _lloyd(points: Floats, weights: Floats, centres: Floats, pinned: float | None) -> Floats:
-    """The centres once no point (ascending) changes its cluster any more, or after `ROUNDS` rounds; the pinned one
-    stays.
-    """
+    """The centres (one may be pinned) once no point, ascending, changes its cluster, or after `ROUNDS` rounds."""
     mass, linear = (np.concatenate([[0.0], np.cumsum(moment)]) for moment in (weights, weights * points))
     for _ in range(ROUNDS):
         cuts = np.concatenate(

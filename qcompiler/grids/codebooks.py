@@ -63,9 +63,7 @@ def nf4(block: int | None = None, largest: int = LARGEST_LEVEL) -> Grid:
 
 
 def floating(exponent_bits: int, mantissa_bits: int, block: int | None = None) -> Grid:
-    """A float of 4 bits: e2m1 (the OCP format), e1m2 (evenly spaced) or e3m0 (powers of two). OptionError for any
-    other.
-    """
+    """A 4-bit float: e2m1 (OCP), e1m2 (evenly spaced) or e3m0 (powers of two). OptionError for any other."""
     if (exponent_bits, mantissa_bits) not in ((2, 1), (1, 2), (3, 0)):
         raise OptionError(f"a 4-bit float is e2m1, e1m2 or e3m0, not e{exponent_bits}m{mantissa_bits}")
     fraction = np.arange(2**mantissa_bits) / 2**mantissa_bits

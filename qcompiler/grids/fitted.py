@@ -22,7 +22,7 @@ from qcompiler.grids.scale_search import fit_scale, grid_loss, importance_of, in
 __all__ = ["KMeansGrid", "PowerGrid", "SplitGrid"]
 
 SAMPLE = 1 << 16
-"""Weights that decide an exponent."""
+"""Most weights that an exponent is fitted to."""
 EXPONENTS = np.round(np.arange(0.35, 1.225, 0.05), 2)
 CLUSTERS = 3
 ROUNDS = 5
@@ -70,8 +70,7 @@ class FittedGrid(ABC):
 
 @dataclass(frozen=True)
 class PowerGrid(FittedGrid):
-    """The power grid whose exponent suits the weight best, each row under its own best scale (NUPES, data-free or
-    weighted by the metric).
+    """The power grid of best exponent under each row's best scale (NUPES), data-free or weighted by the metric.
 
     It has 2 to 8 bits; with 2 there is nothing to choose, the levels are -1, 0, 1.
     """
@@ -119,8 +118,7 @@ class KMeansGrid(FittedGrid):
 
 @dataclass(frozen=True)
 class SplitGrid(FittedGrid):
-    """SplitQuant as one grid: the levels of three clusters (low, middle, high), each evenly spaced over the members of
-    its cluster.
+    """SplitQuant as one grid: three clusters (low, middle, high), each of evenly spaced levels over its members.
 
     ``bits``, 1 to 6, are those of each branch. A code says cluster and place in it, so it costs up to two bits more in
     store.
@@ -150,9 +148,7 @@ class SplitGrid(FittedGrid):
 
 
 def _normalised(scale: Array, block: int | None, weight: Array, metric: Array | None) -> tuple[Array, Array]:
-    """Weights in units of the scale of their row and block, and how much the squared error of each counts; rows
-    without a scale are left out.
-    """
+    """Weights divided by their scales, and the weight of each squared error; rows without a scale are left out."""
     rows, importance = in_blocks(weight, block), importance_of(weight, metric)
     counts = in_blocks(
         np.ones(weight.shape) if importance is None else np.broadcast_to(importance, weight.shape), block

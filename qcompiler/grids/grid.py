@@ -22,9 +22,9 @@ __all__ = ["LARGEST_LEVEL", "Grid", "GridFamily", "integer_levels", "uniform"]
 
 LARGEST_LEVEL = 127
 EDGE = 2 * (LARGEST_LEVEL + 1)
-"""Beyond this many half steps every value takes an outermost level."""
+"""Half steps beyond which every value takes an outermost level."""
 _EXACT = 1e-9
-"""How near a fraction of the largest level must be to an integer to count as one."""
+"""Distance from an integer within which a multiple of the largest level counts as one."""
 
 Array = NDArray[Any]
 
@@ -105,9 +105,7 @@ class Grid:
         return bool((np.diff(self.levels) == 1).all())
 
     def nearest(self, values: Array) -> NDArray[np.int16]:
-        """The nearest level of each value, in units of the scale. A tie goes to the even level, or to the smaller of
-        two even or two odd ones.
-        """
+        """The nearest level of each value / scale. Ties: the even level, or the smaller of two even or two odd ones."""
         if self.is_uniform:
             return np.clip(np.rint(values), self.levels[0], self.levels[-1]).astype(np.int16)
         halves = np.clip(np.multiply(values, 2), -EDGE, EDGE)
@@ -132,9 +130,7 @@ class Grid:
 
 
 def thresholds(levels: NDArray[np.int16]) -> NDArray[np.float64]:
-    """float64 [L - 1]: the nearest level of a value is the one whose index is the number of thresholds not above it.
-    Ties as in `Grid.nearest`.
-    """
+    """float64 [L - 1]: the index of the nearest level is the number of thresholds not above a value."""
     low, high = levels[:-1].astype(np.int64), levels[1:].astype(np.int64)
     middle = (low + high) / 2
     to_low = np.where((low + high) % 2 == 0, np.abs(low) < np.abs(high), low % 2 == 0)
@@ -171,9 +167,7 @@ def integer_levels(fractions: Array, largest: int = LARGEST_LEVEL) -> NDArray[np
 
 
 def uniform(bits: int, block: int | None = None) -> Grid:
-    """The symmetric uniform grid of 2 to 8 bits: levels -(2^(bits-1) - 1) … 2^(bits-1) - 1. OptionError for another
-    number of bits.
-    """
+    """The symmetric uniform grid of 2 to 8 bits, ±(2^(bits-1) - 1); OptionError for another number of bits."""
     if not 2 <= bits <= 8:
         raise OptionError(f"a uniform grid has 2 to 8 bits, not {bits}")
     largest = 2 ** (bits - 1) - 1

@@ -28,8 +28,7 @@ Floats = NDArray[np.float64]
 
 
 def minimize(loss: Callable[[Floats], Floats], candidates: Floats, steps: int) -> tuple[Floats, Floats]:
-    """The minima of many functions of one number at once: the best candidate, then a golden section between its
-    neighbours.
+    """Minimize many functions of one number at once: the best candidate, then golden section around it.
 
     Args:
         loss: values [N] of the N functions, each at its own place of a vector [N].
@@ -58,9 +57,7 @@ def minimize(loss: Callable[[Floats], Floats], candidates: Floats, steps: int) -
 
 
 def importance_of(weight: Array, metric: Array | None) -> NDArray[np.float32] | None:
-    """How much a squared error of each weight [G, R, K] counts: the diagonal of the metric, float32 [G, 1, K]; None
-    without one.
-    """
+    """Weight of each squared error [G, 1, K], float32: the diagonal of the metric; None without one."""
     if metric is None:
         return None
     diagonal = np.maximum(np.einsum("gkk->gk", metric), 0.0)
@@ -94,9 +91,7 @@ def fit_scale(grid: Grid, weight: Array, metric: Array | None = None) -> NDArray
 
 
 def grid_loss(grid: Grid, weight: Array, metric: Array | None = None) -> float:
-    """The squared error of a weight [G, R, K] on a grid, under the best scales, weighted by the diagonal of the metric
-    (of mean 1).
-    """
+    """Squared error of a weight [G, R, K] on a grid, best scales, weighted by the metric's diagonal (mean 1)."""
     _, loss = _search(grid, weight, importance_of(weight, metric), steps=4)
     return float(loss.sum())
 

@@ -1,5 +1,4 @@
-"""What it costs that a network's outputs change: their squared error, or, of a classifier, the divergence of its
-distributions.
+"""Loss of a network's outputs: squared error or, for a classifier, Kullback-Leibler divergence.
 
 * ``mse``: squared error over the energy of what was expected.
 * ``kl``: ``KL(float || changed)`` in nats, the mean over all distributions along the last axis (ZeroQ's sensitivity).
@@ -28,7 +27,7 @@ Array = NDArray[Any]
 
 LEAST_PROBABILITY = 1e-12
 SUM_TOLERANCE = 1e-3
-"""How far the sum of probabilities may be from 1."""
+"""Largest deviation from 1 of a sum of probabilities."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,7 @@ def _both(values: Array, expected: Array) -> tuple[NDArray[np.float64], NDArray[
 
 
 def kl_divergence(values: Array, expected: Array) -> float:
-    """``KL(expected || values)`` of the distributions along the last axis, their mean, in nats. OptionError where that
-    axis has no two classes.
-    """
+    """Mean ``KL(expected || values)`` along the last axis, in nats; OptionError where that axis has no two classes."""
     got, want = _both(values, expected)
     return max(float((np.exp(want) * (want - got)).sum(axis=1).mean()), 0.0)
 

@@ -160,8 +160,7 @@ class Target:
 
 
 def common_factors(factors: list[float], bits: int = _FACTOR_BITS, most: int = 40) -> tuple[list[int], int]:
-    """Integers m_i and one n with ``factor_i ~ m_i / 2^n`` and every ``|m_i| < 2^bits``; n is as large as that allows,
-    at most ``most``.
+    """Integers m_i and one n (at most ``most``) with ``factor_i ~ m_i / 2^n`` and every ``|m_i| < 2^bits``.
 
     Raises:
         UnsupportedError: a factor of 2^(bits-1) and more has no such form.

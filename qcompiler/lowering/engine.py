@@ -1,17 +1,13 @@
 """The engine of the lowering: from float tensors between Q/DQ pairs to codes.
 
-The float part of a quantized graph is read backwards from each QuantizeLinear node. ``Lowering.value(tensor,
-target)`` answers
-"which integer operators give the codes of this float tensor on that grid",
-by asking the rule of the operator that writes it;
-the recursion ends at DequantizeLinear nodes,
-constants and graph inputs. Operators that only move values hand the question on
-to their inputs, so a grid travels backwards through them and is changed (Requantize) once,
+The float part of a quantized graph is read backwards from each QuantizeLinear node. ``Lowering.value(tensor, target)``
+answers "which integer operators give the codes of this float tensor on that grid", by asking the rule of the operator
+that writes it; the recursion ends at DequantizeLinear nodes, constants and graph inputs. Operators that only move
+values hand the question on to their inputs, so a grid travels backwards through them and is changed (Requantize) once,
 where codes on another grid begin.
 
-A value that no QuantizeLinear node follows gets a grid of its own (``natural``): the one of its source for movers,
-else an int16 grid
-that holds every value the operator can produce.
+A value that no QuantizeLinear node follows gets a grid of its own (``natural``): the one of its source for movers, else
+an int16 grid that holds every value the operator can produce.
 """
 
 from __future__ import annotations
@@ -67,7 +63,7 @@ class Border:
 
 
 LookUp = Callable[["Lowering", Node], Coded | None]
-"""The codes in front of a DequantizeLinear where a table gives them for other codes."""
+"""Codes in front of a DequantizeLinear as a table of other codes."""
 
 
 class _Follows(UnsupportedError):

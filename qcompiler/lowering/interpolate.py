@@ -1,5 +1,4 @@
-"""Tables of 65536 codes become piecewise linear functions where no code is more than one step off, and 8-bit ones
-hardly ever that.
+"""Turns 65536-entry tables into piecewise linear functions where no code errs by more than one step.
 
 Every line is fitted by least squares to the function whose rounding the table is, as far as the places of its steps
 tell, and the result is compared with the table for every code. One step of 8 bits is no small matter where many values
@@ -72,9 +71,7 @@ def _busiest(differs: NDArray[np.bool_]) -> float:
 
 
 def _fitted(table: NDArray[np.int64], start: int, end: int, segments: int) -> Piecewise:
-    """Lines over the entries from ``start`` to ``end`` (exclusive), and a line's width beyond: what lies farther takes
-    the outermost values.
-    """
+    """Lines over the entries ``start`` … ``end`` (exclusive) plus one line's width; farther: the outermost values."""
     margin = -(-(end - start) // segments)
     start, end = max(start - margin, 0), min(end + margin, _CODES)
     bits = next(bits for bits in range(MOST_WIDTH_BITS + 1) if segments << bits >= end - start)
@@ -95,9 +92,7 @@ def _fitted(table: NDArray[np.int64], start: int, end: int, segments: int) -> Pi
 
 
 def _smooth(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The function that was rounded to ``table``, as far as its steps tell: half-way between two codes where one
-    follows the other.
-    """
+    """The function that was rounded to ``table``, from its steps: half-way between two codes where they change."""
     steps = np.flatnonzero(np.diff(table))
     if not steps.size:
         return table.astype(np.float64)
@@ -114,9 +109,7 @@ def _smooth(table: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _end(table: NDArray[np.int64], index: int) -> float:
-    """What the function does beyond its last step: it stays in the middle of that code, or, where the table saturates,
-    well inside.
-    """
+    """The function beyond its last step: the middle of that code, or well inside it where the table saturates."""
     code = int(table[index])
     return code + _INSIDE * bool(code == table.max()) - _INSIDE * bool(code == table.min())
 

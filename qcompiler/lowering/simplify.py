@@ -23,9 +23,7 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _compose(graph: Graph, node: Node) -> None:
-    """One Table for Table and Requantize nodes in a row, at least one of them a Table, whose inner results nothing
-    else reads.
-    """
+    """One Table for a chain of Table and Requantize nodes, at least one a Table, with inner results of one reader."""
     chain = [node]
     while True:
         inner = producer(chain[-1].inputs[0])

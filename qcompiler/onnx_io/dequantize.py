@@ -1,5 +1,4 @@
-"""Files that are quantized in other ways than by QuantizeLinear / DequantizeLinear,
-as models that this compiler can work on.
+"""Takes in files that are quantized otherwise than by QuantizeLinear / DequantizeLinear.
 
 *Dynamic* quantization, where a scale is found anew in each run, is undone: the model becomes the float model that it
 approximates, with the weights that its file holds.
@@ -60,9 +59,7 @@ def undo_quantization(graph: Graph) -> int:
 
 # ------------------------------------------------------------------ dynamic
 def _undo_dynamic(graph: Graph, node: Node) -> bool:
-    """Let what reads the codes of ``node`` read its input; False (nothing changed) where an operator needs the codes
-    themselves.
-    """
+    """Let the readers of the codes of ``node`` read its input; False, nothing changed, where one needs the codes."""
     codes, scale, zero = (*node.outputs, None, None)[:3]
     layers = list(_layers_behind(codes))
     zero_readers = [] if zero is None else consumers(zero)
@@ -198,7 +195,7 @@ def _attention(site: Site, node: Node) -> bool:
 
 
 def _matmul_of_blocks(site: Site, node: Node) -> bool:
-    """MatMulNBits: B [N, K / block, block * bits / 8] of packed codes, a scale and a zero point a block."""
+    """MatMulNBits: B [N, K / block, block * bits / 8] of packed codes, one scale and zero point per block."""
     codes, scales, zeros = (constant_of(given(node, index)) for index in (1, 2, 3))
     bits, block, rows, k = (int(node.attrs[key]) for key in ("bits", "block_size", "N", "K"))
     if codes is None or scales is None or bits not in (2, 4, 8) or given(node, 4) is not None:

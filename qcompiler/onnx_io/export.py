@@ -134,8 +134,7 @@ def save(
     force: bool = False,
     pack: bool = True,
 ) -> None:
-    """Write a model, after onnxruntime has loaded it and, given a feed, run it. Either the whole file appears or
-    nothing changes.
+    """Write a model once onnxruntime has loaded it and run it on the feed, if any. All or nothing is written.
 
     Args:
         model: a graph, exported by `to_model`, or a finished model.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import ModelError
 
 SMALL = 1024
-"""Constants of at most so many elements also stay in the model, where conversion and shape inference look at them."""
+"""Constants of at most this many elements also stay in the model, where conversion and shape inference look at them."""
 
 Array = NDArray[Any]
 
@@ -186,8 +186,7 @@ def _add_weight(light: onnx.GraphProto, name: str, array: Array, data_type: int)
 
 
 def check(light: onnx.ModelProto, *, full: bool = False) -> None:
-    """Run onnx's checker,
-    which wants shapes at the border where onnxruntime does not: they are filled in while it looks.
+    """Run onnx's checker; for it, shapes that it wants at the border are filled in.
 
     Raises:
         onnx.checker.ValidationError: the model breaks a rule of ONNX.

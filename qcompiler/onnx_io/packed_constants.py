@@ -1,5 +1,4 @@
-"""Few bits on disk: integer constants of few different values are stored as packed codes, and come back as what they
-were.
+"""Few bits on disk: integer constants of few different values are stored as packed codes plus a table.
 
 A constant of 8- or 16-bit integers that takes at most 64 different values is written as codes with the operators that
 give its values back. All inputs of these are constants, so a runtime evaluates them once, when it loads the file, and
@@ -46,13 +45,13 @@ PACKED_TYPES = (np.int8, np.uint8, np.int16, np.uint16)
 MOST_VALUES = 64
 MOST_IN_ROW = 16
 BLOCK_SIZES = (4, 8, 16)
-"""Values of a table that blocks have in common."""
+"""Sizes of tables (codebooks) that blocks share."""
 WORDS_FROM = 1 << 14
 """Elements from which codes in words are worth their nodes."""
 MOST_SHARE = 0.75
 """Use several tables only if they shrink the constant to at most this fraction of its size."""
 LEAST_SAVED = 0.05
-"""Share of all bytes in integer constants that packing must save: it asks for a newer opset."""
+"""Least share of all integer constants' bytes that packing must save, as it needs a newer opset."""
 PAIR_OPSET, NIBBLE_OPSET = 25, 21
 
 _UINT2, _INT2 = 25, 26
@@ -120,7 +119,7 @@ class PackedBlocks(PackedConstant):
 
     Attributes:
         kinds: uint8 [B, C] or [C, B], the table of each block.
-        block: products of a block.
+        block: weights along K in a block.
         along: axis of K.
         shape: of the weight.
         taps_first: the codes are those of the weight with its second axis moved to the end.
@@ -148,9 +147,7 @@ def coded(array: Array) -> PackedConstant | None:
 
 
 def _coded_blocks(array: Array) -> PackedBlocks | None:
-    """A weight in blocks along either axis of a matrix, the products of a convolution tap by tap, or the last axis of
-    a recurrent weight.
-    """
+    """A weight in blocks along a matrix axis, a convolution's K (tap by tap), or a recurrent weight's last axis."""
     for along, taps_first in (
         ((0, False), (1, False)) if array.ndim == 2 else ((1, True), (1, False)) if array.ndim > 2 else ()
     ):
@@ -191,9 +188,7 @@ def _coded(array: Array) -> PackedConstant | None:
 
 
 def packed(graph: Graph) -> Graph:
-    """``graph`` with packed constants: a copy of the opset that these need, or ``graph`` itself where that saves too
-    little.
-    """
+    """A copy of ``graph`` with packed constants at the opset they need; ``graph`` itself where that saves little."""
     inside = {id(node) for node in graph.nodes}  # the bodies of control flow keep what they read
     constants = {
         id(tensor): tensor for node in graph.nodes for tensor in node.inputs
@@ -369,8 +364,7 @@ def _words(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint64], NDA
 
 
 def stored_bytes(distinct: int, rows: int, products: int, block: int | None = None) -> int:
-    """Predicted file size of a quantized weight: bytes of its codes; scales, of which every grid has as many, are not
-    counted.
+    """Predicted file size of a quantized weight's codes, in bytes; scales, equally many on every grid, are not counted.
 
     Args:
         distinct: number of levels of its grid.

@@ -1,5 +1,4 @@
-"""Operators that take and give codes (QLinearConv, QLinearAdd,
-…) as float ones between DequantizeLinear and QuantizeLinear.
+"""Operators on codes (QLinearConv, QLinearAdd, …) as float ones between DequantizeLinear and QuantizeLinear.
 
 Source: docs/Operators.md of ONNX, docs/ContribOperators.md of onnxruntime.
 """
@@ -154,9 +153,7 @@ def _concat(site: Site, node: Node) -> bool:
 
 
 def _mover(site: Site, node: Node) -> bool:
-    """A move (or a largest) of codes,
-    which keep the grid of the QuantizeLinear before them; False for a move of anything else.
-    """
+    """A mover (or maximum) of codes keeps the grid of the QuantizeLinear before it; False for other codes."""
     source = producer(node.inputs[0])
     if source is None or source.op != "QuantizeLinear" or (len(node.outputs) > 1 and node.outputs[1].name):
         return False

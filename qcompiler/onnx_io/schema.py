@@ -93,9 +93,7 @@ def _changed_attributes(op: str, version: int) -> tuple[str, ...]:
 
 
 def _fits(node: Node, schema: onnx.defs.OpSchema, newer: list[onnx.defs.OpSchema], opset: int) -> bool:
-    """Whether ``node`` can be expressed under ``schema``, with the rewrites of `qcompiler.onnx_io.opset` across the
-    ``newer`` ones.
-    """
+    """Whether ``schema`` can express ``node``, with the rewrites of `qcompiler.onnx_io.opset` across ``newer`` ones."""
     crossed = [step.since_version for step in newer]
     handled = {name for version in crossed for name in _changed_attributes(node.op, version)}
     if any(name not in handled for name in unknown_attributes(node, schema)):

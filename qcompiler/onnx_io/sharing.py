@@ -19,9 +19,7 @@ Key = tuple[Any, ...]
 
 
 def share_constants(graph: Graph) -> None:
-    """Let every reader of a constant, in all bodies of ``graph``, read one of equal type, shape and bytes, under a
-    name that nothing else has.
-    """
+    """Let readers of equal constants (type, shape, bytes) in all bodies of ``graph`` share one, uniquely named."""
     bodies = [graph, *graph.subgraphs(recursive=True)]
     tensors = {id(t): t for body in bodies for node in body.nodes for t in (*node.inputs, *node.outputs)}
     tensors |= {id(t): t for body in bodies for t in (*body.inputs, *body.outputs)}
@@ -55,9 +53,7 @@ def _key(tensor: Any) -> Key | None:
 
 
 def hoist_initializers(proto: onnx.GraphProto) -> None:
-    """Move the initializers of bodies into the graph itself, each once; their names must be unique
-    (`share_constants`).
-    """
+    """Move initializers of bodies into the graph, each once; names must be unique (`share_constants`)."""
     known = {tensor.name for tensor in proto.initializer}
     for body in _bodies(proto):
         own = {output.name for output in body.output}

@@ -31,9 +31,7 @@ def block_of(graph: Graph, inputs: str, outputs: str) -> Graph:
 
 
 def block_milliseconds(blocks: Sequence[Graph], values: NDArray[Any], quantize: Sequence[Pass]) -> list[float] | None:
-    """The fastest run of each block on ``values``, quantized by the passes ``quantize``; None where one has no integer
-    form.
-    """
+    """Fastest run of each block on ``values``, quantized by the passes ``quantize``; None without an integer form."""
     sessions = []
     try:
         for block in blocks:

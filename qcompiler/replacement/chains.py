@@ -1,9 +1,8 @@
 """Where replacements fit: chains of dense layers with functions of one element between them, which nothing else reads.
 
-A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap,
-one group and no stride: the same matrix for every row, token or
-pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh, HardSwish, ``x * Sigmoid(x)``,
-…), or none.
+A dense layer is a Gemm, a MatMul (with the Add of its bias) or a Conv of one tap, one group and no stride: the same
+matrix for every row, token or pixel. Between two of them may stand any functions of single elements (Relu, Gelu, Tanh,
+HardSwish, ``x * Sigmoid(x)``, …), or none.
 """
 
 from __future__ import annotations
@@ -91,9 +90,7 @@ def shape_of(layer: Layer) -> tuple[int, int]:
 
 
 def matrix_of(layer: Layer) -> NDArray[np.float64]:
-    """The weight of a layer of one group as [outputs, products]: a dense layer's inputs,
-    or a convolution's inputs and taps.
-    """
+    """The weight of a layer of one group as [outputs, K]."""
     matrix = as_matrix(layer, layer.values)
     return np.zeros((0, 0)) if matrix is None else np.asarray(matrix[0], np.float64)
 

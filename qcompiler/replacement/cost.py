@@ -43,9 +43,7 @@ def bundle_cost(inputs: int, features: int, outputs: int, *, factors: int = 1, s
 def most_features(
     inputs: int, outputs: int, whole: Cost, share: float, *, factors: int = 1, skip: bool, most: int
 ) -> int:
-    """The largest number of features, at most ``most``, whose cost is within ``share`` of ``whole``; -1 where not even
-    none is.
-    """
+    """Most features (at most ``most``) whose cost is within ``share`` of ``whole``; -1 if even 0 cost too much."""
     low, high = -1, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,5 +1,4 @@
-"""The kernels that random features estimate: ``K(x, w) = E[Φ(x) · Ψ(w)]``, so that a layer's parameters become
-features as well.
+"""Kernels that random features estimate, ``K(x, w) = E[Φ(x) · Ψ(w)]``: a layer's parameters become features, too.
 
 A Scalable Neural Network Kernel writes ``f(w · x + b)`` so, with m features of the input and m of the parameters; then
 ``W2 Ψ`` is one matrix of m columns, and layers are bundled without a look at any data. The closed-form fit of
@@ -78,9 +77,7 @@ def urf_features(function: str, x: Array, weight: Array, bias: Array, g: Array, 
 
 
 def relu_features(x: Array, weight: Array, g: Array) -> _Pair:
-    """ReLU features of inputs [N, d] and parameters [R, d] for Gaussian rows g [m, d]: they estimate
-    `arc_cosine_kernel`.
-    """
+    """ReLU features of inputs [N, d] and parameters [R, d] for Gaussian rows g [m, d]; estimate `arc_cosine_kernel`."""
     return _Pair(np.maximum(x @ g.T, 0.0), 2 * np.maximum(weight @ g.T, 0.0) / len(g))
 
 

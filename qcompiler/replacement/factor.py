@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.eigenvalues import eigh, svd
+from qcompiler.linear_algebra import matmul, solve_positive
+
 __all__ = ["Cores", "Spectrum", "balanced_divisors", "fit_cores", "spectrum"]
 
 Array = NDArray[Any]
@@ -32,7 +35,7 @@ class Spectrum:
 
     Attributes:
         weight: float64 [R, K].
-        basis: orthonormal columns [R, R], by falling importance.
+        basis: orthonormal columns [R, min(R, K)], by falling importance.
         energy: energy of the outputs along each, on the inputs it was made for.
     """
 
@@ -41,10 +44,8 @@ class Spectrum:
     energy: NDArray[np.float64]
 
     def lost(self, covariance: Array) -> NDArray[np.float64]:
-        """Squared error with rank 0, 1, … R on inputs of any covariance, relative to the energy of the outputs: [R +
-        1].
-        """
-        along = np.einsum("ri,rs,si->i", self.basis, self.weight @ covariance @ self.weight.T, self.basis)
+        """Squared error at rank 0 … R, for inputs of any covariance, relative to the outputs' energy: [R + 1]."""
+        along = np.sum(self.basis * matmul(matmul(matmul(self.weight, covariance), self.weight.T), self.basis), axis=0)
         left = np.concatenate([np.cumsum(np.maximum(along, 0.0)[::-1])[::-1], [0.0]])
         return np.asarray(left / max(left[0], 1e-300))
 
@@ -52,7 +53,7 @@ class Spectrum:
         """(left [R, r], right [r, K]); between them every channel has the same energy, so that one scale suits all."""
         basis = self.basis[:, :rank]
         spread = np.sqrt(np.maximum(self.energy[:rank], 1e-12 * max(float(self.energy[0]), 1e-300)))
-        return basis * spread, (basis.T @ self.weight) / spread[:, None]
+        return basis * spread, matmul(basis.T, self.weight) / spread[:, None]
 
 
 def spectrum(weight: Array, covariance: Array) -> Spectrum:
@@ -63,7 +64,11 @@ def spectrum(weight: Array, covariance: Array) -> Spectrum:
         covariance: C [K, K] of the inputs; the identity for the plain SVD.
     """
     exact = np.asarray(weight, np.float64)
-    energy, basis = np.linalg.eigh(exact @ covariance @ exact.T)
+    if len(exact) > exact.shape[1]:
+        spread, directions = eigh(covariance)
+        basis, values, _ = svd(matmul(exact, directions * np.sqrt(np.maximum(spread, 0.0))))
+        return Spectrum(exact, basis, np.square(values))
+    energy, basis = eigh(matmul(matmul(exact, covariance), exact.T))
     return Spectrum(exact, basis[:, ::-1].copy(), np.maximum(energy[::-1], 0.0))
 
 
@@ -114,14 +119,12 @@ def fit_cores(weight: Array, covariance: Array, outputs: tuple[int, int], inputs
     """
     blocks = np.asarray(weight, np.float64).reshape(*outputs, *inputs)
     bond = min(bond, outputs[0] * inputs[0], outputs[1] * inputs[1])
-    left, values, right = np.linalg.svd(
-        blocks.transpose(0, 2, 1, 3).reshape(outputs[0] * inputs[0], -1), full_matrices=False
-    )
+    left, values, right = svd(blocks.transpose(0, 2, 1, 3).reshape(outputs[0] * inputs[0], -1))
     root = np.sqrt(values[:bond])
     first = (left[:, :bond] * root).reshape(outputs[0], inputs[0], bond)
     second = (root[:, None] * right[:bond]).reshape(bond, outputs[1], inputs[1])
     metric = np.asarray(covariance, np.float64).reshape(*inputs, *inputs)
-    wanted = (np.asarray(weight, np.float64) @ covariance).reshape(*outputs, *inputs)
+    wanted = matmul(np.asarray(weight, np.float64), covariance).reshape(*outputs, *inputs)
     for _ in range(_SWEEPS):
         first = _first_core(second, metric, wanted)
         second = _second_core(first, metric, wanted)
@@ -132,8 +135,8 @@ def _first_core(second: Array, metric: Array, wanted: Array) -> Array:
     """A of least error for a given B."""
     bond, rows = len(second), metric.shape[0]
     pairs = np.einsum("kbj,lbm->kjlm", second, second)
-    normal = np.einsum("ijnm,kjlm->iknl", metric, pairs, optimize=True).reshape(rows * bond, -1)
-    right = np.einsum("abnm,lbm->anl", wanted, second, optimize=True).reshape(-1, rows * bond)
+    normal = _contracted(metric, (0, 2), (1, 3), pairs, (1, 3), (0, 2)).transpose(0, 2, 1, 3).reshape(rows * bond, -1)
+    right = _contracted(wanted, (0, 2), (1, 3), second, (1, 2), (0,)).reshape(-1, rows * bond)
     return _solve(normal, right).reshape(-1, rows, bond)
 
 
@@ -141,12 +144,25 @@ def _second_core(first: Array, metric: Array, wanted: Array) -> Array:
     """B of least error for a given A."""
     bond, columns = first.shape[2], metric.shape[1]
     pairs = np.einsum("aik,anl->iknl", first, first)
-    normal = np.einsum("ijnm,iknl->kjlm", metric, pairs, optimize=True).reshape(bond * columns, -1)
-    right = np.einsum("abnm,anl->blm", wanted, first, optimize=True).reshape(-1, bond * columns)
+    normal = _contracted(pairs, (1, 3), (0, 2), metric, (0, 2), (1, 3))
+    normal = normal.transpose(0, 2, 1, 3).reshape(bond * columns, -1)
+    right = _contracted(wanted, (1, 3), (0, 2), first, (0, 1), (2,)).transpose(0, 2, 1).reshape(-1, bond * columns)
     return _solve(normal, right).reshape(-1, bond, columns).transpose(1, 0, 2)
+
+
+def _contracted(
+    left: Array, kept: tuple[int, ...], summed: tuple[int, ...], right: Array, matched: tuple[int, ...],
+    others: tuple[int, ...],
+) -> Array:  # fmt: skip
+    """The sum over the axes ``summed`` of ``left`` and ``matched`` of ``right``; the others stay, in this order."""
+    rows = left.transpose(*kept, *summed).reshape(*(left.shape[axis] for axis in kept), -1)
+    columns = right.transpose(*matched, *others).reshape(rows.shape[-1], -1)
+    return matmul(rows.reshape(-1, rows.shape[-1]), columns).reshape(
+        *rows.shape[:-1], *(right.shape[axis] for axis in others)
+    )
 
 
 def _solve(normal: Array, right: Array) -> Array:
     """X of ``X N = R`` for a positive semidefinite N."""
     damped = normal + np.eye(len(normal)) * (1e-9 * max(float(np.trace(normal)) / len(normal), 1e-300))
-    return np.asarray(np.linalg.solve(damped, right.T).T)
+    return solve_positive(damped, right.T).T

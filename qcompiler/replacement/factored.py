@@ -19,9 +19,7 @@ Array = NDArray[Any]
 
 
 def write_low_rank(graph: Graph, layer: Layer, left: Array, right: Array, bias: Array) -> None:
-    """Rewrite ``graph`` in place: ``right`` [r, K] first, as the layer's own operator, then ``left`` [O,
-    r] with ``bias`` [O].
-    """
+    """Replace a layer by ``right`` [r, K] (same operator), then ``left`` [O, r] with ``bias`` [O]."""
     out = Writer(graph, names_in(graph), f"{layer.node.name}_rank")
     inner = (
         _convolution(out, layer, right)
@@ -40,9 +38,7 @@ def _convolution(out: Writer, layer: Layer, right: Array) -> Variable:
 
 
 def write_cores(graph: Graph, layer: Layer, cores: Cores, bias: Array) -> None:
-    """Rewrite ``graph`` in place: two MatMuls over the split channels of a Gemm or MatMul,
-    what moves elements between them, and the bias.
-    """
+    """Replace a Gemm or MatMul by two MatMuls over its split channels, the moves between them, and the bias."""
     out, x = Writer(graph, names_in(graph), f"{layer.node.name}_cores"), layer.node.inputs[0]
     (outer, rows, bond), (_, inner, columns) = cores.first.shape, cores.second.shape
     leading = len(layer.node.outputs[0].shape) - 1
@@ -69,9 +65,7 @@ def _with_shape(variable: Variable, like: Tensor, channels: list[int]) -> Variab
 
 
 def _reshape(out: Writer, tensor: Tensor, x: Tensor, channels: list[int]) -> Variable:
-    """``tensor`` with its last axes split or joined to ``channels``; the axes before them are those of ``x``,
-    kept as they are.
-    """
+    """``tensor`` with its last axes split or joined to ``channels``; leading axes stay those of ``x``."""
     target = Constant(
         unique_name(out.taken, f"{out.stem}_shape"), np.array([*[0] * (len(x.shape) - 1), *channels], np.int64)
     )

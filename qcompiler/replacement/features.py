@@ -1,5 +1,4 @@
-"""Feature maps φ(P x + c) of few nonlinear functions,
-drawn from a seed: they know the scale of the inputs and nothing else of a network.
+"""Random feature maps φ(P x + c), drawn from a seed; of the network they know the scale of the inputs only.
 
 | kind | features | estimates, where the rows of P are Gaussian |
 |---|---|---|
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.eigenvalues import orthonormal
 from qcompiler.equivalence.hadamard import hadamard
 from qcompiler.linear_algebra import matmul
 
@@ -138,9 +138,8 @@ def orthogonal_gaussian(count: int, size: int, rng: np.random.Generator) -> NDAr
     blocks = []
     for _ in range(-(-count // size)):
         normal = rng.standard_normal((size, size))
-        basis, upper = np.linalg.qr(normal)
-        basis = basis * np.sign(np.diag(upper))  # uniform over all rotations
-        lengths = np.linalg.norm(rng.standard_normal((size, size)), axis=1)
+        basis = orthonormal(normal)  # uniform over all rotations
+        lengths = np.sqrt(np.square(rng.standard_normal((size, size))).sum(axis=1))
         blocks.append(basis * lengths[:, None])
     return np.asarray(np.concatenate(blocks)[:count] if blocks else np.zeros((0, size)), np.float64)
 
@@ -151,9 +150,7 @@ def rademacher(count: int, size: int, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def signed_hadamard(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rows [count,
-    size] of signs: blocks of a Hadamard matrix whose rows are permuted and whose columns have random signs.
-    """
+    """Rows [count, size] of ±1: blocks of a Hadamard matrix with permuted rows and random column signs."""
     order = 1 << max(size - 1, 0).bit_length()
     matrix = hadamard(order)
     blocks = [matrix[rng.permutation(order)][:, :size] * rademacher(1, size, rng) for _ in range(-(-count // order))]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.eigenvalues import eigh
 from qcompiler.linear_algebra import matmul, solve_positive
 
 __all__ = ["PENALTIES", "Fit", "NormalEquations", "best_ridge", "ridge"]
@@ -29,7 +30,7 @@ PENALTIES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Values of λ that are tried, relative to each feature's variance."""
 
 _SMALLEST = 1e-12
-"""Share of the largest variance below which a feature is constant."""
+"""Share of the largest variance below which a feature counts as constant."""
 
 
 class NormalEquations:
@@ -156,7 +157,7 @@ def _solve(matrix: Array, right: Array) -> Array:
     try:
         return solve_positive(matrix, right)
     except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         inverse = np.where(values > 1e-13 * values[-1], 1 / np.maximum(values, 1e-300), 0.0)
         return np.asarray(matmul(vectors, inverse[:, None] * matmul(vectors.T, right)))
 

@@ -1,5 +1,4 @@
-"""Healing: layers behind a replacement are fitted again to the float model's outputs, one after the other, in closed
-form.
+"""Healing: layers behind a replacement are refitted to the float model's outputs, in order and closed form.
 
     W ← W + argmin ‖y - W x̂ - b - D x̂ - e‖² + λ ‖D‖²
 
@@ -32,7 +31,7 @@ from qcompiler.replacement.observe import held_rows, split_rows
 Array = NDArray[Any]
 
 GAIN = 0.05
-"""Least part of a layer's error that must go."""
+"""Least relative error reduction for which a refit is kept."""
 
 
 def heal(graph: Graph, reference: Graph, data: Iterable[Feed], judge: NetworkLoss, ctx: Context) -> Graph:

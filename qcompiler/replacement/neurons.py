@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.linear_algebra import matmul
+from qcompiler.linear_algebra import matmul, solve_positive
 
 __all__ = ["ORDERS", "neuron_order"]
 
@@ -27,7 +27,7 @@ ORDERS = ("pursuit", "pivoting")
 """How neurons are ordered."""
 
 _DEPENDENT = 1e-9
-"""Share of a neuron's variance that must be left for it to say anything new."""
+"""Share of a neuron's variance below which it counts as linearly dependent on those chosen."""
 
 
 def neuron_order(
@@ -77,7 +77,7 @@ def _eliminate(gram: Array, cross: Array, neurons: int, kept: NDArray[np.int64])
     inner = gram[np.ix_(kept, kept)]
     inner[np.diag_indices_from(inner)] += 1e-9 * max(float(np.diag(inner).max()), 1e-300)
     between = gram[np.ix_(np.arange(neurons), kept)]
-    solved = np.linalg.solve(inner, np.concatenate([between.T, cross[kept]], axis=1))
+    solved = solve_positive(inner, np.concatenate([between.T, cross[kept]], axis=1))
     left -= matmul(between, solved[:, :neurons])
     right -= matmul(between, solved[:, neurons:])
     return left, right

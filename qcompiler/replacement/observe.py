@@ -1,11 +1,8 @@
-"""What a replacement is fitted to: rows of a region's inputs,
-of its hidden neurons and of the outputs that the float model has there.
+"""Data a replacement is fitted to: rows of a region's inputs, hidden neurons and float outputs.
 
-Inputs are those of the graph as it has become so far,
-targets those of the float graph: each replacement takes back what it can of the errors of
-those before it. One feed is held at a time; of its rows a sample is taken,
-and of all feeds one in `HELD_SHARE` is held out (of too few feeds, one
-row in so many).
+Inputs are those of the graph as it has become so far, targets those of the float graph: each replacement takes back
+what it can of the errors of those before it. One feed is held at a time; of its rows a sample is taken, and of all
+feeds one in `HELD_SHARE` is held out (of too few feeds, one row in so many).
 """
 
 from __future__ import annotations
@@ -32,10 +29,10 @@ __all__ = ["Batch", "Judgement", "Observed", "Site", "held_rows", "split_rows"]
 Array = NDArray[Any]
 
 ROWS_PER_FEATURE = 16
-"""Rows wanted over all feeds, per feature: a fit to few times as many rows as features errs more on others."""
+"""Rows wanted per feature, over all feeds: a fit on few rows overfits."""
 
 _FEWEST_CLUSTERS = 4
-"""Feeds held out from which each is one sample; fewer would not tell how sure an estimate is."""
+"""Held-out feeds from which each feed is one sample; with fewer, rows are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +99,7 @@ class Observed:
             yield Batch(inputs, hidden, targets, apart)
 
     def judged(self, graph: Graph, layer: Layer, products: int) -> Judgement:
-        """How far a layer's outputs (those of the same name) are from the float model's in ``graph``,
-        on what was held out.
+        """Error of a layer's outputs in ``graph`` against the float model's, matched by name, on held-out feeds.
 
         Raises:
             DataError: no feed at all.
@@ -124,9 +120,7 @@ class Observed:
 
 
 class Judgement:
-    """Squared error of outputs relative to their variance,
-    and how sure that is: rows of one feed are relatives and count as one sample.
-    """
+    """Squared error relative to the outputs' variance, and its confidence; rows of one feed count as one sample."""
 
     def __init__(self) -> None:
         self._errors: list[Array] = []
@@ -159,9 +153,7 @@ class Judgement:
         return float(np.sqrt(away) / max(energies.sum(), 1e-30))
 
     def bound(self, confidence: float) -> float:
-        """What the error is below with this confidence,
-        by Student's distribution: few samples leave much room; a single one says nothing.
-        """
+        """Upper confidence bound of the error by Student's distribution; infinite for a single sample."""
         from scipy.special import stdtrit
 
         samples = len(np.concatenate(self._errors))
@@ -169,8 +161,7 @@ class Judgement:
 
 
 def split_rows(data: Iterable[Feed], products: int, seed: int) -> tuple[frozenset[int], int]:
-    """The feeds held out,
-    and how many rows of each feed are looked at: some `ROWS_PER_FEATURE` for each of ``products`` over all feeds.
+    """The held-out feeds, and rows to draw per feed: some `ROWS_PER_FEATURE` for each of ``products`` over all feeds.
 
     Raises:
         DataError: no feed at all.

@@ -144,9 +144,7 @@ def _features(out: Writer, region: Region, features: FeatureMap | NDArray[np.int
 
 
 def inherit_name(output: Variable, old: Node) -> None:
-    """Call the layer behind ``output`` what the one was called in whose place it is: later passes know layers by their
-    names.
-    """
+    """Give the layer behind ``output`` the name of the layer it replaces: later passes know layers by name."""
     node = output.inputs[0]
     node = producer(node.inputs[0]) if node.op == "Add" else node
     if node is not None:

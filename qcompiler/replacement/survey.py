@@ -1,5 +1,4 @@
-"""Finds a cheap replacement of a region: feature maps of many kinds and sizes, each with its closed-form fit, compared
-on rows held out.
+"""Searches replacements of a region: feature maps of many kinds and sizes, fitted in closed form, compared held out.
 
 All maps are observed in one run over the feeds. A family is a nested sequence of features, so its normal equations hold
 those of every smaller size; of the region's own neurons there are as many families as there are orders to take them in,
@@ -139,9 +138,7 @@ class Survey:
         self._orders: dict[tuple[int, str, bool], NDArray[np.int64]] = {}
 
     def best(self, share: float) -> Replacement | None:
-        """The replacement of least error on rows held out whose cost is at most ``share`` of the region's; None where
-        none is that cheap.
-        """
+        """The replacement of least held-out error that costs at most ``share`` of the region; None if none does."""
         found = list(self.each(share))
         return min(found, key=lambda each: (each.fit.held, each.cost.macs)) if found else None
 
@@ -181,9 +178,7 @@ class Survey:
         return Replacement(self.region, kind, features, fit, skip, cost)
 
     def _prior(self, family: _Family, chosen: NDArray[np.int64], inputs: int) -> Array | None:
-        """What a pair's last layer makes of the neurons now; nothing is known of other features, nor of neurons that
-        are not next to the outputs.
-        """
+        """The current last layer's weights of the neurons, as a prior of the fit; None for other features."""
         if family.drawn is not None or len(self.region.layers) != 2:
             return None
         return np.pad(matrix_of(self.region.layers[1])[:, chosen], ((0, 0), (0, inputs)))

@@ -1,6 +1,4 @@
-"""The gate of replacements: one is put into a copy of the graph, and stays only where errors on feeds held out and
-cost are within the budgets.
-"""
+"""The gate of replacements: tried in a copy, kept where held-out errors and cost are within the budgets."""
 
 from __future__ import annotations
 
@@ -23,13 +21,13 @@ from qcompiler.replacement.heal import heal
 from qcompiler.replacement.observe import Observed
 
 HELD_FEEDS = 16
-"""Feeds held out on which the network's outputs are compared."""
+"""Held-out feeds on which the network's outputs are compared."""
 
 SURE = 0.977
 """Confidence that a block's error is within the budget: two standard errors, more where few samples were held out."""
 
 MOST_TRIALS = 3
-"""Sizes of a block that are put to the test."""
+"""Sizes of a block that are tried in the network."""
 
 Latency = Literal["off", "report", "gate"]
 
@@ -92,9 +90,7 @@ class Trials:
         return Observed(self.graph, self.reference, self.data, self.ctx.seed)
 
     def attempt(self, after: Graph, block: Block, form: str, cost: Cost) -> Replaced:
-        """The verdict on ``after``, a copy of the graph in which a block was replaced; it becomes the graph where it
-        is kept.
-        """
+        """The verdict on ``after``, a copy with a block replaced; it becomes the graph where it is kept."""
         verdict = self.observed.judged(after, block.last, block.products)
         loss, bound, reason = self._judge(after), verdict.bound(SURE), ""
         if not bound <= self.error:

@@ -1,11 +1,9 @@
 """Columns of an output that are of very different size: one figure over all of them would tell of the largest alone.
 
-Boxes in pixels beside scores from 0 to 1,
-several targets of a regressor in their own units: columns are the indices of one axis of an output, and
-groups of them are found in the float model's answers. The root mean square of each column is sorted,
-and where neighbours differ by a factor of
-`GAP` and more, another group begins. Columns that a Sigmoid or another operator of known range writes are of one size,
-however rarely they rise.
+Boxes in pixels beside scores from 0 to 1, several targets of a regressor in their own units: columns are the indices of
+one axis of an output, and groups of them are found in the float model's answers. The root mean square of each column is
+sorted, and where neighbours differ by a factor of `GAP` and more, another group begins. Columns that a Sigmoid or
+another operator of known range writes are of one size, however rarely they rise.
 """
 
 from __future__ import annotations

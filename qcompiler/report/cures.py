@@ -16,12 +16,11 @@ from qcompiler.report.honest import Judge
 __all__ = ["find_cures"]
 
 GAIN_DB = 6.0
-"""What a cure must bring."""
+"""Least gain (dB) of a cure that is reported."""
 
 
 def find_cures(graph: Graph, judge: Judge) -> dict[tuple[str, str], str]:
-    """By output and columns, the cure that was tried and brought at least `GAIN_DB`, with what it brought; none where
-    nothing did.
+    """By output and columns, the tried cure that brought at least `GAIN_DB`, with its gain; no entry where none did.
 
     Args:
         graph: with Q/DQ pairs; it is not changed.

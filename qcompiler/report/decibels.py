@@ -11,9 +11,7 @@ SAME_DB = 200.0
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise), within ±`SAME_DB`; noise that is no finite number (a NaN in an output) is the worst
-    there is.
-    """
+    """10 log10(signal / noise), within ±`SAME_DB`; noise that is not finite counts as the worst."""
     if not math.isfinite(noise):
         return -SAME_DB
     if noise <= 0.0:

@@ -23,7 +23,7 @@ from qcompiler.report.decibels import decibels
 __all__ = ["FEW_NUMBERS", "Judge"]
 
 FEW_NUMBERS = 4096
-"""Numbers of an output from which held-out feeds are enough by themselves."""
+"""Output elements from which held-out feeds alone give the figure."""
 
 CHANCE = 2.0
 

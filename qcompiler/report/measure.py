@@ -23,6 +23,7 @@ __all__ = [
     "SAME_DB",
     "Sqnr",
     "decibels",
+    "in_groups",
     "layer_errors",
     "macs",
     "output_sqnr",
@@ -93,16 +94,19 @@ def layer_errors(first: Graph, second: Graph, feed: Feed) -> list[LayerError]:
     """
     nodes = shared_tensors(first, second)
     found = Sqnr()
-    for names in _groups(list(nodes), first, feed):
+    for names in in_groups(list(nodes), first, feed):
         found.add(Runner(first, names).run(feed), Runner(second, names).run(feed))
     errors = [LayerError(nodes[name].name, nodes[name].op, value) for name, value in found.db().items()]
     return sorted(errors, key=lambda error: (error.sqnr_db, error.node))
 
 
-def _groups(names: Sequence[str], graph: Graph, feed: Feed) -> list[list[str]]:
-    """Names in groups whose values together stay below `_TRACE_BYTES` (judged by the static part of their shapes)."""
+def in_groups(names: Sequence[str], graph: Graph, feed: Feed, copies: int = 1) -> list[list[str]]:
+    """Names in groups of which ``copies`` values together stay below `_TRACE_BYTES` (judged by the static part of their
+    shapes).
+    """
     batch = max((array.shape[0] if array.ndim else 1 for array in feed.values()), default=1)
-    size = {tensor.name: _bytes(tensor.shape, batch) for node in graph.nodes for tensor in node.outputs}
+    tensors = (*graph.inputs, *(tensor for node in graph.nodes for tensor in node.outputs))
+    size = {tensor.name: copies * _bytes(tensor.shape, batch) for tensor in tensors}
     groups: list[list[str]] = [[]]
     room = _TRACE_BYTES
     for name in names:
@@ -121,8 +125,7 @@ def _bytes(shape: Sequence[Any] | None, batch: int) -> int:
 
 
 def macs(graph: Graph, feed: Feed, left_float: Collection[str] = ()) -> tuple[int, int, dict[str, int]]:
-    """Multiply-accumulates of one run on ``feed``: in all layers, in those whose operands are codes, and of each other
-    node by its name.
+    """Multiply-accumulates for ``feed``: of all layers, of those on codes, and of each other node by name.
 
     The nodes ``left_float`` count as others even where what they read are codes.
     """

@@ -1,6 +1,4 @@
-"""What bits cost: the front of sizes against losses, as lines of the closing table, as a table of its own and as a
-drawing (SVG).
-"""
+"""The Pareto front of size against loss: lines of the closing table, a table of its own, and an SVG."""
 
 from __future__ import annotations
 
@@ -60,9 +58,7 @@ def front_table(allocation: Allocation) -> Table:
 
 
 def front_svg(allocation: Allocation) -> str:
-    """The front as a line, evaluated candidates as circles (the chosen one filled): share of the 8-bit size against
-    decibels.
-    """
+    """The front as a line, candidates as circles (the chosen one filled): share of 8-bit size against decibels."""
     full = max(allocation.full, 1)
     front = [(size / full, loss_db(loss)) for size, loss in allocation.front]
     tried = [(candidate.size / full, loss_db(candidate.measured)) for candidate in allocation.candidates]

@@ -23,9 +23,7 @@ from qcompiler.report.decibels import decibels
 __all__ = ["LOST_DB", "is_lost", "try_unseen"]
 
 LOST_DB = 20.0
-"""An unseen input that is worse than that, and `cures.GAIN_DB` worse than what is stated of held-out feeds, is warned
-of.
-"""
+"""SQNR (dB) below which an unseen input is warned of, if it is also `cures.GAIN_DB` below the stated figure."""
 
 Values = Mapping[str, NDArray[Any]]
 

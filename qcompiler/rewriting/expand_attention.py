@@ -3,9 +3,8 @@
     softmax(scale * Q Kᵀ + mask) V,  heads of h channels, scale = 1 / sqrt(h) unless given
 
 A mask adds ``mask_filter_value`` (-10000) to the scores of what it hides. It is one number of valid tokens a row [B],
-zeros and ones for keys [B, T],
-or for queries and keys [B, S, T]. ``unidirectional`` hides later keys from a query. ``past`` [2, B, N, P,
-h] comes before the keys and values.
+zeros and ones for keys [B, T], or for queries and keys [B, S, T]. ``unidirectional`` hides later keys from a query.
+``past`` [2, B, N, P, h] comes before the keys and values.
 
 Source: docs/ContribOperators.md of onnxruntime; `onnxruntime/contrib_ops/cpu/bert/attention_helper.h` for the masks.
 """

@@ -141,9 +141,7 @@ def _skip_rms_norm(w: Writer, node: Node) -> Results:
 
 
 def _embed_layer_norm(w: Writer, node: Node) -> Results:
-    """``LayerNorm(word[ids] + position[0 … S-1] + segment[ids])``; output 1 is the number of tokens that the mask
-    leaves.
-    """
+    """``LayerNorm(word[ids] + position[0 … S-1] + segment[ids])``; output 1: number of unmasked tokens."""
     ids, segments, positions = node.inputs[0], given(node, 1), given(node, 8)
     table = constant_of(node.inputs[3])
     if table is None:

@@ -1,5 +1,4 @@
-"""``auto_pad`` over sizes that are not known: as pads where they are the same for every size, else as a Pad and a
-Slice.
+"""``auto_pad`` over unknown sizes: as pads where they are the same for every size, else as a Pad and a Slice.
 
 With stride s and a kernel of extent k, SAME pads ``t = max((ceil(L / s) - 1) s + k - L, 0)`` elements, half of them
 before, the odd one behind (UPPER) or before (LOWER). For s = 1 that is k - 1 whatever L. Else all that may be needed

@@ -1,5 +1,4 @@
-"""Standard operators that are short for several: GroupNormalization, RMSNormalization, LogSoftmax,
-norms and sums of powers, sums of many tensors.
+"""Compound standard operators as their parts: GroupNormalization, RMSNormalization, LogSoftmax, norms, sums.
 
 RMSNorm(x)    = the first half of LayerNorm([x, -x]): mean 0, variance mean(x²)
 LogSoftmax(x) = d - log(sum(exp(d))), d = x - max(x): every part has a range of its own, and the sum is at least 1
@@ -21,9 +20,7 @@ _NORM_EPSILON = 1e-9
 
 
 def rms_norm(w: Writer, x: Tensor, scale: Tensor, axis: int, epsilon: float) -> Tensor | str:
-    """``x / sqrt(mean(x²) + epsilon) * scale`` over the axes from ``axis`` on; a reason where the scale is not
-    constant.
-    """
+    """``x / sqrt(mean(x²) + epsilon) * scale`` over axes from ``axis`` on; a reason where the scale is no constant."""
     values = constant_of(scale)
     if values is None or values.ndim == 0 or values.shape[-1] == 1:
         return f"its scale '{scale.name}' is not a constant with a number for each channel"

@@ -16,9 +16,7 @@ from qcompiler.rewriting.match import Array, new_constant
 
 
 def channels_of(node: Node) -> int | None:
-    """Number of output channels of a layer; None when its weights are not constant (or a MatMul's are not
-    two-dimensional).
-    """
+    """Number of output channels; None when weights are not constant (or a MatMul's not two-dimensional)."""
     weight = constant_of(node.inputs[1])
     if weight is None or not np.issubdtype(weight.dtype, np.floating):
         return None
@@ -64,9 +62,7 @@ def why_not(node: Node, *, shift: bool) -> str | None:
 
 
 def fold(graph: Graph, node: Node, scale: Array, shift: Array) -> None:
-    """Multiply the output of layer ``node`` by ``scale`` and add ``shift``,
-    both float64 [C]; `why_not` must be None.
-    """
+    """Multiply the output of layer ``node`` by ``scale`` and add ``shift``, both float64 [C]; needs `why_not` None."""
     weight, channels = np.asarray(constant_of(node.inputs[1])), channels_of(node) or 1
     alpha, beta = float(node.attrs.pop("alpha", 1.0)), float(node.attrs.pop("beta", 1.0))
     new_weight = _scaled_weight(node, weight.astype(np.float64), alpha * np.broadcast_to(scale, (channels,)))

@@ -26,9 +26,7 @@ Array = NDArray[Any]
 
 
 def standard(graph: Graph, *ops: str) -> Iterator[Node]:
-    """The nodes of the standard operators ``ops``, from a snapshot: the graph may change meanwhile, replaced nodes are
-    left out.
-    """
+    """Nodes of the standard operators ``ops``, from a snapshot: replaced nodes are skipped if the graph changes."""
     for node in list(graph.nodes):
         if node.op in ops and node.domain in STANDARD_DOMAINS and node.outputs:
             yield node

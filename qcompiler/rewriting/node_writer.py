@@ -25,8 +25,8 @@ def rank_of(tensor: Tensor) -> int | None:
 
 
 Results = Sequence[Tensor | None] | str | None
-"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline,
-or None for a node that it leaves alone silently."""
+"""What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline, or None for a node that
+it leaves alone silently."""
 
 
 class Writer:
@@ -88,9 +88,7 @@ class Writer:
         return self.constant(name, np.asarray(values, np.int64))
 
     def replace(self, graph: Graph, results: Sequence[Tensor | None]) -> None:
-        """Put the collected nodes into ``graph`` and let ``results`` take the names
-        and the readers of the node's outputs.
-        """
+        """Put the collected nodes into ``graph``; ``results`` take the names and readers of the node's outputs."""
         position = next(index for index, other in enumerate(graph.nodes) if other is self.node)
         for output, result in zip(self.node.outputs, results, strict=False):
             if output.name and result is not None:

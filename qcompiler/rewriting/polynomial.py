@@ -17,7 +17,7 @@ Polynomial = dict[tuple[int, ...], float]
 """Exponents of the atoms -> coefficient."""
 
 TOLERANCE = 1e-4
-"""How far a constant may be from its mathematical value, relatively: exporters round."""
+"""Relative deviation of a constant from its mathematical value: exporters round."""
 
 _DEPTH = 8
 _ELEMENTARY = ("Add", "Sub", "Mul", "Div", "Pow", "Neg")

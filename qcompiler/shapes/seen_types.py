@@ -1,6 +1,4 @@
-"""Types that shape inference cannot tell (operators of other domains, and all that lies behind them),
-as one run on a feed shows them.
-"""
+"""Types that shape inference cannot tell (operators of other domains, and what follows), from one run on a feed."""
 
 from __future__ import annotations
 
@@ -28,8 +26,7 @@ _ELEMENT_TYPES: dict[str, Any] = {
 
 
 def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
-    """Give every tensor of ``graph`` without an element type the one that it has in a run on ``feed``,
-    and its rank; True when there was one.
+    """Give tensors without an element type the one (and the rank) of a run on ``feed``; True when there was one.
 
     Sizes stay unknown, except those that inference finds now: another feed may have others.
     """

@@ -1,8 +1,7 @@
 """Values of small tensors, symbolically: the arithmetic that models do on shapes.
 
-Elements are ints, sympy expressions over sizes,
-rationals (of float tensors) and bools. Float arithmetic is followed only
-where float32 is exact (dyadic constants), so that a folded `floor` is the one onnxruntime would compute.
+Elements are ints, sympy expressions over sizes, rationals (of float tensors) and bools. Float arithmetic is followed
+only where float32 is exact (dyadic constants), so that a folded `floor` is the one onnxruntime would compute.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from qcompiler.shapes.dims import as_dim, floor_div, same, scaled
 from qcompiler.shapes.site import Site, Value
 
 _LIMIT = 1024
-"""Largest number of elements that are followed."""
+"""Most elements of an integer tensor whose values are followed."""
 _FLOAT_LIMIT = 16
-"""The same for float tensors: scales of a Resize, or one number. Longer ones are weights."""
+"""Most elements of a float tensor whose values are followed: scales of a Resize, or one number."""
 _LARGEST_NUMERATOR = 2**12
 """Float constants with larger numerators are not followed: products of two, and sums of up to 2^12 of those,
 must be exact in float32 (24 bits)."""

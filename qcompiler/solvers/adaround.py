@@ -22,7 +22,7 @@ from qcompiler.solvers.problem import LayerProblem, Solution
 Array = NDArray[Any]
 
 STRETCH, OFFSET = 1.2, 0.1
-"""``h`` reaches 0 and 1 at finite ``v``."""
+"""Stretched sigmoid of AdaRound: ``h`` reaches 0 and 1 at finite ``v``."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class AdaRound(LearningSolver):
 
 
 def relax(problem: LayerProblem, start: Solution) -> tuple[NDArray[np.intp], Array, Relaxation]:
-    """The index of the level below each weight, the logits whose relaxed weights are the exact ones where the grid
-    reaches, and the relaxation.
-    """
+    """Index of the level below each weight, logits that reproduce the weights within the grid, and the relaxation."""
     grid = problem.grid.levels
     scale = spread(problem, start.scale)
     values = problem.weight / scale

@@ -29,9 +29,7 @@ class Solver(ABC):
         """A solution of ``problem``; ``start`` is one to improve on, ``seed`` decides all random choices."""
 
     def tuned(self, fit: LayerProblem, held: LayerProblem) -> Solver:
-        """The same solver with options that suit a layer: what is solved for ``fit`` loses little on ``held``, whose
-        vectors are others.
-        """
+        """The solver with the options that, solved on ``fit``, lose least on ``held`` (other vectors)."""
         return self
 
     def importance(self, problem: LayerProblem) -> NDArray[np.float64]:
@@ -45,9 +43,7 @@ class Solver(ABC):
 
 
 def nearest_solution(problem: LayerProblem) -> Solution:
-    """Every weight on its nearest level, under the scale that puts the largest weight of a row (and block) on the
-    largest level.
-    """
+    """Each weight on its nearest level; the scale puts the largest weight of a row (or block) on the largest level."""
     products, tables = problem.weight.shape[2], problem.tables
     width = problem.grid.block if tables is None else tables.width
     largest = np.maximum.reduceat(np.abs(problem.weight), np.arange(0, products, width or products), axis=2)
@@ -150,8 +146,7 @@ def choose(better: NDArray[np.bool_], this: Solution, that: Solution) -> Solutio
 def refit_scale(
     problem: LayerProblem, solution: Solution, product: NDArray[np.float64] | None = None
 ) -> tuple[Solution, NDArray[np.float64]]:
-    """The same levels with better scales: ``<W, L> / <L, L>`` in the metric of the loss, the exact minimum for one
-    scale a row.
+    """Least-squares scales for fixed levels, ``<W, L> / <L, L>`` in the loss metric; exact for one scale per row.
 
     With several blocks one after the other takes its minimum while the others stay: the loss never rises. A scale that
     would not be positive stays as it is.

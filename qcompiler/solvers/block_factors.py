@@ -1,5 +1,4 @@
-"""The factors of blocks, chosen before levels: from float scales of blocks to one scale a row and a table of levels
-for each block.
+"""Block factors, chosen before levels: float block scales become one scale per row and a table per block.
 
 Each block's best float scale says how far its table should reach; the scale of the row is tried around the one that the
 largest of them asks for, and with each of these every block takes the table of least error. All of it by nearest

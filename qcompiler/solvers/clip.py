@@ -5,7 +5,8 @@ nearest level. With the levels ``L`` of a row fixed its loss is a parabola in th
 L>`` (products in the metric of the loss), so every candidate is judged at its own best scale. From the best candidate,
 rounding and refitting alternate while the loss falls.
 
-With a scale a block, each block is first searched on its own (its part of the metric); the refits use the whole metric.
+With one scale per block, each block is first searched on its own (its part of the metric); the refits use the whole
+metric.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class OptimalClip(Solver):
     Attributes:
         candidates: scales tried, in a geometric row.
         lowest: the smallest of them, as a fraction of the one that fits the largest weight.
-        rounds: at most so many times rounding and refitting alternate.
+        rounds: most alternations of rounding and refitting.
     """
 
     candidates: int = 24
@@ -61,9 +62,7 @@ class OptimalClip(Solver):
         )
 
     def _scan(self, problem: LayerProblem, largest: NDArray[np.float32]) -> Solution:
-        """The best candidate of each row; the problem has one scale a row, ``largest`` [G, R, 1] fits the largest
-        weight.
-        """
+        """The best candidate of each row for one scale per row; ``largest`` [G, R, 1] fits the largest weight."""
         product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
         candidates = (
             rounded(problem, positive(largest * ratio)) for ratio in np.geomspace(1, self.lowest, self.candidates)
@@ -75,9 +74,7 @@ class OptimalClip(Solver):
 
 
 def alternate(problem: LayerProblem, solution: Solution, rounds: int) -> Solution:
-    """Refit the scales to the levels and round again under the new ones, at most ``rounds`` times; the best of it in
-    each row.
-    """
+    """Alternate refitting scales and rounding, at most ``rounds`` times; keep the best of each row."""
     product = multiply_metric(problem, np.asarray(problem.weight, np.float64))
     best = Best(solution, losses_of(problem, solution))
     for _ in range(rounds):
@@ -93,8 +90,7 @@ def alternate(problem: LayerProblem, solution: Solution, rounds: int) -> Solutio
 def importance_clip(
     problem: LayerProblem, importance: NDArray[np.float64], candidates: int = 24, lowest: float = 0.2
 ) -> NDArray[np.float32]:
-    """The scales [G, R, B] of least error by nearest levels where the squared error of column k counts ``importance[g,
-    k]`` times.
+    """Scales [G, R, B] of least nearest-level error, where column k counts ``importance[g, k]`` times.
 
     Much cheaper than `OptimalClip`: a metric without its off-diagonal part.
     """
@@ -112,9 +108,7 @@ def importance_clip(
 
 
 def _blocks_apart(problem: LayerProblem) -> LayerProblem:
-    """Each block of a row as a group of its own: [G * B, R, block] with its part of the metric, the last block filled
-    up with zeros.
-    """
+    """Each block of a row as a group: [G * B, R, block] with its part of the metric, the last one zero-padded."""
     width = problem.grid.block
     if width is None:
         return problem

@@ -31,7 +31,7 @@ from qcompiler.solvers.problem import LayerProblem, Solution, multiply_metric, r
 Floats = NDArray[np.float64]
 
 SMALLEST_GAIN = 1e-9
-"""A change must lower a row's loss by more than this part of it: less may be a rounding error."""
+"""Least relative decrease of a row's loss that counts: less may be rounding error."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CoordinateDescent(Solver):
     """Improves a start, by default that of `Gptq`, until no single change of a level helps.
 
     Attributes:
-        sweeps: at most so many times over all columns before the scales are refitted.
+        sweeps: most passes over all columns before the scales are refitted.
         rounds: how often, at most, the scales are refitted.
     """
 

@@ -10,9 +10,9 @@ as they are: what a block of columns owes to the columns before is one matrix pr
 The best level of a column is not always the best for those that follow. With a beam, as in the decoding of lattices,
 the ``beam`` partial roundings of least loss are kept instead of one.
 
-Moments of few feeds are those of these feeds. Damping makes less of what inputs seem to have in common, and how much of
-it is best differs by far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal, the last
-ones, whose inputs differ from picture to picture, all of it and more. So `Gptq.tuned` asks vectors held out.
+The Gram matrix of few feeds describes these feeds only. Damping makes less of what inputs seem to have in common, and
+how much of it is best differs by far: on EfficientNet-Lite0 the first layers want a tenth of the mean of the diagonal,
+the last ones, whose inputs differ from picture to picture, all of it and more. So `Gptq.tuned` asks vectors held out.
 
 With ``act_order`` the columns with the largest diagonal elements are rounded first, while there is most freedom left.
 """
@@ -46,16 +46,16 @@ from qcompiler.solvers.problem import LayerProblem, Solution, loss, multiply_met
 Floats = NDArray[np.float64]
 
 SMALLEST_DAMPING = 1e-10
-"""What is added to the diagonal, relative to its mean, when no damping was wanted and the factorization fails."""
+"""Damping, relative to the mean diagonal, that is added when none was asked for and the factorization fails."""
 
 DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""What `Gptq.tuned` chooses among."""
+"""Dampings that `Gptq.tuned` chooses among."""
 
 SAMPLED_ROWS = 64
-"""Rows that decide about the damping."""
+"""Rows (output channels) on which the damping is chosen."""
 
 SHORT = 32
-"""Products of a short row: a depthwise 5 x 5 kernel, a first convolution."""
+"""Largest K of a short row, as in a depthwise 5 x 5 kernel or a first convolution."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Gptq(Solver):
-    """Columns rounded one by one with error feedback, under the scales of the start or, without one, those of least
-    error by `feedback_importance`.
+    """GPTQ: columns rounded in turn with error feedback, under given scales or those of `feedback_importance`.
 
     Attributes:
         block: columns whose errors are passed on together; changes nothing but the speed.
@@ -86,7 +85,7 @@ class Gptq(Solver):
         ratios: the scales tried besides those of the start, relative to them; each row takes the one that came out
             best.
         rounds: how often the scales are refitted to the levels found and all columns rounded anew.
-        beam: of each row so many of the best choices so far are followed; the nearest level is taken for one, the three
+        beam: number of partial roundings kept per row, the best ones; the nearest level is taken for one, the three
             nearest are tried for more. The time grows with it, and without the help of matrix products.
         short_beam: the least beam for rows of at most `SHORT` products, where it costs little.
     """
@@ -158,9 +157,7 @@ def feedback_importance(factor: Factor) -> Floats:
 def round_with_feedback(
     problem: LayerProblem, factor: Factor, scale: NDArray[np.float32], block: int, beam: int = 1
 ) -> tuple[Solution, Floats]:
-    """Levels under the given scale; with the damped loss of each row [G, R]. ``block`` and ``beam`` are explained at
-    `Gptq`.
-    """
+    """Levels under the given scale, and damped loss per row [G, R]; see `Gptq` for ``block`` and ``beam``."""
     from qcompiler.solvers.kernels import halves, round_beam, round_columns
 
     order = factor.order[:, None, :]
@@ -246,9 +243,7 @@ def _factorize_all(problem: LayerProblem, order: NDArray[np.intp], added: Floats
 def _factorize_group(
     problem: LayerProblem, group: int, order: NDArray[np.intp], damping: tuple[float, float], out: Floats
 ) -> None:
-    """Write the lower Cholesky factor of one damped metric in the given order; damping is the first value, and the
-    least when that fails.
-    """
+    """Lower Cholesky factor of one metric in the given order, with the first damping that works."""
     added, least = damping
     while True:
         _copy_metric(problem, group, order, out)

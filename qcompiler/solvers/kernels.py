@@ -19,7 +19,7 @@ Levels = NDArray[np.int16]
 Kinds = NDArray[np.uint8]
 
 HALVES = 256
-"""No level's magnitude is above half of this."""
+"""Twice the largest magnitude of a level, at most."""
 
 LEVELS = 256
 """Upper bound on the number of levels of a grid."""
@@ -48,9 +48,7 @@ def nearest_index(limits: Floats, kind: int, value: float) -> int:
 
 @jit
 def nearest_level(cells: Levels, tables: Levels, limits: Floats, kind: int, value: float) -> Any:
-    """The nearest level of ``value`` in a table. All limits are halves of integers: between two of them ``cells``,
-    made by `halves`, knows it.
-    """
+    """The nearest level of ``value`` in a table, by ``cells`` of half-integer width (`halves`)."""
     doubled = 2 * value
     if not doubled > -HALVES:
         return tables[kind, 0]
@@ -63,9 +61,7 @@ def nearest_level(cells: Levels, tables: Levels, limits: Floats, kind: int, valu
 
 
 def halves(tables: Levels) -> Levels:
-    """int16 [T, 2 * HALVES], the nearest level between ``k / 2`` and ``(k + 1) / 2`` for every ``k`` from ``-HALVES``,
-    of each table [T, L].
-    """
+    """int16 [T, 2 * HALVES]: nearest level between ``k/2`` and ``(k+1)/2``, k from ``-HALVES``, per table [T, L]."""
     middles = np.arange(-HALVES, HALVES) / 2 + 0.25
     return np.stack(
         [levels[np.searchsorted((levels[:-1].astype(np.float64) + levels[1:]) / 2, middles)] for levels in tables]
@@ -88,8 +84,7 @@ def round_columns(
     error: Floats,
     losses: Floats,
 ) -> None:
-    """Round columns ``first``, ``first + 1``, ... from the last to the first, each with the errors of those rounded
-    before made good.
+    """Round the C columns from ``first`` on, the last one first, feeding back the errors of those already rounded.
 
     Args:
         targets: [G, R, C], what these columns should be given the errors of all columns after them; changed.
@@ -97,7 +92,7 @@ def round_columns(
         scale: [G, R, K], positive.
         factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second
             index).
-        diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
+        diagonal: [G, K], weight in the loss of the squared distance of a column from its target.
         first: the first of the C columns.
         tables: int16 [T, L], the levels that there are.
         limits: [T, L - 1], where the nearest level changes.
@@ -146,7 +141,7 @@ def descend_rows(
         limits: [T, L - 1], where the nearest level changes.
         kinds: [G, R, K], the table of each weight.
         least_gain: [G, R], a change must lower the loss by more: above rounding errors.
-        sweeps: at most so many times over all columns; a row without a change is done.
+        sweeps: most passes over all columns; a row without a change is done.
 
     Returns:
         The number of changes.
@@ -180,8 +175,7 @@ def descend_rows(
 
 @jit
 def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Floats, width: int, table: Floats) -> None:
-    """Find the scale of each row and block with the least error when each weight goes to its nearest level and errors
-    count by column.
+    """Scale of each row and block of least error by nearest levels, errors weighted by column.
 
     Args:
         weight: [G, R, K].
@@ -216,8 +210,7 @@ def scan_scales(weight: Floats, importance: Floats, scale: Floats, ratios: Float
 def choose_tables(
     weight: Floats, importance: Floats, scales: Floats, width: int, cells: Floats, scale: Floats, kinds: Kinds
 ) -> None:
-    """Find the scale of each row, and the table of each of its blocks, with the least error when each weight goes to
-    its nearest level.
+    """Scale of each row, and table of each of its blocks, of least error by nearest levels.
 
     Args:
         weight: [G, R, K].
@@ -257,9 +250,7 @@ def choose_tables(
 
 @jit
 def insert(least: Floats, ranking: NDArray[np.int64], kept: int, cost: float, key: int) -> int:
-    """Put a cost with its key into the ascending list of the smallest, which has ``kept`` elements; returns how many
-    it has then.
-    """
+    """Insert a cost and its key into the ascending list of the ``kept`` smallest; returns the new length."""
     if kept == len(least):
         if cost >= least[kept - 1]:
             return kept
@@ -285,15 +276,14 @@ def round_beam(
     levels: Levels,
     losses: Floats,
 ) -> None:
-    """Round all columns from the last to the first as `round_columns` does, but follow the ``beam`` best choices so
-    far of each row.
+    """As `round_columns` from the last column to the first, keeping the ``beam`` best partial roundings per row.
 
     Args:
         weight: [G, R, K], the exact weights.
         scale: [G, R, K], positive.
         factor: [G, K, K], what a unit of error in a column (first index) adds to the target of an earlier one (second
             index).
-        diagonal: [G, K], what a column misses of its target counts so many times (and is squared) in the loss.
+        diagonal: [G, K], weight in the loss of the squared distance of a column from its target.
         beam: choices that are followed.
         tables: int16 [T, L], the levels that there are.
         limits: [T, L - 1], where the nearest level changes.

@@ -34,8 +34,7 @@ class LearningSolver(Solver):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of each row in a unit of its own, so that one learning rate and one weight of a penalty suit every
-    layer.
+    """Loss of each row in its own unit, so that one learning rate and penalty weight suit every layer.
 
     Attributes:
         weight: float [G, R, K].

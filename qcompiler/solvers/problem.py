@@ -25,7 +25,7 @@ __all__ = ["LayerProblem", "Solution"]
 Array = NDArray[Any]
 
 LARGEST_TEMPORARY = 2**19
-"""Elements of an array that a computation over rows makes at once."""
+"""Elements of a temporary array in computations over rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Solution:
 
     Attributes:
         levels: int16 [G, R, K], each one of the grid's levels.
-        scale: float32 [G, R, B], one scale a row and block.
+        scale: float32 [G, R, B], one scale per row and block.
     """
 
     levels: NDArray[np.int16]
@@ -98,9 +98,7 @@ def multiply_metric(problem: LayerProblem, values: Array) -> NDArray[np.float64]
 
 
 def loss_by_row(problem: LayerProblem, weight: Array) -> NDArray[np.float64]:
-    """Expected squared error of each output with weights ``weight`` [G, R, K] (or what broadcasts to it) instead of
-    the problem's: float64 [G, R].
-    """
+    """Expected squared output error [G, R], float64, with ``weight`` [G, R, K] in place of the problem's."""
     result, weight = np.empty(problem.weight.shape[:2]), np.broadcast_to(weight, problem.weight.shape)
     for rows in row_slices(problem):
         error = np.asarray(problem.weight[:, rows], np.float64) - weight[:, rows]

@@ -58,9 +58,7 @@ class SoftAssignment(LearningSolver):
 
 
 def window(problem: LayerProblem, start: Solution, reach: int) -> NDArray[np.int16]:
-    """Neighbouring levels around those of ``start``: int16 [W, G, R, K], W at most ``2 reach + 1``; inside the grid
-    throughout.
-    """
+    """Levels around those of ``start``, clipped to the grid: int16 [W, G, R, K], W at most ``2 reach + 1``."""
     grid = problem.grid.levels
     size = min(2 * reach + 1, len(grid))
     first = np.clip(np.searchsorted(grid, start.levels) - reach, 0, len(grid) - size)
@@ -70,9 +68,7 @@ def window(problem: LayerProblem, start: Solution, reach: int) -> NDArray[np.int
 def soft_loss(
     objective: Objective, logits: Array, values: Array, temperature: float, entropy: float
 ) -> tuple[Array, Array]:
-    """Loss with entropy of each row [G, R], and its gradient by the logits [W, G, R, K]; ``values`` are what the
-    levels stand for.
-    """
+    """Loss with entropy [G, R] and its gradient by logits [W, G, R, K]; ``values``: what levels stand for."""
     shifted = (logits - logits.max(axis=0)) / temperature
     log_share = shifted - np.log(np.exp(shifted).sum(axis=0))
     share = np.exp(log_share)

@@ -1,5 +1,4 @@
-"""Which option each layer takes when all of them together must fit a budget: an integer program, and the whole Pareto
-front.
+"""Bit allocation: the option of each layer under a common budget, by integer program and Pareto front.
 
 A `OptionTable` says what every option of every layer costs (the output loss that it adds), how large it is and how long
 it takes. Losses of layers add up as long as they are small (the assumption of AdaQuant's integer program and of ZeroQ's
@@ -23,16 +22,16 @@ from qcompiler.quiet import quiet
 __all__ = ["UNLIMITED", "Front", "OptionTable", "allocate", "exchange", "pareto_front", "perturbed", "smallest"]
 
 FRONT_POINTS = 4096
-"""Points of a front that are carried from layer to layer; of more than these, that many evenly spread ones."""
+"""Most points of a Pareto front carried from layer to layer, evenly spread."""
 
 RELATIVE_GAP = 1e-6
-"""How far from the optimum the integer program may stop."""
+"""Relative optimality gap of the integer program."""
 
 UNLIMITED = np.iinfo(np.int64).max
 """A budget that nothing exceeds."""
 
 LESS_COST = 0.5
-"""Share of the cost known so far from which the integer program is solved again, scaled to the new one."""
+"""Ratio of costs below which the integer program is solved again, rescaled to the new cost."""
 
 Array = NDArray[Any]
 Choice = NDArray[np.int64]
@@ -154,8 +153,7 @@ def _traced_back(parents: list[NDArray[np.int64]], options: int) -> NDArray[np.i
 
 
 def allocate(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> Choice:
-    """The choice of least cost whose size is at most ``budget`` and whose time at most ``time_budget``, by an integer
-    program; ``pairs`` count.
+    """The cheapest choice within ``budget`` (size) and ``time_budget``, by integer program; counts ``pairs``.
 
     Raises:
         OptionError: no choice is within the budgets.
@@ -182,9 +180,7 @@ def allocate(menu: OptionTable, budget: int, time_budget: int = UNLIMITED) -> Ch
 
 
 def smallest(menu: OptionTable, cost: float, time_budget: int = UNLIMITED) -> Choice | None:
-    """The smallest choice of at most that cost and time, by an integer program; None where there is none. ``pairs``
-    are left out.
-    """
+    """The smallest choice within that cost and time, by integer program; None without one. Ignores ``pairs``."""
     allowed = np.where(np.isfinite(menu.cost), menu.size, np.inf).astype(np.float64)
     bounded = OptionTable(allowed, menu.size, time=menu.time)
     limits: list[tuple[Array, float]] = [(np.where(np.isfinite(menu.cost), menu.cost, 0.0) / max(cost, 1e-300), 1.0)]
@@ -225,9 +221,7 @@ def _solve_closer(menu: OptionTable, limits: Sequence[tuple[Array, float]], star
 
 
 def _solve(menu: OptionTable, limits: Sequence[tuple[Array, float]], bound: float) -> Choice:
-    """The integer program: sums of the limits' [L, O] at most what they say; a single option that costs more than
-    ``bound`` is ruled out.
-    """
+    """Integer program with limits on sums of [L, O]; options whose own cost exceeds ``bound`` are excluded."""
     layers, options = menu.cost.shape
     usable = np.isfinite(menu.cost) & (menu.cost <= bound * (1 + 1e-9))
     cost, (links, joint) = np.where(usable, menu.cost, 0.0).reshape(-1), _joint_choices(menu)
@@ -257,9 +251,7 @@ def _solve(menu: OptionTable, limits: Sequence[tuple[Array, float]], bound: floa
 
 
 def _joint_choices(menu: OptionTable) -> tuple[Any, NDArray[np.float64]]:
-    """A variable for each two options of each two layers that interact, tied to theirs: (rows of constraints, their
-    costs).
-    """
+    """Variables for pairs of options of interacting layers, tied to their options: (constraint rows, costs)."""
     layers, options = menu.cost.shape
     pairs = menu.pairs
     found = (
@@ -278,8 +270,7 @@ def _joint_choices(menu: OptionTable) -> tuple[Any, NDArray[np.float64]]:
 
 
 def exchange(menu: OptionTable, choice: Choice, budget: int, time_budget: int = UNLIMITED, most: int = 1000) -> Choice:
-    """A choice that no change of one or two layers within the budgets makes better; ``pairs`` count. Never worse than
-    ``choice``.
+    """A choice that no change of one or two layers within the budgets improves; never worse than ``choice``.
 
     Args:
         menu: of which all costs count.
@@ -304,9 +295,7 @@ def exchange(menu: OptionTable, choice: Choice, budget: int, time_budget: int = 
 
 
 def _changes(menu: OptionTable, choice: Choice) -> NDArray[np.float64]:
-    """What two layers' options instead of the chosen ones add to the cost: [L*O, L*O]; one layer alone is on the
-    diagonal.
-    """
+    """Cost change when two layers take other options: [L*O, L*O]; one layer alone on the diagonal."""
     layers, options = menu.cost.shape
     index = np.arange(layers)
     pairs = np.zeros(menu.cost.shape * 2) if menu.pairs is None else menu.pairs.copy()
@@ -333,9 +322,7 @@ def _growth(amounts: NDArray[np.int64], choice: Choice) -> NDArray[np.int64]:
 
 
 def perturbed(menu: OptionTable, rng: np.random.Generator, spread: float) -> OptionTable:
-    """The menu as it might have been measured on other feeds: every cost times ``exp(spread * z)``, z normal, and
-    ``pairs`` in keeping with it.
-    """
+    """The menu with every cost times ``exp(spread * z)``, z normal (``pairs`` likewise): as on other feeds."""
     factor = np.exp(spread / 2 * rng.standard_normal(menu.cost.shape))
     pairs = None if menu.pairs is None else menu.pairs * factor[:, :, None, None] * factor
     return replace(menu, cost=menu.cost * factor**2, pairs=pairs)

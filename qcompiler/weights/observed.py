@@ -1,4 +1,4 @@
-"""What the passes that choose grids share: a layer's weight as a matrix, and the moments of its inputs."""
+"""What the passes that choose grids share: a layer's weight as a matrix, and the Gram matrix and mean of its inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Observed:
     Attributes:
         layer: of the graph.
         weight: float [G, R, K].
-        fit, held: moments of its inputs, to fit on and held out; None without data.
+        fit, held: Gram matrix and mean of its inputs, to fit on and held out; None without data.
     """
 
     layer: Layer
@@ -67,9 +67,7 @@ def observed_layers(graph: Graph, ctx: Context, *, weighted: bool) -> Iterator[O
 
 
 def loose_weights(graph: Graph) -> Iterator[tuple[Node, list[Array]]]:
-    """Nodes whose weights are no layer problem (LSTM, GRU, transposed convolutions) with their float weights as rows,
-    each [1, C, K].
-    """
+    """Nodes without a layer problem (LSTM, GRU, transposed convolutions) with their float weights as [1, C, K]."""
     for node in graph.nodes:
         slots = weight_slots(node) if node.op in (*RECURRENT, "ConvTranspose") else ()
         stored = [(slot, underlying_constant(node.inputs[slot])) for slot in slots]
@@ -103,9 +101,7 @@ def weight_loss(weights: list[Array], family: GridFamily) -> float:
 
 
 def output_loss(observed: Observed, family: GridFamily) -> float:
-    """Error of the outputs with the nearest levels under the best scales, relative to their energy: on what was held
-    out, or of the weights alone.
-    """
+    """Relative output error of nearest levels under the best scales, on held-out vectors, or of the weights alone."""
     if observed.held is None:
         return weight_loss([observed.weight], family)
     grid, rounded = _rounded(observed.weight, family, observed.metric)

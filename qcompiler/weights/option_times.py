@@ -1,6 +1,4 @@
-"""How long the layers' products take on each grid of a menu: measured on this machine, or as a report of an earlier
-compilation has it.
-"""
+"""Time of each layer's product on each grid of a menu: measured here, or read from an earlier report."""
 
 from __future__ import annotations
 
@@ -21,9 +19,10 @@ from qcompiler.graph.layers import Layer, find_layers
 from qcompiler.graph.runner import Runner
 from qcompiler.records import LayerTime
 from qcompiler.weights.allocation import OptionTable, allocate
-from qcompiler.weights.layer_time import CODE_BITS, code_bits, layer_shape, nanoseconds
+from qcompiler.weights.layer_time import KINDS, kind_of_weight, layer_shape, nanoseconds
 
-KEPT_BITS = tuple(map(str, (*CODE_BITS, 8)))
+_ELSE = {"int2": "2", "int4": "4", "int5": "8", "int6": "8"}
+"""What stands for a kind of weight that a report has no time of."""
 
 Clock = Callable[[Graph, Sequence[str], Feed], list[LayerTime]]
 """Gives the times of the layers of a graph with activations on their grids, by name of their nodes, at the sizes of a
@@ -42,7 +41,7 @@ def measured_times(graph: Graph, names: Sequence[str], feed: Feed) -> list[Layer
 def _times(layer: Layer, x: tuple[int, ...]) -> dict[str, int]:
     spec = spec_of(layer.node.inputs[0])
     found = {} if spec is None else nanoseconds(layer_shape(layer, x, spec.dtype.name))
-    return {bits: found.get(int(bits), 0) for bits in KEPT_BITS}
+    return {kind: found.get(kind, 0) for kind in KINDS}
 
 
 def reported_times(path: Path, names: Sequence[str]) -> list[LayerTime]:
@@ -53,7 +52,7 @@ def reported_times(path: Path, names: Sequence[str]) -> list[LayerTime]:
     """
     try:
         layers = json.loads(path.read_text(encoding="utf-8"))["allocation"]["time"]["layers"]
-        known = {str(layer["node"]): {bits: int(layer["nanoseconds"][bits]) for bits in KEPT_BITS} for layer in layers}
+        known = {str(layer["node"]): _all_kinds(layer["nanoseconds"]) for layer in layers}
     except OSError as error:
         raise OptionError(f"--latency-costs {path}: {error.strerror}; name a report that --report wrote") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -67,6 +66,10 @@ def reported_times(path: Path, names: Sequence[str]) -> list[LayerTime]:
             "model with the same options"
         )
     return [LayerTime(name, known[name]) for name in names]
+
+
+def _all_kinds(nanoseconds: Mapping[str, int]) -> dict[str, int]:
+    return {kind: int(nanoseconds[kind if kind in nanoseconds else _ELSE.get(kind, kind)]) for kind in KINDS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +87,12 @@ class OptionTimes:
     @staticmethod
     def of(layers: Sequence[LayerTime], weights: Mapping[str, Sequence[RoundedWeight]]) -> OptionTimes:
         """The times of layers on each of their grids."""
+        times = {layer.node: _all_kinds(layer.nanoseconds) for layer in layers}
         rows = [
-            [layer.nanoseconds[str(code_bits(weight.distinct, weight.block))] for weight in weights[layer.node]]
+            [
+                times[layer.node][kind_of_weight(weight.distinct, int(np.abs(weight.levels).max()), weight.block)]
+                for weight in weights[layer.node]
+            ]
             for layer in layers
         ]
         return OptionTimes(list(layers), np.array(rows, np.int64))
@@ -116,7 +123,7 @@ class OptionTimes:
                 ""
                 if self.differ
                 else "; none is faster than 8 bits: with these feeds no product has so few rows (up to 4) that codes "
-                "pay"
+                "pay, and this CPU multiplies small levels as fast as large ones"
             )
             raise OptionError(
                 f"--latency-budget {100 * share:g}%: the smallest share that the menu allows here is {smallest:g}%{why}"

@@ -27,15 +27,11 @@ from qcompiler.linear_algebra import matmul, solve_positive
 Array = NDArray[Any]
 
 RIDGES = (10.0, 30.0, 100.0)
-"""Ridges to choose among, relative to the mean of the diagonal; no retargeting at all is one more choice.
-
-Smaller ones cost classes and lines."""
+"""Ridges to choose among, relative to the mean diagonal, besides none at all; smaller ones overfit."""
 
 
 def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_mean: bool) -> NDArray[np.float32]:
-    """The weights [G, R, K] that give the float model's outputs from the quantized inputs, drawn to ``weight`` by a
-    relative ``ridge``.
-    """
+    """Ridge regression: weights [G, R, K] from quantized inputs to float outputs, drawn to ``weight`` by ``ridge``."""
     cross, given = moments.cross, moments.given.gram
     if corrects_mean:
         cross, given = (
@@ -50,9 +46,7 @@ def retargeted(weight: Array, moments: PairedMoments, ridge: float, *, corrects_
 
 
 def mean_shift(weight: Array, rounded: Array, exact: Array, given: Array) -> NDArray[np.float64]:
-    """``W E[x] - Ŵ E[z]``: what the bias must add for means ``exact`` and ``given``, both [G, K], of the inputs:
-    float64 [G, R].
-    """
+    """Bias correction ``W E[x] - Ŵ E[z]``, float64 [G, R], for input means ``exact`` and ``given``, both [G, K]."""
     return np.asarray(_outputs(weight, exact) - _outputs(rounded, given))
 
 

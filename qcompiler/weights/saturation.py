@@ -34,9 +34,7 @@ Array = NDArray[Any]
 
 
 def pair_limit(layer: Layer) -> int:
-    """Largest sum of two weight codes of one sign with which the products of a layer stay exact; `UNLIMITED` where
-    they do anyway.
-    """
+    """Largest sum of two same-sign weight codes with exact products; `UNLIMITED` where they are exact anyway."""
     inputs = spec_of(layer.node.inputs[0])
     if inputs is None or inputs.dtype.itemsize > 1 or layer.node.op == "ConvTranspose" or _one_by_one(layer.node):
         return UNLIMITED
@@ -55,9 +53,7 @@ def _one_by_one(node: Node) -> bool:
 
 
 def _largest_code(tensor: Tensor, spec: QuantSpec) -> int:
-    """The largest code, as uint8, that can occur in a tensor with a grid: less than 255 behind a Clip
-    (`narrow-activations`).
-    """
+    """Largest uint8 code of a tensor with a grid: less than 255 behind a Clip (`narrow-activations`)."""
     codes = quantized_source(tensor)
     quantize = None if codes is None else producer(codes)
     source = None if quantize is None else producer(quantize.inputs[0])
@@ -68,9 +64,7 @@ def _largest_code(tensor: Tensor, spec: QuantSpec) -> int:
 
 
 def largest_pair(codes: Array, axis: int) -> NDArray[np.int64]:
-    """Sum of the two largest codes of one sign, over both signs, for each channel along ``axis``: int64 [C]; 0 where
-    there are no two codes.
-    """
+    """Sum of the two largest same-sign codes per channel along ``axis``: int64 [C]; 0 without two codes."""
     rows = np.moveaxis(codes, axis, 0).reshape(codes.shape[axis], -1).astype(np.int64)
     if rows.shape[1] < 2:
         return np.zeros(len(rows), np.int64)
@@ -80,8 +74,7 @@ def largest_pair(codes: Array, axis: int) -> NDArray[np.int64]:
 
 
 def exact_scale(weight: Array, spec: QuantSpec, limit: int) -> NDArray[np.float32]:
-    """float32 scales of the shape that ``spec`` has, at least its own, under which the codes of every channel keep a
-    pair limit.
+    """float32 scales, shaped as in ``spec`` and at least as large, under which each channel keeps its pair limit.
 
     Args:
         weight: float32 weight.

@@ -50,9 +50,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A layer's solution with one scale a row, the problem that it solves, what its bias must add [C], and how it came
-    about.
-    """
+    """A layer's solution with one scale per row, its problem, the bias correction [C], and how it came about."""
 
     solution: Solution
     problem: LayerProblem
@@ -62,9 +60,7 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A layer to solve by itself: weights [G, R, K] and moments of its inputs, products in the order of the grid's
-    blocks; a solver's name.
-    """
+    """One layer problem: weights [G, R, K], Gram matrix in the order of the grid's blocks, and a solver's name."""
 
     node: str
     weight: Array
@@ -90,9 +86,7 @@ def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, 
 
 
 def solve(task: Task) -> Solved:
-    """The solver's choice where it beats plain rounding on what it did not see, else that; without blocks where these
-    do not lose less there.
-    """
+    """The solver's result where it beats plain rounding held out, else that; blocks only where they do not lose."""
     choice, every = _decide(task), task.fit.with_those(task.held)
     plain = task.problem(every, choice.on(fitted_grid(task.family, task.weight, every.gram)))
     solution, problem = solution_of(choice.solver, plain, task.seed)
@@ -145,9 +139,7 @@ def label(grid: Grid) -> str:
 
 
 def solution_of(solver: Solver, problem: LayerProblem, seed: int) -> tuple[Solution, LayerProblem]:
-    """A solution with one scale a row,
-    and the problem that it solves: on tables of levels where the grid has blocks.
-    """
+    """A solution with one scale per row, and its problem: on tables of levels where the grid has blocks."""
     if problem.grid.block is None:
         return solver.solve(problem, None, seed), problem
     placed, start = on_tables(problem, solver.importance(problem))

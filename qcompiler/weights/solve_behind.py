@@ -1,6 +1,4 @@
-"""A layer as a problem behind layers that are quantized already, and its solution: see `solve_alone.py`; more is
-decided here.
-"""
+"""The layer problem behind already quantized layers, and its solution; see `solve_alone.py`."""
 
 from __future__ import annotations
 

@@ -6,9 +6,8 @@ lie within the operand. Nothing runs before that holds for all of them, whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +18,11 @@ from ..instructions.opcodes import check_numbers
 from ..program.contents import Port
 from ..program.expressions import evaluate
 from ..program.model import Program
+from .memory_plan import MAX_ARENA, Row, last_writers, liveness, peak_bytes, place
 from .strided_walks import simplified
 
-ALIGNMENT = 64
-MAX_ARENA = 1 << 40
 MAX_DIMENSION = (1 << 31) - 1
 _CACHED_BINDINGS = 16
-
-
-class Life(NamedTuple):
-    """First and last instruction that need a buffer; -1 and the number of instructions stand for inputs and outputs."""
-
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +57,8 @@ _ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "
 """Instructions that go over elements one by one and so may find none."""
 
 
-class _Row(NamedTuple):
-    """An instruction with its numbers evaluated; operands still are indices."""
-
-    opcode: Opcode
-    values: dict[str, int]
-    accesses: list[Access]
-
-
 def bind(program: Program, **dims: int) -> Bound:
-    """Instruction table,
-    arena plan and proof of safety for these sizes of the symbolic dimensions; kept with the program.
+    """Instruction table, arena plan and safety proof for these dimension sizes; cached with the program.
 
     Raises:
         ProgramError: a missing, unknown or negative dimension, or an instruction that would leave its buffers.
@@ -121,9 +103,16 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
         raise ProgramError(f"a run would need {arena_bytes + scratch} bytes")
     code, kinds = _link(program, rows, offsets)
     return Bound(
-        dims=dict(dims), code=code, kinds=kinds, offsets=offsets, sizes=sizes, shapes=shapes, arena_bytes=arena_bytes,
+        dims=dict(dims),
+        code=code,
+        kinds=kinds,
+        offsets=offsets,
+        sizes=sizes,
+        shapes=shapes,
+        arena_bytes=arena_bytes,
         scratch_bytes=scratch,
-        peak_lower_bound=_peak(sizes, lives, len(rows)), last_writers=_last_writers(program, rows),
+        peak_lower_bound=peak_bytes(sizes, lives, len(rows)),
+        last_writers=last_writers(program, rows),
         input_shapes={port.name: ports[port.name] for port in program.inputs},
         output_shapes={port.name: ports[port.name] for port in program.outputs},
     )
@@ -159,7 +148,7 @@ def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Se
     return shape
 
 
-def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: Sequence[int]) -> _Row:
+def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: Sequence[int]) -> Row:
     opcode = program.opcode(index)
     try:
         values = {
@@ -176,15 +165,13 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
             _check_limit(program, values[limit.field], limit.field, limit.low, limit.high)
     except ProgramError as error:
         raise ProgramError(f"instruction {index} ({program.nodes[index]}): {error}") from None
-    return _Row(opcode, values, accesses)
+    return Row(opcode, values, accesses)
 
 
 def _check_not_empty(
     program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
 ) -> None:
-    """Only what goes over elements one by one, as often as there are any,
-    may meet an empty tensor (a cache that holds nothing yet).
-    """
+    """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
     if opcode.name in _ELEMENT_BY_ELEMENT:
         return
     for item in opcode.fields:
@@ -253,86 +240,7 @@ def _check_limit(program: Program, constant: int, name: str, low: int, high: int
         raise ProgramError(f"the constant {name} holds values from {least} to {most}; admitted is {low} to {high}")
 
 
-def _touched(program: Program, index: int, row: _Row, write: bool) -> Iterator[int]:
-    for access in row.accesses:
-        if access.write == write and program.kinds[index, row.opcode.position(access.field)] == Source.BUFFER:
-            yield row.values[access.field]
-
-
-def liveness(program: Program, rows: Sequence[_Row]) -> list[Life | None]:
-    """First and last use of every buffer; None: never used.
-
-    Raises:
-        ProgramError: an instruction or an output reads a buffer that nothing has written.
-    """
-    first: dict[int, int] = {port.buffer: -1 for port in program.inputs}
-    last = dict(first)
-    for index, row in enumerate(rows):
-        for buffer in _touched(program, index, row, write=False):
-            if buffer not in first:
-                raise ProgramError(
-                    f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it"
-                )
-            last[buffer] = index
-        for buffer in _touched(program, index, row, write=True):
-            first.setdefault(buffer, index)
-            last[buffer] = index
-    for port in program.outputs:
-        if port.buffer not in first:
-            first[port.buffer] = len(rows)  # an empty tensor, or a program that writes nothing
-        last[port.buffer] = len(rows)
-    return [Life(first[i], last[i]) if i in first else None for i in range(len(program.buffers))]
-
-
-def place(sizes: Sequence[int], lives: Sequence[Life | None]) -> tuple[tuple[int, ...], int]:
-    """Arena offsets by liveness, largest buffer first,
-    each at the lowest gap that fits; and the arena's size in bytes.
-    """
-    order = sorted((i for i, life in enumerate(lives) if life), key=lambda i: (-sizes[i], i))
-    offsets = [0] * len(sizes)
-    placed: list[tuple[int, int, Life]] = []
-    total = 0
-    for i in order:
-        life = lives[i]
-        if life is None or sizes[i] == 0:
-            continue
-        size = -(-sizes[i] // ALIGNMENT) * ALIGNMENT
-        offset = 0
-        for start, end, other in placed:  # sorted by start
-            if other.first > life.last or other.last < life.first:
-                continue
-            if offset + size <= start:
-                break
-            offset = max(offset, end)
-        offsets[i] = offset
-        placed.append((offset, offset + size, life))
-        placed.sort()
-        total = max(total, offset + size)
-    if total > MAX_ARENA:
-        raise ProgramError(f"the arena would need {total} bytes")
-    return tuple(offsets), total
-
-
-def _peak(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -> int:
-    change = np.zeros(count + 3, np.int64)
-    for size, life in zip(sizes, lives, strict=True):
-        if life:
-            change[life.first + 1] += -(-size // ALIGNMENT) * ALIGNMENT
-            change[life.last + 2] -= -(-size // ALIGNMENT) * ALIGNMENT
-    return int(np.cumsum(change).max())
-
-
-def _last_writers(program: Program, rows: Sequence[_Row]) -> dict[int, tuple[int, ...]]:
-    last = {buffer: index for index, row in enumerate(rows) for buffer in _touched(program, index, row, write=True)}
-    result: dict[int, tuple[int, ...]] = {}
-    for buffer, index in last.items():
-        result[index] = (*result.get(index, ()), buffer)
-    return result
-
-
-def _link(
-    program: Program, rows: Sequence[_Row], offsets: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _link(program: Program, rows: Sequence[Row], offsets: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     code = np.zeros_like(program.code)
     kinds = np.zeros_like(program.kinds)
     code[:, 0] = program.code[:, 0]

@@ -1,5 +1,4 @@
-"""Scales channels of uint8: a convolution with one weight a channel, such as a batch normalization, without its
-multiplications in 64 bits.
+"""Per-channel scaling of uint8 (a batch normalization, a 1-tap depthwise convolution) without 64-bit products.
 
 A code of x has 256 values, so the code of y is a step function of x, and some line gives it: ``min(max((A*x + B) >> s,
 lo), hi)`` with A of 31 bits and B of 47. `line_of` finds A, B and s for a channel and proves them on all 256 codes;
@@ -19,7 +18,7 @@ from ..instructions.depthwise_layout import chunk_bytes, is_depthwise
 from ..instructions.instruction import Element, Values
 
 CHANNELS = 16
-"""Channels are a multiple of these: the shortest vector."""
+"""Channels come in multiples of the shortest vector."""
 
 _HALF = 16
 _CODES = 256
@@ -50,9 +49,7 @@ def can_scale(f: Values) -> bool:
 
 
 def lines_of(w: Numbers, bias: Numbers, m: Numbers, n: Numbers, y_zp: int, lo: int, hi: int) -> Lines | None:
-    """Lines that give the codes ``min(max(requant(bias + w*x, m, n) + y_zp, lo), hi)`` of every x, each array
-    [channels]; None: there are not.
-    """
+    """Lines equal to ``min(max(requant(bias + w*x, m, n) + y_zp, lo), hi)`` for every x, arrays [channels]; or None."""
     x = np.arange(_CODES, dtype=np.int64)
     sums = bias[:, None] + w[:, None] * x
     if np.abs(sums).max() >= 1 << 31:
@@ -79,9 +76,7 @@ def _bits(values: Numbers) -> Numbers:
 
 
 def scale_numbers(lines: Lines, vector: int) -> NDArray[np.int32]:
-    """The numbers of all channels in the order in which the vector code of chunks of ``vector`` bytes or less reads
-    them.
-    """
+    """The numbers of all channels in the order that vector code of chunks of at most ``vector`` bytes reads them."""
     low = ((lines.slope + (1 << (_HALF - 1))) & 0xFFFF) - (1 << (_HALF - 1))
     high = (lines.slope - low) >> _HALF
     numbers = np.stack([high & 0xFFFF, low & 0xFFFF, lines.start >> _HALF, lines.start & 0xFFFF, lines.shift - _HALF])
@@ -95,7 +90,5 @@ def scale_numbers(lines: Lines, vector: int) -> NDArray[np.int32]:
 
 
 def quarters(size: int) -> list[list[int]]:
-    """The places of the bytes in each of the four vectors of int32 that ``size`` bytes become: by fours of every 128
-    bits.
-    """
+    """Which bytes each of the four int32 vectors takes of ``size`` bytes: by fours of every 128 bits."""
     return [[16 * lane + 4 * quarter + i for lane in range(size // 16) for i in range(4)] for quarter in range(4)]

@@ -1,11 +1,9 @@
 """Divides an instruction into parts that threads can run at the same time.
 
-A part is itself an instruction of the same opcode,
-on some rows of the output: its numbers are smaller and its operands begin
-later. So it touches nothing that the whole does not touch, the kernels know nothing of threads, and the parts together
-write every element once,
-with the same bits. Products on packed weights can also be divided by columns: such a part is the
-whole instruction, but for the panels of columns that its row in the linked table names.
+A part is itself an instruction of the same opcode, on some rows of the output: its numbers are smaller and its
+operands begin later. So it touches nothing that the whole does not touch, the kernels know nothing of threads, and the
+parts together write every element once, with the same bits. Products on packed weights can also be divided by columns:
+such a part is the whole instruction, but for the panels of columns that its row in the linked table names.
 """
 
 from __future__ import annotations
@@ -33,63 +31,26 @@ from ..instructions.instruction import (
 )
 from ..instructions.opcodes import BY_NAME, BY_NUMBER
 from ..instructions.winograd import PLANES, SIDE
+from .instruction_cost import LEAST_PART, LEAST_PROGRAM, LEAST_SHARED, nanoseconds_of
 
 _WALKS = ("binary", "where", "compare", "logic")
 """Opcodes that walk strided operands and write a dense result."""
 _BATCHES = ("b0", "b1", "b2", "b3")
 _PARTS_PER_THREAD = 3
-"""The most parts for each thread: more than one,
-so that one who comes late or is interrupted holds up the others little."""
-
-_NANOSECONDS = {
-    "softmax": 0.35,
-    "layernorm": 0.25,
-    "average_pool": 0.08,
-    "max_pool": 0.02,
-    "where": 0.2,
-    "compare": 0.2,
-    "resize_linear": 3.0,
-    "binary": 0.1,
-    "reduce": 0.05,
-    "argmax": 0.5,
-    "conv_transpose": 0.02,
-    "table": 0.2,
-    "piecewise": 0.05,
-    "requant": 0.015,
-}
-"""Nanoseconds per element (per tap for windows) on one AVX-512 core. Operators not listed cost `_NANOSECONDS_ELSE`."""
-
-_NANOSECONDS_ELSE = 0.03
-_LOOKUP_NANOSECONDS = 0.01
-"""Cost of a byte looked up in a table of bytes."""
-
-_RESULT_NANOSECONDS, _STEP_NANOSECONDS, _TAP_NANOSECONDS = 0.08, 0.0022, 0.012
-"""Cost of a result of a product with constant weights, of each of its multiplications,
-and of each of a depthwise convolution's."""
-
-_WEIGHT_NANOSECONDS = 0.02
-"""Cost of reading a weight that no cache holds: where there are few rows, that is all."""
-
-_ACTIVATIONS_NANOSECONDS, _ACTIVATIONS_STEP_NANOSECONDS = 0.2, 0.005
-"""The same for products of two activations, which are packed first."""
-
-_LEAST_NANOSECONDS = 2_500
-"""Work of an instruction, below which meeting the others costs more than it brings."""
-
-_PART_NANOSECONDS = 4_000
-"""Work of a part, below which more than one for each thread cost more than they bring."""
+"""The most parts for each thread: with more than one, a thread that starts late or is interrupted delays the others
+less.
+"""
 
 _WEIGHTS_TO_ROWS = 2
-"""So many times more bytes of weights than of activations make it better to share the weights."""
+"""Threads share out the weights, not the rows, where the weights have more than this many times the bytes of the
+activations.
+"""
 
 _CACHE_LINE = 64
-"""Bytes that two cores should not both write to."""
+"""Bytes of a cache line: two cores should not write to the same one."""
 
 _LEAST_LINES = 4
-"""Lines of an image, below which more than one part for each thread cost more than they bring."""
-
-_PROGRAM_NANOSECONDS = 60_000
-"""Work of the instructions that can have parts, below which waking a thread costs more than it brings."""
+"""Lines of an image in a part, below which a thread gets one part only: lines that two parts need are read twice."""
 
 _PANELS = 4
 """Panels that tiles compute together: parts by columns are multiples of them."""
@@ -101,41 +62,9 @@ Part = dict[str, int]
 """Fields of a part that differ from the whole, and `_LINK_COLUMNS`."""
 
 
-
 def form_of(numbers: Sequence[int] | NDArray[np.int64]) -> Form | None:
     """The form of the packed weights of a row of the linked table; None: it has none."""
     return Form(int(numbers[FORM_COLUMN])) if numbers[PACKED_COLUMN] else None
-
-
-def work(name: str, f: Values) -> float:
-    """Rough nanoseconds of an instruction on one fast core."""
-    if name == "gemm":
-        return max(_product(f["rows"] * f["cols"], f["k"]), f["k"] * f["cols"] * _WEIGHT_NANOSECONDS)
-    if name == "matmul":
-        results = prod(f[b] for b in _BATCHES) * f["rows"] * f["cols"]
-        return results * (_ACTIVATIONS_NANOSECONDS + f["k"] * _ACTIVATIONS_STEP_NANOSECONDS)
-    cost = _NANOSECONDS.get(name, _NANOSECONDS_ELSE)
-    if name == "table" and f["x_type"] == f["y_type"] == Element.U8:
-        cost = _LOOKUP_NANOSECONDS
-    if "kernel_h" in f:
-        pixels, taps = f["batch"] * f["out_h"] * f["out_w"], f["kernel_h"] * f["kernel_w"]
-        if name != "conv":
-            return pixels * f["in_c"] * taps * cost
-        inputs = f["in_c"] // f["groups"]
-        if inputs == 1:
-            return pixels * f["out_c"] * (_RESULT_NANOSECONDS + taps * _TAP_NANOSECONDS)
-        return _product(pixels * f["out_c"], taps * inputs)
-    if "d0" in f:
-        return prod(f[f"d{i}"] for i in range(MAX_RANK)) * cost
-    if "outer" in f:
-        return f["outer"] * f["k"] * f["inner"] * cost
-    if "out_h" in f:
-        return f["batch"] * f["out_h"] * f["out_w"] * f["in_c"] * cost
-    return f.get("count", 0) * max(f.get("lines", 1), 1) * cost
-
-
-def _product(results: int, k: int) -> float:
-    return results * (_RESULT_NANOSECONDS + k * _STEP_NANOSECONDS)
 
 
 def divide(
@@ -143,10 +72,10 @@ def divide(
     f: Values,
     threads: int,
     form: Form | None = None,
-    least: float = _LEAST_NANOSECONDS,
+    least: float = LEAST_SHARED,
     most: int | None = None,
 ) -> list[Part]:
-    """Parts of an instruction for so many threads; empty where dividing is impossible or does not pay.
+    """Parts of an instruction for ``threads`` threads; empty where dividing is impossible or does not pay.
 
     Args:
         opcode: the opcode of the instruction.
@@ -159,10 +88,10 @@ def divide(
     if opcode.name not in DIVIDERS:
         return []
     how, operands = DIVIDERS[opcode.name]
-    nanoseconds = work(opcode.name, f)
+    nanoseconds = nanoseconds_of(opcode.name, f)
     if nanoseconds < least or operands != activations(opcode) or _overlaps(opcode, f):
         return []
-    each = min(max(int(nanoseconds / (threads * _PART_NANOSECONDS)), 1), _PARTS_PER_THREAD)
+    each = min(max(int(nanoseconds / (threads * LEAST_PART)), 1), _PARTS_PER_THREAD)
     most = threads * each if most is None else most
     if form is not None and streams_weights(opcode.name, f, threads, form):
         parts = list(_columns(f, most if opcode.name == "gemm" else threads))
@@ -178,9 +107,9 @@ def useful_threads(code: NDArray[np.int64], threads: int) -> int:
     shared = 0.0
     for numbers in code.tolist() if threads > 1 else ():
         opcode = BY_NUMBER[numbers[0]]
-        nanoseconds = work(opcode.name, opcode.row(numbers)) if opcode.name in DIVIDERS else 0
-        shared += nanoseconds if nanoseconds >= _LEAST_NANOSECONDS else 0
-    return threads if shared >= _PROGRAM_NANOSECONDS else 1
+        nanoseconds = nanoseconds_of(opcode.name, opcode.row(numbers)) if opcode.name in DIVIDERS else 0
+        shared += nanoseconds if nanoseconds >= LEAST_SHARED else 0
+    return threads if shared >= LEAST_PROGRAM else 1
 
 
 def part_rows(opcode: Opcode, numbers: NDArray[np.int64], parts: Sequence[Part]) -> NDArray[np.int64]:
@@ -209,9 +138,7 @@ def _overlaps(opcode: Opcode, f: Values) -> bool:
 
 
 def _ranges(total: int, parts: int, unit: int = 1) -> Iterator[tuple[int, int]]:
-    """``total`` rows in at most ``parts`` ranges as equal as multiples of ``unit`` allow: first row
-    and number of rows.
-    """
+    """At most ``parts`` ranges of ``total`` rows, near-equal multiples of ``unit``: first row, number of rows."""
     units = -(-total // unit)
     parts = min(parts, units)
     for i in range(parts):
@@ -275,9 +202,7 @@ def _walk(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
 
 
 def _move(_: str, f: Values, most: int, threads: int) -> Iterator[Part]:
-    """Along the dimension whose steps in y are the longest,
-    of those that divide evenly: cores should not write to the same cache lines.
-    """
+    """Along the dimension of longest steps in y that divides evenly: threads should not share cache lines."""
     last, size = MAX_RANK - 1, _bytes(f, "y")
     apart = [
         i

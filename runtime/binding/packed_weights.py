@@ -25,18 +25,16 @@ from ..instructions.winograd import LARGEST_DISTANCE, PLANES, WEIGHTS, can_trans
 from ..program.model import Program
 from .bind import Bound
 from .channel_lines import can_scale, lines_of, scale_numbers
-from .panels import Packed, joined, pack_codes, pack_weights, padded, scale_vectors
+from .panels import Packed, fitting_steps, joined, pack_codes, pack_weights, padded, scale_vectors
 
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
 
 _REPLACED = {"gemm": ("w",), "conv": ("w",), "lstm": ("w", "r")}
-"""Operands that an opcode never reads once its weights are packed. (A GRU that resets before the product reads its
-``r``.)
-"""
+"""Operands that are never read once weights are packed (but a GRU that resets before the product reads ``r``)."""
 
 MOST_CODED_ROWS = 4
-"""Rows of a product up to which codes are looked up in registers; weights of others are decoded when they are packed.
+"""Rows of a product up to which 4-bit codes are looked up in registers; for more rows weights are decoded at packing.
 """
 
 _LARGE = 1 << 21
@@ -45,7 +43,7 @@ widening bytes takes longer than reading them), and tables that rows are gathere
 """
 
 MOST_ROWS_OF_2_BITS = 2
-"""The same for codes of 2 bits; for more rows they are codes of 4."""
+"""The same for 2-bit codes; for more rows they become 4-bit codes."""
 
 _SMALLEST_GROUP = 4
 """Output channels of a group below which a panel of 16 columns would be mostly padding."""
@@ -56,6 +54,8 @@ class Weights(NamedTuple):
 
     codes: Packed
     form: Form = Form.PACKED
+    fitting: int = 0
+    """Steps whose byte products may be added in int16; 0: products are not so computed."""
 
 
 def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]:
@@ -78,18 +78,15 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
         size = product_size(opcode.name, fields)
         if size is None:
             continue
-        group = 4 if isa.has_quads and fields["x_type"] == Element.U8 else 2
         constants = tuple(int(program.code[index, opcode.position(name)]) for name in ("w", "bias", "m", "n"))
-        packed[index] = _pack_product(program, constants, fields, size, group, isa)
+        packed[index] = _pack_product(program, constants, fields, size, isa)
     return packed
 
 
 def decoded_operands(
     program: Program, bound: Bound, packed: Mapping[int, Weights]
 ) -> dict[tuple[int, int], Packed | None]:
-    """By instruction and column the values of constants that are stored in codes but not read so; None: nobody reads
-    them. Kept by the program.
-    """
+    """Values of coded constants that are read decoded, by instruction and column; None: nobody reads them. Cached."""
     found: dict[tuple[int, int], Packed | None] = {}
     for index, column in np.argwhere(bound.kinds == Source.CONSTANT).tolist():
         constant, opcode = int(program.code[index, column]), program.opcode(index)
@@ -123,15 +120,18 @@ def _decoded(program: Program, constant: int) -> Packed:
 
 
 def _pack_product(
-    program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, group: int, isa: Isa
+    program: Program, constants: tuple[int, ...], fields: Mapping[str, int], size: ProductSize, isa: Isa
 ) -> Weights:
     """The weights of one instruction, in the form that is best for it."""
+    of_bytes, by_channels = fields["x_type"] == Element.U8, size.cols == 1 and size.groups > 1
+    fitting = _fitting(program, constants[0], size) if of_bytes and isa.has_byte_pairs and not by_channels else 0
+    group = 4 if (of_bytes and isa.has_quads) or fitting else 2
     if _stays_coded(program, constants[0], fields, size, group, isa):
-        return _pack_codes(program, constants, size, group, fields["rows"], isa)
-    chunks = chunks_of(fields, isa, group) if size.cols == 1 and size.groups > 1 else None
+        return _pack_codes(program, constants, size, fitting, fields, isa)
+    chunks = chunks_of(fields, isa, group) if by_channels else None
     key = (*constants, *(chunks or size), group)
     with program.lock:
-        if "kernel_h" in fields and can_transform(fields) and pays(fields, isa):
+        if "kernel_h" in fields and can_transform(fields) and pays(fields, isa, fitting):
             transformed = (*constants, fields["in_c"], fields["out_c"])
             if transformed not in program.packed:
                 program.packed[transformed] = _transform(program, constants, fields["in_c"], fields["out_c"])
@@ -147,7 +147,18 @@ def _pack_product(
             program.packed[key] = (
                 _pack(program, constants, size, group) if chunks is None else _pack_channels(program, constants, chunks)
             )
-        return Weights(program.packed[key])
+        return Weights(program.packed[key], fitting=fitting)
+
+
+def _fitting(program: Program, constant: int, size: ProductSize) -> int:
+    """Steps of byte products that may be added in int16; kept by the program."""
+    key = ("fitting", constant, *size)
+    with program.lock:
+        if key not in program.packed:
+            k, cols, groups, segments = size
+            weights = program.constant(constant).reshape(-1)[: k * groups * cols].reshape(segments, -1, groups * cols)
+            program.packed[key] = np.array([fitting_steps(weights)], np.uint8)
+        return int(program.packed[key][0])
 
 
 def _stays_coded(
@@ -161,20 +172,27 @@ def _stays_coded(
 
 
 def _pack_codes(
-    program: Program, constants: tuple[int, ...], size: ProductSize, group: int, rows: int, isa: Isa
+    program: Program,
+    constants: tuple[int, ...],
+    size: ProductSize,
+    fitting: int,
+    fields: Mapping[str, int],
+    isa: Isa,
 ) -> Weights:
     """Bias and scale, then groups of panels of codes, each behind the levels; see `sum_tiles.py`."""
     with program.lock:
         coded = program.coded(constants[0])
         if coded is None:
             raise ValueError(f"constant {constants[0]} is not coded")
-        bits = 2 if coded.coding.bits == 2 and rows <= MOST_ROWS_OF_2_BITS else 4
+        bits = 2 if coded.coding.bits == 2 and fields["rows"] <= MOST_ROWS_OF_2_BITS else 4
+        fitting -= fitting % (8 // bits)
+        group = 4 if fitting or (isa.has_quads and fields["x_type"] == Element.U8) else 2
         key = ("codes", bits, isa, *constants, *size, group)
         if key not in program.packed:
             codes = coded.codes.reshape(-1)[: size.k * size.cols].reshape(size.k, size.cols)
             heads = _heads(program, constants, slice(0, size.cols))
             program.packed[key] = joined([*heads, *pack_codes(codes, coded.tables.reshape(-1), bits, group, isa)])
-    return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4)
+    return Weights(program.packed[key], Form.CODES_2 if bits == 2 else Form.CODES_4, fitting)
 
 
 def _listed_codes(program: Program, index: int, opcode: Opcode, f: Mapping[str, int]) -> Packed:
@@ -212,9 +230,7 @@ def _pack_recurrent(program: Program, index: int, opcode: Opcode, fields: Mappin
 
 
 class ProductSize(NamedTuple):
-    """``groups`` independent products of [rows, k] and [k, cols]; the weights are stored as [k, groups * cols], k in
-    equal segments.
-    """
+    """``groups`` products of [rows, k] and [k, cols]; weights are stored [k, groups * cols], k in equal segments."""
 
     k: int
     cols: int
@@ -223,9 +239,7 @@ class ProductSize(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """A depthwise convolution by chunks of channels: its kernel, the rows that a tile computes, bytes of a vector,
-    taps in a group.
-    """
+    """A depthwise convolution by chunks of channels: kernel, rows per tile, vector bytes, taps per group."""
 
     kernel_h: int
     kernel_w: int
@@ -308,9 +322,7 @@ def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], v
 
 
 def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks) -> Packed:
-    """For every chunk bias, m, n and weights in the order of its vectors; for each column of the kernel, group of
-    lines and row of the tile.
-    """
+    """Per chunk: bias, m, n and weights in vector order, for each kernel column, group of lines and tile row."""
     kernel_h, kernel_w, channels, rows, vector, group = chunks
     groups, size = line_groups(kernel_h, rows, group), 1 if group == 4 else 2
     weights = (
@@ -336,13 +348,3 @@ def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks)
         parts.append(np.ascontiguousarray(taps[:, :, :, order]).reshape(-1).view(np.uint8))
         first += chunk // size
     return joined(parts)
-
-
-
-
-
-
-
-
-
-

@@ -18,9 +18,7 @@ Axis = tuple[int, tuple[int, ...]]
 
 
 def simplified(opcode: str, values: dict[str, int]) -> dict[str, int]:
-    """The same instruction with dimensions of size 1 dropped and neighbours merged; only ``move`` may change their
-    order.
-    """
+    """The instruction without dimensions of size 1 and with neighbours merged; only ``move`` may reorder them."""
     operands = BY_NAME[opcode].walked
     if not operands:
         return values

@@ -34,13 +34,14 @@ _NAME = __name__
 """Of the target, in Numba's registries."""
 
 _OPTIONS = {
-    "nopython": True, "nogil": True, "error_model": "numpy", "fastmath": False, "_nrt": False, "no_rewrites": True,
+    "nopython": True, "nogil": True, "error_model": "numpy", "fastmath": False, "_nrt": False,
     "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
 }
 _PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
     untyped_passes.IRProcessing,
+    untyped_passes.GenericRewrites,  # an index known here is one of the types, not a call of `getitem`
     untyped_passes.ReconstructSSA,
     typed_passes.NopythonTypeInference,
     typed_passes.PreLowerStripPhis,

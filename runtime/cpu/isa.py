@@ -42,6 +42,11 @@ class Isa(IntEnum):
         return self in (Isa.AVX_VNNI, Isa.AVX512_VNNI)
 
     @property
+    def has_byte_pairs(self) -> bool:
+        """uint8 activations are multiplied as they are with small weights, two at a time, in int16."""
+        return self is Isa.AVX2
+
+    @property
     def has_lookup(self) -> bool:
         """Tiles look up levels by one instruction, and are faster for it than those that read twice as many bytes."""
         return self >= Isa.AVX2

@@ -13,10 +13,18 @@ MAX_RANK = 6
 WIDTH = 56
 """Numbers in a row of the instruction table: the opcode, its fields, zeros."""
 
-FIRST_PANEL_COLUMN, PANELS_COLUMN, NEXT_COLUMN, FORM_COLUMN, PART_COLUMN, PACKED_COLUMN, ISA_COLUMN = range(
-    WIDTH - 7, WIDTH
-)
-"""In a linked table: of a part that computes some columns of a product only, the first panel of them and how many (0:
+(
+    FITTING_COLUMN,
+    FIRST_PANEL_COLUMN,
+    PANELS_COLUMN,
+    NEXT_COLUMN,
+    FORM_COLUMN,
+    PART_COLUMN,
+    PACKED_COLUMN,
+    ISA_COLUMN,
+) = range(WIDTH - 8, WIDTH)
+"""In a linked table: steps whose byte products may be added in int16, a proven number (0: products are not so
+computed); of a part that computes some columns of a product only, the first panel of them and how many (0:
 all); address of the packed weights that are needed next (0: none); the `Form` of the packed weights; 1 for a part of
 an instruction; address of the weights packed for this CPU (0: none); the instruction set that packed them.
 """

@@ -53,13 +53,22 @@ def can_transform(f: Values) -> bool:
     return shape == (3, 3, 1, 1, 1, 1, 1) and f["x_type"] == Element.U8 and whole and f["in_w"] <= 1 << 12
 
 
-def pays(f: Values, isa: Isa) -> bool:
-    """Whether the transform is faster, counted in multiplications of int16 pairs; the constants are measured."""
+def pays(f: Values, isa: Isa, fitting: int = 0) -> bool:
+    """Whether the transform is faster, counted in multiplications of int16 pairs; the constants are measured.
+    ``fitting``: steps of byte products that may be added in int16.
+    """
     tiles, pixels = tiles_of(f["out_h"]) * tiles_of(f["out_w"]), f["out_h"] * f["out_w"]
     channels, outputs = f["in_c"], f["out_c"]
-    direct = pixels * 9 * channels * outputs // (2 if isa.has_quads else 1)
+    direct = int(pixels * 9 * channels * outputs / (2 if isa.has_quads else byte_speed(fitting)))
     transforms = tiles * (_INPUT_COST * channels + _OUTPUT_COST * outputs) + _START_COST
     return direct > tiles * PLANES * channels * outputs + transforms + _WEIGHT_COST * PLANES * channels * outputs
+
+
+def byte_speed(fitting: int) -> float:
+    """Speed of byte products added in int16, int16 pairs = 1: where multiplications are the limit, a run of n
+    steps takes n + 1 of them, and 2n without.
+    """
+    return 2 * fitting / (fitting + 1) if fitting else 1.0
 
 
 def tiles_of(size: int) -> int:

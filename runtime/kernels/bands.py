@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..cpu.jit import jit
 from ..instructions import conv_windows
-from ..instructions.instruction import Element
+from ..instructions.instruction import FITTING_COLUMN, ISA_COLUMN, Element
 from ..instructions.opcodes import columns
 from ..vector.memory import load_i16, load_u8, store_8, store_16, store_64
 from ..vector.sum_tiles import TILE_ROWS, Isa
@@ -29,6 +29,12 @@ band_lines, band_rows = jit(conv_windows.band_lines), jit(conv_windows.band_rows
 def layout_of(isa: int, element: int) -> int:
     """How tiles of this instruction set want codes of this type."""
     return QUAD if element == _U8 and isa in (_AVX512, _AVX_VNNI) else PAIR
+
+
+@jit
+def product_layout(row: int, element: int) -> int:
+    """The same for a product with constant weights."""
+    return QUAD if at(row, FITTING_COLUMN) > 0 else layout_of(at(row, ISA_COLUMN), element)
 
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..cpu.jit import jit
 from ..instructions.instruction import (
     BLOCK_ROWS,
+    FITTING_COLUMN,
     FORM_COLUMN,
     ISA_COLUMN,
     NEXT_COLUMN,
@@ -27,9 +28,9 @@ from .bands import (
     copy_line,
     fill_run,
     gather_run,
-    layout_of,
     padded_width,
     point_pixels,
+    product_layout,
     reads_lines,
     segment_count,
 )
@@ -72,7 +73,7 @@ def packed_gemm(row: int, scratch: int) -> None:
         at(row, _GEMM.k),
         at(row, _GEMM.cols),
     )
-    layout, size, rows = layout_of(isa, element), size_of(element), at(row, _GEMM.rows)
+    layout, size, rows = product_layout(row, element), size_of(element), at(row, _GEMM.rows)
     steps, acc = _steps_of(layout, k), scratch + BLOCKS * BLOCK_BYTES
     offsets, panel, stride = acc + TILE_BYTES, acc + TILE_BYTES + 64, at(row, _GEMM.x_row) * size
     store_64(offsets, 0, 0)
@@ -103,7 +104,10 @@ def packed_gemm(row: int, scratch: int) -> None:
             at(row, _GEMM.hi),
         )
         span = columns_of(row, cols, at(row, NEXT_COLUMN) if first + count >= rows else 0)
-        multiply_block(isa, layout, count, scratch, offsets, 1, packed, span, steps, out, at(row, PART_COLUMN))
+        multiply_block(
+            isa, layout, at(row, FITTING_COLUMN), count, scratch, offsets, 1, packed, span, steps, out,
+            at(row, PART_COLUMN),
+        )
 
 
 @jit
@@ -123,7 +127,7 @@ def coded_gemm(row: int, scratch: int) -> None:
         at(row, _GEMM.cols),
     )
     layout, size, rows, bits = (
-        layout_of(isa, element),
+        product_layout(row, element),
         size_of(element),
         at(row, _GEMM.rows),
         4 if at(row, FORM_COLUMN) == _CODES_4 else 2,
@@ -151,7 +155,8 @@ def coded_gemm(row: int, scratch: int) -> None:
         at(row, _GEMM.hi),
     )
     multiply_coded(
-        isa, layout, bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps, out, at(row, PART_COLUMN)
+        isa, layout, at(row, FITTING_COLUMN), bits, rows, scratch, offsets, packed, columns_of(row, cols, 0), steps,
+        out, at(row, PART_COLUMN),
     )
 
 
@@ -174,7 +179,7 @@ def _is_direct(row: int, layout: int) -> bool:
 @jit
 def packed_conv(row: int, scratch: int) -> None:
     """The opcode ``conv`` on packed weights."""
-    layout, out_h = layout_of(at(row, ISA_COLUMN), at(row, _CONV.x_type)), at(row, _CONV.out_h)
+    layout, out_h = product_layout(row, at(row, _CONV.x_type)), at(row, _CONV.out_h)
     kernel_h, stride_h, dilation_h = at(row, _CONV.kernel_h), at(row, _CONV.stride_h), at(row, _CONV.dilation_h)
     height, pixels = at(row, _CONV.in_h), out_h * at(row, _CONV.out_w)
     pixel_bytes = at(row, _CONV.in_c) * (1 if layout == QUAD else 2)
@@ -223,7 +228,7 @@ def _point_segments(row: int, offsets: int, line_bytes: int, pixel_bytes: int, s
 def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: int, pixels: int) -> None:
     """``pixels`` pixels of the output from ``first`` on, whose windows start at ``base``."""
     isa, element, groups = at(row, ISA_COLUMN), at(row, _CONV.x_type), at(row, _CONV.groups)
-    layout, run, cols = layout_of(isa, element), at(row, _CONV.in_c) // groups, at(row, _CONV.out_c) // groups
+    layout, run, cols = product_layout(row, element), at(row, _CONV.in_c) // groups, at(row, _CONV.out_c) // groups
     by_lines = reads_lines(groups, at(row, _CONV.dilation_w))
     segments = segment_count(at(row, _CONV.kernel_h), at(row, _CONV.kernel_w), by_lines)
     steps, code_bytes = (
@@ -243,7 +248,8 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
             out = (y, y_stride, at(row, _CONV.y_type), at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi))
             span = columns_of(row, cols, at(row, NEXT_COLUMN))
             multiply_block(
-                isa, layout, count, scratch, offsets, segments, packed, span, steps, out, at(row, PART_COLUMN)
+                isa, layout, at(row, FITTING_COLUMN), count, scratch, offsets, segments, packed, span, steps, out,
+                at(row, PART_COLUMN),
             )
 
 
@@ -251,6 +257,7 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
 def multiply_coded(
     isa: int,
     layout: int,
+    fitting: int,
     bits: int,
     rows: int,
     pointers: int,
@@ -278,6 +285,7 @@ def multiply_coded(
         run_coded(
             isa,
             layout,
+            fitting,
             bits,
             group,
             rows,
@@ -311,6 +319,7 @@ def multiply_coded(
 def multiply_block(
     isa: int,
     layout: int,
+    fitting: int,
     rows: int,
     pointers: int,
     offsets: int,
@@ -323,7 +332,7 @@ def multiply_block(
 ) -> None:
     """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
 
-    ``pointers``: addresses of the rows; ``offsets``: of their segments,
+    ``fitting`` as for `run_product`; ``pointers``: addresses of the rows; ``offsets``: of their segments,
     ``steps`` steps each; ``out``: address of the first code, bytes between
     rows, element type, zero point, lo, hi; ``shared``: 1 where other cores write such codes,
     too. Each tile fetches one of the panels that come next.
@@ -346,6 +355,7 @@ def multiply_block(
             run_product(
                 isa,
                 layout,
+                fitting,
                 group,
                 count,
                 (

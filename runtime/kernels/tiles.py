@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from ..cpu import isa as isas
 from ..cpu.jit import jit
-from ..instructions.instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, Element
+from ..instructions.instruction import FIRST_PANEL_COLUMN, PANELS_COLUMN, SCALE_VECTORS, TILE_BYTES, Element
+from ..vector.byte_tiles import byte_tile
 from ..vector.memory import store_64
 from ..vector.product_tiles import product_tile
 from ..vector.sum_tiles import (
+    BYTES_256,
     LANES,
     PAIR_256,
     PAIR_512,
@@ -121,6 +123,28 @@ def _coded_tiles(flavour: Flavour, panels: int) -> Callable[[int, int, ProductAr
     return run
 
 
+def _byte_tiles(flavour: Flavour, counts: tuple[int, int, int, int]) -> Callable[[int, int, ProductArguments], None]:
+    """A compiled function of (rows, steps that fit, arguments) that runs the tile of so many rows."""
+    first, second, third, fourth = counts
+    one, two, three, four = (byte_tile(flavour, rows) for rows in counts)
+
+    @jit
+    def run(rows: int, fitting: int, arguments: ProductArguments) -> None:
+        room = arguments[2] - TILE_BYTES
+        if rows == first:
+            one(fitting, room, *arguments)
+        elif rows == second:
+            two(fitting, room, *arguments)
+        elif rows == third:
+            three(fitting, room, *arguments)
+        elif rows == fourth:
+            four(fitting, room, *arguments)
+
+    return run
+
+
+_bytes256 = _byte_tiles(BYTES_256, (TILE_ROWS, _SOME_ROWS, _FEW_ROWS, 1))
+_bytes256_coded_4, _bytes256_coded_2 = (_byte_tiles(coded(BYTES_256, bits), (1, 2, 3, 4)) for bits in (4, 2))
 _quad512_coded_1, _quad512_coded_4 = (_coded_tiles(QUAD_512, panels) for panels in (1, 4))
 _pair512_coded_1, _pair512_coded_4 = (_coded_tiles(PAIR_512, panels) for panels in (1, 4))
 _quad256_coded, _pair256_coded = (_coded_tiles(flavour, 1) for flavour in (QUAD_256, PAIR_256))
@@ -155,9 +179,16 @@ def next_blocks(left: int) -> int:
 
 
 @jit
-def run_product(isa: int, layout: int, panels: int, rows: int, arguments: ProductArguments) -> None:
-    """Tiles of ``rows`` rows (as `next_rows` chose) and ``panels`` (as `group_size` chose)."""
-    if isa != _AVX512:
+def run_product(
+    isa: int, layout: int, fitting: int, panels: int, rows: int, arguments: ProductArguments
+) -> None:
+    """Tiles of ``rows`` rows (as `next_rows` chose) and ``panels`` (as `group_size` chose). ``fitting``: steps whose
+    byte products may be added in int16; then `TILE_BYTES` in front of the offsets of segments are at the tile's
+    disposal.
+    """
+    if fitting > 0:
+        _bytes256(rows, fitting, arguments)
+    elif isa != _AVX512:
         _run_narrow(isa, layout, rows, arguments)
     elif layout == QUAD:
         if panels == 4:
@@ -190,9 +221,16 @@ def _run_narrow(isa: int, layout: int, rows: int, arguments: ProductArguments) -
 
 
 @jit
-def run_coded(isa: int, layout: int, bits: int, panels: int, rows: int, arguments: ProductArguments) -> None:
-    """A tile of a few rows and 1 or 4 panels of codes."""
-    if isa != _AVX512:
+def run_coded(
+    isa: int, layout: int, fitting: int, bits: int, panels: int, rows: int, arguments: ProductArguments
+) -> None:
+    """A tile of a few rows and 1 or 4 panels of codes; ``fitting`` as for `run_product`."""
+    if fitting > 0:
+        if bits == 2:
+            _bytes256_coded_2(rows, fitting, arguments)
+        else:
+            _bytes256_coded_4(rows, fitting, arguments)
+    elif isa != _AVX512:
         if layout == QUAD:
             _quad256_coded(bits, rows, arguments)
         else:

@@ -19,13 +19,11 @@ BLOCKS = (128, 64, 32)
 MOST_TABLES = 16
 _SAMPLE = 64
 _TOGETHER = 1 << 13
-"""Blocks whose values are looked at together."""
+"""Blocks whose values are compared at once."""
 
 
 class BlockCodes(NamedTuple):
-    """A matrix [K, C] in codes: uint8 ``codes`` [K, C], ``kinds`` [ceil(K / block), C] of the tables, ``tables`` [T,
-    L], each row ascending.
-    """
+    """A matrix in uint8 ``codes`` [K, C]; ``kinds`` [ceil(K / block), C]: codebook index; ``tables`` [T, L]."""
 
     block: int
     codes: NDArray[np.uint8]
@@ -34,9 +32,7 @@ class BlockCodes(NamedTuple):
 
 
 def fewest_codes(matrix: NDArray[np.int8], sizes: Sequence[int]) -> BlockCodes | None:
-    """An int8 matrix as codes in at most 16 tables, the tables of the first of these sizes that does, the blocks as
-    large as they can be.
-    """
+    """An int8 matrix in at most 16 codebooks of the smallest size and the largest blocks that hold it."""
     for most in sizes:
         for block in BLOCKS:
             found = _coded(matrix, block, most) if block < len(matrix) and _might(matrix, block, most) else None
@@ -88,9 +84,7 @@ def _sets(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _joined(sets: list[int], most: int) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """The table of each set of values, a number of 256 bits, and the values of each table, likewise; None where the
-    tables are more than 16.
-    """
+    """Codebook of each value set (a 256-bit number), and values of each; None where it takes more than 16."""
     kinds, tables = np.empty(len(sets), np.uint8), list[int]()
     for place in sorted(range(len(sets)), key=lambda place: -sets[place].bit_count()):
         values = sets[place]

@@ -1,6 +1,4 @@
-"""Builds programs: symbols, buffers, constants,
-instructions with named fields. The lowering's only way to a `Program`.
-"""
+"""Builds programs (symbols, buffers, constants, instructions): the lowering's only way to a `Program`."""
 
 from __future__ import annotations
 
@@ -101,9 +99,7 @@ class ProgramBuilder:
         return Buffer(len(self._buffers) - 1, element, tuple(shape))
 
     def constant(self, array: NDArray[Any], dtype: Any = None) -> Constant:
-        """An array of the blob; equal arrays are stored once, those of few values in codes. ``dtype`` converts,
-        exactly or not at all.
-        """
+        """Add an array to the blob, equal ones once, few-valued ones coded; ``dtype`` converts exactly or raises."""
         values = np.asarray(array)
         if dtype is not None and values.dtype != np.dtype(dtype):
             wide, values = values, values.astype(dtype)
@@ -147,9 +143,8 @@ class ProgramBuilder:
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.
 
-        Element types are those of the operands; ``lo``
-        and ``hi`` default to the range of y's type; other defaults are in
-        `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
+        Element types are those of the operands; ``lo`` and ``hi`` default to the range of y's type; other defaults are
+        in `opcodes.py`. Six-dimensional fields are given as sequences, aligned to the right: ``dims=[n, c]``,
         ``a_strides=[c, 1]``; for ``matmul`` also ``batch=[...]`` and ``a_strides`` of up to four batch strides.
 
         Raises:

@@ -23,23 +23,21 @@ Array = NDArray[Any]
 CODED_TYPES = ("uint8", "int8", "int16")
 CODE_BITS = (2, 3, 4)
 SMALLEST = 1024
-"""Elements from which a constant is worth its tables."""
+"""Elements from which a constant is worth its codebooks."""
 
 MOST_VALUES = 1 << CODE_BITS[-1]
 _MOST_SHARE = 0.75
-"""Share of its size that a coded constant may keep."""
+"""Code a constant only if that shrinks it to at most this fraction of its size."""
 
 _TOGETHER = 8
-"""Codes that fill whole bytes."""
+"""Number of codes that fill whole bytes at any width."""
 
 _SAMPLE = 4096
 _BLOCK = 1 << 16
 
 
 class Coding(NamedTuple):
-    """How a constant is stored: bits of a code; 1 table, one for each row, or 16 of which every block of ``block``
-    elements of a column has one.
-    """
+    """Storage of a constant: bits per code, and 1 codebook, one per row, or 16 with an index per block of a column."""
 
     bits: int
     tables: int
@@ -182,9 +180,7 @@ def few_values(array: Array, most: int) -> Array | None:
 
 
 def coded_rows(rows: Array, most: int) -> tuple[NDArray[np.uint8], Array] | None:
-    """Codes [R, D] and values [R, L] of a matrix in each of whose rows at most ``most`` values occur; None for any
-    other.
-    """
+    """Codes [R, D] and values [R, L] of a matrix with at most ``most`` values in each row; None for others."""
     if rows.size == 0 or any(len(np.unique(row)) > most for row in rows[:: max(len(rows) // 8, 1)]):
         return None
     ascending = np.sort(rows, axis=1)

@@ -1,6 +1,4 @@
-"""What a program consists of: instructions, constants, buffers, inputs and outputs. Data only; `file.py` reads and
-writes them as a file.
-"""
+"""Contents of a program: instructions, constants, buffers, inputs, outputs. Data only; `file.py` is the file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Dimension expressions: an int, a symbol's name, or a nested list such as ``["add", ["floordiv", "W", 2], 1]``.
 
-They are JSON as they stand. `check_form` refuses whatever is not one,
-before `evaluate` sees it; neither runs code from a file.
+They are JSON as they stand. `check_form` refuses whatever is not one, before `evaluate` sees it; neither runs code from
+a file.
 """
 
 from __future__ import annotations

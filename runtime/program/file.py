@@ -1,5 +1,4 @@
-"""The ``.qprog`` file: one safetensors file with the tensors ``blob``,
-``code`` and ``kinds`` and JSON metadata. No code inside.
+"""The ``.qprog`` file: a safetensors file (``blob``, ``code``, ``kinds``) with JSON metadata. No code inside.
 
 The layout is fixed (header padded to 64 bytes, the blob first), so that the blob is aligned in the mapped file and
 equal programs give equal bytes. A checksum over everything tells damage from design; what a clever forger could write

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..binding.bind import ALIGNMENT, Bound
+from ..binding.bind import Bound
 from ..binding.division import divide, form_of, part_rows, useful_threads
+from ..binding.memory_plan import ALIGNMENT
 from ..binding.packed_weights import decoded_operands, pack_program
 from ..cpu.isa import Isa
 from ..errors import MachineError
@@ -17,6 +18,7 @@ from ..instructions.instruction import (
     BLOCK_BYTES,
     BLOCKS,
     ELEMENT_DTYPE,
+    FITTING_COLUMN,
     FORM_COLUMN,
     ISA_COLUMN,
     NEXT_COLUMN,
@@ -80,6 +82,7 @@ class Arena:
         self.packed = pack_program(program, bound, isa)
         for index, weights in self.packed.items():
             self.code[index, PACKED_COLUMN], self.code[index, FORM_COLUMN] = address_of(weights.codes), weights.form
+            self.code[index, FITTING_COLUMN] = weights.fitting
         self.decoded = decoded_operands(program, bound, self.packed)
         for (index, column), values in self.decoded.items():
             self.code[index, column] = 0 if values is None else address_of(values)
@@ -144,9 +147,7 @@ class Arena:
         return block.data, address_of(block)
 
     def _divide(self, threads: int) -> list[tuple[int, int]]:
-        """Append the parts of the instructions that have any: for each the first row
-        and how many; empty where none has.
-        """
+        """Append the parts of divided instructions; for each its first row and their number; empty where none are."""
         groups, rows = [(0, 0)] * (self._count + 1), [self.code]
         total = self._count
         for index, numbers in enumerate(self.code):

@@ -1,6 +1,4 @@
-"""The border: checks feeds, and has inputs quantized and outputs dequantized by the compiled loops of
-`border_loops.py`.
-"""
+"""The border: checks feeds; inputs are quantized and outputs dequantized by the loops of `border_loops.py`."""
 
 from __future__ import annotations
 
@@ -127,9 +125,7 @@ class Border:
             self._rows[start : start + len(offsets), 1] = offsets + address
 
     def place(self, arrays: Sequence[Array]) -> list[Array]:
-        """Say where the inputs are; dtypes and shapes were checked. The arrays returned must live until they have been
-        converted.
-        """
+        """Set the input addresses (dtypes and shapes checked before). Keep the returned arrays until converted."""
         placed = []
         for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
             flags = array.flags
@@ -211,8 +207,7 @@ class _Crossing:
         return array if self.outside == array.dtype else np.empty(self.shape, self.outside)
 
     def rows(self, addresses: Sequence[int]) -> Array:
-        """Rows of the table, int64 [rows, WIDTH], with offsets in the place of the address outside, which is filled in
-        at each run.
+        """Conversion table, int64 [rows, WIDTH]; addresses outside are offsets here and filled in at each run.
 
         One row, or where columns have grids of their own one for each run of columns of one grid.
         """

@@ -63,9 +63,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def keep(path: Path, content: bytes) -> bool:
-    """Write a file behind its checksum, atomically, and the folder if it is missing; False where that fails, with
-    nothing left behind.
-    """
+    """Write a file behind its checksum, atomically; False, with nothing left behind, where that fails."""
     temporary = None
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

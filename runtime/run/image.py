@@ -1,14 +1,12 @@
 """Object files as images that run wherever they are mapped: what a linker does, for the few things that kernels need.
 
-An object file of the kernels calls nothing but each other and a C function or two,
-so no linker is needed to load it: sections are laid out
-one after another, distances between them are written in,
-a jump through a table leads to each C function. This is done once,
-after compilation. What remains to be done in each process is to copy the image, to fill in the table,
-and to make it executable.
+An object file of the kernels calls nothing but each other and a C function or two, so no linker is needed to load it:
+sections are laid out one after another, distances between them are written in, a jump through a table leads to each C
+function. This is done once, after compilation. What remains to be done in each process is to copy the image, to fill in
+the table, and to make it executable.
 
-Known are ELF files for x86-64 (System V ABI,
-AMD64 supplement); for any other llvmlite links the object file in each process.
+Known are ELF files for x86-64 (System V ABI, AMD64 supplement); for any other llvmlite links the object file in each
+process.
 """
 
 from __future__ import annotations

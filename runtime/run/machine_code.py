@@ -1,5 +1,4 @@
-"""The machine code of the machine: brought along by the installation, or found in a cache folder, or compiled and kept
-there.
+"""The machine's code: brought by the installation, found in a cache folder, or compiled and kept there.
 
 What is kept is an object file for this CPU and, where `image.py` knows how, an image of it that is mapped without LLVM;
 Numba is imported only to make them. Their folder is named by a hash of everything that decides the code: the sources
@@ -54,8 +53,7 @@ _LOCK = threading.Lock()
 
 
 class Native(NamedTuple):
-    """The compiled entry points; they release the GIL. Each returns `control.FAULT` on an error that a program's proof
-    excludes.
+    """Compiled entry points (they release the GIL); each returns `control.FAULT` on what the proof excludes.
 
     Attributes:
         run: `shared_run.run`.
@@ -146,9 +144,7 @@ def _refuse(lacking: frozenset[str]) -> None:
 
 
 def _bundled() -> Native | None:
-    """The code that the installation has for this CPU; None where it has none,
-    or one that other sources were made to.
-    """
+    """The installation's code for this CPU; None where it has none, or one of other sources."""
     name = bundled_target()
     image = cache.kept(BUNDLES / f"{name}.image") if name else None
     if image is None:

@@ -9,13 +9,13 @@ way.
 from __future__ import annotations
 
 _MEMORY = 8
-"""Runs that an estimate looks back on."""
+"""Number of past runs that an estimate averages over."""
 
 _TRIAL = 4
-"""Runs in a row that try the other way."""
+"""Consecutive runs that try the other way."""
 
 _SOONEST, _LATEST = 32, 4096
-"""Runs between trials."""
+"""Least and largest number of runs between trials."""
 
 
 class _Estimate:

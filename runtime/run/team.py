@@ -21,7 +21,7 @@ from ..machine.control import ASLEEP, FAULT, LINE, POST_BYTES, TAKEN
 from .pace import Pace
 
 _LOOKS = 5000
-"""Looks at an empty post, some 20 ns each, before a helper sleeps."""
+"""Polls of an empty mailbox (some 20 ns each) before a helper thread sleeps."""
 
 _FAREWELL_SECONDS = 1.0
 

@@ -72,7 +72,7 @@ def product_tile(flavour: Flavour, rows: int, panels: int) -> ProductTile:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if flavour.supported:
-                _ProductWriter(builder, flavour, rows, panels, arguments).emit()
+                ProductWriter(builder, flavour, rows, panels, arguments).emit()
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 19)), codegen
@@ -86,7 +86,7 @@ def _number(value: int) -> Any:
     return ir.Constant(I64, value)
 
 
-class _ProductWriter(TileBuilder):
+class ProductWriter(TileBuilder):
     """Writes the LLVM code of one product tile."""
 
     def __init__(self, builder: Any, flavour: Flavour, rows: int, panels: int, arguments: Any) -> None:
@@ -116,16 +116,16 @@ class _ProductWriter(TileBuilder):
         with builder.if_then(builder.icmp_signed("!=", self.shared, _number(0))):
             self._fetch_results()
         sums = raised(builder, [self._scale(part) for part in range(self.parts)], self.sums())
-        zero = splat(builder, builder.trunc(self.y_zp, I32), self.lanes)
+        zero, by_twos = splat(builder, builder.trunc(self.y_zp, I32), self.lanes), self.flavour.isa is Isa.AVX2
         for part in range(self.parts):  # the constants of one vector of columns at a time fit the registers
             scale = self._scale(part)
             for at in range(part, len(sums), self.parts):
-                sums[at] = builder.add(scale.apply(sums[at]), zero)
+                sums[at] = scale.apply(sums[at]) if by_twos else builder.add(scale.apply(sums[at]), zero)
         with builder.if_else(builder.icmp_signed("!=", self.wide, _number(0))) as (wide, narrow):
             with wide:
-                self._store_rows(sums, I16)
+                self._store_rows(self._rows([builder.add(value, zero) for value in sums] if by_twos else sums, I16))
             with narrow:
-                self._store_rows(sums, I8)
+                self._store_rows(self._rows_by_twos(sums) if by_twos else self._rows(sums, I8))
 
     def _fetch_results(self) -> None:
         """Ask for the first and the last cache line of the codes of each row."""
@@ -147,10 +147,31 @@ class _ProductWriter(TileBuilder):
 
         return Scale(builder, load)
 
-    def _store_rows(self, sums: list[Any], code: Any) -> None:
+    def _rows(self, values: list[Any], code: Any) -> list[Any]:
+        """The codes of each row."""
+        return [self._codes(values[r * self.parts : (r + 1) * self.parts], code) for r in range(self.rows)]
+
+    def _rows_by_twos(self, values: list[Any]) -> list[Any]:
+        """The same as uint8 of one panel, from values without the zero point: half the instructions. Saturating them
+        first changes no code.
+        """
+        builder = self.builder
+        pairs = [words(builder, values[2 * r], values[2 * r + 1]) for r in range(self.rows)]
+        zero = splat(builder, builder.trunc(self.y_zp, I16), pairs[0].type.count)
+        add = builder.module.declare_intrinsic(
+            f"llvm.sadd.sat.v{zero.type.count}i16", (), ir.FunctionType(zero.type, [zero.type, zero.type])
+        )
+        pairs = [builder.call(add, [pair, zero]) for pair in pairs]
+        rows = []
+        for r in range(0, self.rows, 2):
+            codes = limits(builder, octets(builder, pairs[r], pairs[min(r + 1, self.rows - 1)]), self.lo, self.hi)
+            orders = [[16 * (c // 4 % 2) + 8 * row + c // 8 * 4 + c % 4 for c in range(LANES)] for row in (0, 1)]
+            rows += [shuffled(builder, codes, codes, order) for order in orders[: self.rows - r]]
+        return rows
+
+    def _store_rows(self, rows: list[Any]) -> None:
         """The codes of all rows, whole or only ``count`` columns."""
         builder, width = self.builder, LANES * self.panels
-        rows = [self._codes(sums[r * self.parts : (r + 1) * self.parts], code) for r in range(self.rows)]
         targets = [builder.add(self.y, builder.mul(self.y_stride, _number(r))) for r in range(self.rows)]
         with builder.if_else(builder.icmp_signed(">=", self.count, _number(width))) as (whole, part):
             with whole:

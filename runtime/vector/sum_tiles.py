@@ -184,37 +184,40 @@ class TileBuilder:
         ]
         if self.together > 1:
             return self._coded_segment(sources, panels, sums)
-        soon = builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, CACHE_LINE))))
+        return self._plain_segment(segment, sources, panels, sums)
+
+    def _plain_segment(self, segment: Any, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
+        """The same with int8 or int16 weights."""
+        builder, soon = self.builder, self._soon(segment)
 
         def step(index: Any, values: list[Any]) -> list[Any]:
-            if self.fetches_soon:
-                prefetch(
-                    builder, builder.add(soon, builder.mul(index, ir.Constant(I64, CACHE_LINE))), write=False, level=2
-                )
+            self._fetch_soon(soon, index)
             return self._step(index, sources, self._all_weights(panels, index), values)
 
         return loop(builder, self.steps, sums, step)
 
+    def _soon(self, segment: Any) -> Any:
+        """What a segment asks for first."""
+        builder = self.builder
+        return builder.add(self.fetch, builder.mul(segment, builder.mul(self.steps, ir.Constant(I64, CACHE_LINE))))
+
+    def _fetch_soon(self, soon: Any, step: Any) -> None:
+        """Ask for one cache line."""
+        builder = self.builder
+        if self.fetches_soon:
+            prefetch(builder, builder.add(soon, builder.mul(step, ir.Constant(I64, CACHE_LINE))), write=False, level=2)
+
     def _coded_segment(self, sources: list[Any], panels: list[Any], sums: list[Any]) -> list[Any]:
         """The same with codes; there is one segment."""
         builder, together = self.builder, ir.Constant(I64, self.together)
-        kind = _vector(I8, self.step_bytes * self.lanes // LANES)
-        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
-        ahead = builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD))
+        table, codes, ahead = self._coded_panel(panels)
         # sums of every other step, so that one instruction need not wait for the last
         chains = 2 if self.rows <= 2 else 1
 
         def steps(block: Any, values: list[Any]) -> list[Any]:
-            start, first = (
-                builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes)),
-                builder.mul(block, together),
-            )
-            for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
-                prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(I64, line))), write=False, level=1)
-            raw = [
-                _load(builder, kind, codes, builder.add(start, ir.Constant(I64, part * kind.count)))
-                for part in range(self.parts)
-            ]
+            start = builder.mul(block, ir.Constant(I64, self.panels * self.step_bytes))
+            first = builder.mul(block, together)
+            raw = self._codes_of_block(codes, ahead, start)
             for place in range(self.together):
                 weights = [self._decoded(table, vector, place) for vector in raw]
                 chain = values[: len(sums)]
@@ -226,6 +229,22 @@ class TileBuilder:
         zeros = [ir.Constant(value.type, [0] * value.type.count) for value in sums] * (chains - 1)
         totals = loop(builder, builder.sdiv(self.steps, together), sums + zeros, steps)
         return [functools.reduce(builder.add, totals[i :: len(sums)]) for i in range(len(sums))]
+
+    def _coded_panel(self, panels: list[Any]) -> tuple[Any, Any, Any]:
+        """The levels in a vector, where the codes begin, and the address of what is asked for first."""
+        builder, kind = self.builder, _vector(I8, self.step_bytes * self.lanes // LANES)
+        table, codes = _load(builder, kind, panels[0]), builder.gep(panels[0], [ir.Constant(I64, TABLE_BYTES)])
+        return table, codes, builder.add(self.b, ir.Constant(I64, TABLE_BYTES + _AHEAD))
+
+    def _codes_of_block(self, codes: Any, ahead: Any, start: Any) -> list[Any]:
+        """The bytes of a block, which begins at ``start``; asks for those of a later one."""
+        builder, kind = self.builder, _vector(I8, self.step_bytes * self.lanes // LANES)
+        for line in range(0, self.panels * self.step_bytes, CACHE_LINE):
+            prefetch(builder, builder.add(ahead, builder.add(start, ir.Constant(I64, line))), write=False, level=1)
+        return [
+            _load(builder, kind, codes, builder.add(start, ir.Constant(I64, part * kind.count)))
+            for part in range(self.parts)
+        ]
 
     def _decoded(self, table: Any, raw: Any, place: int) -> Any:
         """The weights of a vector of columns from bytes of codes."""
@@ -305,5 +324,6 @@ def coded(flavour: Flavour, weight_bits: int) -> Flavour:
 
 QUAD_512, PAIR_512, WIDE_512 = (Flavour(Isa.AVX512_VNNI, layout, 512) for layout in ("quad", "pair", "wide"))
 QUAD_256 = Flavour(Isa.AVX_VNNI, "quad", 256)
+BYTES_256 = Flavour(Isa.AVX2, "quad", 256)
 PAIR_256, WIDE_256 = (Flavour(Isa.AVX2, layout, 256) for layout in ("pair", "wide"))
 PAIR_ANY, WIDE_ANY = (Flavour(Isa.PORTABLE, layout, 128) for layout in ("pair", "wide"))

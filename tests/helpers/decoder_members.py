@@ -48,14 +48,16 @@ all3 = Unsqueeze(allowed, zero_one)  both = And(all3, k3)  bias = Where(both, ze
 
 def _norm(result: str, source: str, gain: str) -> str:
     i = result
-    return f"""q_{i} = Pow({source}, two)  m_{i} = ReduceMean <axes = [-1], keepdims = 1> (q_{i})  a_{i} = Add(m_{i}, small)
-        s_{i} = Sqrt(a_{i})  d_{i} = Div(one, s_{i})  p_{i} = Mul({source}, d_{i})  {result} = Mul({gain}, p_{i})"""
+    return f"""q_{i} = Pow({source}, two)  m_{i} = ReduceMean <axes = [-1], keepdims = 1> (q_{i})
+        a_{i} = Add(m_{i}, small)  s_{i} = Sqrt(a_{i})  d_{i} = Div(one, s_{i})  p_{i} = Mul({source}, d_{i})
+        {result} = Mul({gain}, p_{i})"""
 
 
 def _rotated(result: str, source: str) -> str:
     i = result
-    return f"""l_{i}, h_{i} = Split <axis = -1> ({source})  n_{i} = Neg(h_{i})  t_{i} = Concat <axis = -1> (n_{i}, l_{i})
-        x_{i} = Mul({source}, cos)  y_{i} = Mul(t_{i}, sin)  {result} = Add(x_{i}, y_{i})"""
+    return f"""l_{i}, h_{i} = Split <axis = -1> ({source})  n_{i} = Neg(h_{i})
+        t_{i} = Concat <axis = -1> (n_{i}, l_{i})  x_{i} = Mul({source}, cos)  y_{i} = Mul(t_{i}, sin)
+        {result} = Add(x_{i}, y_{i})"""
 
 
 def _repeated(result: str, source: str) -> str:

@@ -23,7 +23,8 @@ def regressor(rng: np.random.Generator, how: str) -> Member:
     """Two or three layers, 64 feeds of one row."""
     width, hidden, outputs = (int(rng.integers(low, high)) for low, high in ((4, 16), (16, 48), (1, 4)))
     activation = str(rng.choice(["Relu", "Tanh", "LeakyRelu"]))
-    text = f"g (float[N, {width}] x) => (float[N, {outputs}] y) {{ a = MatMul(x, u)  b = Add(a, c)  r = {activation}(b) "
+    text = f"g (float[N, {width}] x) => (float[N, {outputs}] y) {{ a = MatMul(x, u)  b = Add(a, c) "
+    text += f"r = {activation}(b) "
     constants = {"u": weight_of(rng, width, hidden), "c": 0.3 * rng.standard_normal(hidden).astype(np.float32)}
     last = "r"
     if rng.random() < 0.5:
@@ -39,8 +40,8 @@ def regressor(rng: np.random.Generator, how: str) -> Member:
 def embedder(rng: np.random.Generator, how: str) -> Member:
     """The mean of looked-up rows through a layer of gates; 24 feeds of a few tokens."""
     tokens, width = int(rng.integers(50, 400)), int(rng.integers(16, 48))
-    text = f"""g (int64[N, T] ids) => (float[N, 8] y) {{ e = Gather(table, ids)  h = MatMul(e, u)  s = Sigmoid(h)
-        g0 = Mul(h, s)  m = ReduceMean <axes = [1], keepdims = 0> (g0)  y = MatMul(m, w) }}"""
+    text = """g (int64[N, T] ids) => (float[N, 8] y) { e = Gather(table, ids)  h = MatMul(e, u)  s = Sigmoid(h)
+        g0 = Mul(h, s)  m = ReduceMean <axes = [1], keepdims = 0> (g0)  y = MatMul(m, w) }"""
     constants = {"table": _rows(rng, how, tokens, width), "w": weight_of(rng, 2 * width, 8)}
     constants["u"] = 1.5 * weight_of(rng, width, 2 * width)
     constants = {name: np.asarray(value, np.float32) for name, value in constants.items()}

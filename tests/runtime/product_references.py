@@ -96,6 +96,35 @@ def product_reference(checked: CheckedMemory, flavour: Flavour, rows: int, panel
     return tile
 
 
+def byte_reference(checked: CheckedMemory, flavour: Flavour, rows: int) -> Callable[..., None]:
+    """What a tile of byte products computes, on checked memory; the sums that it keeps in int16 fit."""
+    tile = product_reference(checked, flavour, rows, 1)
+    load_x, load_w, load_pointer = checked.loader(8, False), checked.loader(8, True), checked.loader(64, True)
+
+    def check(fitting: int, x: int, w: int, steps: int) -> None:
+        for column in range(16):
+            for pair in (0, 2):
+                total = 0
+                for step in range(steps):
+                    total = 0 if step % fitting == 0 else total
+                    total += sum(
+                        load_x(x, 4 * step + i) * load_w(w, 64 * step + 4 * column + i) for i in (pair, pair + 1)
+                    )
+                    assert -(1 << 15) <= total < 1 << 15
+
+    def run(fitting: int, memory: int, *arguments: int) -> None:
+        blocks, pointers, offsets, segments, b, _, steps = arguments[:7]
+        checked.storer(32)(memory, rows * 16 - 1, 0)
+        if flavour.weight_bits == 8:
+            for r in range(blocks * rows):
+                for s in range(segments):
+                    x = load_pointer(pointers, r) + load_pointer(offsets, s)
+                    check(fitting, x, b + s * steps * 64, steps)
+        tile(*arguments)
+
+    return run
+
+
 def scaled(total: int, scale: Sequence[int]) -> int:
     """What `codes.Scale` computes, in unbounded integers."""
     m, _, _, shift, left = scale

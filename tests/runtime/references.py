@@ -17,6 +17,7 @@ from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.vector import memory
 from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_wide
 from qcompiler.runtime.vector.byte_tables import lookup_bytes
+from qcompiler.runtime.vector.byte_tiles import BYTE_TILES
 from qcompiler.runtime.vector.copies import PIXELS, copy_run, interleave_three, transpose_square
 from qcompiler.runtime.vector.depthwise_tiles import CHANNEL_TILES, INTERLEAVES, PIXEL_COPIES, taps_in_group
 from qcompiler.runtime.vector.line_tables import LINES, lookup_wide
@@ -26,7 +27,13 @@ from qcompiler.runtime.vector.softmax_tables import EXPONENTIALS
 from qcompiler.runtime.vector.sum_tiles import Flavour
 from qcompiler.runtime.vector.winograd_tiles import INPUT_TRANSFORMS, output_codes
 from tests.runtime.checked_memory import CheckedMemory
-from tests.runtime.product_references import product_reference, scaled, tile_reference, wide_product_reference
+from tests.runtime.product_references import (
+    byte_reference,
+    product_reference,
+    scaled,
+    tile_reference,
+    wide_product_reference,
+)
 
 
 def interleave_reference(checked: CheckedMemory, layout: str, chunk_bytes: int, widening: bool) -> Callable[..., None]:
@@ -328,6 +335,7 @@ def references(checked: CheckedMemory) -> dict[int, Any]:
     replaced |= {id(tile): channel_reference(checked, *made_for) for tile, made_for in CHANNEL_TILES.items()}
     replaced |= {id(kernel): interleave_reference(checked, *made_for) for kernel, made_for in INTERLEAVES.items()}
     replaced |= {id(tile): product_reference(checked, *made_for) for tile, made_for in PRODUCT_TILES.items()}
+    replaced |= {id(tile): byte_reference(checked, *made_for) for tile, made_for in BYTE_TILES.items()}
     replaced |= {id(kernel): input_reference(checked, width) for kernel, width in INPUT_TRANSFORMS.items()}
     replaced[id(output_codes)] = output_reference(checked)
     replaced |= {id(kernel): pixel_copy_reference(checked, width) for kernel, width in PIXEL_COPIES.items()}

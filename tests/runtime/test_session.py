@@ -227,3 +227,41 @@ def test_a_session_knows_its_inputs_and_outputs() -> None:
 def test_what_is_no_array_is_one_clear_line(feeds: Any, message: str) -> None:
     with pytest.raises(FeedError, match=message):
         Session(two_layers()).run(feeds)
+
+
+def test_a_prepared_session_plans_nothing_in_its_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, plain = Session(two_layers()), Session(two_layers())
+    assert session.prepare({"x": X.shape}) == plain.memory_for({"x": X})
+    expected = plain.run({"x": X})
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr("qcompiler.runtime.session.bind", refuse)
+    for name, value in session.run({"x": X}).items():
+        np.testing.assert_array_equal(value, expected[name])
+    with pytest.raises(AssertionError, match="planned again"):
+        session.run({"x": X[:2]})
+
+
+@pytest.mark.parametrize(("shapes", "message"), [
+    (None, "takes numbers alone"),
+    ({"x": ("batch", 40)}, "takes numbers alone"),
+    ({"x": (3, 39)}, "axis 1 must be 40"),
+    ({}, "input 'x' is missing"),
+    ({"x": (3, 40), "z": (1,)}, "unknown input 'z'"),
+])  # fmt: skip
+def test_shapes_that_a_program_does_not_take_cannot_be_prepared(shapes: Any, message: str) -> None:
+    with pytest.raises(FeedError, match=message):
+        Session(two_layers()).prepare(shapes)
+
+
+def test_sessions_of_one_program_share_its_packed_weights() -> None:
+    program = two_layers()
+    first = Session(program)
+    first.run({"x": X})
+    packed = {key: id(value) for key, value in program.packed.items()}
+    second = Session(first.program)
+    second.run({"x": X})
+    assert packed
+    assert {key: id(value) for key, value in program.packed.items()} == packed

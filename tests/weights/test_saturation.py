@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
@@ -14,6 +16,7 @@ from qcompiler.graph.ir import Feed, Graph, QuantSpec, copy_of, quantized_source
 from qcompiler.graph.layers import Layer, find_layers
 from qcompiler.grids import grid_named
 from qcompiler.manager import Manager
+from qcompiler.options import Options
 from qcompiler.pass_base import Context
 from qcompiler.presets import Preset
 from qcompiler.weights.saturation import LARGEST_INT16, UNLIMITED, exact_scale, largest_pair, pair_limit
@@ -23,6 +26,8 @@ from tests.helpers.vpmaddubsw import exact_in_any_order, saturating_product
 from tests.passes.rewriting import random
 
 PAIR_LIMIT = 128
+CASES = int(os.environ.get("QCOMPILER_SATURATION_CASES", "15"))
+"""Random networks that are compiled and run on saturating kernels; 2000 take about an hour."""
 UNIFORM = tuple(f"int{bits}" for bits in range(2, 9))
 FITTED = (
     "power2",
@@ -132,7 +137,9 @@ def compiled(case: LayerGraph, grid: str, level: int, activations: str) -> tuple
 def for_onnx(graph: Graph, feeds: list[Feed], grid: str, level: int, activations: str) -> Graph:
     name, _, block = grid.partition("/")
     passes = (
-        Preset(level, for_onnx=True, weights=name, block=int(block or 0), activations=activations).pipeline().passes
+        Preset(Options(level, weights=name, block=int(block or 0), activations=activations), for_onnx=True)
+        .pipeline()
+        .passes
     )
     floats = next(index for index, step in enumerate(passes) if not step.exact)
     ctx = Context(data=feeds)
@@ -150,18 +157,24 @@ def rows_of(layer: Layer) -> NDArray[np.int8]:
 
 @given(
     case=st.builds(
-        LayerGraph, st.sampled_from([*DENSE, *CONVOLUTIONS]), st.sampled_from([1, 2, 5, 36]), st.sampled_from([1, 3,
-        8]), st.sampled_from([1, 4]),
-        st.booleans(), st.booleans(), st.integers(0, 2**16),
+        LayerGraph,
+        st.sampled_from([*DENSE, *CONVOLUTIONS]),
+        st.sampled_from([1, 2, 5, 36]),
+        st.sampled_from([1, 3, 8]),
+        st.sampled_from([1, 4]),
+        st.booleans(),
+        st.booleans(),
+        st.integers(0, 2**16),
     ),
-    grid=st.sampled_from(GRIDS), level=st.integers(0, 2), activations=st.sampled_from(["uint8", "uint8", "int8",
-    "uint4", "power4", "int16"]),
-)  # fmt: skip
+    grid=st.sampled_from(GRIDS),
+    level=st.integers(0, 2),
+    activations=st.sampled_from(["uint8", "uint8", "int8", "uint4", "power4", "int16"]),
+)
 @example(LayerGraph("DepthwiseTwice", 5, 5, 4), "int8", 2, "uint8")
 @example(LayerGraph("MatMul", 36, 8, 1), "kmeans6", 2, "uint8")
 @example(LayerGraph("Gemm", 36, 8, 1), "int8", 0, "int8")
 @example(LayerGraph("Conv", 36, 8, 4), "auto", 1, "uint8")
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 def test_files_of_every_grid_are_exact_where_kernels_saturate(case, grid, level, activations):
     graph, feeds = compiled(case, grid, max(level, 1) if grid == "auto" else level, activations)
     for layer in find_layers(graph):

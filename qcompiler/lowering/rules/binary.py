@@ -110,9 +110,7 @@ def _branch(lw: Lowering, tensor: Tensor, target: Target) -> tuple[Coded, float]
 
 
 def _prelu(lw: Lowering, node: Node, target: Target) -> Coded:
-    """PRelu with one slope per channel: ``Where(x > 0, x, slope * x)``, as the sum of its two halves,
-    one of which is always 0.
-    """
+    """PRelu with one slope per channel, ``Where(x > 0, x, slope * x)``: the sum of two halves of which one is 0."""
     x = lw.natural(node.inputs[0])
     slope = lw.constants.value(node.inputs[1])
     if slope is None:

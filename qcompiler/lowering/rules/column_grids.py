@@ -35,9 +35,7 @@ class Scaled:
 
 
 def scaled_input(lw: Lowering, tensor: Tensor) -> Scaled | None:
-    """What sums and products with constants make of a float graph input; None for anything else,
-    and for the input as it is.
-    """
+    """Sums and products with constants of a float graph input, as one scale and shift; None for anything else."""
     node = producer(tensor)
     if node is None or node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return None

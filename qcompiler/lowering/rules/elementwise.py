@@ -1,5 +1,4 @@
-"""Elementwise operators: any chain over one varying tensor becomes a table; two varying tensors meet in a dyadic
-operator.
+"""Elementwise operators: a chain over one varying tensor becomes a table; two varying tensors a binary operator.
 
 A chain is every elementwise node between a tensor and the one tensor it varies with, all other inputs being scalar
 constants; ``x * Sigmoid(x)`` and ``x * (Erf(x / c) + 1)`` are chains. It is evaluated in float for every code, so its
@@ -28,7 +27,7 @@ UNARY = lowered_by("unary")
 ELEMENTWISE = lowered_by("unary", "joint")
 
 _SAMPLES = 4097
-"""Points at which a chain over an interval is looked at to find its range."""
+"""Points of an interval at which a chain is evaluated to find its range."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,7 @@ def _table(lw: Lowering, chain: Chain, result: Tensor, source: Coded, target: Ta
 
 
 def _pull(lw: Lowering, node: Node, target: Target) -> tuple[Tensor, Target] | None:
-    """``node`` as a change of the target: (its input, the target of that input); None when it is more than a clamp or
-    a positive factor.
-    """
+    """Merge ``node`` into the target: (its input, that input's target); None beyond a clamp or a positive factor."""
     if node.op in ("Identity", "Dropout"):
         return node.inputs[0], target
     if node.op == "Relu":

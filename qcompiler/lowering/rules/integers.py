@@ -50,9 +50,7 @@ def _plain(lw: Lowering, node: Node) -> None:
 
 
 def _reduce(lw: Lowering, node: Node) -> None:
-    """ReduceSum, ReduceMax and ReduceMin of integers,
-    as codes that stand for themselves; beyond 16 bits they saturate.
-    """
+    """ReduceSum, ReduceMax and ReduceMin of integers, taken as codes; beyond 16 bits they saturate."""
     source, output = node.inputs[0], node.outputs[0]
     codes = lw.integer_codes(source, Target.whole(CodeGrid(1.0, 0, "int16"), f"{source.name}_codes"))
     kind, axes = node.op.removeprefix("Reduce").lower(), reduced_axes(lw, node)

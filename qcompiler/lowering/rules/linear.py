@@ -172,9 +172,8 @@ def _read_matmul(lw: Lowering, node: Node) -> LinearLayer | None:
 def _read_batchnorm(lw: Lowering, node: Node) -> LinearLayer:
     """BatchNormalization: part of the layer before it where no grid lies between, else a depthwise 1x1 convolution.
 
-    The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``,
-    so that its bias is that much finer than
-    its input's grid.
+    The weights of that convolution are +-127 with scale ``|gamma| / sqrt(var + eps) / 127``, so that its bias is that
+    much finer than its input's grid.
     """
     gamma, beta, mean, variance = (_parameter(lw, tensor) for tensor in node.inputs[1:5])
     slope = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
@@ -217,9 +216,7 @@ def _parameter(lw: Lowering, tensor: Tensor) -> NDArray[np.float64]:
 
 
 def with_bias(lw: Lowering, node: Node) -> LinearLayer | None:
-    """The layer of ``Add(layer,
-    constant)`` with one constant per output channel; None when ``node`` is something else.
-    """
+    """The layer of ``Add(layer, constant)`` with one constant per output channel; None for other nodes."""
     for index in (0, 1):
         constant, inner = lw.constants.value(node.inputs[1 - index]), producer(node.inputs[index])
         if (

@@ -10,9 +10,7 @@ from qcompiler.lowering.engine import Lowering
 
 
 def looked_up(lw: Lowering, node: Node) -> Coded | None:
-    """QuantizeLinear -> Cast -> Gather(uint8 [256]) in front of a DequantizeLinear as a Table; None
-    for anything else.
-    """
+    """QuantizeLinear -> Cast -> Gather(uint8 [256]) -> DequantizeLinear as a Table; None for anything else."""
     gather, spec = producer(node.inputs[0]), read_spec(node)
     cast = producer(gather.inputs[1]) if gather is not None and gather.op == "Gather" else None
     quantize = producer(cast.inputs[0]) if cast is not None and cast.op == "Cast" else None

@@ -12,7 +12,8 @@ from qcompiler.errors import UnsupportedError
 from qcompiler.graph.ir import Node
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import fixed_points, prove_accumulator
+from qcompiler.lowering.factors import fixed_points
+from qcompiler.lowering.overflow_proof import prove_accumulator
 from qcompiler.lowering.ranks import rank_of, size_along
 from qcompiler.lowering.rules.binary import multiply
 

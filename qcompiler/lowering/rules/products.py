@@ -21,10 +21,9 @@ from qcompiler.lowering.factors import (
     DYNAMIC_LIMIT,
     fixed_point,
     fixed_points,
-    prove_accumulator,
-    signed_sums,
     wide_fixed_point,
 )
+from qcompiler.lowering.overflow_proof import prove_accumulator, signed_sums
 from qcompiler.lowering.ranks import rank_of, size_along, static_shape
 from qcompiler.lowering.rules.linear import LinearLayer, read_layer
 from qcompiler.lowering.rules.wide_weights import narrowed
@@ -67,9 +66,7 @@ def emit_layer(lw: Lowering, layer: LinearLayer, output: Tensor, target: Target)
 
 
 def _integer_bias(layer: LinearLayer, x: Coded) -> tuple[LinearLayer, NDArray[np.int64]]:
-    """The bias in units of ``s_x * s_w``. A channel whose bias exceeds 2^30 gets coarser weights: its products do not
-    count beside it.
-    """
+    """The bias in units of ``s_x * s_w``; for one beyond 2^30 the channel's weights get coarser, hardly visibly."""
     real = layer.bias / (x.grid.scale * layer.gain * layer.weight.scale)
     ratio = np.maximum(1.0, np.abs(real) / _BIAS_LIMIT)
     if np.any(ratio > 1.0):

@@ -18,7 +18,8 @@ from qcompiler.graph.ir import Node, Tensor, consumers, read_spec
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Weight, read_weight
 from qcompiler.lowering.engine import Bounds, Lowering
-from qcompiler.lowering.factors import fixed_point, fixed_points, prove_accumulator, requantized
+from qcompiler.lowering.factors import fixed_point, fixed_points, requantized
+from qcompiler.lowering.overflow_proof import prove_accumulator
 
 _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15

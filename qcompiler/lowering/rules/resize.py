@@ -20,7 +20,7 @@ from qcompiler.shapes import dims
 
 _WEIGHT_BITS = 15
 _PROBE = 6
-"""Elements of the axis on which a whole factor is recognized."""
+"""Elements of an axis from which an integer scale factor is recognized."""
 _LINEAR_MODES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 
 

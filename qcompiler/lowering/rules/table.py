@@ -15,13 +15,12 @@ from qcompiler.lowering.rules.reductions import (
     lower_average_pool,
     lower_norm,
     lower_reduction,
-    lower_softmax,
     norm_bounds,
     reduction_bounds,
     reduction_grid,
-    softmax_bounds,
 )
 from qcompiler.lowering.rules.resize import lower_resize
+from qcompiler.lowering.rules.softmax import lower_softmax, softmax_bounds
 
 _ELEMENTWISE = Rule(lower_elementwise, elementwise_bounds, elementwise_grid)
 

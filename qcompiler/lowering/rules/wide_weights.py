@@ -1,5 +1,4 @@
-"""Weights whose codes exceed int8 (uint8 codes with a zero point far from 128), exactly: the sum of several int8
-weights.
+"""Weights beyond int8 (uint8 codes with a zero point far from 128), exactly: the sum of several int8 weights.
 
 Each piece multiplies its own copy of the input channels, so the layer stays one layer of more input channels.
 """

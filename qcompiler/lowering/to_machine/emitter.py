@@ -71,9 +71,7 @@ class Emitter:
                     self.program.dim(name)
 
     def _plain_inputs(self) -> None:
-        """Buffers of the integer inputs; a float input gets its own where it is quantized,
-        an unused one an idle buffer.
-        """
+        """Buffers of integer inputs. A float input gets its own where it is quantized, an unused one an idle buffer."""
         quantized = {node.inputs[0].name for node in self.graph.nodes if node.op == "Quantize"}
         for tensor in self.graph.inputs:
             if tensor.name in quantized:
@@ -167,8 +165,7 @@ class Emitter:
         return view
 
     def place(self, tensor: Tensor, order: Order) -> View:
-        """Where an instruction that can leave gaps between its lines writes ``tensor``,
-        whose innermost axis in ``order`` is a line.
+        """Where an instruction that can leave gaps between lines (the innermost axis in ``order``) writes ``tensor``.
 
         A tensor that nothing but a Concat along that axis reads is written into the Concat's result at once.
         """
@@ -204,9 +201,7 @@ class Emitter:
         return View.dense(self.program.buffer(physical, dtype, name=name, perm=perm), shape, axes)
 
     def in_order(self, view: View, order: Order | None, node: str) -> View:
-        """``view`` itself where its elements are dense in ``order`` (default: that of the axes), else a copy,
-        made once.
-        """
+        """``view`` if its elements are dense in ``order`` (default: that of the axes), else a copy, made once."""
         axes = tuple(range(view.rank)) if order is None else order
         if view.lies_in(axes):
             return view
@@ -274,9 +269,7 @@ class Emitter:
 
     # ------------------------------------------------------------------ instructions
     def move(self, source: View, target: View, node: str, order: Order | None = None) -> None:
-        """Copy all elements of ``source`` to the places of ``target``, a view of the same shape,
-        walking its axes in ``order``.
-        """
+        """Copy ``source`` to ``target``, a view of the same shape, walking the axes in ``order``."""
         axes = order or target.order or tuple(range(target.rank))
         sizes = [target.shape[axis] for axis in axes]
         strides = [[view.strides[axis] for axis in axes] for view in (source, target)]

@@ -20,9 +20,7 @@ _SAME = (
 
 
 def mirror(graph: Graph) -> Graph:
-    """A graph of standard operators, tensor for tensor of the same name, shape and (for shape arithmetic) value as
-    ``graph``.
-    """
+    """A graph of standard operators with the tensors of ``graph``: names, shapes, values of shape arithmetic."""
     copy = copy_of(graph)
     for node in copy.nodes:
         _standardize(node)

@@ -205,9 +205,7 @@ def _matrix_fields(emitter: Emitter, node: Node, name: str, view: View, batch: l
 
 
 def _wanted_order(result: Tensor, rank: int) -> Order | None:
-    """The order a lone Transpose behind ``result`` (and behind operators that keep the order) would put its axes in,
-    so that it costs nothing.
-    """
+    """The axis order that a lone Transpose behind ``result`` asks for: written so, the Transpose costs nothing."""
     readers = consumers(result)
     while len(readers) == 1 and readers[0].op in ("Requantize", "Table", "PiecewiseLinear"):
         readers = consumers(readers[0].outputs[0])

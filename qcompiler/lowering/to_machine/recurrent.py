@@ -27,9 +27,7 @@ def _folded(bias: Tensor, weight: NDArray[Any], zero: int) -> NDArray[np.int32]:
 
 
 def emit_recurrent(emitter: Emitter, node: Node) -> None:
-    """One direction of an LSTM or a GRU. The state buffers hold the initial state before
-    and the final one behind it.
-    """
+    """One direction of an LSTM or GRU. State buffers hold the initial state before and the final one after it."""
     source, initial, w, bias_w, m_w, n_w, r, bias_r, m_r, n_r, sigmoid, tanh, *rest = node.inputs
     x = emitter.in_order(emitter.view(source), None, node.name)
     steps, batch, inputs = x.shape

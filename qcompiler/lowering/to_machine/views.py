@@ -134,9 +134,7 @@ class View:
         return replace(self, shape=tuple(shape), strides=steps, order=None if lead or repeated else self.order)
 
     def merged(self, first: int, last: int) -> tuple[Dim, Dim] | None:
-        """Axes ``first`` to ``last`` (exclusive) as one: (size, stride); None when one stride does not reach all
-        elements.
-        """
+        """Axes ``first`` to ``last`` (exclusive) as one (size, stride); None when no stride reaches all elements."""
         axes = [axis for axis in range(first, last) if not is_one(self.shape[axis])]
         for outer, inner in pairwise(axes):
             if not same(self.strides[outer], as_dim(self.strides[inner] * self.shape[inner])):

@@ -23,9 +23,7 @@ _WIDENED = ("Pad", "Expand", "Tile")
 
 
 def write_quantize(writer: OnnxWriter, node: Node) -> None:
-    """The border: QuantizeLinear; with columns' own grids, a zero point is added behind it in 64 bits, for it may be
-    no code.
-    """
+    """QuantizeLinear at the border; for per-column grids the zero point is added behind it in 64 bits."""
     dtype = np.dtype(str(node.attrs["dtype"]))
     given = writer.tensor(node.inputs[0])
     source = given if given.dtype == np.float32 else writer.cast(given, np.float32)

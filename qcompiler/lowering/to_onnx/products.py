@@ -1,9 +1,8 @@
 """Writes an integer graph as integer arithmetic in standard ONNX operators: the oracle of the machine, bit for bit.
 
-Products are exact on every CPU: onnxruntime's uint8 x int8 kernels saturate without VNNI,
-its uint8 x uint8 ones do not, so weights
-are stored as uint8 with zero point 128,
-and an int16 operand is split into two bytes: ``x - zero = 256*(hi - zero_hi) + (lo - zero_lo)``.
+Products are exact on every CPU: onnxruntime's uint8 x int8 kernels saturate without VNNI, its uint8 x uint8 ones do
+not, so weights are stored as uint8 with zero point 128, and an int16 operand is split into two bytes: ``x - zero =
+256*(hi - zero_hi) + (lo - zero_lo)``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""LSTM and GRU as standard integer ONNX: a Scan over the steps,
-whose body is the arithmetic of runtime/kernels/recurrent.py.
-"""
+"""LSTM and GRU as standard integer ONNX: a Scan whose body is the arithmetic of runtime/kernels/recurrent.py."""
 
 from __future__ import annotations
 

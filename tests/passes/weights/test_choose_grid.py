@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcompiler.errors import OptionError
-from qcompiler.graph.ir import Graph, copy_of
+from qcompiler.graph.ir import Graph
 from qcompiler.graph.layers import find_layers, underlying_constant, weight_slots
 from qcompiler.grids import grid_named
 from qcompiler.manager import Manager
@@ -76,31 +76,6 @@ def test_more_bits_lose_less() -> None:
     assert all(more < less for less, more in pairwise(map(np.prod, losses)))
 
 
-def test_heavy_tails_get_a_small_exponent_and_even_weights_none() -> None:
-    graph, ctx = network(), context()
-    even = np.linspace(-7, 7, 8 * 8 * 9, dtype=np.float32).reshape(8, 8, 3, 3)
-    first = graph.nodes[0]
-    first.inputs[1].values = np.random.default_rng(0).permutation(even.reshape(-1)).reshape(even.shape)
-    Manager([Nupes(bits=4, weighted=False)]).run(graph, ctx)
-    exponents = {node: float(grid.name[len("power4(") : -1]) for node, grid in ctx.grids.items()}
-    assert exponents[first.name] == pytest.approx(1, abs=0.12)
-    assert exponents[graph.nodes[-1].name] < 0.6
-
-
-def test_learning_exponents_with_their_codes_loses_less() -> None:
-    losses = {}
-    for learn in (False, True):
-        graph, ctx = network(), context()
-        ctx.reference = copy_of(graph)
-        steps = [QuantizeActivations(), QuantizeWeights(), Nupes(bits=3, learn=learn), ReconstructLayers(solver="gptq")]
-        Manager(steps).run(graph, ctx)
-        losses[learn] = [record.held_after for record in ctx.report.reconstructions]
-    assert all(after <= before for before, after in zip(losses[False], losses[True], strict=True))
-    assert np.prod(losses[True]) < 0.95 * np.prod(losses[False])
-    with pytest.raises(ValueError, match="weighted"):
-        Nupes(learn=True, weighted=False)
-
-
 def test_blocks_reach_the_grids_and_levels_keep_pairs_exact() -> None:
     graph, ctx = network(), context()
     Manager([Nupes(bits=3, block=32)]).run(graph, ctx)
@@ -146,8 +121,6 @@ def test_what_is_no_layer_problem_gets_a_grid_by_its_weights() -> None:
 def test_odd_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):
         ChooseGrid(**options)
-    with pytest.raises(OptionError):
-        Nupes(bits=1)
 
 
 def test_the_candidates_exist_and_take_the_bits_they_stand_for() -> None:

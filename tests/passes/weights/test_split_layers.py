@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.graph.ir import Graph, constant_of
+from qcompiler.graph.ir import Graph
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
 from qcompiler.grids import SplitGrid, fit_scale
@@ -61,22 +61,6 @@ def test_integers_are_added_without_any_error() -> None:
     rewrite(graph, FuseSplit(), tolerance=0, x=x)
 
 
-@pytest.mark.parametrize("kind", NETS)
-def test_fusing_gives_the_layer_back_bit_for_bit(kind: str) -> None:
-    graph, x = network(kind)
-    before, result = (
-        [np.array(t.values) for n in graph.nodes for t in n.inputs if constant_of(t) is not None],
-        Runner(graph).run({"x": x})["y"],
-    )
-    names, kinds = [node.name for node in graph.nodes], ops(graph)
-    Manager([SplitLayers()]).run(graph, Context())
-    rewrite(graph, FuseSplit(), x=x)
-    after = [np.array(t.values) for n in graph.nodes for t in n.inputs if constant_of(t) is not None]
-    assert (ops(graph), [node.name for node in graph.nodes]) == (kinds, names)
-    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    np.testing.assert_array_equal(Runner(graph).run({"x": x})["y"], result)
-
-
 def test_a_split_is_not_split_again_and_goes_with_permuted_channels() -> None:
     graph, _ = network("gemm")
     Manager([SplitLayers()]).run(graph, Context())
@@ -107,13 +91,6 @@ def test_what_cannot_be_split_says_why() -> None:
     assert not SplitLayers().run(graph, ctx)
     assert "fewer than three" in reasons(ctx)[0]
     assert "not constant" in reasons(ctx)[1]
-
-
-def test_branches_that_overlap_are_left_alone() -> None:
-    text = """g (float[N, 4] x) => (float[N, 4] y) { a = MatMul(x, u)  b = MatMul(x, v)  c = MatMul(x, w)  d = Add(a, b)
-    y = Add(d, c) }"""
-    graph = graph_of(text, u=random(4, 4, seed=1), v=random(4, 4, seed=2), w=random(4, 4, seed=3))
-    assert not FuseSplit().run(graph, Context())
 
 
 def test_activations_are_split_into_three_parts_of_their_channels() -> None:

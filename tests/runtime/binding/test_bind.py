@@ -1,4 +1,4 @@
-"""Builder, dimension expressions, arena plan."""
+"""Builder, dimension expressions, binding."""
 
 from __future__ import annotations
 
@@ -6,38 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from qcompiler.runtime.binding.bind import ALIGNMENT, Life, bind, place
+from qcompiler.runtime.binding.bind import bind
 from qcompiler.runtime.errors import ProgramError
 from qcompiler.runtime.program import expressions as ex
 from qcompiler.runtime.program.builder import ProgramBuilder
 from qcompiler.runtime.session import Session
 from tests.runtime.programs import broadcast_strides
-
-lives = st.tuples(st.integers(-1, 20), st.integers(0, 8)).map(lambda t: Life(t[0], t[0] + t[1]))
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2000), st.one_of(st.none(), lives)), max_size=25))
-def test_buffers_alive_together_never_overlap(items: list[tuple[int, Life | None]]) -> None:
-    sizes, spans = [size for size, _ in items], [life for _, life in items]
-    offsets, total = place(sizes, spans)
-    used = [(offsets[i], offsets[i] + sizes[i], spans[i]) for i in range(len(items)) if spans[i] and sizes[i]]
-    for i, (start, end, life) in enumerate(used):
-        assert life is not None
-        assert start % ALIGNMENT == 0
-        assert end <= total
-        for other_start, other_end, other in used[i + 1 :]:
-            assert other is not None
-            apart = life.last < other.first or other.last < life.first
-            assert apart or end <= other_start or other_end <= start
-
-
-def test_a_chain_needs_two_buffers() -> None:
-    _, total = place([100] * 10, [Life(i - 1, i) for i in range(10)])
-    assert total == 2 * 128
 
 
 def test_expressions() -> None:

@@ -28,7 +28,7 @@ INPUT, WEIGHTS, OUTPUT = (
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transform even where it does not pay."""
-    monkeypatch.setattr(packed_weights, "pays", lambda fields, isa: True)
+    monkeypatch.setattr(packed_weights, "pays", lambda fields, isa, fitting: True)
 
 
 def test_the_matrices_give_576_times_the_convolution() -> None:
