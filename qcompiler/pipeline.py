@@ -16,6 +16,7 @@ from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.follow_rules import FollowRules
 from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
@@ -92,6 +93,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldScale,
     FoldScaleForward,
     FoldShapes,
+    FollowRules,
     FuseGelu,
     FuseHardSwish,
     FuseLayerNorm,

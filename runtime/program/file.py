@@ -364,7 +364,8 @@ def _good_values(values: dict[str, Any], scale: Any) -> bool:
     if not isinstance(keys, list) or not isinstance(numbers, list) or len(keys) != len(numbers):
         return False
     whole = (*numbers, values.get("only", values.get("other")))
-    return all(isinstance(key, str) for key in keys) and all(type(n) is int and -(1 << 63) <= n < 1 << 63 for n in whole)
+    fits = all(type(number) is int and -(1 << 63) <= number < 1 << 63 for number in whole)
+    return fits and all(isinstance(key, str) for key in keys)
 
 
 def _fills(name: str, scale: Any, given: Any) -> Fills:
