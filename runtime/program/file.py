@@ -364,7 +364,7 @@ def _good_values(values: dict[str, Any], scale: Any) -> bool:
     if not isinstance(keys, list) or not isinstance(numbers, list) or len(keys) != len(numbers):
         return False
     whole = (*numbers, values.get("only", values.get("other")))
-    return all(isinstance(key, str) for key in keys) and all(type(n) is int and -(1 << 63) <= n < 1 << 63 for n in whole)
+    return all(isinstance(key, str) for key in keys) and all(type(n) is int and abs(n) < 1 << 63 for n in whole)
 
 
 def _fills(name: str, scale: Any, given: Any) -> Fills:
