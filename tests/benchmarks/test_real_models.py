@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.real_models import LIST, _unpack, label_of, row
+from benchmarks.real_models.__main__ import LIST, _unpack, label_of, row
 
 FILES = {
     "pack/models/a.onnx": b"model", "pack/models/a.onnx.data": b"weights", "pack/code.py": b"raise SystemExit",

@@ -1,6 +1,6 @@
 """Compiles one model in a process of its own and says on the last line, as JSON, what became of it.
 
-    python -m benchmarks.tools.real_model MODEL.onnx OUT.qprog [NAME=SIZE ...]
+    python -m benchmarks.real_models.child MODEL.onnx OUT.qprog [NAME=SIZE ...]
 
 Feeds are made up; the outputs are compared with the float model's on others than those that the compiler saw.
 """

