@@ -115,7 +115,7 @@ OF_SEVERAL = {
     "calibration": {"beyond"},
     "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
     "examples": {"custom_pass", "edge"},
-    "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
+    "lowering": {"borders", "foreign", "operators", "place", "random_graphs", "string_inputs"},
     "models": {"models", "zoo_tools"},
     "page": {"browser"},
     "passes/equalize": {"equivalence_passes"},
