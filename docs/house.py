@@ -66,7 +66,7 @@ ALLOWED: Mapping[str, str] = {
     "linear_algebra eigenvalues",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
-        "runtime runtime/binding runtime/instructions"
+        "runtime runtime/binding"
     ),
     # passes
     "passes/expand": "graph pass_base rewriting shapes",

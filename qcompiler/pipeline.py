@@ -56,6 +56,7 @@ from qcompiler.passes.normalize.inline_if import InlineIf
 from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
+from qcompiler.passes.normalize.select_branches import SelectBranches
 from qcompiler.passes.normalize.split_sum import SplitSum
 from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -99,6 +100,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseSoftmax,
     FuseSplit,
     InlineIf,
+    SelectBranches,
     KeepFills,
     LowRank,
     Lower,
@@ -140,6 +142,7 @@ NORMALIZE: tuple[Pass, ...] = (
     ExpandOperators(),
     FoldShapes(),
     InlineIf(),
+    ExpandOperators(),
     FoldShapes(),
     FoldConstants(),
     RemoveIdentity(),
@@ -157,6 +160,11 @@ NORMALIZE: tuple[Pass, ...] = (
     PlainGemm(),
     FuseMatMulBias(),
 )
+
+MACHINE_NORMALIZE = tuple(
+    part for step in NORMALIZE for part in ((step, SelectBranches()) if isinstance(step, InlineIf) else (step,))
+)
+"""The same for a program, which has no jumps."""
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
 
