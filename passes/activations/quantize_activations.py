@@ -8,7 +8,8 @@ all, which `settle-ranges` puts in its place when the graph has been measured on
 
 An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
 length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the
-feeds are made up, since clipped logits tie.
+feeds are made up, since clipped logits tie. That few values were seen widens no grid inside a net whose feeds are made
+up: these could as well be more.
 """
 
 from __future__ import annotations
@@ -329,7 +330,8 @@ class QuantizeActivations(Pass):
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            few = self.wide != "nothing" and _few_seen(group, seen[-1])
+            at_border = at_output or _has_input(group, graph, placement.border)
+            few = self.wide != "nothing" and (at_border or not made_up) and _few_seen(group, seen[-1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
             held = layers if self.wide == "anything" else {}
