@@ -43,7 +43,10 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     (
         "mathematics and data",
-        ("solvers", "grids", "linear_algebra", "eigenvalues", "records", "workers", "quiet", "version", "errors"),
+        (
+            "solvers", "grids", "linear_algebra", "eigenvalues", "layer_rules", "records", "workers", "quiet",
+            "version", "errors",
+        ),
     ),
     (
         "the machine: a run",

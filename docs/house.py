@@ -40,6 +40,7 @@ ALLOWED: Mapping[str, str] = {
     "quiet": "",
     "workers": "errors",
     "linear_algebra": "",
+    "layer_rules": "errors",
     "eigenvalues": "linear_algebra",
     "grids": "errors",
     "solvers": "grids linear_algebra",
@@ -66,32 +67,34 @@ ALLOWED: Mapping[str, str] = {
     "linear_algebra eigenvalues",
     "weights": (
         "calibration errors feeds graph grids linear_algebra lowering pass_base quiet records rewriting solvers "
-        "runtime runtime/binding runtime/instructions"
+        "runtime runtime/binding"
     ),
     # passes
     "passes/expand": "graph pass_base rewriting shapes",
     "passes/fuse": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
-    "passes/activations": "activations calibration feeds graph moments pass_base records rewriting",
+    "passes/activations": "activations calibration errors feeds graph grids layer_rules moments pass_base records "
+    "rewriting",
     "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights "
     "workers linear_algebra",
     "passes/correct": "losses calibration feeds graph moments pass_base",
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
-    "options": "errors grids",
+    "options": "errors grids layer_rules",
     "manager": "errors graph pass_base records",
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
         "passes/fuse passes/lower passes/normalize passes/replace passes/weights"
     ),
-    "presets": "graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
+    "presets": "errors graph pass_base passes/activations passes/correct passes/equalize passes/replace passes/weights "
     "options pipeline",
     "report": "activations calibration errors feeds graph records",
     "page": "calibration errors graph grids records report version",
     "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
-    "commands": "api errors feeds graph lowering onnx_io options page pass_base presets records report runtime",
+    "commands": "api errors feeds graph layer_rules lowering manager onnx_io options page pass_base presets records "
+    "report runtime shapes version",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages

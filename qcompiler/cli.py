@@ -74,6 +74,13 @@ def qcompile() -> None:
     raise SystemExit(run_apart("qcompiler.cli", "qcompile", sys.argv[1:]))
 
 
+def run_qcompile(arguments: list[str]) -> None:
+    """Compile, or, where the first argument is the word `inspect`, say what a model is."""
+    if arguments[:1] == ["inspect"]:
+        application(inspect_command)(arguments[1:], prog_name="qcompile inspect")
+    application(compile_command)(arguments, prog_name="qcompile")
+
+
 def qrun() -> None:
     """Entry point of the command `qrun`."""
     application(run_command)()
@@ -88,19 +95,28 @@ def compile_command(model: Path, **given: Any) -> None:
     """Compile a float ONNX model into an integer one.
 
     For example: qcompile model.onnx -o out.onnx --calib feeds.npz
+    What a model is, and what would become integer: qcompile inspect model.onnx
     """
     with _one_line_errors():
-        options = Options(**{entry.name: _value(entry, given) for entry in options_of(Options)})
-        own = {entry.name: _value(entry, given) for entry in options_of(CompileRequest)}
+        if given["recipe"] is not None:
+            from qcompiler.commands.recipes import read_recipe
+
+            recipe = read_recipe(given["recipe"])
+        else:
+            recipe = {}
+        options = Options(**{entry.name: _value(entry, given, recipe) for entry in options_of(Options)})
+        own = {entry.name: _value(entry, given, recipe) for entry in options_of(CompileRequest)}
         request = CompileRequest(model, options, **own)
         from qcompiler.commands.compile import compile_and_write
 
         compile_and_write(request, Console(quiet=request.as_json), Console(stderr=True))
 
 
-def _value(entry: Field[Any], given: Mapping[str, Any]) -> Any:
-    """The value of an option from what typer read for it."""
+def _value(entry: Field[Any], given: Mapping[str, Any], recipe: Mapping[str, Any]) -> Any:
+    """The value of an option from what typer read for it, else from the recipe, else its default."""
     flag, text = flag_of(entry), given[entry.name]
+    if text is None and entry.name in recipe:
+        return recipe[entry.name]
     if text is None:
         return None if entry.default is MISSING else entry.default
     if flag.read is None:
@@ -119,8 +135,8 @@ def _parameter(entry: Field[Any]) -> Parameter:
         *(flag.names if flag.kind is not bool or entry.default is False else ()), metavar=flag.metavar,
         help=f"{flag.help}{told} Example: {flag.example}", rich_help_panel=flag.group, show_default=False,
     )  # fmt: skip
-    kind = flag.kind if required or flag.kind is bool else flag.kind | None
-    default = Parameter.empty if required else entry.default if flag.kind is bool else None
+    kind = flag.kind if required else flag.kind | None
+    default = Parameter.empty if required else None
     return Parameter(entry.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
 
 
@@ -135,6 +151,29 @@ def _parameters() -> list[Parameter]:
 
 setattr(compile_command, "__signature__", Signature(_parameters()))  # noqa: B010
 compile_command.__annotations__ = {each.name: each.annotation for each in _parameters()}
+
+
+def inspect_command(
+    model: Annotated[Path, typer.Argument(help="A float ONNX model.", show_default=False)],
+    dim: Annotated[
+        list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension, or its range.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a model is: inputs, work, operators, what would be integer; then a command and feeds to begin with.
+
+    For example: qcompile inspect model.onnx
+    """
+    with _one_line_errors():
+        from qcompiler.commands.inspection import inspect, rows
+        from qcompiler.report.terminal import show_rows
+
+        found = inspect(model, dim or ())
+        if as_json:
+            print(json.dumps(found.as_dict(), indent=1))  # noqa: T201
+            return
+        show_rows(rows(found), Console())
+        print(f"\n{found.template}")  # noqa: T201
 
 
 def run_command(
@@ -188,4 +227,4 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    application(compile_command)(prog_name="qcompile")
+    run_qcompile(sys.argv[1:])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from qcompiler.errors import OptionError, suggestion
+from qcompiler.layer_rules import LayerRule
 
 __all__ = [
     "ACTIVATION_GRIDS", "GROUPS", "CompileRequest", "Flag", "Form", "Options", "command_of", "flag_of", "options_of",
@@ -236,15 +237,35 @@ class Options:
         "--dim batch=1 --dim length=1..512", names=("--dim",), kind=list[str], metavar="NAME=SIZE",
         unset="as in the model", read=tuple,
     )  # fmt: skip
+    rules: tuple[LayerRule, ...] = option(
+        (), "What is to be done with single nodes, by the pattern of their name or by operator: skip (stays float), "
+        "grid=… or bits=… for their weights, int16 for what they read; may be given several times.", WEIGHTS,
+        "--rule 'name=encoder.0.*,bits=4' --rule op=Softmax,skip", names=("--rule",), kind=list[str],
+        metavar="KEY=VALUE,…", unset="the same for all", read=lambda texts: tuple(map(LayerRule.read, texts)),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_values(self)
+        self._check_rules()
         self._check_bundle()
         if self.passes is None:
             self._check_weights()
             self._check_activations()
         else:
             self._check_passes()
+
+    def _check_rules(self) -> None:
+        if self.rules and self.passes is not None:
+            raise OptionError(f"--rule {self.rules[0]}: --passes says what is done; write follow-rules(…) into it")
+        for rule in (rule for rule in self.rules if rule.grid):
+            if self.weights == "auto":
+                raise OptionError(f"--rule {rule}: --weights auto chooses the grids; leave out one of the two")
+            from qcompiler.grids.named import grid_named  # as below
+
+            try:
+                grid_named(rule.grid)
+            except OptionError as error:
+                raise OptionError(f"--rule {rule}: {error}") from error
 
     def _check_weights(self) -> None:
         if self.block and self.weights in ("auto", "int8"):
@@ -314,6 +335,14 @@ class CompileRequest:
     report: Path | None = option(  # noqa: RUF009 - a field
         None, "Also write the report: .html, a page with the network, histograms and plots, or .json.", REPORT,
         "--report report.html", kind=Path, metavar="FILE", unset="none is written",
+    )  # fmt: skip
+    recipe: Path | None = option(  # noqa: RUF009 - a field
+        None, "Take options and rules from this TOML file; what is typed besides goes before.", EFFORT,
+        "--recipe recipe.toml", kind=Path, metavar="FILE", unset="none",
+    )  # fmt: skip
+    save_recipe: Path | None = option(  # noqa: RUF009 - a field
+        None, "Write all options that were used, defaults too, to this recipe.", REPORT, "--save-recipe recipe.toml",
+        kind=Path, metavar="FILE", unset="none is written",
     )  # fmt: skip
     print_after: str | None = option(
         None, "List the graph after this pass, or after each (all).", REPORT, "--print-after fold-batchnorm",

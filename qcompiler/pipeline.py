@@ -16,6 +16,7 @@ from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Stage
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.follow_rules import FollowRules
 from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
@@ -56,6 +57,7 @@ from qcompiler.passes.normalize.inline_if import InlineIf
 from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
+from qcompiler.passes.normalize.select_branches import SelectBranches
 from qcompiler.passes.normalize.split_sum import SplitSum
 from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -91,6 +93,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FoldScale,
     FoldScaleForward,
     FoldShapes,
+    FollowRules,
     FuseGelu,
     FuseHardSwish,
     FuseLayerNorm,
@@ -99,6 +102,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseSoftmax,
     FuseSplit,
     InlineIf,
+    SelectBranches,
     KeepFills,
     LowRank,
     Lower,
@@ -140,6 +144,7 @@ NORMALIZE: tuple[Pass, ...] = (
     ExpandOperators(),
     FoldShapes(),
     InlineIf(),
+    ExpandOperators(),
     FoldShapes(),
     FoldConstants(),
     RemoveIdentity(),
@@ -157,6 +162,11 @@ NORMALIZE: tuple[Pass, ...] = (
     PlainGemm(),
     FuseMatMulBias(),
 )
+
+MACHINE_NORMALIZE = tuple(
+    part for step in NORMALIZE for part in ((step, SelectBranches()) if isinstance(step, InlineIf) else (step,))
+)
+"""The same for a program, which has no jumps."""
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
 

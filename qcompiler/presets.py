@@ -13,10 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from qcompiler.errors import OptionError
 from qcompiler.graph.placement import Zones
 from qcompiler.options import Options
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
+from qcompiler.passes.activations.follow_rules import FollowRules
 from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
@@ -36,7 +38,7 @@ from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.round_tables import RoundTables
 from qcompiler.passes.weights.round_weights import RoundWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
+from qcompiler.pipeline import MACHINE_NORMALIZE, NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide
@@ -77,9 +79,9 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), MatchBatchnorm(),
-            *self._grids_of_activations(), QuantizeWeights(),
-            *self._widths(), *self._levels(), *self._corrections(), UnmatchBatchnorm(), StoreCodes(),
+            *(NORMALIZE if self.for_onnx else MACHINE_NORMALIZE), *self._replacements(), *self._equivalences(),
+            *self._tables(), MatchBatchnorm(), *self._grids_of_activations(), QuantizeWeights(),
+            *self._widths(), *self._rules(), *self._levels(), *self._corrections(), UnmatchBatchnorm(), StoreCodes(),
         ))  # fmt: skip
 
     @property
@@ -136,12 +138,20 @@ class Preset:
         if self.options.activations == "int16":
             return (WidenActivations(),)
         enough = ONNX_ENOUGH_DB if self.for_onnx else ChooseWidths.enough_db
-        chosen = ChooseWidths(widen=self.options.widen, enough_db=enough)
+        chosen = ChooseWidths(widen=self.options.widen, enough_db=enough, keep_opset=self.for_onnx)
         if self.options.level == 3:
             chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
         curve: Literal["power", "uniform"] = "power" if self.options.activations == "power4" else "uniform"
         narrow = (NarrowActivations(curve=curve),) if self._narrow else ()
         return (chosen, *narrow) if self.options.level > 0 else narrow
+
+    def _rules(self) -> Passes:
+        skipping = next((rule for rule in self.options.rules if rule.skip), None)
+        if skipping is not None and not self.for_onnx:
+            raise OptionError(
+                f"--rule {skipping}: integer results compute nothing in float; skip is for .onnx with --format qdq"
+            )
+        return (FollowRules(rules=self.options.rules),) if self.options.rules else ()
 
     def _levels(self) -> Passes:
         """What puts weights on their grid."""
@@ -156,7 +166,7 @@ class Preset:
                 ReconstructLayers(grid="int8", **solver),
                 RoundWeights(grid="int8"),
             )
-        if self._few_bits:
+        if self._few_bits or any(rule.grid for rule in self.options.rules):
             return (ReconstructLayers(grid=self._grid, **solver), RoundWeights(grid=self._grid))
         if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact

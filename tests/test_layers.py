@@ -16,7 +16,8 @@ import pytest
 from docs.house import ALLOWED, ROOT, SOURCES, Import, edges, imports, imports_of, room
 
 IDEAS = (
-    "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard", "equivalence.levels",
+    "eigenvalues", "linear_algebra", "grids", "solvers", "equivalence.affine", "equivalence.hadamard",
+    "equivalence.levels",
     "weights.allocation",
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit",
     "replacement.neurons",
@@ -114,7 +115,7 @@ OF_SEVERAL = {
     "calibration": {"beyond"},
     "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
     "examples": {"custom_pass", "edge"},
-    "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
+    "lowering": {"borders", "foreign", "operators", "place", "random_graphs", "string_inputs"},
     "models": {"models", "zoo_tools"},
     "page": {"browser"},
     "passes/equalize": {"equivalence_passes"},

@@ -22,6 +22,7 @@ from qcompiler.cli import application, compile_command
 from qcompiler.commands import compile as command
 from qcompiler.errors import OptionError, PassError, suggestion
 from qcompiler.graph.ir import Graph
+from qcompiler.layer_rules import LayerRule
 from qcompiler.options import GROUPS, CompileRequest, Options, flag_of, options_of, text_of_default
 from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -64,6 +65,7 @@ PIPELINES: dict[str, tuple[dict[str, Any], Any]] = {
     "latency_costs": ({"weights": "auto", "latency_budget": 0.5}, "report.json"),
     "avoid_saturation": ({}, False), "activations": ({}, "int16"), "bundle": ({}, "auto"),
     "bundle_error": ({"bundle": "auto"}, 0.3), "block": ({"weights": "int4"}, 64),
+    "rules": ({}, (LayerRule("a", grid="int4"),)),
 }
 """Options that change which passes run, or their options: what else is asked for, and another value."""
 
@@ -133,9 +135,21 @@ def _report(folder: Path) -> bool:
     return "y" in json.loads((folder / "report.json").read_text())["output_sqnr_db"]
 
 
+def _recipe(folder: Path) -> bool:
+    (folder / "recipe.toml").write_text("form = 'integer'")
+    ran(folder, "--recipe", folder / "recipe.toml")
+    return "QuantizeLinear" not in {node.op_type for node in onnx.load(folder / "out.onnx").graph.node[1:-1]}
+
+
+def _save_recipe(folder: Path) -> bool:
+    ran(folder, "--save-recipe", folder / "recipe.toml")
+    return "level = 0" in (folder / "recipe.toml").read_text()
+
+
 EFFECTS: dict[str, Callable[[Path], bool]] = {
     "seed": lambda _: _seed(), "verify": lambda _: _verify(), "dims": lambda _: _dims(), "form": _form,
     "calib": _calib, "outputs": _outputs, "force": _force, "report": _report,
+    "recipe": _recipe, "save_recipe": _save_recipe,
     "print_after": lambda folder: "# after fold-shapes" in ran(folder, "--print-after", "fold-shapes").stderr,
     "time_passes": lambda folder: re.search(r"\d s +fold-shapes", ran(folder, "--time-passes").stderr) is not None,
     "as_json": lambda folder: "figures" in json.loads(ran(folder, "--json").stdout),
@@ -153,7 +167,9 @@ def test_no_option_is_without_an_effect_here() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_example_is_read_by_the_command_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_is_read_by_the_command_line(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text("level = 1")
     requests: list[CompileRequest] = []
     monkeypatch.setattr(command, "compile_and_write", lambda request, *_: requests.append(request))
     needed = ["model.onnx", *(() if name == "outputs" else ("-o", "out.onnx"))]

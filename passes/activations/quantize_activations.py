@@ -78,7 +78,8 @@ WideInputs = Literal["nothing", "between layers", "anything"]
 def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
     """uint8 over the range, or int16 with headroom (1: none)."""
     if headroom:
-        largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
+        largest = max(abs(extent.lo), abs(extent.hi)) or 1.0  # of nothing but zeros any grid holds what was seen
+        largest = max(largest, 2.0**-100)
         return QuantSpec.per_tensor(headroom * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)

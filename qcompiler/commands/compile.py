@@ -15,19 +15,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
 from qcompiler.commands.apart import temporary_prefix
+from qcompiler.commands.recipes import recipe_of
 from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Graph
 from qcompiler.onnx_io.export import check_target
 from qcompiler.options import CompileRequest, command_of
 from qcompiler.page.grid_history import GridHistory
 from qcompiler.page.network import NetworkView, look_at
-from qcompiler.page.provenance import origin_of
+from qcompiler.page.provenance import origin_of, sha256
 from qcompiler.page.render import page
 from qcompiler.pass_base import Pass
 from qcompiler.presets import pipeline_for
 from qcompiler.records import Report
 from qcompiler.report.listing import listing
 from qcompiler.report.terminal import show
+from qcompiler.version import __version__
 
 PAGE = ".html"
 """Suffix of a report that is a page for people."""
@@ -37,6 +39,8 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
     """Compile for every output; nothing is written unless all of them ran."""
     targets = [check_output(path, force=request.force) for path in request.outputs]
     _check_report(request.report, force=request.force)
+    if request.save_recipe is not None:
+        check_target(request.save_recipe, force=request.force, option="--save-recipe")
     if any(target.resolve() == request.model.resolve() for target in targets):
         raise OptionError(f"-o {request.model}: is the model itself; choose another path")
     # each result waits beside its target, in a folder of its own: external data may come with it
@@ -56,6 +60,9 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
         _write_text(request.report, page(report, network, origin))
     elif request.report is not None:
         _write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
+    if request.save_recipe is not None:
+        head = f"qcompiler {__version__}, {request.model.name} with SHA-256 {sha256(request.model)}"
+        _write_text(request.save_recipe, recipe_of(request, head))
     if request.as_json:
         print(json.dumps(report.as_dict(), indent=1))  # noqa: T201
     for warning in report.warnings:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qcompiler.version import __version__
 
-__all__ = ["Origin", "origin_of"]
+__all__ = ["Origin", "origin_of", "sha256"]
 
 PACKAGES = ("onnx", "onnxruntime", "numpy", "numba", "scipy")
 
@@ -44,12 +44,13 @@ def origin_of(model: Path, outputs: Iterable[Path], command: str) -> Origin:
     """The origin of ``outputs``, which lie on the disk."""
     versions = {"qcompiler": __version__, "Python": platform.python_version()}
     versions |= {name: version(name) for name in PACKAGES}
-    hashes = {path.name: _sha256(path) for path in (model, *outputs)}
+    hashes = {path.name: sha256(path) for path in (model, *outputs)}
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Origin(model.name, command, _cpu(), f"{platform.system()} {platform.machine()}", when, versions, hashes)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -25,12 +25,12 @@ Row = tuple[str, str]
 
 def show(report: Report, console: Console) -> None:
     """Print the closing table. A figure that was not measured has no line."""
-    _print(rows(report), console)
+    show_rows(rows(report), console)
 
 
 def show_mapping(result: Mapping[str, Any], console: Console) -> None:
     """Print any figures by name, one a line; a mapping inside becomes indented lines."""
-    _print(list(_flat(result)), console)
+    show_rows(list(_flat(result)), console)
 
 
 def rows(report: Report) -> list[Row]:
@@ -53,7 +53,8 @@ def decibels(value: float) -> str:
     return "no difference" if value >= SAME_DB else f"{value:.1f} dB"
 
 
-def _print(lines: Sequence[Row], console: Console) -> None:
+def show_rows(lines: Sequence[Row], console: Console) -> None:
+    """Print lines: a table on a terminal, plain and unbroken in a pipe."""
     if not console.is_terminal:
         width = max((len(label) for label, _ in lines), default=0)
         for label, text in lines:

@@ -14,6 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
-from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Fills, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Fills, Labels, Port
 from .expressions import check_form
 
 FORMAT = "qprog"
@@ -124,7 +125,10 @@ def _describe_port(port: Port) -> list[Any]:
         fills = [None if fill is None else repr(fill) for fill in port.fills]
         return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, None, fills]
     if port.axis is None:
-        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        if port.labels is not None:
+            return [*plain, asdict(port.labels)]
+        return plain if port.only is None else [*plain, {"only": port.only}]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
 
@@ -324,14 +328,17 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
         not isinstance(item, list)
         or len(item) not in (6, 7, 8)
         or not isinstance(item[0], str)
-        or item[1] not in _PORT_DTYPES
+        or item[1] not in (*_PORT_DTYPES, "str")
     ):
         raise ProgramError("damaged: an input or output is described wrongly")
+    values = item[6] if len(item) == 7 and isinstance(item[6], dict) else {}
+    if (item[1] == "str") != ("keys" in values) or (values and not _good_values(values, item[4])):
+        raise ProgramError("damaged: the values that an input may hold are described wrongly")
     name, dtype, shape, buffer, scale, zero_point = item[:6]
     sizes = _expressions(shape, dims)
     good = (
         _good_columns(scale, zero_point, item[6], sizes)
-        if len(item) == 7
+        if len(item) == 7 and not values
         else scale is None or _good_grid(scale, zero_point, 1 << 16)
     )
     if (
@@ -342,10 +349,23 @@ def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
     ):
         raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
     if len(item) == 8:
-        return Port(name, dtype, sizes, buffer, scale, zero_point, None, _fills(name, scale, item[7]))
-    if len(item) == 7:
+        return Port(name, dtype, sizes, buffer, scale, zero_point, None, fills=_fills(name, scale, item[7]))
+    if len(item) == 7 and not values:
         return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
-    return Port(name, dtype, sizes, buffer, scale, zero_point)
+    known = Labels(tuple(values["keys"]), tuple(values["numbers"]), values["other"]) if "keys" in values else None
+    return Port(name, dtype, sizes, buffer, scale, zero_point, only=values.get("only"), labels=known)
+
+
+def _good_values(values: dict[str, Any], scale: Any) -> bool:
+    """One number, or strings with a number each and one for all others."""
+    if scale is not None or set(values) not in ({"only"}, {"keys", "numbers", "other"}):
+        return False
+    keys, numbers = values.get("keys", []), values.get("numbers", [])
+    if not isinstance(keys, list) or not isinstance(numbers, list) or len(keys) != len(numbers):
+        return False
+    whole = (*numbers, values.get("only", values.get("other")))
+    fits = all(type(number) is int and -(1 << 63) <= number < 1 << 63 for number in whole)
+    return fits and all(isinstance(key, str) for key in keys)
 
 
 def _fills(name: str, scale: Any, given: Any) -> Fills:

@@ -9,8 +9,8 @@ from qcompiler.lowering import to_program
 from qcompiler.lowering.engine import Lowering
 from qcompiler.lowering.prepare import prepared
 from qcompiler.lowering.rules.column_grids import COLUMNS
+from qcompiler.lowering.rules.elementwise import looked_up
 from qcompiler.lowering.rules.integers import INTEGER_RULES
-from qcompiler.lowering.rules.lookup import looked_up
 from qcompiler.lowering.rules.table import RULES
 from qcompiler.lowering.simplify import simplify
 from qcompiler.runtime import Session
