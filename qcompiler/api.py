@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from qcompiler import lowering
 from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
 from qcompiler.feeds.selection import feeds_to_judge, spread_feeds
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
+from qcompiler.feeds.switches import fix_switches
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
 from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
@@ -59,6 +60,7 @@ class Compiled:
         float_graph: the graph as the last exact pass left it, for comparing layer by layer.
         pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids
             of few levels, or the model came with such weights.
+        switches: inputs that the program was made for one number of (`qcompiler.feeds.switches`), with that number.
     """
 
     graph: Graph
@@ -67,6 +69,7 @@ class Compiled:
     feeds: Sequence[Feed] = field(default=(), repr=False)
     float_graph: Graph | None = field(default=None, repr=False)
     pack: bool = True
+    switches: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def integer_graph(self) -> Graph:
@@ -76,7 +79,7 @@ class Compiled:
     @cached_property
     def program(self) -> Program:
         """The program for the integer machine. Raises as `integer_graph` does."""
-        return lowering.to_program(self.integer_graph)
+        return lowering.to_program(self.integer_graph, self.switches)
 
     def _repr_html_(self) -> str:
         """What notebooks show: the report."""
@@ -153,12 +156,17 @@ def compile(
     )
     refuse_unknown_operators(graph)
     sizes = parse_sizes(options.dims)
+    original = copy_of(graph) if sizes else graph  # onnxruntime may refuse dead branches once sizes are fixed
     fix_sizes(graph, sizes)
     ctx = Context(seed=options.seed, on_step=on_step, dims={name: high for name, (_, high) in sizes.items()})
     ctx.report.figures["float_bytes"] = measure.weight_bytes(graph)
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
-    judge = _set_apart(graph, on_data(source), sizes, ctx)
+    source = on_data(source)
+    judge = _set_apart(original, source, sizes, ctx)
     complete_types(graph, judge.held[0][0])
+    switches = {} if for_onnx else fix_switches(graph, source)
+    for name, number in switches.items():
+        ctx.warn(f"input '{name}' is {number} in every feed and chooses a branch: the program admits no other number")
     proof = judge.held[0][0] if options.verify else None
     stage = Manager(exact, proof, on_pass).run(graph, ctx)
     gc.collect()  # graphsurgeon's tensors and nodes hold each other, and so the float weights that the passes replaced
@@ -168,7 +176,7 @@ def compile(
     _state(graph, judge, ctx)
     stage = Manager(last, proof, on_pass).run(graph, ctx, stage)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels)
+    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels, switches)
     if stage != Stage.INTEGER:
         _measure(result)
     return result

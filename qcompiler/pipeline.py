@@ -57,6 +57,7 @@ from qcompiler.passes.normalize.inline_if import InlineIf
 from qcompiler.passes.normalize.masked_mean import MaskedMean
 from qcompiler.passes.normalize.plain_gemm import PlainGemm
 from qcompiler.passes.normalize.remove_identity import RemoveIdentity
+from qcompiler.passes.normalize.select_branches import SelectBranches
 from qcompiler.passes.normalize.split_sum import SplitSum
 from qcompiler.passes.replace.low_rank import LowRank
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
@@ -101,6 +102,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseSoftmax,
     FuseSplit,
     InlineIf,
+    SelectBranches,
     KeepFills,
     LowRank,
     Lower,
@@ -142,6 +144,7 @@ NORMALIZE: tuple[Pass, ...] = (
     ExpandOperators(),
     FoldShapes(),
     InlineIf(),
+    ExpandOperators(),
     FoldShapes(),
     FoldConstants(),
     RemoveIdentity(),
@@ -159,6 +162,11 @@ NORMALIZE: tuple[Pass, ...] = (
     PlainGemm(),
     FuseMatMulBias(),
 )
+
+MACHINE_NORMALIZE = tuple(
+    part for step in NORMALIZE for part in ((step, SelectBranches()) if isinstance(step, InlineIf) else (step,))
+)
+"""The same for a program, which has no jumps."""
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
 

@@ -38,7 +38,7 @@ from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.round_tables import RoundTables
 from qcompiler.passes.weights.round_weights import RoundWeights
 from qcompiler.passes.weights.store_codes import StoreCodes
-from qcompiler.pipeline import NORMALIZE, Pipeline, build_pass
+from qcompiler.pipeline import MACHINE_NORMALIZE, NORMALIZE, Pipeline, build_pass
 
 ONNX_ENOUGH_DB = 25.0
 """8-bit noise that may stay in an ``.onnx`` file: other runtimes have no integer kernels for 16 bits, so each wide
@@ -79,8 +79,8 @@ class Preset:
     def pipeline(self) -> Pipeline:
         """The passes in their order."""
         return Pipeline((
-            *NORMALIZE, *self._replacements(), *self._equivalences(), *self._tables(), MatchBatchnorm(),
-            *self._grids_of_activations(), QuantizeWeights(),
+            *(NORMALIZE if self.for_onnx else MACHINE_NORMALIZE), *self._replacements(), *self._equivalences(),
+            *self._tables(), MatchBatchnorm(), *self._grids_of_activations(), QuantizeWeights(),
             *self._widths(), *self._rules(), *self._levels(), *self._corrections(), UnmatchBatchnorm(), StoreCodes(),
         ))  # fmt: skip
 
@@ -138,7 +138,7 @@ class Preset:
         if self.options.activations == "int16":
             return (WidenActivations(),)
         enough = ONNX_ENOUGH_DB if self.for_onnx else ChooseWidths.enough_db
-        chosen = ChooseWidths(widen=self.options.widen, enough_db=enough)
+        chosen = ChooseWidths(widen=self.options.widen, enough_db=enough, keep_opset=self.for_onnx)
         if self.options.level == 3:
             chosen = replace(chosen, feeds=8, gemm_db=enough, most=1.0)
         curve: Literal["power", "uniform"] = "power" if self.options.activations == "power4" else "uniform"

@@ -42,7 +42,7 @@ class PassTiming:
 
 @dataclass(frozen=True)
 class WidthChoice:
-    """A tensor's width in bits with the output noise its 8-bit form alone causes (dB below the signal)."""
+    """A tensor's width in bits (32: float) with the output noise its 8-bit form alone causes (dB below the signal)."""
 
     tensor: str
     bits: int

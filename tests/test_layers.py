@@ -112,10 +112,11 @@ PARALLEL = ("lowering/rules", "lowering/to_machine", "lowering/to_onnx")
 OLD_NAMES = {"ir", "runner"}
 """Modules of the root that only lead to where their content is now."""
 OF_SEVERAL = {
+    "benchmarks": {"real_models"},
     "calibration": {"beyond"},
     "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
     "examples": {"custom_pass", "edge"},
-    "lowering": {"borders", "foreign", "operators", "place", "random_graphs"},
+    "lowering": {"borders", "foreign", "operators", "place", "random_graphs", "string_inputs"},
     "models": {"models", "zoo_tools"},
     "page": {"browser"},
     "passes/equalize": {"equivalence_passes"},

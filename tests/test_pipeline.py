@@ -13,7 +13,7 @@ from qcompiler.options import Options
 from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
-from qcompiler.pipeline import BUILT_IN, GROUPS, NORMALIZE, Pipeline
+from qcompiler.pipeline import BUILT_IN, GROUPS, MACHINE_NORMALIZE, Pipeline
 from qcompiler.presets import Preset
 
 
@@ -109,7 +109,7 @@ def test_blocks_are_bundled_behind_the_exact_passes_and_only_when_asked_for(leve
     names = [
         step.name for step in Preset(Options(level, bundle="auto", bundle_error=0.05), for_onnx=False).pipeline().passes
     ]
-    assert names.index("snnk-bundle") == len(NORMALIZE)
+    assert names.index("snnk-bundle") == len(MACHINE_NORMALIZE)
     assert {
         step.name: step
         for step in Preset(Options(level, bundle="auto", bundle_error=0.05), for_onnx=False).pipeline().passes

@@ -15,6 +15,11 @@ number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would do
 may need tables of 65,536 entries (`activations.table_bytes`): together these take at most `FUNCTIONS_SHARE` of the
 bytes of all constants, and next to none where feeds are made up, which justify no larger file.
 
+An ``.onnx`` file of an opset before 21 has no 16-bit codes, and is not moved there for a little precision
+(``keep_opset``): the loud tensors between layers lose their pair instead and are float, which is exact and which other
+runtimes compute no slower; inputs of layers stay narrow. Only where the noise left would be above `POOR_DB` does it get
+16 bits, and the newer opset with them.
+
 A wide grid is int16 with zero point 0 over the same range; a probability (output of a Softmax) takes 2^-15.
 """
 
@@ -27,12 +32,15 @@ from typing import ClassVar
 import numpy as np
 
 from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
+from ...activations.pairs import remove_pair
 from ...activations.table_bytes import table_bytes
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_spec
 from ...graph.layers import Layer, find_layers, weight_slots
 from ...graph.macs import layer_macs
+from ...graph.operators import RECURRENT
+from ...graph.origin import origin_of
 from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
@@ -42,6 +50,9 @@ SHARE = 0.03
 FAINT = 0.2
 """Share of an equal part of the allowed noise below which a tensor stays narrow."""
 
+WIDE_OPSET = 21
+"""The first opset with 16-bit codes."""
+
 QUIET_DB = 50.0
 """8-bit noise (dB below the signal) that is never worth a wide tensor, even where their number is given."""
 
@@ -49,6 +60,15 @@ GEMM_NOISE = 0.3
 """With ``auto`` an input of a GEMM stays narrow where the 8-bit noise is below this part of the weights' noise: many
 CPUs multiply 16 bits at half the rate.
 """
+
+POOR_DB = 20.0
+"""8-bit noise left in a file of its own opset from which on it is worth a newer one."""
+
+LOOSE_DB = 30.0
+"""8-bit noise that may stay where the tensors between layers cost no width."""
+
+PAIRED = ("Conv", "ConvTranspose", *RECURRENT)
+"""Layers that other runtimes compute on integers only where a pair follows."""
 
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
 """A stored constant may become 16 bits up to this share of all stored elements, or up to this many."""
@@ -86,6 +106,7 @@ class ChooseWidths(Pass):
         enough_db: with ``auto``, 8-bit noise so far below the signal may stay.
         gemm_db: the same of inputs of GEMMs.
         most: with ``auto``, the largest part of all multiply-accumulates that may have a 16-bit operand.
+        keep_opset: with ``auto``, a model that came with an opset before that of 16-bit codes keeps it if it can.
     """
 
     name: ClassVar[str] = "choose-widths"
@@ -94,6 +115,7 @@ class ChooseWidths(Pass):
     enough_db: float = 35.0
     gemm_db: float = 25.0
     most: float = 0.75
+    keep_opset: bool = False
 
     def __post_init__(self) -> None:
         if not (self.widen in ("auto", "off") or (isinstance(self.widen, int) and self.widen >= 0)):
@@ -115,12 +137,24 @@ class ChooseWidths(Pass):
         shares = _shares(graph, next(iter(data)))
         units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
         functions = (MADE_UP_SHARE if ctx.made_up else FUNCTIONS_SHARE) * _stored(graph)
-        wide = self._choose(graph, units, self._targets(noise.weights), functions)
+        loose = self._loose(units) if self.keep_opset and self.widen == "auto" and _is_older(graph) else None
+        wide = self._choose(graph, units, self._targets(noise.weights), functions) if loose is None else set()
+        for pair in (pair for unit in loose or () for pair in unit.pairs):
+            remove_pair(graph, pair)
         for unit in units:
-            bits = 16 if id(unit) in wide else 8
+            bits = 16 if id(unit) in wide else 32 if any(unit is other for other in loose or ()) else 8
             level = float(-10 * np.log10(max(unit.noise, 1e-30)))
             ctx.report.widths += [WidthChoice(pair.name, bits, level, bool(unit.slots)) for pair in unit.pairs]
-        return bool(wide)
+        return bool(wide or loose)
+
+    def _loose(self, units: Sequence[Unit]) -> list[Unit] | None:
+        """The units that lose their pairs so that a file needs no 16 bits; None where the noise left is too loud."""
+        left, allowed, loose = sum(unit.noise for unit in units), _noise(LOOSE_DB), []
+        for unit in sorted(units, key=_urgency):
+            if left > allowed and unit.noise * len(units) > FAINT * allowed and _may_be_float(unit):
+                loose.append(unit)
+                left -= unit.noise
+        return loose if left <= _noise(POOR_DB) else None
 
     def _targets(self, weights: float) -> dict[bool, float]:
         """8-bit noise that may stay before a tensor between GEMMs (False), or one into a GEMM (True), becomes wide."""
@@ -162,6 +196,26 @@ class ChooseWidths(Pass):
             functions -= tables
             left, budget, tensors = left - unit.noise, budget - work, tensors - 1
         return wide
+
+
+def _is_older(graph: Graph) -> bool:
+    """True for a model from a file whose opset has no 16-bit codes."""
+    return 0 < origin_of(graph).opset < WIDE_OPSET
+
+
+def _may_be_float(unit: Unit) -> bool:
+    """True for what no layer reads, what is not stored, and what no layer writes that asks for a pair."""
+    sources = [pair.quantize.inputs[0] for pair in unit.pairs]
+    return not unit.slots and all(
+        not isinstance(tensor, Constant) and not _is_paired(producer(tensor)) for tensor in sources
+    )
+
+
+def _is_paired(node: Node | None) -> bool:
+    """True for a layer of `PAIRED`, seen through its bias and activation."""
+    while node is not None and node.op in ("Relu", "Clip", "Add"):
+        node = producer(node.inputs[0])
+    return node is not None and node.op in PAIRED
 
 
 def _is_narrow(unit: Sequence[Pair]) -> bool:

@@ -7,7 +7,7 @@ own, since whoever else looks at the filled tensor reads codes. There,
 - a fill that a mask adds to the datum becomes a choice by the mask, where it swallows the datum but for a
 ``1 / LARGEST``.
 
-`lowering/rules/fill_codes.py` gives the fill a code of its own.
+`lowering/fill_codes.py` gives the fill a code of its own.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ all, which `settle-ranges` puts in its place when the graph has been measured on
 
 An 8-bit grid is uint8 with 0.0 on it; the output of a Softmax takes 1/255 and zero point 0. A sum over an axis whose
 length only the feeds know takes int16 with headroom, since longer inputs give larger sums; so does an output when the
-feeds are made up, since clipped logits tie.
+feeds are made up, since clipped logits tie. That few values were seen widens no grid inside a net whose feeds are made
+up: these could as well be more.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ QUANTIZED_OPERATORS = frozenset(
 
 DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"})
 
+ROOM_FEW, ROOM_HARDLY = 2.0, 4.0
+"""How far beyond the observed range an int16 grid reaches where few values were seen, or those of a handful of rows."""
+
+HANDFUL, HANDFUL_NUMBERS = 32, 4096
+"""Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
+
 HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
 for what was observed."""
@@ -72,7 +79,8 @@ WideInputs = Literal["nothing", "between layers", "anything"]
 def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
     """uint8 over the range, or int16 with headroom (1: none)."""
     if headroom:
-        largest = max(abs(extent.lo), abs(extent.hi), 2.0**-100)
+        largest = max(abs(extent.lo), abs(extent.hi)) or 1.0  # of nothing but zeros any grid holds what was seen
+        largest = max(largest, 2.0**-100)
         return QuantSpec.per_tensor(headroom * largest / 32767, 0, np.int16)
     scale, zero_point = affine_grid(extent)
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)
@@ -169,6 +177,16 @@ def _few_seen(group: Group, seen: Seen) -> bool:
     )
 
 
+def _hardly_seen(group: Group, seen: Seen) -> bool:
+    """True where a tensor's values are of a handful of rows: their range says next to nothing of others. Others of its
+    group may hold more of them (a cache beside what goes into it).
+    """
+    names = [tensor.name for tensor in group.tensors if tensor.name in seen.statistics.numbers]
+    rows = [seen.statistics.lows[name].size for name in names]
+    numbers = [seen.statistics.numbers[name] for name in names]
+    return any(n < HANDFUL_NUMBERS and count < HANDFUL for n, count in zip(numbers, rows, strict=True))
+
+
 def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) -> Range:
     """A range with what BatchNorm statistics make likely, within what mathematics admits."""
     for tensor in group.tensors:
@@ -176,10 +194,6 @@ def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) 
         if likely is not None and not group.unit_range:
             extent = extent.join(_within(likely, intervals.of(tensor), None))
     return extent
-
-
-def _doubled(extent: Range) -> Range:
-    return Range(2 * extent.lo, 2 * extent.hi)
 
 
 def _within(extent: Range, known: Range, seen: Range | None) -> Range:
@@ -273,9 +287,10 @@ class QuantizeActivations(Pass):
 
     Attributes:
         zones: see `placement.place`; ``float`` for files that onnxruntime runs, ``border`` for the machine.
-        wide: what has 16 bits and twice the range that was seen, where few values were: what no layer multiplies
-            (``between layers``), or whatever layers take, too, and what an operator compares (``anything``, for the
-            machine, which it costs next to nothing).
+        wide: what has 16 bits and room beyond the range that was seen, where few values were: what no layer multiplies,
+            and where a handful of rows were seen what layers do, too (``between layers``); or whatever layers take
+            within 32 bits, and what an operator compares (``anything``, for the machine, which it costs next to
+            nothing).
         observer: what a grid covers: everything seen (``minmax``), all but 0.01 % at each end (``percentile``), or the
             range of least squared error (``mse``).
         leave_exact: leave float what computes with positions and counts or puts fills; False puts it on grids, for the
@@ -315,15 +330,20 @@ class QuantizeActivations(Pass):
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
-            few = self.wide != "nothing" and _few_seen(group, seen[-1])
+            at_border = at_output or _has_input(group, graph, placement.border)
+            few = self.wide != "nothing" and (at_border or not made_up) and _few_seen(group, seen[-1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
-            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
+            held = layers if self.wide == "anything" else {}
+            wide = asked and _takes_wide(group, held, placement.border)
+            hardly = few and _hardly_seen(group, seen[-1])
+            wide |= hardly and self.wide == "between layers"
+            room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [_doubled(extent) if few and wide else extent for extent in ranges]
+            ranges = [Range(room * extent.lo, room * extent.hi) for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:
                 fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)

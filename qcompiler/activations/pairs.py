@@ -1,9 +1,9 @@
-"""The grid of a Q/DQ pair, changed in place."""
+"""The grid of a Q/DQ pair, changed in place, and the pair taken away."""
 
 from __future__ import annotations
 
 from qcompiler.calibration.sensitivity import Pair
-from qcompiler.graph.ir import Constant, QuantSpec, unique_name
+from qcompiler.graph.ir import Constant, Graph, QuantSpec, replace_uses, unique_name
 
 
 def set_grid(pair: Pair, spec: QuantSpec, taken: set[str]) -> None:
@@ -13,3 +13,12 @@ def set_grid(pair: Pair, spec: QuantSpec, taken: set[str]) -> None:
     for node in (pair.quantize, pair.dequantize):
         node.inputs = [node.inputs[0], scale, zero_point]
     pair.quantize.outputs[0].dtype = spec.dtype
+
+
+def remove_pair(graph: Graph, pair: Pair) -> None:
+    """Let everyone read the float tensor in front of a pair; a graph output keeps its name."""
+    source, end = pair.quantize.inputs[0], pair.dequantize.outputs[0]
+    leaves = any(end is output for output in graph.outputs)
+    replace_uses(graph, end, source)
+    if leaves:
+        source.name, end.name = end.name, source.name

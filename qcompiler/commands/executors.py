@@ -41,7 +41,10 @@ class MachineExecutor:
 
     def __init__(self, program: Program, threads: int | None) -> None:
         self._session = Session(program, num_threads=threads)
-        tensors = [Variable(entry.name, np.dtype(entry.dtype), list(entry.shape)) for entry in program.inputs]
+        kinds = [np.dtype(object if entry.labels is not None else entry.dtype) for entry in program.inputs]
+        tensors = [
+            Variable(entry.name, kind, list(entry.shape)) for entry, kind in zip(program.inputs, kinds, strict=True)
+        ]
         self.inputs = Graph(inputs=tensors)
 
     def run(self, feed: Feed) -> Values:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, QCompilerError
-from qcompiler.feeds.synthetic import SyntheticFeeds
+from qcompiler.feeds.synthetic import SyntheticFeeds, settle_sizes
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.pass_base import Context
 
@@ -181,6 +181,11 @@ def open_source(data: str | os.PathLike[str] | Iterable[Feed], graph: Graph) -> 
 def synthetic_source(graph: Graph, ctx: Context) -> Source:
     """Feeds made up from the graph alone, the same for the same seed; warns once."""
     ctx.warn(SYNTHETIC_WARNING)
+    given = dict(ctx.dims)
+    settle_sizes(graph, ctx)
+    found = ", ".join(f"{name}={size}" for name, size in ctx.dims.items() if name not in given)
+    if found:
+        ctx.warn(f"the model does not run on small made-up feeds; sizes on which it does: {found}")
     feeds = SyntheticFeeds(graph, ctx, SYNTHETIC_FEEDS)
     return Source(
         "synthetic feeds", input_specs(graph), lambda: _numbered("synthetic feed", feeds), SYNTHETIC_FEEDS, made_up=True

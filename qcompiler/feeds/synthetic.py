@@ -5,8 +5,10 @@
   statistics of the first layers behind it are known, its spread is then set so that these layers' outputs have the
   mean variance that was seen in training.
 - Ids, masks, segments and positions of token models: see `qcompiler.feeds.tokens`.
+- An integer of one number that is compared with a constant (a sample rate) is that constant.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
-  other; with tokens, each feed has one of several lengths.
+  other; with tokens, each feed has one of several lengths. Where the model cannot run with those (an audio model wants
+  more samples than a text has tokens), `settle_sizes` looks for larger ones.
 
 What is to be drawn is read from the graph once: passes rewrite it, and the feeds stay the same.
 """
@@ -14,19 +16,19 @@ What is to be drawn is read from the graph once: passes rewrite it, and the feed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
-from qcompiler.feeds.tokens import TokenInput, drawn_share, token_input
+from qcompiler.feeds.tokens import TokenInput, drawn_share, readers_behind, token_input
 from qcompiler.graph.ir import Feed, Graph, Tensor, constant_of, consumers
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import BatchNormStatistics, Context
 
-__all__ = ["SyntheticFeeds"]
+__all__ = ["SyntheticFeeds", "settle_sizes"]
 
 SEQUENCE = 32
 """Default size of a symbolic dimension of a tensor of tokens or features."""
@@ -37,6 +39,12 @@ LENGTHS = (4, 2, 1)
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
+LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE))
+"""Sizes of the first axis and of the others that are tried where the default ones do not run."""
+
+LARGEST_IMAGE = 512
+"""The largest side of a picture among them."""
+
 SHORTEST = 8
 """Tokens of the shortest text."""
 
@@ -46,7 +54,7 @@ SMALLEST = 4
 
 @dataclass(frozen=True, eq=False)
 class _Input:
-    """One input and how it is drawn: as tokens, or as numbers of some spread."""
+    """One input and how it is drawn: as tokens, as numbers of some spread, or as the one number that is ``known``."""
 
     name: str
     dtype: np.dtype[Any]
@@ -54,6 +62,7 @@ class _Input:
     tokens: TokenInput | None
     is_bytes: bool
     spread: float = 1.0
+    known: int | None = None
 
 
 class SyntheticFeeds:
@@ -70,10 +79,7 @@ class SyntheticFeeds:
         plain = [_read_input(graph, tensor) for tensor in graph.inputs]
         self._lengths = _lengths_taken(graph, plain, ctx)
         spreads = _spreads(graph, plain, ctx)
-        self._inputs = [
-            _Input(each.name, each.dtype, each.shape, each.tokens, each.is_bytes, spreads.get(each.name, 1.0))
-            for each in plain
-        ]
+        self._inputs = [replace(each, spread=spreads.get(each.name, 1.0)) for each in plain]
 
     def __iter__(self) -> Iterator[Feed]:
         rng = np.random.default_rng(self._seed)
@@ -82,11 +88,47 @@ class SyntheticFeeds:
             yield _feed(self._inputs, self._dims, length, rng)
 
 
+def settle_sizes(graph: Graph, ctx: Context) -> None:
+    """Give ``ctx.dims`` sizes of `LARGER` for the symbols that have none, if the model runs with those and not with
+    the default ones; nothing is changed where it runs with none.
+    """
+    places: dict[str, tuple[int, bool]] = {}
+    for tensor in graph.inputs:
+        symbols = [(axis, size) for axis, size in enumerate(tensor.shape or ()) if isinstance(size, str)]
+        for order, (axis, size) in enumerate(symbols):  # the first one of [2, batch, 128] is a batch, too
+            image = len(tensor.shape or ()) == 4
+            if size not in ctx.dims:
+                places.setdefault(size, (axis if image else order, image))
+    if not places:
+        return
+    runner, given = Runner(graph), dict(ctx.dims)
+    larger = ({name: _larger(*place, *sizes) for name, place in places.items()} for sizes in LARGER)
+    for found in ({}, *larger):
+        ctx.dims = given | found
+        try:
+            runner.run(next(iter(SyntheticFeeds(graph, ctx, 1))))
+        except ModelError:
+            continue
+        return
+    ctx.dims = given
+
+
+def _larger(axis: int, image: bool, first: int, others: int) -> int:
+    """The size of an axis when the first one is ``first`` and the others ``others``; pictures have three channels."""
+    if axis == 0:
+        return first
+    if not image:
+        return others
+    return 3 if axis == 1 else min(others, LARGEST_IMAGE)
+
+
 def _read_input(graph: Graph, tensor: Tensor) -> _Input:
     shape = tuple(tensor.shape) if tensor.shape is not None else ()
     tokens = token_input(graph, tensor)
     is_bytes = _holds_bytes(tensor) and (tokens is None or tokens.kind == "mask")
-    return _Input(tensor.name, np.dtype(tensor.dtype), shape, None if is_bytes else tokens, is_bytes)
+    dtype = np.dtype(tensor.dtype)
+    known = _compared_with(tensor) if dtype.kind in "iu" and all(size == 1 for size in shape) else None
+    return _Input(tensor.name, dtype, shape, None if is_bytes else tokens, is_bytes, known=known)
 
 
 def _feed(inputs: Sequence[_Input], dims: Mapping[str, int], length: int, rng: np.random.Generator) -> Feed:
@@ -115,6 +157,8 @@ def _lengths_taken(graph: Graph, inputs: Sequence[_Input], ctx: Context) -> tupl
 
 
 def _draw(each: _Input, shape: tuple[int, ...], used: float, rng: np.random.Generator) -> NDArray[Any]:
+    if each.known is not None:
+        return np.full(shape, each.known, each.dtype)
     if each.tokens is not None:
         return each.tokens.draw(shape, each.dtype, used, rng)
     if np.issubdtype(each.dtype, np.floating):
@@ -185,6 +229,16 @@ def _size(dim: Any, axis: int, usual: int, image: bool, dims: Mapping[str, int])
     if axis == 0:
         return 1
     return 3 if image and axis == 1 else usual
+
+
+def _compared_with(tensor: Tensor) -> int | None:
+    """The one constant number that ``tensor`` is compared with for equality; None where there is none, or several."""
+    others = [
+        constant_of(other) for node in readers_behind(tensor) if node.op == "Equal"
+        for other in node.inputs if constant_of(other) is not None
+    ]  # fmt: skip
+    numbers = {int(value.reshape(-1)[0]) for value in others if value is not None and value.size == 1}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _statistics(graph: Graph, ctx: Context) -> dict[str, BatchNormStatistics]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from qcompiler.graph.ir import ORIGIN, Graph
+from qcompiler.graph.ir import ORIGIN, STANDARD_DOMAINS, Graph
 
 __all__ = ["Origin", "origin_of", "restore", "restore_sequences"]
 
@@ -22,11 +22,13 @@ class Origin:
         model: the file's own fields, without its graph.
         graph_doc: documentation of the graph.
         values: inputs and outputs of the graph, by name.
+        opset: its version of the standard operators; 0 for a graph that was made here.
     """
 
     model: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     graph_doc: str = ""
     values: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
+    opset: int = 0
 
     @staticmethod
     def of(model: onnx.ModelProto) -> Origin:
@@ -39,7 +41,8 @@ class Origin:
         values = {}
         for value in (*model.graph.input, *model.graph.output):
             values[value.name] = onnx.ValueInfoProto.FromString(value.SerializeToString())
-        return Origin(fields, model.graph.doc_string, values)
+        opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+        return Origin(fields, model.graph.doc_string, values, opset)
 
 
 def origin_of(graph: Graph) -> Origin:

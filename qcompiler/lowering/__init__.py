@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qcompiler.graph.ir import Graph
     from qcompiler.runtime import Program
 
@@ -31,8 +33,8 @@ def lower_graph(graph: Graph) -> Graph:
     return interpolate_tables(simplify(integer))
 
 
-def to_program(graph: Graph) -> Program:
-    """The machine's program of an integer graph.
+def to_program(graph: Graph, only: Mapping[str, int] | None = None) -> Program:
+    """The machine's program of an integer graph; ``only`` are inputs that must have the number given, by name.
 
     Raises:
         UnsupportedError: names the node that the machine cannot run.
@@ -40,7 +42,7 @@ def to_program(graph: Graph) -> Program:
     from qcompiler.lowering.to_machine.emitter import Emitter
     from qcompiler.lowering.to_machine.table import EMIT_RULES
 
-    return Emitter(graph, EMIT_RULES, {"graph": graph.name}).run()
+    return Emitter(graph, EMIT_RULES, {"graph": graph.name}, only or {}).run()
 
 
 def to_integer_onnx(graph: Graph) -> Graph:

@@ -28,6 +28,13 @@ from qcompiler.shapes.dims import Dim
 
 _SEVERAL_OUTPUTS = ("Split", "LSTM", "GRU")
 
+_WHY = {
+    "If": "what it does depends on sizes or data; where it is sizes, fix them: --dim NAME=SIZE",
+    "Loop": "the machine has no jumps; it runs no loops",
+    "Scan": "the machine has no jumps; it runs no loops",
+}
+"""Said of control flow."""
+
 Bounds = tuple[float, float]
 
 
@@ -235,7 +242,7 @@ class Lowering:
     def _rule(self, node: Node) -> Rule:
         rule = self._rules.get(node.op) if node.domain in STANDARD_DOMAINS else None
         if rule is None:
-            self._record(f"'{node.name}' ({node.op})", "this operator has no integer form")
+            self._record(f"'{node.name}' ({node.op})", _WHY.get(node.op, "this operator has no integer form"))
             raise _Follows(node.name)
         return rule
 
@@ -346,7 +353,8 @@ class Lowering:
             raise UnsupportedError(f"it reads '{tensor.name}', which nothing writes")
         rule = self._integer_rules.get(node.op)
         if rule is None:
-            self._record(f"'{node.name}' ({node.op})", "this operator has no integer form on integers")
+            why = _WHY.get(node.op, "this operator has no integer form on integers")
+            self._record(f"'{node.name}' ({node.op})", why)
             raise _Follows(node.name)
         rule(self, node)
         return self.integers[id(tensor)]

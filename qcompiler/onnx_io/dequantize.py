@@ -4,6 +4,7 @@
 approximates, with the weights that its file holds.
 
     DynamicQuantizeLinear(x) = x, 1, -      MatMulInteger(x, W, -, z) = MatMul(x, W - z)      Cast(float) = -
+    MatMulInteger(...) + Cast(Floor(b / s)) = MatMul(...) + b / s
     DynamicQuantizeLSTM, DynamicQuantizeMatMul, MatMulIntegerToFloat, QAttention, MatMulNBits: with ``scale * (W - z)``
     as the weights
 
@@ -104,11 +105,35 @@ def _layers_behind(codes: Tensor) -> Iterator[Node | None]:
 
 
 def _ends_in_casts(layer: Node) -> bool:
-    """True where only Casts to float read an integer layer's sums."""
+    """True where only Casts to float read an integer layer's sums, with or without a bias added to them."""
     if layer.op not in _INTEGER_LAYERS:
         return True
     readers = consumers(layer.outputs[0])
-    return bool(readers) and all(reader.op == "Cast" and reader.attrs.get("to") == 1 for reader in readers)
+    return bool(readers) and all(_is_cast_to_float(reader) or _adds_bias(reader) for reader in readers)
+
+
+def _is_cast_to_float(node: Node) -> bool:
+    return bool(node.op == "Cast" and node.attrs.get("to") == 1)
+
+
+def _adds_bias(add: Node) -> bool:
+    """True for ``sums + Cast(Floor(bias / scale))`` in front of Casts to float."""
+    readers = consumers(add.outputs[0])
+    return add.op == "Add" and bool(readers) and all(map(_is_cast_to_float, readers)) and _rounding(add) is not None
+
+
+def _rounding(add: Node) -> tuple[Tensor, Node] | None:
+    """The Cast to int32 of a Floor or Round among the operands of a sum, through movements: (what is rounded, that
+    Cast).
+    """
+    for operand in add.inputs:
+        cast = producer(operand)
+        while cast is not None and cast.op in _MOVEMENT:
+            cast = producer(cast.inputs[0])
+        rounded = None if cast is None or cast.op != "Cast" else producer(cast.inputs[0])
+        if cast is not None and rounded is not None and rounded.op in ("Floor", "Round"):
+            return rounded.inputs[0], cast
+    return None
 
 
 def _to_float_layer(graph: Graph, layer: Node) -> None:
@@ -121,10 +146,26 @@ def _to_float_layer(graph: Graph, layer: Node) -> None:
     layer.op, layer.inputs = _INTEGER_LAYERS[layer.op], layer.inputs[:2]
     sums = layer.outputs[0]
     sums.dtype = np.dtype(np.float32)
-    for cast in consumers(sums):
-        replace_uses(graph, cast.outputs[0], sums) if not any(
-            cast.outputs[0] is output for output in graph.outputs
-        ) else _as_identity(cast)
+    for reader in consumers(sums):
+        _without_casts(graph, reader)
+
+
+def _without_casts(graph: Graph, reader: Node) -> None:
+    """A Cast of float sums goes; a bias is added as it was before it became whole numbers."""
+    if reader.op == "Cast":
+        leaves = any(reader.outputs[0] is output for output in graph.outputs)
+        _as_identity(reader) if leaves else replace_uses(graph, reader.outputs[0], reader.inputs[0])
+        return
+    found = _rounding(reader)
+    if found is None:
+        return
+    exact, cast = found
+    for moved in _moved(cast.outputs[0]):
+        moved.dtype = np.dtype(np.float32)
+    replace_uses(graph, cast.outputs[0], exact)
+    reader.outputs[0].dtype = np.dtype(np.float32)
+    for end in consumers(reader.outputs[0]):
+        _without_casts(graph, end)
 
 
 def _as_identity(cast: Node) -> None:

@@ -76,4 +76,6 @@ def _padded(w: Writer, x: Tensor, axis: int, window: tuple[int, int], mode: str,
     half = w.ints("Div", total, w.int64("two", [2]))
     before = half if mode == "SAME_UPPER" else w.ints("Sub", total, half)
     start = w.ints("Sub", w.int64("most", [most]), before)
-    return w.op("Slice", wide, start, w.ints("Add", start, reach), w.int64("axes", [axis]))
+    cut = w.op("Slice", wide, start, w.ints("Add", start, reach), w.int64("axes", [axis]))
+    cut.shape = [None] * rank
+    return cut

@@ -131,6 +131,12 @@ def _recurrent(site: Site) -> Answer:
     return [(x[0], directions, x[1], hidden), *[(directions, x[1], hidden)] * 2]
 
 
+def _one_direction(site: Site) -> Answer:
+    """The machine's: x [steps, batch, inputs] -> y [steps, batch, hidden] and states [batch, hidden]."""
+    x, hidden = site.shape(0), int(site.node.attrs["hidden_size"])
+    return None if x is None else [(*x[:2], hidden), (x[1], hidden), (x[1], hidden)]
+
+
 def _einsum(site: Site) -> Answer:
     equation = site.node.attrs["equation"].replace(" ", "")
     if "." in equation:
@@ -157,5 +163,6 @@ RULES: dict[str, Callable[[Site], Answer]] = {
     "AveragePool": _pool, "MaxPool": _pool, "LpPool": _pool,
     "GlobalAveragePool": _global_pool, "GlobalMaxPool": _global_pool, "GlobalLpPool": _global_pool,
     "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Resize": _resize,
-    "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent, "Einsum": _einsum, "GridSample": _grid_sample,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent), "Recurrent": _one_direction, "Einsum": _einsum,
+    "GridSample": _grid_sample,
 }  # fmt: skip

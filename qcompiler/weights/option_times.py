@@ -52,10 +52,12 @@ def reported_times(path: Path, names: Sequence[str]) -> list[LayerTime]:
     """
     try:
         layers = json.loads(path.read_text(encoding="utf-8"))["allocation"]["time"]["layers"]
-        known = {str(layer["node"]): _all_kinds(layer["nanoseconds"]) for layer in layers}
+        known = {str(layer["node"]): {k: int(v) for k, v in layer["nanoseconds"].items()} for layer in layers}
+        for nanoseconds_of_layer in known.values():
+            _all_kinds(nanoseconds_of_layer)
     except OSError as error:
         raise OptionError(f"--latency-costs {path}: {error.strerror}; name a report that --report wrote") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
             f"--latency-costs {path}: holds no times of layers; name a report of a compilation with --latency-budget"
         ) from error

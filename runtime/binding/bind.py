@@ -128,9 +128,10 @@ def _bytes(shape: Sequence[int], size: int) -> int:
 
 
 def _check_input(port: Port, element: Element) -> None:
-    if port.scale is None and port.dtype != ELEMENT_DTYPE[element]:
+    held = port.dtype if port.labels is None else "int64"
+    if port.scale is None and held != ELEMENT_DTYPE[element]:
         raise ProgramError(
-            f"input '{port.name}' is {port.dtype} without a scale, but its buffer is {ELEMENT_DTYPE[element]}"
+            f"input '{port.name}' is {held} without a scale, but its buffer is {ELEMENT_DTYPE[element]}"
         )
     if port.scale is not None and element not in (Element.U8, Element.I8, Element.I16):
         raise ProgramError(

@@ -15,7 +15,7 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element, Field, Kind, Opcode, Source
 from ..instructions.opcodes import BY_NAME
 from .coded_constants import encoded
-from .contents import NO_FILLS, BufferInfo, ConstantInfo, Fills, Port
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Fills, Labels, Port
 from .expressions import Expression, check_form
 from .model import Program
 
@@ -122,14 +122,16 @@ class ProgramBuilder:
     def input(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
         zero_point: ZeroPoints = 0,
-        axis: int | None = None,
+        axis: int | None = None, only: int | None = None, labels: Labels | None = None,
     ) -> None:  # fmt: skip
         """Declare an input that fills ``buffer`` before the first instruction; without ``scale`` it is a plain integer.
 
-        With ``axis`` there are as many scales and zero points as it is long.
+        With ``axis`` there are as many scales and zero points as it is long; ``only`` is the one number it may hold. An
+        input of strings (dtype ``str``) has ``labels``.
         """
         self._check_shape(name, shape)
-        self._inputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis))
+        port = _port(name, buffer, dtype, shape, scale, zero_point, axis)
+        self._inputs.append(replace(port, only=only, labels=labels))
 
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,

@@ -61,6 +61,21 @@ NO_FILLS: Fills = (None, None)
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Which int64 a string stands for; ``other`` is that of all strings that are not among ``keys``."""
+
+    keys: tuple[str, ...]
+    numbers: tuple[int, ...]
+    other: int
+
+    def encode(self, strings: NDArray[Any]) -> NDArray[np.int64]:
+        """The numbers of an array of strings."""
+        table = dict(zip(self.keys, self.numbers, strict=True))
+        numbers = [table.get(item, self.other) for item in strings.astype(str).reshape(-1).tolist()]
+        return np.array(numbers, np.int64).reshape(strings.shape)
+
+
+@dataclass(frozen=True)
 class Port:
     """An input or output of the program.
 
@@ -70,6 +85,8 @@ class Port:
         buffer: index of the buffer that holds it, dense, in ONNX order.
         scale: quantized at the border with this scale and ``zero_point``; None: a plain integer, copied.
         axis: columns along this axis have a scale and a zero point each, as many as the axis is long; None: one of all.
+        only: the one number that a plain input may hold; None: any.
+        labels: an input of strings (``dtype`` is ``str``), and the number that each becomes; None: an input of numbers.
         fills: of an output on one grid, the numbers that the lowest and the highest code of the type stand for; None:
             those of the grid.
     """
@@ -81,6 +98,8 @@ class Port:
     scale: float | tuple[float, ...] | None = None
     zero_point: int | tuple[int, ...] = 0
     axis: int | None = None
+    only: int | None = None
+    labels: Labels | None = None
     fills: Fills = NO_FILLS
 
 

@@ -13,7 +13,8 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
-from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Fills, Port
-from .expressions import check_form
+from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Port
+from .file_ports import expressions, ports, whole_numbers
 
 FORMAT = "qprog"
 VERSION = 5
@@ -33,11 +34,8 @@ PLAIN_VERSION = 4
 """That of programs without fills at their outputs, which older machines read, too."""
 _ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
-MAX_ZERO_POINT = 1 << 24
-"""float32, in which the border adds it, holds every integer up to that."""
 
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
-_PORT_DTYPES = frozenset({"float16", "float32", "float64", *ELEMENT_DTYPE.values()})
 _SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
 
 
@@ -124,7 +122,10 @@ def _describe_port(port: Port) -> list[Any]:
         fills = [None if fill is None else repr(fill) for fill in port.fills]
         return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point, None, fills]
     if port.axis is None:
-        return [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
+        if port.labels is not None:
+            return [*plain, asdict(port.labels)]
+        return plain if port.only is None else [*plain, {"only": port.only}]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
 
@@ -212,7 +213,7 @@ def _field(owner: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
 def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
     entry = _field(entries, name, dict)
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in _SAFETENSORS_DTYPE or not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+    if dtype not in _SAFETENSORS_DTYPE or not whole_numbers(shape) or not whole_numbers(offsets) or len(offsets) != 2:
         raise ProgramError(f"damaged: the tensor '{name}' is described wrongly")
     start, end = offsets
     if not 0 <= start <= end <= data.size:
@@ -224,10 +225,6 @@ def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> N
     return (raw if kind.itemsize == 1 else raw.copy().view(kind)).reshape(shape)
 
 
-def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 1 << 48 for v in values
-    )
 
 
 def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Contents:
@@ -246,14 +243,14 @@ def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Cont
     constants = tuple(_constant(item, blob.size) for item in _field(text, "constants", list))
     return Contents(
         dims=dims,
-        expressions=_expressions(_field(text, "expressions", list), dims),
+        expressions=expressions(_field(text, "expressions", list), dims),
         code=code,
         kinds=kinds,
         blob=blob,
         buffers=buffers,
         constants=constants,
-        inputs=_ports(_field(text, "inputs", list), dims, len(buffers)),
-        outputs=_ports(_field(text, "outputs", list), dims, len(buffers)),
+        inputs=ports(_field(text, "inputs", list), dims, len(buffers)),
+        outputs=ports(_field(text, "outputs", list), dims, len(buffers)),
         nodes=nodes,
         source=_field(text, "source", dict),
     )
@@ -265,19 +262,13 @@ def _names(values: list[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _expressions(values: Any, dims: Collection[str]) -> tuple[Any, ...]:
-    if not isinstance(values, list):
-        raise ProgramError("damaged: a shape is not a list")
-    for value in values:
-        check_form(value, dims)
-    return tuple(values)
 
 
 def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
     if not isinstance(item, list) or len(item) != 4 or item[0] not in _OF_DTYPE or not isinstance(item[2], str):
         raise ProgramError("damaged: a buffer is described wrongly")
-    shape, perm = _expressions(item[1], dims), item[3]
-    if perm is not None and (not _whole_numbers(perm) or sorted(perm) != list(range(len(shape)))):
+    shape, perm = expressions(item[1], dims), item[3]
+    if perm is not None and (not whole_numbers(perm) or sorted(perm) != list(range(len(shape)))):
         raise ProgramError(f"damaged: the axis order of '{item[2]}' is no permutation")
     return BufferInfo(_OF_DTYPE[item[0]], shape, item[2], None if perm is None else tuple(perm))
 
@@ -287,7 +278,7 @@ def _constant(item: Any, blob_size: int) -> ConstantInfo:
         not isinstance(item, list)
         or len(item) not in (3, 5, 6)
         or item[0] not in _OF_DTYPE
-        or not all(map(_whole_numbers, (item[1], item[2:])))
+        or not all(map(whole_numbers, (item[1], item[2:])))
     ):
         raise ProgramError("damaged: a constant is described wrongly")
     dtype, shape, offset, *coding = item
@@ -311,71 +302,13 @@ def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None =
     return dtype == "int8" and len(shape) > 1 and tables == MOST_TABLES and block in BLOCKS
 
 
-def _ports(items: list[Any], dims: tuple[str, ...], buffers: int) -> tuple[Port, ...]:
-    ports = tuple(_port(item, dims, buffers) for item in items)
-    names = [port.name for port in ports]
-    if len(set(names)) != len(names):
-        raise ProgramError("damaged: two inputs or two outputs have the same name")
-    return ports
 
 
-def _port(item: Any, dims: tuple[str, ...], buffers: int) -> Port:
-    if (
-        not isinstance(item, list)
-        or len(item) not in (6, 7, 8)
-        or not isinstance(item[0], str)
-        or item[1] not in _PORT_DTYPES
-    ):
-        raise ProgramError("damaged: an input or output is described wrongly")
-    name, dtype, shape, buffer, scale, zero_point = item[:6]
-    sizes = _expressions(shape, dims)
-    good = (
-        _good_columns(scale, zero_point, item[6], sizes)
-        if len(item) == 7
-        else scale is None or _good_grid(scale, zero_point, 1 << 16)
-    )
-    if (
-        not _whole_numbers([buffer])
-        or buffer >= buffers
-        or not good
-        or (scale is None and not isinstance(zero_point, int))
-    ):
-        raise ProgramError(f"damaged: '{name}' has no buffer, or no grid")
-    if len(item) == 8:
-        return Port(name, dtype, sizes, buffer, scale, zero_point, None, _fills(name, scale, item[7]))
-    if len(item) == 7:
-        return Port(name, dtype, sizes, buffer, tuple(scale), tuple(zero_point), item[6])
-    return Port(name, dtype, sizes, buffer, scale, zero_point)
 
 
-def _fills(name: str, scale: Any, given: Any) -> Fills:
-    """What the ends of an output's codes stand for: numbers as text, for JSON has no infinity, or nothing."""
-    try:
-        lowest, highest = (None if each is None else float(each) for each in given)
-    except (TypeError, ValueError):
-        raise ProgramError(f"damaged: the fills of '{name}' are no numbers") from None
-    if scale is None or lowest != lowest or highest != highest:
-        raise ProgramError(f"damaged: the fills of '{name}' are no numbers")
-    return lowest, highest
 
 
-def _good_grid(scale: Any, zero_point: Any, most: int = MAX_ZERO_POINT) -> bool:
-    good_scale = isinstance(scale, float) and np.isfinite(scale) and scale > 0
-    return (
-        bool(good_scale)
-        and isinstance(zero_point, int)
-        and not isinstance(zero_point, bool)
-        and abs(zero_point) <= most
-    )
 
 
-def _good_columns(scales: Any, zero_points: Any, axis: Any, shape: tuple[Any, ...]) -> bool:
-    """As many grids as the axis is long."""
-    if (
-        not isinstance(scales, list)
-        or not isinstance(zero_points, list)
-        or not _whole_numbers([axis])
-        or axis >= len(shape)
-    ):
-        return False
-    return shape[axis] == len(scales) == len(zero_points) and all(map(_good_grid, scales, zero_points))
+
+

@@ -62,7 +62,10 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
 
 
 def _check_feed(array: Array, port: Port) -> None:
-    if array.dtype != np.dtype(port.dtype):
+    if port.labels is not None:
+        if array.dtype.kind not in "UO":
+            raise FeedError(f"input '{port.name}' is {array.dtype}; it must hold strings")
+    elif array.dtype != np.dtype(port.dtype):
         raise FeedError(f"input '{port.name}' is {array.dtype}; it must be {port.dtype}")
     if array.ndim != len(port.shape):
         raise FeedError(
@@ -128,6 +131,14 @@ class Border:
         """Set the input addresses (dtypes and shapes checked before). Keep the returned arrays until converted."""
         placed = []
         for index, (crossing, array) in enumerate(zip(self._inputs, arrays)):  # noqa: B905 as many as there are; this is the shortest way
+            only, labels = crossing.port.only, crossing.port.labels
+            if labels is not None:
+                array = labels.encode(array)
+            if only is not None and (array != only).any():
+                raise FeedError(
+                    f"input '{crossing.port.name}' must be {only}: the program was made for that number alone; compile "
+                    "with feeds of the other"
+                )
             flags = array.flags
             if array.dtype != crossing.outside or not (flags.c_contiguous and flags.aligned):
                 array = np.require(array, crossing.outside, ("C", "A"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcompiler.feeds.synthetic import IMAGE, SEQUENCE, SyntheticFeeds
+from qcompiler.feeds.synthetic import IMAGE, SEQUENCE, SyntheticFeeds, settle_sizes
 from qcompiler.pass_base import BatchNormStatistics, Context
 from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
@@ -93,6 +93,36 @@ def test_pictures_have_large_structures():
     blocks = x.reshape(4, 3, 4, 16, 4, 16).mean(axis=(3, 5))
     assert abs(x.std() - 1) < 1e-3
     assert blocks.std() > 0.3  # white noise: 1/16
+
+
+def test_sizes_grow_until_the_model_runs():
+    graph = graph_of(
+        """g (float[B, T] x, float[2, B, 3] state) => (float[] y, float[2, B, 3] z) {
+            p = Pad <mode = "reflect"> (x, pads)  y = Abs(p)  z = Relu(state) }""",
+        pads=np.array([0, 200, 0, 200]),
+    )  # fmt: skip
+    ctx = Context()
+    settle_sizes(graph, ctx)
+    assert ctx.dims == {"B": 1, "T": 512}
+    feed = next(iter(SyntheticFeeds(graph, ctx, 1)))
+    assert feed["x"].shape == (1, 512)
+    assert feed["state"].shape == (2, 1, 3)
+
+
+def test_sizes_that_run_or_were_given_stay():
+    graph = graph_of("g (float[B, T] x) => (float[B, T] y) { y = Abs(x) }")
+    ctx = Context(dims={"T": 7})
+    settle_sizes(graph, ctx)
+    assert ctx.dims == {"T": 7}
+
+
+def test_a_number_that_is_compared_with_a_constant_is_that_constant():
+    graph = graph_of(
+        """g (float[N] x, int64 rate) => (float[N] y) {
+            c = Equal(rate, wanted)  f = Cast <to = 1> (c)  y = Mul(x, f) }""",
+        wanted=np.int64(16000),
+    )  # fmt: skip
+    assert next(iter(SyntheticFeeds(graph, Context(), 1)))["rate"] == 16000
 
 
 def test_spread_is_read_from_a_batchnorm_that_is_not_folded_yet() -> None:

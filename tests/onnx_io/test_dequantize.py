@@ -155,3 +155,22 @@ def test_blocks_of_packed_weights_become_float(bits: int, symmetric: bool) -> No
     imported = load_graph(model)
     assert [each.op for each in imported.nodes] == ["MatMul"]
     np.testing.assert_allclose(Runner(imported).run(feed)["y"], Runner(model).run(feed)["y"], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("rounding", ["Floor", "Round"])
+def test_a_bias_that_was_added_as_whole_numbers(rounding: str) -> None:
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 13]>
+        g (float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y) {{
+            q, s, z = DynamicQuantizeLinear(x)  k = ConvInteger(q, w, z, wz)  t = Mul(s, ws)
+            d = Div(b, t)  f = {rounding}(d)  i = Cast <to = 6> (f)  j = Reshape(i, shape)  a = Add(k, j)
+            c = Cast <to = 1> (a)  y = Mul(c, t) }}""")
+    rng = np.random.default_rng(3)
+    constants = {
+        "w": rng.integers(0, 255, (4, 3, 3, 3), np.uint8), "wz": np.uint8(128), "ws": np.float32(0.01),
+        "b": rng.standard_normal(4).astype(np.float32), "shape": np.array([1, 4, 1, 1]),
+    }  # fmt: skip
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    feed = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    graph = load_graph(model)
+    assert {node.op for node in graph.nodes} & {"ConvInteger", "DynamicQuantizeLinear", rounding} == set()
+    assert decibels([Runner(model).run(feed)], [Runner(graph).run(feed)]) > 30

@@ -57,7 +57,7 @@ def test_no_pair_is_shown_and_edges_go_through_them():
 
 
 def test_the_grid_of_a_fused_layer_is_that_of_the_end_of_its_chain():
-    _, network = view(Options(1))
+    _, network = view(Options(1, widen="off"))
     conv = next(node for node in network.nodes if node.op == "Conv")
     relu = network.nodes[conv.end]
     assert (conv.grid, relu.op, relu.grid.kind, conv.bits, relu.bits) == (None, "Relu", "uint8", 8, 8)

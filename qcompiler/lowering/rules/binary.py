@@ -12,7 +12,7 @@ from qcompiler.lowering.code_grid import Coded, CodeGrid, Target, common_factors
 from qcompiler.lowering.constants import Array
 from qcompiler.lowering.engine import Bounds, Lowering
 from qcompiler.lowering.factors import wide_fixed_point
-from qcompiler.lowering.rules.fill_codes import holds_choice
+from qcompiler.lowering.fill_codes import holds_choice
 from qcompiler.lowering.rules.linear import with_bias
 from qcompiler.lowering.rules.operands import operand
 from qcompiler.lowering.rules.products import bounds_of, emit_layer

@@ -17,7 +17,7 @@ from qcompiler.graph.ir import Node, Tensor, Variable, is_float, producer
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.engine import Border, Lowering
 from qcompiler.lowering.factors import requantized
-from qcompiler.lowering.rules.fill_codes import filled_output
+from qcompiler.lowering.fill_codes import filled_output
 
 Array = NDArray[Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -128,12 +129,35 @@ def _quantize(lw: Lowering, node: Node) -> None:
     lw.integers[id(node.outputs[0])] = codes.tensor
 
 
+def _labels(lw: Lowering, node: Node) -> None:
+    """LabelEncoder of an input of strings: the border looks them up."""
+    source, attrs = node.inputs[0], node.attrs
+    if not any(source is tensor for tensor in lw.source.inputs) or len(source.outputs) > 1:
+        raise UnsupportedError("only the one LabelEncoder of an input has an integer form")
+    keys = _listed(attrs, "keys_strings", "keys_tensor")
+    numbers = _listed(attrs, "values_int64s", "values_tensor")
+    if keys is None or numbers is None or not all(isinstance(number, int) for number in numbers):
+        raise UnsupportedError("only strings that become int64 have an integer form")
+    given = attrs.get("default_tensor")
+    other = int(attrs.get("default_int64", -1)) if given is None else int(np.asarray(given.values).reshape(-1)[0])
+    table = {"keys": [key if isinstance(key, str) else key.decode() for key in keys], "numbers": numbers}
+    _write(lw, node, "Label", [lw.integers[id(source)]], {**table, "other": other})
+
+
+def _listed(attrs: Mapping[str, Any], name: str, tensor: str) -> list[Any] | None:
+    """The elements of an attribute that is a list or a tensor."""
+    if name in attrs:
+        return list(attrs[name])
+    return np.asarray(attrs[tensor].values).reshape(-1).tolist() if tensor in attrs else None
+
+
 INTEGER_RULES: dict[str, IntegerRule] = {
     "Shape": _shape,
     "Cast": _cast,
     "Identity": _identity,
     "Concat": _concat,
     "ArgMax": _argmax,
+    "LabelEncoder": _labels,
     "QuantizeLinear": _quantize,
     **dict.fromkeys(_COMPARE, _compare),
     **dict.fromkeys(("Not", "And", "Or", "Xor"), _logic),

@@ -11,7 +11,7 @@ from qcompiler.graph.ir import Node
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.views import Order, View, product
 from qcompiler.runtime.instructions.opcodes import Binary, Comparison, Logic
-from qcompiler.runtime.program.contents import NO_FILLS, Fills
+from qcompiler.runtime.program.contents import NO_FILLS, Fills, Labels
 from qcompiler.shapes.dims import to_nested
 
 _BINARY = {"Add": Binary.ADD, "Mul": Binary.MUL, "Div": Binary.DIV, "Min": Binary.MIN, "Max": Binary.MAX}
@@ -37,6 +37,14 @@ def emit_quantize(emitter: Emitter, node: Node) -> None:
         zero,
         axis,
     )
+
+
+def emit_label(emitter: Emitter, node: Node) -> None:
+    """An input of strings, of which the border makes numbers."""
+    view, attrs = emitter.new(node.outputs[0]), node.attrs
+    labels = Labels(tuple(attrs["keys"]), tuple(attrs["numbers"]), int(attrs["other"]))
+    shape = emitter.nested(view.shape)
+    emitter.program.input(node.inputs[0].name, emitter.buffer_of(view), "str", shape, labels=labels)
 
 
 def _border_grid(node: Node) -> tuple[Any, Any, int | None]:

@@ -43,11 +43,13 @@ class Emitter:
         graph: the integer graph.
     """
 
-    def __init__(self, graph: Graph, rules: Mapping[str, Emit], source: Mapping[str, Any]) -> None:
+    def __init__(
+        self, graph: Graph, rules: Mapping[str, Emit], source: Mapping[str, Any], only: Mapping[str, int] | None = None
+    ) -> None:
         self.graph = graph
         self.program = ProgramBuilder(source=source)
         self.known = infer.infer(mirror(graph))
-        self._rules = rules
+        self._rules, self._only = rules, only or {}
         self._views: dict[str, View] = {}
         self._copies: dict[Hashable, View] = {}
         self._required: set[str] = set()
@@ -71,15 +73,20 @@ class Emitter:
                     self.program.dim(name)
 
     def _plain_inputs(self) -> None:
-        """Buffers of integer inputs. A float input gets its own where it is quantized, an unused one an idle buffer."""
-        quantized = {node.inputs[0].name for node in self.graph.nodes if node.op == "Quantize"}
+        """Buffers of the integer inputs; a float input gets its own where it is quantized, one of strings its labels,
+        an unused one an idle buffer.
+        """
+        converted = {node.inputs[0].name for node in self.graph.nodes if node.op in ("Quantize", "Label")}
         for tensor in self.graph.inputs:
-            if tensor.name in quantized:
+            if tensor.name in converted:
                 continue
             kind = np.dtype(tensor.dtype)
             idle = np.issubdtype(kind, np.floating)
             view = self.new(tensor, dtype=np.uint8 if idle else kind)
-            self.program.input(tensor.name, self.buffer_of(view), kind, self.nested(view.shape), 1.0 if idle else None)
+            self.program.input(
+                tensor.name, self.buffer_of(view), kind, self.nested(view.shape), 1.0 if idle else None,
+                only=self._only.get(tensor.name),
+            )  # fmt: skip
 
     def _emit(self, node: Node) -> None:
         rule = self._rules.get(node.op)

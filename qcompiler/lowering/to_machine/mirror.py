@@ -8,6 +8,7 @@ from qcompiler.graph.ir import Graph, Node, copy_of
 
 _SAME = (
     "Quantize",
+    "Label",
     "Dequantize",
     "QuantizeInteger",
     "Table",
@@ -49,7 +50,7 @@ def _standard(node: Node) -> tuple[str, dict[str, Any]]:
         _keep_inputs(node, 1)
         return "ReduceMax", {"axes": attrs["axes"], "keepdims": attrs["keepdims"]}
     if node.op in ("LSTM", "GRU"):
-        return "Recurrent", attrs  # unknown to shape inference: its outputs carry their shapes
+        return "Recurrent", attrs
     if node.op == "Repeat":
         return "Tile", {}
     if node.op in ("AveragePool", "Conv", "ConvTranspose"):

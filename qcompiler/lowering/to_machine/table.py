@@ -8,6 +8,7 @@ from qcompiler.lowering.to_machine.recurrent import emit_recurrent
 
 EMIT_RULES: dict[str, Emit] = {
     "Quantize": elementwise.emit_quantize,
+    "Label": elementwise.emit_label,
     "Dequantize": elementwise.emit_dequantize,
     "Identity": elementwise.emit_identity,
     "Conv": products.emit_conv,

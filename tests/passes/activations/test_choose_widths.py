@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from qcompiler.activations.int16 import bias_steps, weights_fit, wide_spec
-from qcompiler.graph.ir import Graph, QuantSpec, read_spec, spec_of
+from qcompiler.graph.ir import ORIGIN, Graph, QuantSpec, read_spec, spec_of
 from qcompiler.graph.layers import find_layers
+from qcompiler.graph.origin import Origin
 from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -203,3 +204,47 @@ def test_wrong_options_are_refused(options):
 def test_an_unquantized_graph_is_left():
     graph = graph_of("g (float[5, 4] x) => (float[5, 4] y) { y = Relu(x) }")
     assert not ChooseWidths().run(graph, Context())
+
+
+def from_a_file(graph: Graph, opset: int) -> Graph:
+    """``graph``, as if it came from a file of that opset."""
+    graph.__dict__[ORIGIN] = Origin(opset=opset)
+    return graph
+
+
+def test_an_older_file_is_not_moved_to_the_opset_of_16_bits():
+    graph, feed = residual()
+    expected = Runner(graph).run(feed)["y"]
+    errors = {}
+    for widen in ("off", "auto"):
+        graph = from_a_file(residual()[0], 17)
+        ctx = Context(data=[feed])
+        Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(widen=widen, keep_opset=True)]).run(graph, ctx)
+        errors[widen] = float(np.square(Runner(graph).run(feed)["y"] - expected).sum())
+    assert {choice.tensor: choice.bits for choice in ctx.report.widths}["t"] == 32
+    assert set(widths(graph).values()) == {"uint8"}
+    assert "t" not in widths(graph)
+    assert errors["auto"] < 0.2 * errors["off"]
+
+
+@pytest.mark.parametrize(("opset", "wide"), [(0, True), (21, True), (20, False)])
+def test_a_file_of_a_new_opset_and_a_graph_made_here_take_16_bits(opset: int, wide: bool):
+    graph, feed = residual()
+    graph = from_a_file(graph, opset)
+    Manager([QuantizeActivations(), QuantizeWeights(), ChooseWidths(keep_opset=True)]).run(graph, Context(data=[feed]))
+    assert ("int16" in widths(graph).values()) == wide
+
+
+def test_noise_of_the_inputs_of_layers_alone_is_worth_a_newer_opset():
+    big = np.ones(16, np.float32)
+    big[3] = 3000
+    graph = from_a_file(
+        graph_of(
+            "g (float[8, 16] x) => (float[8, 4] y) { a = Mul(x, big)  y = MatMul(a, v) }", big=big,
+            v=random(16, 4, seed=2) / big[:, None],
+        ),
+        17,
+    )  # fmt: skip
+    chosen, ctx = ChooseWidths(keep_opset=True, most=1.0), Context(data=[{"x": random(8, 16)}])
+    Manager([QuantizeActivations(), QuantizeWeights(), chosen]).run(graph, ctx)
+    assert widths(graph)["a"] == "int16"

@@ -209,3 +209,15 @@ def test_the_reason_for_what_stays() -> None:
     ctx = Context()
     assert not ExpandOperators().run(graph, ctx)
     assert "'Elu2' is not known" in ctx.report.declined[0].reason
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+def test_same_padding_of_two_symbolic_sides(mode: str) -> None:
+    model = model_of(
+        f"""g (float[1, 2, H, W] x) => (float y) {{
+            y = Conv<auto_pad = "{mode}", kernel_shape = [3, 3], strides = [2, 2]>(x, w) }}""",
+        w=real(1, 3, 2, 3, 3),
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for height, width in ((4, 5), (7, 8), (9, 6)):
+        check_same(model, {"x": real(height, 1, 2, height, width)}, "")
