@@ -50,8 +50,8 @@ MOST_SIGNS = 128
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Layers that read one tensor: rows of it [n, C] to fit on and held out, the layers' weights [O, C],
-    and the size of A's blocks.
+    """Layers that read one tensor: rows of it [n, C] to fit on and held out, the layers' weights [O, C], and the size
+    of A's blocks.
     """
 
     name: str

@@ -44,8 +44,16 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "mathematics and data",
         (
-            "solvers", "grids", "linear_algebra", "eigenvalues", "layer_rules", "records", "workers", "quiet",
-            "version", "errors",
+            "solvers",
+            "grids",
+            "linear_algebra",
+            "eigenvalues",
+            "layer_rules",
+            "records",
+            "workers",
+            "quiet",
+            "version",
+            "errors",
         ),
     ),
     (
@@ -69,34 +77,69 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Every room, by floor, top to bottom."""
 
 WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Reading the command", ("qcompiler.cli:compile_command", "qcompiler.options:Options",
-    "qcompiler.commands.compile:compile_and_write", "qcompiler.api:compile")),
-    ("Reading the model and the feeds",
-        ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source")),
-    ("Which passes, in which order",
-        ("qcompiler.presets:Preset.pipeline", "qcompiler.manager:Manager.run", "qcompiler.graph.verify:check")),
-    ("Grids", ("qcompiler.graph.placement:place", "qcompiler.calibration.collect:observe",
-    "qcompiler.graph.ir:QuantSpec")),
-    ("Levels of the weights", ("qcompiler.calibration.gram:layer_inputs", "qcompiler.solvers.problem:LayerProblem",
-    "qcompiler.solvers.base:Solver")),
+    (
+        "Reading the command",
+        (
+            "qcompiler.cli:compile_command",
+            "qcompiler.options:Options",
+            "qcompiler.commands.compile:compile_and_write",
+            "qcompiler.api:compile",
+        ),
+    ),
+    (
+        "Reading the model and the feeds",
+        ("qcompiler.onnx_io.importer:load_graph", "qcompiler.feeds.sources:open_source"),
+    ),
+    (
+        "Which passes, in which order",
+        ("qcompiler.presets:Preset.pipeline", "qcompiler.manager:Manager.run", "qcompiler.graph.verify:check"),
+    ),
+    (
+        "Grids",
+        ("qcompiler.graph.placement:place", "qcompiler.calibration.collect:observe", "qcompiler.graph.ir:QuantSpec"),
+    ),
+    (
+        "Levels of the weights",
+        (
+            "qcompiler.calibration.gram:layer_inputs",
+            "qcompiler.solvers.problem:LayerProblem",
+            "qcompiler.solvers.base:Solver",
+        ),
+    ),
     ("Writing `.onnx`", ("qcompiler.onnx_io.packed_constants:packed", "qcompiler.onnx_io.export:save")),
-    ("Lowering to integers", (
-        "qcompiler.lowering:lower_graph", "qcompiler.lowering.engine:Lowering", "qcompiler.lowering.engine:Rule",
-        "runtime.requant:requant",
-        "qcompiler.lowering.overflow_proof:prove_accumulator",
-    )),
-    ("Writing `.qprog`", (
-        "qcompiler.lowering:to_program", "qcompiler.lowering.to_machine.emitter:Emitter",
-        "runtime.program.builder:ProgramBuilder",
-        "runtime.program.file:write_contents",
-    )),
-    ("From a feed to the answer", (
-        "runtime.session:Session.run", "runtime.binding.bind:bind", "runtime.binding.memory_plan:place",
-        "runtime.binding.packed_weights:pack_program",
-        "runtime.run.arena:Arena",
-        "runtime.run.machine_code:load", "runtime.machine.shared_run:run", "runtime.machine.interpreter:execute",
-    )),
-)  # fmt: skip
+    (
+        "Lowering to integers",
+        (
+            "qcompiler.lowering:lower_graph",
+            "qcompiler.lowering.engine:Lowering",
+            "qcompiler.lowering.engine:Rule",
+            "runtime.requant:requant",
+            "qcompiler.lowering.overflow_proof:prove_accumulator",
+        ),
+    ),
+    (
+        "Writing `.qprog`",
+        (
+            "qcompiler.lowering:to_program",
+            "qcompiler.lowering.to_machine.emitter:Emitter",
+            "runtime.program.builder:ProgramBuilder",
+            "runtime.program.file:write_contents",
+        ),
+    ),
+    (
+        "From a feed to the answer",
+        (
+            "runtime.session:Session.run",
+            "runtime.binding.bind:bind",
+            "runtime.binding.memory_plan:place",
+            "runtime.binding.packed_weights:pack_program",
+            "runtime.run.arena:Arena",
+            "runtime.run.machine_code:load",
+            "runtime.machine.shared_run:run",
+            "runtime.machine.interpreter:execute",
+        ),
+    ),
+)
 """Steps from a file to an answer, with the functions and classes to read for each."""
 
 

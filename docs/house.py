@@ -108,8 +108,8 @@ build on each other.
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: its absolute module, as far as it is known,
-    and whether it is imported with the file itself.
+    """One imported name: its absolute module, as far as it is known, and whether it is imported with the file
+    itself.
     """
 
     target: str

@@ -117,8 +117,8 @@ def export(card: Card, network: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:
-    """The exporter notes stack traces and paths everywhere: they say nothing to others
-    and differ from place to place.
+    """The exporter notes stack traces and paths everywhere: they say nothing to others and differ from place to
+    place.
     """
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

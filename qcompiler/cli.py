@@ -94,8 +94,8 @@ def qdiff() -> None:
 def compile_command(model: Path, **given: Any) -> None:
     """Compile a float ONNX model into an integer one.
 
-    For example: qcompile model.onnx -o out.onnx --calib feeds.npz
-    What a model is, and what would become integer: qcompile inspect model.onnx
+    For example: qcompile model.onnx -o out.onnx --calib feeds.npz What a model is, and what would become integer:
+    qcompile inspect model.onnx
     """
     with _one_line_errors():
         if given["recipe"] is not None:

@@ -1,5 +1,5 @@
-"""The whole line on real networks: compiled, the small models answer as their float originals do,
-everywhere the same."""
+"""The whole line on real networks: compiled, the small models answer as their float originals do, everywhere the
+same."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ IDEAS = (
     "replacement.cost", "replacement.estimators", "replacement.factor", "replacement.features", "replacement.fit",
     "replacement.neurons",
 )  # fmt: skip
-"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs
-and writes into them."""
+"""Mathematics without any graph. The rest of `equivalence` and of `replacement` finds regions of graphs and writes
+into them."""
 
 DRIVERS = ("api", "cli", "onnx_io.export", "onnx_io.importer", "manager", "pipeline", "presets", "graph.verify")
 CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")

@@ -30,8 +30,8 @@ LIGHT = {
 """Architectures without trained weights that come with the package onnx: for speed only."""
 
 OLDEST_OPSET, NEW_OPSET = 13, 17
-"""Opsets before the first know no scale for each channel; models that have one are brought to the second
-for onnxruntime's quantizer."""
+"""Opsets before the first know no scale for each channel; models that have one are brought to the second for
+onnxruntime's quantizer."""
 
 MACHINE, FEW_BITS = MACHINES = ("machine", "machine few bits")
 ENGINES = (

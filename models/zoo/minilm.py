@@ -1,5 +1,5 @@
-"""all-MiniLM-L6-v2, a sentence encoder: written as ONNX, as exporters write it,
-from the weights in a Python package.
+"""all-MiniLM-L6-v2, a sentence encoder: written as ONNX, as exporters write it, from the weights in a Python
+package.
 """
 
 from __future__ import annotations

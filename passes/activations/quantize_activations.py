@@ -62,8 +62,8 @@ HANDFUL, HANDFUL_NUMBERS = 32, 4096
 """Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
 
 HEADROOM = 8.0
-"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left
-for what was observed."""
+"""How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was
+observed."""
 
 
 DEVIATIONS = 6.0

@@ -55,8 +55,8 @@ def affine_problem(found: Mixed, squares: Mapping[str, float], levels: Levels) -
         weight, seen = _weight(end.node), found.samples[place.tensor.name].gram
         readers.append(weight / np.sqrt(max(float((matmul(weight, seen) * weight).sum()), 1e-30)))
         gram = np.maximum(gram, seen) if not readers[1:] else (gram + seen) / 2
-    writers = [(weight, squares[end.node.inputs[0].name] * weight.shape[1]) for _, end in region.ends(writes=True,
-    role="weight")
+    writers = [(weight, squares[end.node.inputs[0].name] * weight.shape[1]) for _,
+    end in region.ends(writes=True, role="weight")
                for weight in [_weight(end.node)]]  # fmt: skip
     samples = [np.concatenate([found.samples[spot.tensor.name].rows for spot in grid]) for grid in found.grids]
     samples = [rows[:: max(len(rows) // MOST_ROWS, 1)] for rows in samples]

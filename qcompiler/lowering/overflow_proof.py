@@ -19,9 +19,8 @@ def signed_sums(weights: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[n
 def prove_accumulator(weights: NDArray[np.int8], bias: NDArray[np.int64], x: Coded) -> None:
     """Refuse a layer whose int32 accumulator could overflow.
 
-    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur,
-    plus the bias. A padded position
-    counts as ``x - x_zp = 0``, so the interval always includes 0.
+    The bound is exact: per output, the extreme of ``sum w*(x - x_zp)`` over every code that can occur, plus the bias.
+    A padded position counts as ``x - x_zp = 0``, so the interval always includes 0.
 
     Args:
         weights: int8, shape [outputs, products per output].

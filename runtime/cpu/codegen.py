@@ -1,13 +1,10 @@
 """Numba's front end alone: it types and lowers functions one by one; LLVM optimizes and emits them once, all together.
 
-Numba makes each function ready to be called from Python: it links in everything that the function calls,
-optimizes that, emits it and
-loads it. For functions that only call each other this is the same work again and again,
-more than three quarters of the whole. So the machine
-is a target of its own (Numba's `target_extension`): what a function is lowered to is kept,
-and `Codegen.link` makes one module of all.
-Passes for Python's objects,
-for parallel loops and for inlining at Numba's level are left out; the kernels have no use for them.
+Numba makes each function ready to be called from Python: it links in everything that the function calls, optimizes
+that, emits it and loads it. For functions that only call each other this is the same work again and again, more than
+three quarters of the whole. So the machine is a target of its own (Numba's `target_extension`): what a function is
+lowered to is kept, and `Codegen.link` makes one module of all. Passes for Python's objects, for parallel loops and for
+inlining at Numba's level are left out; the kernels have no use for them.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ TARGETS = {
     "avx2": Cpu("x86-64", _V3),
     "portable": Cpu("x86-64", _V2),
 }
-"""CPUs that code is made for ahead of time, the best first: x86-64 in its levels 2 to 4,
-two of them with dot products of bytes."""
+"""CPUs that code is made for ahead of time, the best first: x86-64 in its levels 2 to 4, two of them with dot products
+of bytes."""
 
 _LINUX_NAMES = {
     "cx16": "cx16",
@@ -125,8 +125,8 @@ def missing() -> frozenset[str]:
 
 @functools.cache
 def bundled_target() -> str | None:
-    """The best target that this CPU can run and that the installation has code for; None where it has none,
-    or Numba's variables tell one.
+    """The best target that this CPU can run and that the installation has code for; None where it has none, or Numba's
+    variables tell one.
     """
     told = os.environ.get(NAME_VARIABLE) or os.environ.get(FEATURES_VARIABLE)
     if told or not sys.platform.startswith("linux") or platform.machine() != "x86_64":

@@ -60,8 +60,8 @@ def strided(
 
 
 def pitched(f: Values, operand: str, lines: int, run: int) -> list[Access]:
-    """``lines`` of ``run`` elements are written, a pitch of its own apart (0: densely),
-    from an offset of its own on.
+    """``lines`` of ``run`` elements are written, a pitch of its own apart (0: densely), from an offset of its
+    own on.
     """
     pitch = f[f"{operand}_pitch"] or run
     return strided(f, operand, [lines, run], [pitch, 1], True, f[f"{operand}_offset"])
@@ -242,8 +242,8 @@ def rounded(count: int, size: int) -> int:
 
 
 def product_scratch(k: int, cols: int) -> int:
-    """A block of rows of up to two bytes an element, padded to whole steps,
-    and a tile's results; or plain accumulators.
+    """A block of rows of up to two bytes an element, padded to whole steps, and a tile's results; or plain
+    accumulators.
     """
     return max(TILE_BYTES + 64 + rounded(BLOCK_ROWS * (k + 4), 2), rounded(cols, 4))
 

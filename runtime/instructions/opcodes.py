@@ -92,8 +92,8 @@ __all__ = [
 
 _PRODUCT = [*constants(I8, "w"), *constants(I32, "bias", "m", "n")]
 _RECURRENT = [
-    *constants(I8, "w", "r"), *constants(I32, "bias_w", "m_w", "n_w", "bias_r", "m_r", "n_r"), *constants(I16,
-    "table_f", "table_g"),
+    *constants(I8, "w", "r"), *constants(I32, "bias_w", "m_w", "n_w", "bias_r", "m_r", "n_r"),
+    *constants(I16, "table_f", "table_g"),
     *read("lengths", (I32, I64), optional=True), *flag("has_lengths"), *dims("steps", "batch", "inputs"),
     *dims("hidden", low=1),
     *flag("reverse"), *strides("y_offset", default=0), *strides("y_step", "y_row"),
@@ -186,8 +186,8 @@ _define(
 _define(
     "table", [*read("x"), Field("table", Kind.CONSTANT, types=CODES), Field("table_type", Kind.TYPE, of="table"),
     *write("y"), *dims("count")],
-    lambda f: [*dense(f, "x", f["count"]), *dense(f, "table", 256 if f["x_type"] == U8 else 65536), *dense(f, "y",
-    f["count"], True)],
+    lambda f: [*dense(f, "x", f["count"]), *dense(f, "table", 256 if f["x_type"] == U8 else 65536),
+    *dense(f, "y", f["count"], True)],
     rules=lambda f: ["the table and y have different element types"] if f["table_type"] != f["y_type"] else [],
 )
 # Requantize, and QuantizeInteger for i32 / i64 / bool inputs: out(requant(clip(x) - x_zp, m, n)). ``lines`` of
@@ -216,8 +216,8 @@ _define(
     *flag("count_include_pad"),
      *zero_points("x_zp"), *OUT],
     lambda f: [
-        *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]), *requant_constants(f,
-        f["kernel_h"] * f["kernel_w"]),
+        *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]),
+        *requant_constants(f, f["kernel_h"] * f["kernel_w"]),
         *dense(f, "y", image(f, "in_c"), True),
     ],
     limits=shift_limits("n"), rules=pool_rules, scratch=lambda f: rounded(f["in_c"], 8),
@@ -250,8 +250,8 @@ _define(
     "layernorm",
     [*read("x"), *constants(I64, "gamma", "beta"), *write("y"), *dims("outer", "k"), *dims("inner", default=1),
     *flag("per_row"),
-     *dims("channels", default=0), Field("epsilon", Kind.NUMBER, 0, 1 << 60, 0), Field("epsilon_q", Kind.NUMBER, 0,
-     1 << 46, 0),
+     *dims("channels", default=0), Field("epsilon", Kind.NUMBER, 0, 1 << 60, 0),
+     Field("epsilon_q", Kind.NUMBER, 0, 1 << 46, 0),
      Field("n", Kind.NUMBER, 1, 40), *OUT],
     lambda f: [
         *dense(f, "x", three(f)), *constant("gamma", 8, norm_parameters(f)), *constant("beta", 8, norm_parameters(f)),
@@ -266,14 +266,14 @@ _define(
     rules=lambda f: walk_rules(f) + (["x and y have different element types"] if f["x_type"] != f["y_type"] else []),
 )
 _define(
-    "fill", [*write("y", INTEGERS), *dims("count"), *strides("y_offset", default=0), Field("value", Kind.NUMBER,
-    -(1 << 62), 1 << 62)],
+    "fill", [*write("y", INTEGERS), *dims("count"), *strides("y_offset", default=0),
+    Field("value", Kind.NUMBER, -(1 << 62), 1 << 62)],
     lambda f: dense(f, "y", f["count"], True, f["y_offset"]),
 )
 # x [outer, axis, inner], indices [count] -> y [outer, count, inner]; negative indices wrap; out of range stops the run.
 _define(
-    "gather", [*read("x", INTEGERS), *read("indices", (I32, I64)), *write("y", INTEGERS), *dims("outer", "axis",
-    "inner", "count")],
+    "gather", [*read("x", INTEGERS), *read("indices", (I32, I64)), *write("y", INTEGERS),
+    *dims("outer", "axis", "inner", "count")],
     lambda f: [
         *dense(f, "x", f["outer"] * f["axis"] * f["inner"]), *dense(f, "indices", f["count"]),
         *dense(f, "y", f["outer"] * f["count"] * f["inner"], True),
@@ -284,8 +284,8 @@ _define(
 _define(
     "resize_linear",
     [*read("x"), *constants(I32, "h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight"), *write("y"),
-     *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *zero_points("x_zp"), *multipliers("m"), Field("n",
-     Kind.NUMBER, 1, 62), *OUT],
+     *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *zero_points("x_zp"), *multipliers("m"),
+     Field("n", Kind.NUMBER, 1, 62), *OUT],
     lambda f: [
         *dense(f, "x", f["batch"] * f["in_h"] * f["in_w"] * f["in_c"]),
         *(a for side in "hw" for part in ("low", "high", "weight") for a in constant(f"{side}_{part}", 4,
@@ -308,28 +308,28 @@ _define(
 # The same with gates z r h. m_s, n_s: hidden state code - y_zp -> Q15.
 _define(
     "gru",
-    [*read("x"), *write("y"), *write("h"), *flag("linear_before_reset"), *multipliers("m_s"), Field("n_s", Kind.NUMBER,
-    1, 62), *_RECURRENT],
+    [*read("x"), *write("y"), *write("h"), *flag("linear_before_reset"), *multipliers("m_s"),
+    Field("n_s", Kind.NUMBER, 1, 62), *_RECURRENT],
     recurrent_accesses(3), limits=shift_limits("n_w", "n_r"), rules=recurrent_rules,
     scratch=lambda f: recurrent_scratch(f, 3),
 )
 _define(
-    "argmax", [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1),
-    *flag("select_last")],
+    "argmax",
+    [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1), *flag("select_last")],
     lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f), True)],
     rules=nonempty_axis,
 )
 # x int16; segments lines of 2^width_bits codes from first on: see piecewise_linear.py.
 _define(
     "piecewise",
-    [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"), Field("segments", Kind.NUMBER,
-    64, 256),
+    [*read("x", (I16,)), *constants(I16, "base", "slope"), *write("y"), *dims("count"),
+    Field("segments", Kind.NUMBER, 64, 256),
      Field("first", Kind.NUMBER, -32768, 32767), Field("width_bits", Kind.NUMBER, 0, MOST_WIDTH_BITS),
-     Field("fraction", Kind.NUMBER, 0, MOST_FRACTION), Field("lo", Kind.NUMBER, -32768, 32767), Field("hi", Kind.NUMBER,
-     -32768, 32767)],
+     Field("fraction", Kind.NUMBER, 0, MOST_FRACTION), Field("lo", Kind.NUMBER, -32768, 32767),
+     Field("hi", Kind.NUMBER, -32768, 32767)],
     lambda f: [
-        *dense(f, "x", f["count"]), *constant("base", 2, f["segments"]), *constant("slope", 2, f["segments"]), *dense(f,
-        "y", f["count"], True),
+        *dense(f, "x", f["count"]), *constant("base", 2, f["segments"]), *constant("slope", 2, f["segments"]),
+        *dense(f, "y", f["count"], True),
     ],
     rules=lambda f: []
     if f["segments"] in SEGMENTS else [f"{f['segments']} segments; there may be {', '.join(map(str, SEGMENTS))}"],

@@ -1,5 +1,5 @@
-"""Bands of padded image lines in scratch memory,
-and the addresses of the windows in them (`conv_windows.py` says why).
+"""Bands of padded image lines in scratch memory, and the addresses of the windows in them (`conv_windows.py` says
+why).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What all kernels share: reading a row, typed elements, blocks of elements widened to int64, strided walks.
 
-A kernel is called with the address of its row in the instruction table
-and the address of scratch memory. Operands in the
-row are addresses by then (`interpreter.py` adds the bases of arena and blob).
+A kernel is called with the address of its row in the instruction table and the address of scratch memory. Operands in
+the row are addresses by then (`interpreter.py` adds the bases of arena and blob).
 """
 
 from __future__ import annotations

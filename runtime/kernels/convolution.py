@@ -12,8 +12,8 @@ _CONV, _TRANSPOSED = columns("conv"), columns("conv_transpose")
 
 @jit
 def _conv_tap(row: int, acc: int, pixel: int, tap: int) -> None:
-    """Add one kernel position to the accumulators of a pixel; ``pixel`` < 0: padding,
-    which counts as the zero point.
+    """Add one kernel position to the accumulators of a pixel; ``pixel`` < 0: padding, which counts as the zero
+    point.
     """
     groups, channels, outputs = at(row, _CONV.groups), at(row, _CONV.in_c), at(row, _CONV.out_c)
     per_group, width = channels // groups, outputs // groups

@@ -1,8 +1,7 @@
 """Depthwise convolution: one weight a channel and tap.
 
-Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory,
-padded with the zero point;
-then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes,
+Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory, padded
+with the zero point; then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes,
 `depthwise_tiles.py` the vector code.
 """
 

@@ -332,10 +332,9 @@ def multiply_block(
 ) -> None:
     """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
 
-    ``fitting`` as for `run_product`; ``pointers``: addresses of the rows; ``offsets``: of their segments,
-    ``steps`` steps each; ``out``: address of the first code, bytes between
-    rows, element type, zero point, lo, hi; ``shared``: 1 where other cores write such codes,
-    too. Each tile fetches one of the panels that come next.
+    ``fitting`` as for `run_product`; ``pointers``: addresses of the rows; ``offsets``: of their segments, ``steps``
+    steps each; ``out``: address of the first code, bytes between rows, element type, zero point, lo, hi; ``shared``: 1
+    where other cores write such codes, too. Each tile fetches one of the panels that come next.
     """
     y, y_stride, element, y_zp, lo, hi = out
     cols, first, end, following = columns

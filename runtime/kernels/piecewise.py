@@ -62,8 +62,8 @@ def _from_table(row: int, table: int) -> None:
 
 @jit
 def piecewise(row: int, scratch: int) -> None:
-    """``y = clamp((base * 2^bits + slope * step + half) >> (bits + fraction), lo,
-    hi)`` of the segment that x lies in.
+    """``y = clamp((base * 2^bits + slope * step + half) >> (bits + fraction), lo, hi)`` of the segment that x
+    lies in.
     """
     if at(row, PACKED_COLUMN) != 0:
         _from_table(row, at(row, PACKED_COLUMN))

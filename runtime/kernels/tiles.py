@@ -98,8 +98,8 @@ _quad256, _pair256, _pairany = (_by_rows(flavour, 1) for flavour in (QUAD_256, P
 
 
 def _coded_tiles(flavour: Flavour, panels: int) -> Callable[[int, int, ProductArguments], None]:
-    """A compiled function of (bits, rows, arguments) that runs the tile of 1 to 4 rows on codes of 4 bits,
-    or of 1 or 2 rows on those of 2.
+    """A compiled function of (bits, rows, arguments) that runs the tile of 1 to 4 rows on codes of 4 bits, or of 1 or
+    2 rows on those of 2.
     """
     one, two, three, four = (product_tile(coded(flavour, 4), rows, panels) for rows in (1, 2, 3, 4))
     one_small, two_small = (product_tile(coded(flavour, 2), rows, panels) for rows in (1, 2))
@@ -266,8 +266,8 @@ def run_wide(
     bias: int,
     acc: int,
 ) -> None:
-    """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows,
-    16 * panels] at ``acc``.
+    """One tile of ``rows`` rows (as `wide_rows` chose) and ``panels`` of int16 pairs; results int32 [rows, 16 *
+    panels] at ``acc``.
     """
     arguments = (pointers, offsets, 1, b, panel_bytes, steps, fetch, bias, acc)
     if isa == _AVX512:
@@ -341,8 +341,8 @@ def point_rows(pointers: int, start: int, stride: int, rows: int) -> None:
 
 @jit
 def columns_of(row: int, cols: int, following: int) -> tuple[int, int, int, int]:
-    """The columns that an instruction computes: of how many, the first panel,
-    the one behind the last; and the weights that are needed next.
+    """The columns that an instruction computes: of how many, the first panel, the one behind the last; and the weights
+    that are needed next.
     """
     first, count, panels = at(row, FIRST_PANEL_COLUMN), at(row, PANELS_COLUMN), (cols + LANES - 1) // LANES
     end = first + count if count > 0 else panels

@@ -1,5 +1,5 @@
-"""3x3 convolutions by Winograd's transform: some rows of tiles at a time are padded, transformed,
-multiplied plane by plane, transformed back.
+"""3x3 convolutions by Winograd's transform: some rows of tiles at a time are padded, transformed, multiplied plane by
+plane, transformed back.
 """
 
 from __future__ import annotations

@@ -156,8 +156,8 @@ def _multiply_rows(row: int, scratch: int, a_panel: int, b_panel: int, y_start: 
 
 @jit
 def _multiply_columns(row: int, scratch: int, a: int, b: int, y_start: int, width: int) -> None:
-    """All rows of one batch times up to BLOCK_COLUMNS columns; ``a``
-    and ``b`` are addresses of their first elements.
+    """All rows of one batch times up to BLOCK_COLUMNS columns; ``a`` and ``b`` are addresses of their first
+    elements.
     """
     k, rows, a_type, b_type = (
         at(row, _MATMUL.k),

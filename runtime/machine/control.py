@@ -19,17 +19,15 @@ and parts of every instruction."""
     TABLE, COUNT, SCRATCH, SCRATCH_BYTES, INPUTS, INPUT_COUNT, OUTPUTS, OUTPUT_COUNT, POSTS, HELPERS, YIELD, FAILED,
 ) = range(FACTS, FACTS + 96, 8)
 """Addresses of the instruction table, of the threads' scratch memory (the leader's first, each `SCRATCH_BYTES` large),
-of the border's tables
-for inputs and outputs and of the helpers' posts, with their numbers; a C function that offers the core to others,
-or 0; not 0 when a helper
-has failed."""
+of the border's tables for inputs and outputs and of the helpers' posts, with their numbers; a C function that offers
+the core to others, or 0; not 0 when a helper has failed."""
 
 ENDED = -1
 """The word of a run that is over."""
 
 SIDE_BITS = 16
-"""The word holds an instruction's index, the parts taken from its front and those taken from its back,
-so many bits for each."""
+"""The word holds an instruction's index, the parts taken from its front and those taken from its back, so many bits
+for each."""
 
 POST_BYTES, WAS = LINE, 8
 """Bytes of a post: the address of a control block, or one of the following; at `WAS` what it was before."""

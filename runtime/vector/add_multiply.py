@@ -1,11 +1,9 @@
 """Sums and products of tensors of codes as LLVM vector code; the sum of two uint8 tensors, each with its factor,
 on 32 bits.
 
-``a * a_m + b * b_m + c`` may need 41 bits,
-but only its quotient by a power of two is wanted. With ``m = 65536 * high + low``, where low is a
-signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``, and its floor by ``2^n``,
-n >= 16, is
-``(h + (l >> 16)) >> (n - 16)``, exactly.
+``a * a_m + b * b_m + c`` may need 41 bits, but only its quotient by a power of two is wanted. With ``m = 65536 * high
++ low``, where low is a signed 16-bit number, the sum is ``65536 * h + l`` with two dot products of pairs ``(a, b)``,
+and its floor by ``2^n``, n >= 16, is ``(h + (l >> 16)) >> (n - 16)``, exactly.
 """
 
 from __future__ import annotations
@@ -233,9 +231,8 @@ def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, 
 ADDS = {size: _make_add(size) for size in sorted({MOST_BYTES, LEAST_BYTES})}
 """By its bytes ``y[i] = min(max((65536 * h + l) >> (16 + shift), lo), hi)`` on so many blocks of uint8, lo and hi too.
 
-Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo,
-hi)``; ``high`` and ``low`` hold the factor of b in their upper
-16 bits and that of a in the lower ones; ``h = a * a_high + b * b_high + c_high`` and ``l`` likewise.
+Called with ``(y, a, b, blocks, high, low, c_high, c_low, shift, lo, hi)``; ``high`` and ``low`` hold the factor of b
+in their upper 16 bits and that of a in the lower ones; ``h = a * a_high + b * b_high + c_high`` and ``l`` likewise.
 """
 
 add_bytes, add_last_bytes = ADDS[MOST_BYTES], ADDS[LEAST_BYTES]
@@ -243,9 +240,8 @@ add_bytes, add_last_bytes = ADDS[MOST_BYTES], ADDS[LEAST_BYTES]
 SCALES = {size: _make_scale(size) for size in (64, 32, 16)}
 """By its bytes what scales so many channels of uint8 (see `channel_lines.py`) of so many pixels.
 
-Called with ``(y, y_step, x, x_step, pixels, numbers, lo, hi)``, the steps in bytes,
-``numbers`` those of `channel_lines.scale_numbers` for this
-chunk.
+Called with ``(y, y_step, x, x_step, pixels, numbers, lo, hi)``, the steps in bytes, ``numbers`` those of
+`channel_lines.scale_numbers` for this chunk.
 """
 
 scale_64, scale_32, scale_16 = SCALES[64], SCALES[32], SCALES[16]
@@ -266,8 +262,8 @@ Called with ``(y, a, b, blocks, a_m, b_m, c, n, lo, hi)``.
 """
 
 multiply_wide = _make_product()
-"""``y[i] = min(max(((a - a_zp) * (b - b_zp) * m + c) >> n, lo),
-hi)`` on ``16 * blocks`` int16 codes; everything fits 64 bits.
+"""``y[i] = min(max(((a - a_zp) * (b - b_zp) * m + c) >> n, lo), hi)`` on ``16 * blocks`` int16 codes; everything fits
+64 bits.
 
 Called with ``(y, a, b, blocks, a_zp, b_zp, m, c, n, lo, hi)``.
 """

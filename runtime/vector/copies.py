@@ -134,5 +134,5 @@ transpose_square = _make_transpose()
 """``transpose_square(target, target_stride, source, source_stride)``: 16 x 16 bytes, strides in bytes."""
 
 interleave_three = _make_interleave()
-"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes,
-from planes ``plane`` bytes apart."""
+"""``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes, from planes
+``plane`` bytes apart."""

@@ -5,9 +5,8 @@ int16 (layout pair) from as many lines of the image. Lines are interleaved once 
 line of the kernel reads the same vectors, one pixel further on. Interleaving by unpacking leaves a *chunk* of channels
 in ``group`` vectors, by lanes of 128 bits; the saturating packs that turn sums into codes put them in order again.
 
-Interleaved lines are stored as [vector, pixel, chunk bytes]: where a chunk is shorter than a vector,
-one load holds the same channels of
-several neighbouring pixels.
+Interleaved lines are stored as [vector, pixel, chunk bytes]: where a chunk is shorter than a vector, one load holds
+the same channels of several neighbouring pixels.
 """
 
 from __future__ import annotations
@@ -46,11 +45,9 @@ def _at(builder: Any, base: Any, kind: Any, offset: Any = 0) -> Any:
 def make_interleave(layout: str, chunk_bytes: int, widening: bool = False) -> Interleave:
     """Interleave the lines of one group, pixel by pixel.
 
-    The intrinsic is called with ``(lines, target, vector_bytes, pixels)``: address of pairs of int64,
-    for every line the address of the first
-    code and the bytes to the next pixel; address of the result, bytes between its vectors,
-    number of pixels. A chunk has ``chunk_bytes``
-    bytes; when ``widening`` the lines are uint8 and become int16.
+    The intrinsic is called with ``(lines, target, vector_bytes, pixels)``: address of pairs of int64, for every line
+    the address of the first code and the bytes to the next pixel; address of the result, bytes between its vectors,
+    number of pixels. A chunk has ``chunk_bytes`` bytes; when ``widening`` the lines are uint8 and become int16.
     """
 
     def interleave(typingctx: Any, lines: Any, target: Any, vector_bytes: Any, pixels: Any) -> Any:
@@ -104,19 +101,15 @@ def _unpacked(builder: Any, a: Any, b: Any, high: bool) -> Any:
 
 
 def make_channel_tile(flavour: Flavour, pixels: int, rows: int, wide: bool) -> ChannelTile:
-    """Codes of one chunk of channels
-    for ``blocks`` times ``pixels`` neighbouring vectors of pixels in ``rows`` rows of the output.
+    """Codes of one chunk of channels for ``blocks`` times ``pixels`` neighbouring vectors of pixels in ``rows`` rows
+    of the output.
 
-    The intrinsic is called with ``(blocks, q, vector_bytes, offsets, taps, w, tap_bytes, heads, y, y_step, y_row, y_zp,
-    lo, hi)``: address of
-    the interleaved lines and bytes between their vectors; of int64 offsets in bytes,
-    one for every group of lines and column of the kernel, and
-    their number; of weights (for each tap the groups of row 0,
-    then of row 1) and the bytes between taps; of bias and the vectors of
-    `requantize.Scale`, each as int32 in the order of a chunk's vectors; of the first code,
-    bytes to the next vector of pixels and to the next row;
-    zero point and limits of a code.
-    Codes are int16 when ``wide``, else uint8.
+    The intrinsic is called with ``(blocks, q, vector_bytes, offsets, taps, w, tap_bytes, heads, y, y_step, y_row,
+    y_zp, lo, hi)``: address of the interleaved lines and bytes between their vectors; of int64 offsets in bytes, one
+    for every group of lines and column of the kernel, and their number; of weights (for each tap the groups of row 0,
+    then of row 1) and the bytes between taps; of bias and the vectors of `requantize.Scale`, each as int32 in the
+    order of a chunk's vectors; of the first code, bytes to the next vector of pixels and to the next row; zero point
+    and limits of a code. Codes are int16 when ``wide``, else uint8.
     """
 
     def tile(

@@ -118,8 +118,8 @@ def _mixed(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
 
 
 def _look_up(builder: Any, parts: list[Any], index: Any) -> Any:
-    """Entries of a table in vectors: pairs of vectors are permuted,
-    the upper bits of the index choose among the pairs.
+    """Entries of a table in vectors: pairs of vectors are permuted, the upper bits of the index choose among the
+    pairs.
     """
     permute = builder.module.declare_intrinsic(
         "llvm.x86.avx512.vpermi2var.hi.512", (), ir.FunctionType(_CODES, [_CODES] * 3)

@@ -44,8 +44,8 @@ def splat(builder: Any, scalar: Any, count: int) -> Any:
 
 
 def prefetch(builder: Any, address: Any, *, write: bool, level: int) -> None:
-    """Ask for the cache line at ``address``, an int64,
-    in the first (1) or the second (2) cache; no address is wrong.
+    """Ask for the cache line at ``address``, an int64, in the first (1) or the second (2) cache; no address is
+    wrong.
     """
     pointer = I8.as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])

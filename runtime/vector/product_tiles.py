@@ -1,8 +1,7 @@
 """Register tiles of matrix products that end in codes: sums never leave the registers.
 
-A tile multiplies rows of activations with panels of weights as those of `sum_tiles.py` do,
-scales the sums (`requantize.Scale`), limits them and
-stores codes, one row after the other.
+A tile multiplies rows of activations with panels of weights as those of `sum_tiles.py` do, scales the sums
+(`requantize.Scale`), limits them and stores codes, one row after the other.
 """
 
 from __future__ import annotations

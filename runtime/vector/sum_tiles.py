@@ -5,11 +5,10 @@ row make one step: four uint8 (layout *quad*, for the dot-product instructions) 
 holds, step after step, the weights of its 16 columns for that step: 64 bytes in quad layout, 32 in pair layout, 64 in
 *wide* layout (pairs of int16, for products of two activations). All flavours give the same int32 sums, bit for bit.
 
-The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYTES` levels, the same in every 16,
-then block after block those of all
-panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps,
-the first in the lowest bits. They are looked up in registers.
-There is one segment, and its steps are a multiple of those in a byte.
+The panels of *codes* that a tile multiplies lie together: a table of `TABLE_BYTES` levels, the same in every 16, then
+block after block those of all panels. A byte of a block holds the codes of one place in 2 or 4 consecutive steps, the
+first in the lowest bits. They are looked up in registers. There is one segment, and its steps are a multiple of those
+in a byte.
 
 Every tile has the signature ``tile(pointers, offsets, segments, b, panel_bytes, steps, fetch, bias,
 acc)``. A row of activations is a number
@@ -291,8 +290,8 @@ Tile = Callable[[int, int, int, int, int, int, int, int, int], None]
 
 
 def make_tile(flavour: Flavour, rows: int, panels: int) -> Tile:
-    """An intrinsic for compiled code; where the CPU lacks the instructions it is empty,
-    and `Session` never selects it.
+    """An intrinsic for compiled code; where the CPU lacks the instructions it is empty, and `Session` never selects
+    it.
     """
 
     def tile(

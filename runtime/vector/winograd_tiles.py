@@ -1,14 +1,11 @@
 """Winograd's transforms F(4x4, 3x3) as LLVM vector code, exact on integers.
 
-A tile of 4x4 outputs of a 3x3 convolution needs 36 multiplications a channel instead of 144 (S. Winograd 1980; A. Lavin
-and S. Gray 2016:
-points 0, 1, -1, 2, -2, infinity). The codes of 6x6 pixels become ``B' d B``: int16 for uint8 codes,
-below 17,341 in magnitude. The
-weights become ``G w G'`` with rows of G scaled to integers: int16 for int8 weights. Products are summed modulo 2^32,
-where
-576 = 64 * 9: multiplying by the inverse of 9 leaves 64 times the true sum,
-exact as long as that is within 2^25 of the *middle* of the sums that
-its weights allow (`packed_weights.py` proves it), whatever has wrapped around on the way.
+A tile of 4x4 outputs of a 3x3 convolution needs 36 multiplications a channel instead of 144 (S. Winograd 1980; A.
+Lavin and S. Gray 2016: points 0, 1, -1, 2, -2, infinity). The codes of 6x6 pixels become ``B' d B``: int16 for uint8
+codes, below 17,341 in magnitude. The weights become ``G w G'`` with rows of G scaled to integers: int16 for int8
+weights. Products are summed modulo 2^32, where 576 = 64 * 9: multiplying by the inverse of 9 leaves 64 times the true
+sum, exact as long as that is within 2^25 of the *middle* of the sums that its weights allow (`packed_weights.py`
+proves it), whatever has wrapped around on the way.
 """
 
 from __future__ import annotations
@@ -62,10 +59,9 @@ def _both_ways(builder: Any, matrix: Sequence[Sequence[int]], values: list[list[
 def make_input_transform(width: int) -> InputTransform:
     """The transform of 6x6 pixels, ``width`` channels at a time.
 
-    The intrinsic is called with ``(x, line_bytes, pixel_bytes, target, plane_bytes,
-    blocks)``: address of the first int16 code, bytes to the next
-    line and pixel; address of the first result,
-    bytes between the 36 results of a channel; number of blocks of ``width`` channels.
+    The intrinsic is called with ``(x, line_bytes, pixel_bytes, target, plane_bytes, blocks)``: address of the first
+    int16 code, bytes to the next line and pixel; address of the first result, bytes between the 36 results of a
+    channel; number of blocks of ``width`` channels.
     """
 
     def transform(
@@ -104,13 +100,10 @@ def make_output_transform() -> OutputTransform:
     """The codes of 4x4 pixels, 16 channels at a time.
 
     The intrinsic is called with ``(sums, plane_bytes, panels, heads, head_bytes, y, y_pixel, y_line, rows, columns,
-    spare, wide, y_zp, lo, hi)``:
-    address of int32 products
-    and bytes between the 36 of a channel; number of panels of 16 channels; addresses of bias plus middle, the vectors
-    of `requantize.Scale` and 64 times the middle, each ``head_bytes`` behind the one before; of the first code,
-    bytes to the next pixel and line;
-    rows and columns that exist; address of 32 bytes for the codes that do not; whether codes are int16; zero point
-    and limits.
+    spare, wide, y_zp, lo, hi)``: address of int32 products and bytes between the 36 of a channel; number of panels of
+    16 channels; addresses of bias plus middle, the vectors of `requantize.Scale` and 64 times the middle, each
+    ``head_bytes`` behind the one before; of the first code, bytes to the next pixel and line; rows and columns that
+    exist; address of 32 bytes for the codes that do not; whether codes are int16; zero point and limits.
     """
 
     def transform(

@@ -1,5 +1,5 @@
-"""The same command gives the same file on CPUs of other kinds,
-and what must differ by CPU can be had from the report."""
+"""The same command gives the same file on CPUs of other kinds, and what must differ by CPU can be had from the
+report."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Equivalence regions: whatever transform a region admits,
-the float function stays as it is; and what must not be found is not."""
+"""Equivalence regions: whatever transform a region admits, the float function stays as it is; and what must not be
+found is not."""
 
 from __future__ import annotations
 

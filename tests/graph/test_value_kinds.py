@@ -37,8 +37,8 @@ def test_a_mask_is_known_by_its_name_or_its_use(name: str) -> None:
 
 @pytest.mark.parametrize(("text", "kind", "lo", "hi"), [
     ("f = Cast <to = 1> (p)  y = Sin(f)", Kind.INDEX, -1, 1),
-    ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceSum(f, ax)",
-        Kind.INDEX, 0, math.inf),
+    ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceSum(f, ax)", Kind.INDEX, 0,
+    math.inf),
     ("c = Cast <to = 1> (p)  l = Greater(c, zero)  f = Cast <to = 1> (l)  y = ReduceMean(f, ax)", Kind.INDEX, 0, 1),
     ("s = Shape(p)  f = Cast <to = 1> (s)  y = Neg(f)", Kind.INDEX, -math.inf, 0),
     ("f = Cast <to = 1> (p)  y = Mul(f, one)", Kind.DATA, -math.inf, math.inf),

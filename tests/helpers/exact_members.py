@@ -1,8 +1,7 @@
 """Random small models in which exact values meet data: masks, positions, fills and counts.
 
-Calibration shows data as it is, but no padding,
-short texts and early positions; the feeds of a trial have all of these. Data are uniform, so
-calibration sees their range.
+Calibration shows data as it is, but no padding, short texts and early positions; the feeds of a trial have all of
+these. Data are uniform, so calibration sees their range.
 """
 
 from __future__ import annotations

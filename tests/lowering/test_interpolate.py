@@ -1,5 +1,5 @@
-"""Tables of 16-bit codes as piecewise linear functions: at most one step off,
-and the same in machine and integer ONNX."""
+"""Tables of 16-bit codes as piecewise linear functions: at most one step off, and the same in machine and integer
+ONNX."""
 
 from __future__ import annotations
 

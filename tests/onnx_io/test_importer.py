@@ -48,8 +48,8 @@ def check_same(model: onnx.ModelProto, feed: dict[str, Any], tolerance: float = 
 
 IMAGE = "float[N, 4, 6, 8] x"
 WEIGHTS = {
-    "w": random(4, 4, 3, 3), "s": random(4, seed=1), "b": random(4, seed=2), "m": random(4, seed=3), "v": random(4,
-    seed=4, low=0.5),
+    "w": random(4, 4, 3, 3), "s": random(4, seed=1), "b": random(4, seed=2), "m": random(4, seed=3),
+    "v": random(4, seed=4, low=0.5),
 }  # fmt: skip
 SINCE_7: dict[str, tuple[int, int, str]] = {
     "convolution": (7, 21, "h = Conv <pads = [1, 1, 1, 1]> (x, w)  n = BatchNormalization(h, s, b, m, v)  y = Relu(n)"),

@@ -38,8 +38,8 @@ STEPS = {
     "reshape": "{y}s = Shape ({x})  {y} = Reshape ({x}, {y}s)",
 }  # fmt: skip
 CONSTANTS = {
-    "w": random(CHANNELS, CHANNELS, 3, 3, low=-0.3, high=0.3), "p": random(CHANNELS, CHANNELS, 1, 1, low=-0.6,
-    high=0.6),
+    "w": random(CHANNELS, CHANNELS, 3, 3, low=-0.3, high=0.3),
+    "p": random(CHANNELS, CHANNELS, 1, 1, low=-0.6, high=0.6),
     "d": random(CHANNELS, 1, 3, 3, low=-0.5, high=0.5), "b": random(CHANNELS, seed=1, low=-1, high=1),
     "c": random(CHANNELS, seed=2, low=0.5, high=1.5),
     "v": random(CHANNELS, seed=3, low=0.5, high=1.5), "cc": random(CHANNELS, 1, 1, seed=4, low=-1.5, high=1.5),

@@ -59,8 +59,8 @@ def test_positions_beyond_those_seen_are_tried_and_losses_told(seed: int) -> Non
         f"""g (float[1, L, {width}] x, int64[1, L] position_ids) => (float[1, L, {width}] y) {{
             f = Cast <to = 1> (position_ids)  u = Unsqueeze(f, axis)  p = Mul(u, slope)  a = Add(x, p)
             y = MatMul(a, w) }}""",
-        axis=np.array([2]), slope=rng.uniform(0.05, 0.2, width).astype(np.float32), w=rng.standard_normal((width,
-        width)).astype(np.float32),
+        axis=np.array([2]), slope=rng.uniform(0.05, 0.2, width).astype(np.float32),
+        w=rng.standard_normal((width, width)).astype(np.float32),
     )  # fmt: skip
     feeds = [
         {"x": rng.standard_normal((1, 8, width)).astype(np.float32), "position_ids": np.arange(8)[None]}

@@ -43,8 +43,8 @@ def model_of(
         arrays |= {"d": np.array([directions]), "hidden": np.array([HIDDEN]), "batch_axis": np.array([1])}
         nodes += [
             helper.make_node("Shape", ["x"], ["sizes"]), helper.make_node("Gather", ["sizes", "batch_axis"], ["n"]),
-            helper.make_node("Concat", ["d", "n", "hidden"], ["state"], axis=0), helper.make_node("ConstantOfShape",
-            ["state"], ["zeros"]),
+            helper.make_node("Concat", ["d", "n", "hidden"], ["state"], axis=0),
+            helper.make_node("ConstantOfShape", ["state"], ["zeros"]),
         ]  # fmt: skip
         slots[5], slots[6] = "zeros", "zeros" if op == "LSTM" else ""
     if peepholes is not None:
@@ -73,8 +73,8 @@ def feeds(count: int, *, lengths: bool) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("op", "direction", "outputs", "options"), [
-    ("LSTM", "forward", "- h", {}), ("LSTM", "bidirectional", "y", {"lengths": True}), ("LSTM", "reverse", "y h c",
-    {"zero_states": True}),
+    ("LSTM", "forward", "- h", {}), ("LSTM", "bidirectional", "y", {"lengths": True}),
+    ("LSTM", "reverse", "y h c", {"zero_states": True}),
     ("GRU", "bidirectional", "- h", {"zero_states": True, "lengths": True}), ("RNN", "bidirectional", "y h", {}),
     ("RNN", "forward", "- h", {"lengths": True, "zero_states": True}), ("LSTM", "forward", "y", {"peepholes": 0.0}),
 ])  # fmt: skip

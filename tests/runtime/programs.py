@@ -14,8 +14,8 @@ HIDDEN = 24
 
 
 def two_layers(batch: str | int = "batch", features: int = 40) -> Program:
-    """x float [batch, features] -> gemm -> table -> gemm -> y float [batch, 10],
-    and the hidden codes as a plain output."""
+    """x float [batch, features] -> gemm -> table -> gemm -> y float [batch, 10], and the hidden codes as a plain
+    output."""
     rng = np.random.default_rng(0)
     b = ProgramBuilder(source={"model": "two layers"})
     n = b.dim(batch) if isinstance(batch, str) else batch

@@ -26,8 +26,8 @@ ROOT = Path(qcompiler.runtime.__file__).parent
 
 
 def test_no_float_type_occurs_in_the_machine_code() -> None:
-    """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in,
-    knows no float or double."""
+    """The LLVM IR of a thread that shares a run, with the interpreter and every kernel linked in, knows no float or
+    double."""
     text = str(linked(shared_run.attend))
     assert len(re.findall(r"^define ", text, re.MULTILINE)) > 20
     found = re.findall(r"^.*(?<![%@])\b(?:float|double|half|bfloat)\b.*$", text, re.MULTILINE)
@@ -119,8 +119,8 @@ def test_imports_are_relative_or_of_the_three_libraries(path: Path) -> None:
 
 
 def test_the_cache_key_covers_every_module_that_is_compiled() -> None:
-    """What `entry.py` imports, directly or not,
-    lies in the folders that are hashed; errors.py is raised by Python alone."""
+    """What `entry.py` imports, directly or not, lies in the folders that are hashed; errors.py is raised by Python
+    alone."""
     imports = "import sys, qcompiler.runtime.machine.entry"
     code = f"{imports}; print(*(n for n in sys.modules if n.startswith('qcompiler.runtime.')))"
     loaded = {tuple(name.split(".")[2:]) for name in python(code, ROOT.parent).split()}

@@ -37,8 +37,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Transpose <perm = [0, 2, 3, 1]> (x)": (IMAGE, {}),
     "Flatten <axis = 2> (x)": (IMAGE, {}),
     "Reshape(x, s)": (IMAGE, {"s": np.array([0, 2, -1, 2])}),
-    "Slice(x, a, b, ax, r)": (IMAGE, {"a": np.array([1, -1]), "b": np.array([-1, -100]), "ax": np.array([2, 3]),
-    "r": np.array([2, -3])}),
+    "Slice(x, a, b, ax, r)": (IMAGE,
+    {"a": np.array([1, -1]), "b": np.array([-1, -100]), "ax": np.array([2, 3]), "r": np.array([2, -3])}),
     "Slice(x, a, b, ax)": (IMAGE, {"a": np.array([-3]), "b": np.array([2**62]), "ax": np.array([2])}),
     "Slice(x, a, b)": (IMAGE, {"a": np.array([0, 1]), "b": np.array([5, 3])}),
     "ReduceMean <keepdims = 0> (x, ax)": (IMAGE, {"ax": np.array([-1, 1])}),
@@ -165,8 +165,8 @@ def from_nested(form: Any, sizes: dict[str, int]) -> int:
 def expressions() -> st.SearchStrategy[tuple[Any, Any]]:
     """Pairs of a size and a function that computes it with Python ints."""
     leaves = st.one_of(
-        st.integers(-5, 9).map(lambda k: (k, lambda n, m: k)), st.just((N, lambda n, m: n)), st.just((H, lambda n,
-        m: m)),
+        st.integers(-5, 9).map(lambda k: (k, lambda n, m: k)), st.just((N, lambda n, m: n)),
+        st.just((H, lambda n, m: m)),
     )  # fmt: skip
 
     def combine(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

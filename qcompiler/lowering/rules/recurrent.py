@@ -23,8 +23,8 @@ from qcompiler.lowering.overflow_proof import prove_accumulator
 
 _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15
-"""Largest sum of magnitudes of recurrent weights for which int16 states leave room
-for a bias of 2^30 in an int32 accumulator."""
+"""Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32
+accumulator."""
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 _GATES = {"LSTM": 4, "GRU": 3}
 

@@ -14,8 +14,8 @@ from tests.passes.rewriting import random, reasons
 
 
 def quantize(graph: Graph, *feeds: dict[str, np.ndarray], observer: str = "minmax") -> Context:
-    """Run the pass and hold the result to the float graph: one step of the widest grid
-    for every operator on the way."""
+    """Run the pass and hold the result to the float graph: one step of the widest grid for every operator on the
+    way."""
     float_run = Runner(graph)
     before = [float_run.run(feed) for feed in feeds]
     ctx = Context(data=feeds)

@@ -17,7 +17,7 @@ FREQUENCIES = (1e4 ** (-np.arange(8) / 8)).astype(np.float32)
     ("u = Unsqueeze(f, last)  a = Mul(u, k)", {"k": FREQUENCIES, "last": np.array([2])}),
     ("u = Unsqueeze(f, last)  a = Div(u, k)", {"k": (1 / FREQUENCIES), "last": np.array([2])}),
     ("u = Unsqueeze(f, one)  b = MatMul(k, u)  a = Transpose <perm = [0, 2, 1]> (b)",
-        {"k": FREQUENCIES[None, :, None], "one": np.array([1])}),
+    {"k": FREQUENCIES[None, :, None], "one": np.array([1])}),
 ])  # fmt: skip
 def test_sines_of_large_positions_are_those_of_exact_angles(
     angle: str, constants: dict[str, np.ndarray], kind: str

@@ -30,8 +30,8 @@ CASES = {
 
 
 def coarse(graph: Graph, feed: dict[str, np.ndarray]) -> Context:
-    """Quantize, then make every weight's grid 16 times coarser,
-    so that rounding shows; switch the output's grid off."""
+    """Quantize, then make every weight's grid 16 times coarser, so that rounding shows; switch the output's grid
+    off."""
     ctx = Context(data=[feed])
     Manager([QuantizeActivations(), QuantizeWeights()]).run(graph, ctx)
     for node in graph.nodes:

@@ -19,8 +19,8 @@ OFFSETS = np.array([2.0, 0.0, 0.5, 0.0])
 def network(activation: str = "Relu (a)", reader: str = "Conv (r, w2, b2)") -> Graph:
     return graph_of(
         f"g (float[N, 3, 5, 5] x) => (float[N, 2, h, w] y) {{ a = Conv (x, w1, b1)  r = {activation}  y = {reader} }}",
-        w1=random(4, 3, 1, 1, low=-0.5, high=0.5), b1=np.array([9, 0.5, 5, -1], np.float32), w2=random(2, 4, 3, 3,
-        seed=1), b2=random(2, seed=2),
+        w1=random(4, 3, 1, 1, low=-0.5, high=0.5), b1=np.array([9, 0.5, 5, -1], np.float32),
+        w2=random(2, 4, 3, 3, seed=1), b2=random(2, seed=2),
         zero=np.float32(0), six=np.float32(7),
     )  # fmt: skip
 

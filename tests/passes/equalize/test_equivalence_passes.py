@@ -1,5 +1,5 @@
-"""The passes of equivalences on random networks: each is made to change whatever it may,
-and the float function stays."""
+"""The passes of equivalences on random networks: each is made to change whatever it may, and the float function
+stays."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ ONE_INPUT: dict[str, tuple[str, dict[str, Any]]] = {
         "z = Abs(x) y = com.microsoft.SkipSimplifiedLayerNormalization<epsilon = 1e-6>(x, z, g)", {"g": real(4, 8)},
     ),
     "SimplifiedLayerNormalization": ("y = SimplifiedLayerNormalization<epsilon = 1e-6, axis = -1>(x, g)",
-        {"g": real(4, 8)}),
+    {"g": real(4, 8)}),
     "Attention": (
         "y = com.microsoft.Attention<num_heads = 2>(x, w, b)", {"w": real(8, 8, 24), "b": real(9, 24)},
     ),
@@ -148,11 +148,11 @@ def test_embeddings_with_a_mask(segments: bool) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("body", "constants"), [
-    ("y = LogSoftmax<axis = 1>(a)", {}), ("y = ReduceL2<axes = [1], keepdims = 1>(a)",
-        {}), ("y = LpNormalization<axis = 1>(a)", {}),
+    ("y = LogSoftmax<axis = 1>(a)", {}), ("y = ReduceL2<axes = [1], keepdims = 1>(a)", {}),
+    ("y = LpNormalization<axis = 1>(a)", {}),
     ("b = Sigmoid(a) c = Tanh(a) y = Sum(a, b, c)", {}), ("b = Sigmoid(a) c = Tanh(a) y = Mean(a, b, c)", {}),
-    ("b = Neg(a) c = Tanh(a) y = Max(a, b, c)",
-        {}), ("y = ReduceLogSumExp<axes = [1]>(a)", {}), ("y = ReduceL1<axes = [1]>(a)", {}),
+    ("b = Neg(a) c = Tanh(a) y = Max(a, b, c)", {}), ("y = ReduceLogSumExp<axes = [1]>(a)", {}),
+    ("y = ReduceL1<axes = [1]>(a)", {}),
     ("y = SimplifiedLayerNormalization<axis = -1>(a, g)", {"g": real(3, 12)}),
 ])  # fmt: skip
 def test_compound_operators_run_as_integers(body: str, constants: dict[str, Any], form: str) -> None:

@@ -29,8 +29,8 @@ LAYERS = {
     "gemm": ("float[N, 4] x", ("h = Gemm <alpha = 0.5, beta = 2.0> (x, w, "
                               "b)"), {"w": random(4, 6), "b": random(1, 6, seed=9)}, random(3, 4)),
     "gemm transposed": ("float[N, 4] x", "h = Gemm <transB = 1> (x, w)", {"w": random(6, 4)}, random(3, 4)),
-    "gemm with one number": ("float[N, 4] x", "h = Gemm (x, w, b)", {"w": random(4, 6), "b": np.float32(0.3)}, random(3,
-    4)),
+    "gemm with one number": ("float[N, 4] x", "h = Gemm (x, w, b)", {"w": random(4, 6), "b": np.float32(0.3)},
+    random(3, 4)),
 }  # fmt: skip
 
 

@@ -55,8 +55,8 @@ def feeds_of(seeds: range) -> list[dict[str, np.ndarray]]:
 
 
 class Timed(AllocateBits):
-    """A machine on which the products of two layers are fast with few bits,
-    and all others take the same time with any."""
+    """A machine on which the products of two layers are fast with few bits, and all others take the same time with
+    any."""
 
     @staticmethod
     def clock(graph, names, feed):
@@ -233,8 +233,8 @@ def test_blocks_may_be_chosen_and_are_reconstructed():
     graph = network()
     ctx = Context(data=feeds_of(range(12)), reference=copy_of(graph))
     Manager([
-        QuantizeActivations(), QuantizeWeights(), AllocateBits(feeds=2, size_budget=0.53,
-        menu="int2,int4,int4/64,nf4/32,int8"), ReconstructLayers()
+        QuantizeActivations(), QuantizeWeights(),
+        AllocateBits(feeds=2, size_budget=0.53, menu="int2,int4,int4/64,nf4/32,int8"), ReconstructLayers()
     ]).run(graph, ctx)  # fmt: skip
     found = ctx.report.allocation
     assert {layer.grid for layer in found.layers} & {"int4/64", "nf4/32"}

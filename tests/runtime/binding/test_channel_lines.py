@@ -1,5 +1,5 @@
-"""Layers that scale channels of uint8: a line gives every code,
-and where there is none the plain arithmetic remains."""
+"""Layers that scale channels of uint8: a line gives every code, and where there is none the plain arithmetic
+remains."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""3x3 convolutions by Winograd's transform: the algebra, its bounds,
-and that the results are those of the plain kernel."""
+"""3x3 convolutions by Winograd's transform: the algebra, its bounds, and that the results are those of the plain
+kernel."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_results_are_those_of_the_plain_kernel(channels: Any, pads: Any) -> None
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize(("size", "outputs"), [(4, 192), (37, 16)])
 def test_parts_give_the_same(size: int, outputs: int) -> None:
-    """Three threads, each with its own output channels, or its own tiles; compiled only,
-    the checks would take minutes."""
+    """Three threads, each with its own output channels, or its own tiles; compiled only, the checks would take
+    minutes."""
     rng = np.random.default_rng(size)
     x, w = (
         rng.integers(0, 256, (1, size, size, 16)).astype(np.uint8),

@@ -142,8 +142,8 @@ def test_matmul(
 def check_matmul(
     a_type: Any, b_type: Any, rows: int, k: int, cols: int, seed: int, n: int, flip: bool, acc64: bool
 ) -> None:
-    """Two batch dimensions,
-    b shared over the first one; b may be stored transposed; y's rows and batches are interleaved."""
+    """Two batch dimensions, b shared over the first one; b may be stored transposed; y's rows and batches are
+    interleaved."""
     rng = np.random.default_rng(seed)
     a, b = draw(rng, a_type, (2, 3, rows, k)), draw(rng, b_type, (3, cols, k) if flip else (3, k, cols))
     a_zp, b_zp = zero_point(rng, a_type), zero_point(rng, b_type)
@@ -182,8 +182,8 @@ def check_matmul(
 
 
 def test_products_larger_than_their_blocks() -> None:
-    """More rows than a block of rows, more columns than a block of columns; compiled only,
-    the checks would take minutes."""
+    """More rows than a block of rows, more columns than a block of columns; compiled only, the checks would take
+    minutes."""
     rng = np.random.default_rng(8)
     a, b = draw(rng, np.uint8, (101, 7)), draw(rng, np.int16, (7, 531))
     program, feeds = build_one(

@@ -89,8 +89,8 @@ def test_what_is_not_coded(array: Any) -> None:
 
 
 def two_products(levels: Any, rows: int = 3) -> Program:
-    """x uint8 [rows, 65] -> gemm -> 1x1 convolution -> y uint8 [rows, 40],
-    all weights among ``levels``; a gather from a coded table beside it."""
+    """x uint8 [rows, 65] -> gemm -> 1x1 convolution -> y uint8 [rows, 40], all weights among ``levels``; a gather from
+    a coded table beside it."""
     rng = np.random.default_rng(5)
     b = ProgramBuilder()
     x, h, y, t, i = (b.buffer(shape, dtype) for shape, dtype in (

@@ -126,8 +126,8 @@ def forge(path: Path, change: Any) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_forged_instructions_are_refused_or_harmless(path: Path, data: st.DataObject) -> None:
-    """Any number of the table changed to anything, checksum right: an error of one line,
-    or a run inside its buffers."""
+    """Any number of the table changed to anything, checksum right: an error of one line, or a run inside its
+    buffers."""
     forged = path.with_name("forged.qprog")
     two_layers().save(forged)
     table = data.draw(st.sampled_from(["code", "kinds"]))

@@ -34,8 +34,8 @@ MANY = 20_000
 
 
 def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
-    """x float [size, size,
-    channels] -> 3x3 convolution -> table -> depthwise -> 1x1 -> sum with the first; big enough to share."""
+    """x float [size, size, channels] -> 3x3 convolution -> table -> depthwise -> 1x1 -> sum with the first; big enough
+    to share."""
     rng = np.random.default_rng(seed)
     b = ProgramBuilder()
     shape = (1, size, size, channels)
