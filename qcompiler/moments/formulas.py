@@ -131,8 +131,8 @@ def smooth(x: Moments, function: Callable[[Vector], Vector]) -> Moments:
     z = np.linspace(-REACH, REACH, NODES)
     weight = _density(z) * (z[1] - z[0])
     values = function(np.reshape(x.mean, (-1, 1)) + np.reshape(x.deviation, (-1, 1)) * z)
-    mean = values @ weight
-    variance = np.square(values - mean[:, None]) @ weight
+    mean = (values * weight).sum(axis=1)
+    variance = (np.square(values - mean[:, None]) * weight).sum(axis=1)
     return Moments(mean.reshape(np.shape(x.mean)), variance.reshape(np.shape(x.mean)))
 
 

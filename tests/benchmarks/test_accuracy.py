@@ -85,8 +85,8 @@ def test_accuracy_goes_on_where_it_was_broken_off(tmp_path: Path, monkeypatch: p
     arguments = ("digits", "-O0", "--json", str(path))
     assert run(accuracy, monkeypatch, *arguments, "--bits", "W4A8") == 0
     first = json.loads(path.read_text())
-    assert [row["preset"] for row in first] == ["float", *["-O0 W4A8"] * 3]
-    monkeypatch.setattr(accuracy, "compile_to", lambda *_: pytest.fail("compiled again"))
+    assert [row["preset"] for row in first] == ["float", *["-O0 W4A8"] * 4]
+    monkeypatch.setattr(accuracy, "compile_to", lambda *_, **__: pytest.fail("compiled again"))
     assert run(accuracy, monkeypatch, *arguments, "--bits", "W4A8") == 0
     assert json.loads(path.read_text()) == first
 
@@ -95,7 +95,7 @@ def test_accuracy_measures_only_what_is_missing(tmp_path: Path, monkeypatch: pyt
     path, asked = tmp_path / "results.json", []
     row = accuracy.Row("digits", "-O0 W8A8", "out.onnx, onnxruntime", "accuracy 0.5", 0.5, 3.0, 1.0, 10, 1.0)
     monkeypatch.setattr(
-        accuracy, "measure", lambda _task, _reference, options: asked.append(accuracy.preset_name(options)) or [row]
+        accuracy, "measure", lambda _task, _reference, options, **_: asked.append(accuracy.preset_name(options)) or [row]
     )
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path)) == 0
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path), "--bits", "W8A8", "W2A8") == 0

@@ -20,8 +20,8 @@ import numpy as np, onnx, onnx_graphsurgeon as gs
 from qcompiler import Context, Pipeline
 from qcompiler.manager import Manager
 
-text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 4] y) <float a = {0.25}> { p = Mul(x,
-a) y = Max(x, p) }'
+head = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 4] y) <float a = {0.25}>'
+text = head + ' { p = Mul(x, a) y = Max(x, p) }'
 graph = gs.import_onnx(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
 feed = {"x": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}
 Manager(Pipeline.parse(sys.argv[2]).passes, feed=feed).run(graph, Context())

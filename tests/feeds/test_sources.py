@@ -92,10 +92,10 @@ def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "import numpy as np\ndef feeds():\n    for i in range(3):\n        yield {'x': np.full((2, 4), i, "
         "np.float32)}\n"
     )
-    (tmp_path / "my_feeds.py").write_text(code)
+    (tmp_path / "module_feeds.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
-    source = open_source("my_feeds:feeds", one_input())
+    source = open_source("module_feeds:feeds", one_input())
     assert [f["x"][0, 0] for f in source] == [0, 1, 2]
     assert [f["x"][0, 0] for f in source] == [0, 1, 2]
     assert sys.path == path

@@ -9,6 +9,7 @@ loader proved fails here, and a difference between unbounded and 64-bit arithmet
 from __future__ import annotations
 
 import dis
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import CellType, FunctionType
 from typing import Any
@@ -35,6 +36,12 @@ from tests.runtime.references import references
 Array = NDArray[Any]
 
 
+@functools.cache
+def used_names(function: FunctionType) -> frozenset[str]:
+    """Names of the globals that a function loads."""
+    return frozenset(str(step.argval) for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL")
+
+
 def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
     """The Python function behind a compiled one, on checked memory, with everything it calls."""
     replaced = references(checked)
@@ -45,8 +52,7 @@ def interpreted(function: Any, checked: CheckedMemory) -> Callable[..., Any]:
         if not isinstance(value, Dispatcher):
             return value
         source = value.py_func
-        used = {str(step.argval) for step in dis.get_instructions(source) if step.opname == "LOAD_GLOBAL"}
-        names = {name: convert(source.__globals__[name]) for name in used if name in source.__globals__}
+        names = {name: convert(source.__globals__[name]) for name in used_names(source) if name in source.__globals__}
         cells = tuple(CellType(convert(cell.cell_contents)) for cell in source.__closure__ or ())
         replaced[id(value)] = FunctionType(source.__code__, {**source.__globals__, **names}, closure=cells)
         return replaced[id(value)]
