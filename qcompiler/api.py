@@ -216,9 +216,11 @@ def _answered(
 def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
     """Put into the report how far the outputs are from the float model's on feeds that nothing was fitted to."""
     report = ctx.report
-    report.outputs = judge.figures(Runner(graph).run)
+    reference, judged = ctx.matched_pair or (ctx.reference or graph, graph)
+    judge = judge if ctx.matched_pair is None else judge.on(Runner(reference).run)
+    report.outputs = judge.figures(Runner(judged).run)
     report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
-    report.trials = try_unseen(ctx.reference or graph, graph, [feed for feed, _ in judge.held], report.output_sqnr_db)
+    report.trials = try_unseen(reference, judged, [feed for feed, _ in judge.held], report.output_sqnr_db)
     for trial in (trial for trial in report.trials if is_lost(trial)):
         then = (
             f"{trial.what}: output {trial.output} is {trial.sqnr_db:.1f} dB then, {trial.stated_db:.1f} dB on feeds "

@@ -63,6 +63,7 @@ class Context:
         matched: gain and shift [C] of layers that have, for now, the statistics of training on made-up feeds, by name
             of their node (`match-batchnorm`).
         unmatched: the reference without these.
+        matched_pair: the reference and the quantized graph with these, on which made-up feeds are most like real ones.
     """
 
     seed: int = 0
@@ -77,6 +78,7 @@ class Context:
     final_grids: dict[str, tuple[QuantSpec, QuantSpec]] = field(default_factory=dict, repr=False)
     matched: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     unmatched: Graph | None = field(default=None, repr=False)
+    matched_pair: tuple[Graph, Graph] | None = field(default=None, repr=False)
     running: str = ""
 
     @property

@@ -58,8 +58,8 @@ def test_two_runs_give_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
 def test_without_data_there_is_one_warning_that_names_the_better_way(tmp_path: Path) -> None:
     result = call(compile_command, MODEL, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("warning") == 1
-    assert "--calib" in result.stderr
+    assert result.stderr.count("--calib") == 1
+    assert "quantization error" not in result.stderr  # made-up inputs say nothing of a collapse that real ones lack
 
 
 @pytest.mark.parametrize(("kind", "dtype", "least_db"), [

@@ -40,8 +40,7 @@ class MatchBatchnorm(Pass):
         layers = sum(1 for _ in find_layers(graph))
         ctx.warn(
             f"without data: {len(ctx.matched)} of {layers} layers have BatchNorm statistics of training, which "
-            "ranges and corrections follow; elsewhere, and in the figures of this report, made-up inputs stand in for "
-            "real ones"
+            "ranges, corrections and the figures of this report follow; elsewhere made-up inputs stand in for real ones"
         )
         if ctx.matched and ctx.reference is not None:
             ctx.unmatched, ctx.reference = ctx.reference, copy_of(graph)
@@ -57,6 +56,8 @@ class UnmatchBatchnorm(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Scale and shift them back; True when there was one."""
         taken = names_in(graph)
+        if ctx.matched and ctx.reference is not None:
+            ctx.matched_pair = ctx.reference, copy_of(graph)
         for layer in [layer for layer in find_layers(graph) if layer.node.name in ctx.matched]:
             gain, shift = ctx.matched[layer.node.name]
             _undo(layer, gain, shift, taken)

@@ -9,7 +9,7 @@ feeds as there are held-out ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class Judge:
     fitted: Sequence[tuple[Feed, Values]]
     bounded: Mapping[str, Mapping[int, Sequence[range]]]
     seen: bool = False
+
+    def on(self, run: Callable[[Feed], Values]) -> Judge:
+        """The same feeds with the answers of another model."""
+        held, fitted = ([(feed, run(feed)) for feed, _ in feeds] for feeds in (self.held, self.fitted))
+        return replace(self, held=held, fitted=fitted)
 
     def figures(self, run: Callable[[Feed], Values]) -> list[OutputFigure]:
         """A figure for each float output, and for each group of its columns."""

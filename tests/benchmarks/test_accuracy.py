@@ -95,7 +95,7 @@ def test_accuracy_measures_only_what_is_missing(tmp_path: Path, monkeypatch: pyt
     path, asked = tmp_path / "results.json", []
     row = accuracy.Row("digits", "-O0 W8A8", "out.onnx, onnxruntime", "accuracy 0.5", 0.5, 3.0, 1.0, 10, 1.0)
     monkeypatch.setattr(
-        accuracy, "measure", lambda _task, _reference, options, **_: asked.append(accuracy.preset_name(options)) or [row]
+        accuracy, "measure", lambda _task, _float, options, **_: asked.append(accuracy.preset_name(options)) or [row]
     )
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path)) == 0
     assert run(accuracy, monkeypatch, "digits", "-O0", "--json", str(path), "--bits", "W8A8", "W2A8") == 0
