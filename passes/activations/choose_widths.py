@@ -32,7 +32,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
-from ...activations.pairs import remove_pair
+from ...activations.pairs import is_older, remove_pair
 from ...activations.table_bytes import table_bytes
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ...feeds.sources import feeds_of
@@ -40,7 +40,6 @@ from ...graph.ir import Constant, Feed, Graph, Node, names_in, producer, read_sp
 from ...graph.layers import Layer, find_layers, weight_slots
 from ...graph.macs import layer_macs
 from ...graph.operators import RECURRENT
-from ...graph.origin import origin_of
 from ...pass_base import Context, Pass
 from ...records import WidthChoice
 
@@ -49,9 +48,6 @@ SHARE = 0.03
 
 FAINT = 0.2
 """Share of an equal part of the allowed noise below which a tensor stays narrow."""
-
-WIDE_OPSET = 21
-"""The first opset with 16-bit codes."""
 
 QUIET_DB = 50.0
 """8-bit noise (dB below the signal) that is never worth a wide tensor, even where their number is given."""
@@ -137,7 +133,7 @@ class ChooseWidths(Pass):
         shares = _shares(graph, next(iter(data)))
         units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
         functions = (MADE_UP_SHARE if ctx.made_up else FUNCTIONS_SHARE) * _stored(graph)
-        loose = self._loose(units) if self.keep_opset and self.widen == "auto" and _is_older(graph) else None
+        loose = self._loose(units) if self.keep_opset and self.widen == "auto" and is_older(graph) else None
         wide = self._choose(graph, units, self._targets(noise.weights), functions) if loose is None else set()
         for pair in (pair for unit in loose or () for pair in unit.pairs):
             remove_pair(graph, pair)
@@ -196,11 +192,6 @@ class ChooseWidths(Pass):
             functions -= tables
             left, budget, tensors = left - unit.noise, budget - work, tensors - 1
         return wide
-
-
-def _is_older(graph: Graph) -> bool:
-    """True for a model from a file whose opset has no 16-bit codes."""
-    return 0 < origin_of(graph).opset < WIDE_OPSET
 
 
 def _may_be_float(unit: Unit) -> bool:

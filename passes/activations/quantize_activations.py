@@ -23,6 +23,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ...activations.int16 import GEMMS
+from ...activations.pairs import is_older
 from ...activations.reach import reached
 from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
 from ...calibration.needed import holds_wide_input, needed_ranges
@@ -71,6 +72,9 @@ DEVIATIONS = 6.0
 
 MEAN_HEADROOM = 2.0
 """The same of a mean."""
+
+MOST_STORED = 1024
+"""Elements of a stored constant that may have 16 bits because few values of its readers were seen."""
 
 WideInputs = Literal["nothing", "between layers", "anything"]
 """Which tensors of which few values were seen get 16 bits."""
@@ -158,6 +162,15 @@ def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[in
     """True where no reader of a grid multiplies it, but for layers that take 16 bits."""
     readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
     return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op not in GEMMS for node in readers)
+
+
+def _feeds_layer(group: Group, layers: Mapping[int, Layer]) -> bool:
+    return any(id(node) in layers for tensor in group.tensors for node in consumers(tensor))
+
+
+def _is_stored(group: Group) -> bool:
+    """True where 16 bits would double a table of the file."""
+    return any(isinstance(tensor, Constant) and tensor.values.size > MOST_STORED for tensor in group.tensors)
 
 
 def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
@@ -334,10 +347,14 @@ class QuantizeActivations(Pass):
             few = self.wide != "nothing" and (at_border or not made_up) and _few_seen(group, seen[-1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
-            held = layers if self.wide == "anything" else {}
-            wide = asked and _takes_wide(group, held, placement.border)
+            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
             hardly = few and _hardly_seen(group, seen[-1])
-            wide |= hardly and self.wide == "between layers"
+            if self.wide == "between layers":
+                older = is_older(graph)
+                wide |= hardly and not (older and _feeds_layer(group, layers))
+                wide &= not _is_stored(group)
+                if wide and older and _takes_wide(group, {}, placement.border):
+                    continue  # float, which is exact: the file keeps its opset
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]

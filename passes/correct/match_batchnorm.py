@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.renormalize import match_statistics, set_gain
+from ...calibration.renormalize import are_of_training, match_statistics, set_gain
 from ...feeds.selection import count_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Graph, copy_of, names_in
@@ -36,15 +36,25 @@ class MatchBatchnorm(Pass):
         if not ctx.made_up:
             return False
         data = feeds_of(graph, ctx)
-        ctx.matched = match_statistics(graph, ctx.batchnorm, data, count_feeds(data)) if ctx.batchnorm else {}
-        layers = sum(1 for _ in find_layers(graph))
+        matched = match_statistics(copy_of(graph), ctx.batchnorm, data, count_feeds(data)) if ctx.batchnorm else {}
+        if not are_of_training(matched):
+            ctx.warn(
+                "BatchNorm statistics and made-up inputs are far apart: ranges hold both, and are wider than real "
+                "inputs need"
+            )
+            return False
+        ctx.matched, taken = matched, names_in(graph)
+        layers = list(find_layers(graph))
+        for layer in layers:
+            if layer.node.name in matched:
+                set_gain(layer, *matched[layer.node.name], taken)
         ctx.warn(
-            f"without data: {len(ctx.matched)} of {layers} layers have BatchNorm statistics of training, which "
+            f"without data: {len(matched)} of {len(layers)} layers have BatchNorm statistics of training, which "
             "ranges, corrections and the figures of this report follow; elsewhere made-up inputs stand in for real ones"
         )
-        if ctx.matched and ctx.reference is not None:
+        if matched and ctx.reference is not None:
             ctx.unmatched, ctx.reference = ctx.reference, copy_of(graph)
-        return bool(ctx.matched)
+        return bool(matched)
 
 
 @dataclass(frozen=True)

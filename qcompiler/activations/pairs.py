@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from qcompiler.calibration.sensitivity import Pair
 from qcompiler.graph.ir import Constant, Graph, QuantSpec, replace_uses, unique_name
+from qcompiler.graph.origin import origin_of
+
+WIDE_OPSET = 21
+"""The first opset with 16-bit codes."""
 
 
 def set_grid(pair: Pair, spec: QuantSpec, taken: set[str]) -> None:
@@ -22,3 +26,8 @@ def remove_pair(graph: Graph, pair: Pair) -> None:
     replace_uses(graph, end, source)
     if leaves:
         source.name, end.name = end.name, source.name
+
+
+def is_older(graph: Graph) -> bool:
+    """True for a model from a file of an opset without 16-bit codes, in which its ``.onnx`` form stays."""
+    return 0 < origin_of(graph).opset < WIDE_OPSET

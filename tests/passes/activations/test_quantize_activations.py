@@ -5,6 +5,7 @@ import pytest
 
 from qcompiler.feeds.sources import SYNTHETIC_WARNING
 from qcompiler.graph.ir import Graph, producer, read_spec, spec_of
+from qcompiler.graph.origin import ORIGIN, Origin
 from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
@@ -260,3 +261,17 @@ def test_a_node_that_has_the_name_of_an_output_keeps_it_alone() -> None:
     names = [node.name for node in graph.nodes]
     assert len(set(names)) == len(names)
     assert graph.outputs[0].name == "y"
+
+
+@pytest.mark.parametrize(("opset", "dtype"), [(0, np.int16), (21, np.int16), (17, np.uint8)])
+def test_few_values_give_a_file_of_an_older_opset_no_16_bits(opset: int, dtype: type):
+    graph = graph_of(
+        "g (float[1, 6] x) => (float[1, 4] y) { a = MatMul(x, w)  b = Mul(a, a)  c = Add(b, k)  y = MatMul(c, v) }",
+        w=random(6, 8), v=random(8, 4, seed=1), k=random(8, seed=2),
+    )  # fmt: skip
+    if opset:
+        graph.__dict__[ORIGIN] = Origin(opset=opset)
+    feeds = [{"x": random(1, 6, seed=seed)} for seed in range(12)]
+    Manager([QuantizeActivations(wide="between layers")]).run(graph, Context(data=feeds))
+    found = {spec_of(node.outputs[0]).dtype for node in graph.nodes if node.op == "DequantizeLinear"}
+    assert found == {np.dtype(dtype)}

@@ -94,3 +94,28 @@ def _train_statistics(graph: Graph, feeds: list[dict[str, np.ndarray]]):
         for slot, value in ((3, values.mean((0, 2, 3))), (4, values.var((0, 2, 3)))):
             node.inputs[slot] = gs.Constant(f"{node.name}_{slot}", value.astype(np.float32))
     return gs.export_onnx(graph)
+
+
+def test_statistics_that_feeds_are_far_from_are_not_matched_and_ranges_hold_both() -> None:
+    graph, ctx = net_over(400), Context()
+    ctx.data = synthetic_source(graph, ctx)
+    Manager([FoldBatchNorm()]).run(graph, ctx)
+    weights = [layer.values for layer in find_layers(graph)]
+    assert not MatchBatchnorm().run(graph, ctx)
+    assert ctx.matched == {}
+    for before, layer in zip(weights, find_layers(graph), strict=True):
+        np.testing.assert_array_equal(layer.values, before)
+    assert any("far apart" in warning for warning in ctx.report.warnings)
+    Manager([QuantizeActivations()]).run(graph, ctx)
+    seen = max(np.abs(Runner(copy_of(graph)).run(feed)["y"]).max() for feed in ctx.data)
+    exact = max(np.abs(Runner(net_over(400)).run(feed)["y"]).max() for feed in ctx.data)
+    assert seen > 0.9 * exact
+
+
+def net_over(divisor: float) -> Graph:
+    """With variances that no input brings about: what the network computes is far from its own statistics."""
+    graph = net()
+    for node in graph.nodes:
+        if node.op == "BatchNormalization":
+            node.inputs[4].values = node.inputs[4].values / divisor
+    return graph
