@@ -12,8 +12,8 @@ and they are widened only where the accumulator provably
 cause (more would not show); the second kind only until it is ``gemm_db`` below the signal and below `GEMM_NOISE` of the
 weights' noise, and for at most ``most`` of all multiply-accumulates; ``off`` widens nothing; a number is the largest
 number of wide tensors. Large stored tables (embeddings) stay 8 bit: 16 would double them. Functions of a wide tensor
-may need tables of 65,536 entries (`activations.table_bytes`): together these take at most `FUNCTIONS_SHARE` of the
-bytes of all constants, and next to none where feeds are made up, which justify no larger file.
+may need tables of 65,536 entries (`activations.table_bytes`): where feeds are made up, which justify no larger file,
+these take at most `MADE_UP_SHARE` of the bytes of all constants.
 
 An ``.onnx`` file of an opset before 21 has no 16-bit codes, and is not moved there for a little precision
 (``keep_opset``): the loud tensors between layers lose their pair instead and are float, which is exact and which other
@@ -69,10 +69,8 @@ PAIRED = ("Conv", "ConvTranspose", *RECURRENT)
 TABLE_SHARE, TABLE_SIZE = 0.01, 4096
 """A stored constant may become 16 bits up to this share of all stored elements, or up to this many."""
 
-FUNCTIONS_SHARE, MADE_UP_SHARE = 0.5, 0.02
-"""Bytes of the tables of functions of wide tensors, relative to the elements of all constants: with calibration feeds,
-and with made-up ones.
-"""
+MADE_UP_SHARE = 0.02
+"""Bytes of the tables of functions of wide tensors on made-up feeds, relative to the elements of all constants."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class ChooseWidths(Pass):
         noise = measure_noise(graph, grids, data, self.feeds)
         shares = _shares(graph, next(iter(data)))
         units = [_unit(pairs, power, shares) for pairs, power in zip(grids, noise.units, strict=True)]
-        functions = (MADE_UP_SHARE if ctx.made_up else FUNCTIONS_SHARE) * _stored(graph)
+        functions = MADE_UP_SHARE * _stored(graph) if ctx.made_up else float("inf")
         loose = self._loose(units) if self.keep_opset and self.widen == "auto" and is_older(graph) else None
         wide = self._choose(graph, units, self._targets(noise.weights), functions) if loose is None else set()
         for pair in (pair for unit in loose or () for pair in unit.pairs):
