@@ -30,7 +30,7 @@ __all__ = [
 
 BINS = 2048
 
-UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 32.0
+UNSEEN_NUMBERS, UNSEEN_SHARE = 1e5, 8.0
 """Unseen values that a range leaves room for: at most this many, and at most this multiple of those seen."""
 
 FEW_BLOCKS = 4

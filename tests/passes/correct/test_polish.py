@@ -81,7 +81,7 @@ def test_by_default_gains_alone_are_tuned_and_ranges_stay():
 
 
 def test_codes_stay_and_storage_gives_the_polished_graph_back():
-    graph, ctx = quantized(stretch=2.0)
+    graph, ctx = quantized(stretch=4.0)
     codes = {layer.node.name: read_spec(layer.weight.inputs[0]).quantize(layer.values) for layer in find_layers(graph)}
     assert Polish(feeds=64, steps=12, radius=0.2, shifts=True, ranges=True).run(graph, ctx)
     feed = ctx.data[0]
