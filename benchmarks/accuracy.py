@@ -14,6 +14,7 @@ are kept as they come, and a run that was broken off goes on where it stopped.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -71,50 +72,14 @@ class Row:
 
 def main() -> int:
     """Measure the models named; 2 when one cannot be compiled."""
-    parser = models_parser("accuracy", "Measure compiled models on labelled data.")
-    parser.add_argument("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
-    parser.add_argument("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
-    parser.add_argument(
-        "--block",
-        type=int,
-        default=0,
-        metavar="N",
-        help="weights of a channel that have a scale of their own: 32, 64, 128",
-    )
-    parser.add_argument("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
-    parser.add_argument(
-        "--size-budget",
-        type=float,
-        metavar="SHARE",
-        help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5",
-    )
-    parser.add_argument(
-        "--latency-budget",
-        type=float,
-        metavar="SHARE",
-        help="with --weights auto: time of the layers as a share of 8 bits: 0.8",
-    )
-    parser.add_argument(
-        "--bits",
-        nargs="+",
-        choices=BITS,
-        metavar="BITS",
-        help=f"these one after the other, instead of the two: {', '.join(BITS)}",
-    )
-    parser.add_argument("--no-data", action="store_true", help="compile without calibration feeds, as a stranger does")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there"
-    )
-    chosen = parse(parser)
+    chosen = parse(_parser())
     options = Options(
         level=chosen.level, weights=chosen.weights, block=chosen.block, activations=chosen.activations,
-        size_budget=chosen.size_budget,
-        latency_budget=chosen.latency_budget,
+        size_budget=chosen.size_budget, latency_budget=chosen.latency_budget,
     )  # fmt: skip
     data = not chosen.no_data
-    wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()] or [
-        options
-    ]
+    wanted = [replace(options, weights=BITS[bits][0], activations=BITS[bits][1]) for bits in chosen.bits or ()]
+    wanted = wanted or [options]
     rows = [Row(**item) for item in json.loads(chosen.json.read_text())] if chosen.json and chosen.json.exists() else []
     status = 0
     for name in chosen.models:
@@ -125,19 +90,8 @@ def main() -> int:
         task = task_of(name, chosen.zoo)
         reference, median = answers_of(Runner(onnx.load(task.model), threads=THREADS).run, task)
         if FLOAT not in known:
-            rows.append(
-                Row(
-                    name,
-                    FLOAT,
-                    "onnxruntime",
-                    score_text(task, reference),
-                    None,
-                    None,
-                    median,
-                    task.model.stat().st_size,
-                    None,
-                )
-            )
+            score, size = score_text(task, reference), task.model.stat().st_size
+            rows.append(Row(name, FLOAT, "onnxruntime", score, None, None, median, size, None))
         for options in left:
             try:
                 rows.extend(list(measure(task, reference, options, data=data)))
@@ -151,6 +105,22 @@ def main() -> int:
         table([row for row in rows if row.preset in shown], chosen.models)
     )
     return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = models_parser("accuracy", "Measure compiled models on labelled data.")
+    add = parser.add_argument
+    share = {"type": float, "metavar": "SHARE"}
+    add("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
+    add("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
+    add("--block", type=int, default=0, metavar="N", help="weights of a channel that share a scale: 32, 64, 128")
+    add("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
+    add("--size-budget", **share, help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5")
+    add("--latency-budget", **share, help="with --weights auto: time of the layers as a share of 8 bits: 0.8")
+    add("--bits", nargs="+", choices=BITS, metavar="BITS", help=f"one after the other, instead: {', '.join(BITS)}")
+    add("--no-data", action="store_true", help="compile without calibration feeds, as a stranger does")
+    add("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
+    return parser
 
 
 def preset_name(options: Options, *, data: bool = True) -> str:

@@ -20,33 +20,11 @@ from qcompiler.calibration.collect import HUGE
 from qcompiler.calibration.observers import Range
 from qcompiler.graph.exactness import filled, is_fill, selections
 from qcompiler.graph.ir import Constant, Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from qcompiler.graph.operators import MOVERS
 from qcompiler.graph.value_kinds import Kind, Value
 
 __all__ = ["reached"]
 
-_MOVES = frozenset(
-    {
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GlobalMaxPool",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "ReduceMax",
-        "ReduceMin",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
 _CODES = 254
 """Codes left for the data where one more code is the fill's."""
 
@@ -159,7 +137,7 @@ class _Reach:
             return _Growth(growths[0].up, growths[0].down)
         if node.op == "Relu":
             return _Growth(0.0, growths[0].up)
-        if node.op in _MOVES:
+        if node.op in MOVERS:
             return growths[0]
         sources = node.inputs[1:] if node.op == "Where" else node.inputs
         if node.op in ("Where", "Concat", "Max", "Min"):
@@ -215,7 +193,7 @@ class _Reach:
         own, node = self.ranges.get(fill.name), producer(fill)
         if constant_of(fill) is not None:
             self.floors[fill.name] = min(extent.lo, self.floors.get(fill.name, extent.lo))
-        if node is not None and node.op in _MOVES and len(consumers(node.inputs[0])) == 1:
+        if node is not None and node.op in MOVERS and len(consumers(node.inputs[0])) == 1:
             self._cut_off(node.inputs[0], extent)
         if own is not None:
             self.ranges[fill.name] = Range(
@@ -229,12 +207,12 @@ class _Reach:
             lo is None
             or node is None
             or extent is None
-            or any(user.op not in ("Add", *_MOVES) or id(user) in self._left_float for user in consumers(tensor))
+            or any(user.op not in ("Add", *MOVERS) or id(user) in self._left_float for user in consumers(tensor))
         ):
             return
         least = max(lo, extent.lo)
         self.ranges[tensor.name] = Range(least, max(extent.hi, least))
-        if node.op in _MOVES:
+        if node.op in MOVERS:
             self._raise_truth(node.inputs[0], least)
         for operand in node.inputs if node.op in ("Mul", "Where") else []:
             if is_fill(operand, self._kinds):
@@ -255,7 +233,7 @@ def _product(extents: list[Range | None]) -> Range | None:
 def _is_computed(tensor: Tensor) -> bool:
     """False for a constant, and for an input that is looked up as it is (tokens)."""
     node = producer(tensor)
-    while node is not None and node.op in (*_MOVES, "Cast", "Clip") and not isinstance(tensor, Constant):
+    while node is not None and node.op in (*MOVERS, "Cast", "Clip") and not isinstance(tensor, Constant):
         tensor = node.inputs[0]
         node = producer(tensor)
     return node is not None and constant_of(tensor) is None

@@ -34,10 +34,10 @@ Matched = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 LEAST_GAIN, MOST_GAIN = 1 / 256, 16.0
 """Bounds of a gain: a channel that made-up feeds hardly move says little, and one that training put out stays small."""
 
-
 FAR, MOST_FAR = 2.0, 0.25
-"""A gain that is far from one, as a factor, and the share of channels that may need such a one. In trained networks of
-pictures 0.02 to 0.1 of the channels do, in networks of random weights and statistics half of them.
+"""A gain that is far from one, as a factor, and the share of channels that may need such a one. Measured with made-up
+feeds: upper quartile of ``|log2 gain|`` .34 in the digits classifier, .43 in EfficientNet-Lite0, .56 and .19 in
+PP-OCR's recognizer and classifier; 1.47 in a network of random weights and statistics.
 """
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from qcompiler.graph.operators import VALUE_PRESERVING
 from qcompiler.graph.value_kinds import FILL_FROM, Kind, Value
 
 __all__ = [
@@ -37,26 +38,10 @@ UNBOUNDED = "an operand is a position or count of any size"
 FILLS = "puts a fill beside data where a mask says, or picks among such values"
 TRUTHS = "chooses between numbers too far apart for one grid"
 
-_MOVES = frozenset(
-    {
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
 _PICKS = frozenset({"ReduceMax", "ReduceMin", "Max", "Min", "Concat", "Where"})
 _POOLS = frozenset({"MaxPool", "GlobalMaxPool"})
 """Pools that take the largest of windows with at least one datum each, so that a Pad's fill never comes out."""
+_MOVES = VALUE_PRESERVING - _POOLS - {"ReduceMax", "ReduceMin"}
 _BINARY = frozenset(
     {
         "Add",

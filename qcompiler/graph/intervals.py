@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, producer
+from qcompiler.graph.operators import VALUE_PRESERVING
 from qcompiler.graph.ranges import Range
 
 __all__ = ["BOUNDED", "Intervals", "bounded_source"]
@@ -36,34 +37,10 @@ _HALF = {
     "Acos": Range(0.0, math.pi),
 }  # fmt: skip
 
-_KEEPING = frozenset(
-    {
-        "AveragePool",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "MaxPool",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+_MOVING = VALUE_PRESERVING | {"Dropout"}
+_KEEPING = _MOVING | {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 """Operators whose values lie between the least and the greatest of their first input."""
 
-_MOVING = _KEEPING - {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 
 
 def bounded_source(tensor: Tensor, depth: int = 16) -> Node | None:

@@ -17,6 +17,7 @@ __all__ = [
     "OPERATORS",
     "RECURRENT",
     "UNARIES",
+    "VALUE_PRESERVING",
     "Operator",
     "lowered_by",
 ]
@@ -108,6 +109,8 @@ UNARIES = frozenset(name for name, operator in OPERATORS.items() if operator.is_
 """Functions of one element: a table in the machine."""
 MOVERS = frozenset(name for name, operator in OPERATORS.items() if operator.shares_grid)
 """Operators whose first input and outputs are on one grid."""
+VALUE_PRESERVING = MOVERS - {"Pad", "Resize"}
+"""Operators whose results are elements of their first input, all of them or chosen by place or by size."""
 MOVEMENT = tuple(name for name, operator in OPERATORS.items() if operator.rearranges)
 """Operators whose first input's elements come out unchanged, in another place."""
 MAY_BE_INFINITE = frozenset(name for name, operator in OPERATORS.items() if operator.may_be_infinite)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, constant_of, consumers, is_float, to_networkx
+from qcompiler.graph.operators import VALUE_PRESERVING
 
 __all__ = ["DATA", "FILL_FROM", "Kind", "Value", "value_kinds"]
 
@@ -93,30 +94,7 @@ _TRUTHS = frozenset({
     "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Xor", "Not", "IsNaN", "IsInf",
 })
 _COUNTS = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
-MOVES = frozenset(
-    {
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "MaxPool",
-        "ReduceMax",
-        "ReduceMin",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "GlobalMaxPool",
-        "Dropout",
-    }
-)
+MOVES = VALUE_PRESERVING | {"Dropout", "GatherElements", "GatherND"}
 """Operators whose results are elements of their first input."""
 _MEANS = frozenset({"ReduceMean", "AveragePool", "GlobalAveragePool", "Resize"})
 """Operators whose results lie between the elements of their first input."""

@@ -265,17 +265,9 @@ def insert(least: Floats, ranking: NDArray[np.int64], kept: int, cost: float, ke
 
 @jit
 def round_beam(
-    weight: Floats,
-    scale: Floats,
-    factor: Floats,
-    diagonal: Floats,
-    beam: int,
-    tables: Levels,
-    limits: Floats,
-    kinds: Kinds,
-    levels: Levels,
-    losses: Floats,
-) -> None:
+    weight: Floats, scale: Floats, factor: Floats, diagonal: Floats, beam: int, tables: Levels, limits: Floats,
+    kinds: Kinds, levels: Levels, losses: Floats,
+) -> None:  # fmt: skip
     """As `round_columns` from the last column to the first, keeping the ``beam`` best partial roundings per row.
 
     Args:

@@ -302,19 +302,9 @@ def _multiply_rows(
     row: int, zeros: int, layout: int, first: int, chunk: int, packed: int, y_line: int, rows: int, most: int
 ) -> None:
     """One or two rows of the output from line ``y_line`` on, for the channels of one chunk."""
-    isa, channels, out_w, wide = (
-        at(row, ISA_COLUMN),
-        at(row, _CONV.in_c),
-        at(row, _CONV.out_w),
-        at(row, _CONV.y_type) == _I16,
-    )
-    code_bytes, group, size, vector = (
-        (1 if layout == QUAD else 2),
-        (4 if layout == QUAD else 2),
-        (2 if wide else 1),
-        _vector_bytes(isa),
-    )
-    stride = at(row, _CONV.stride_w)
+    isa, channels, out_w = at(row, ISA_COLUMN), at(row, _CONV.in_c), at(row, _CONV.out_w)
+    wide, stride, vector = at(row, _CONV.y_type) == _I16, at(row, _CONV.stride_w), _vector_bytes(isa)
+    code_bytes, group, size = (1 if layout == QUAD else 2), (4 if layout == QUAD else 2), (2 if wide else 1)
     taps = _line_groups(at(row, _CONV.kernel_h), most, group) * at(row, _CONV.kernel_w)
     vector_bytes = (stride * _phase_pixels(_padded_width(row), stride) + _SPARE_PIXELS) * chunk
     vectors, used = (out_w * chunk + vector - 1) // vector, min(chunk // code_bytes, channels - first)
@@ -334,28 +324,13 @@ def _multiply_rows(
         count = several if vectors - done >= several else 1
         blocks = (vectors - done) // count
         _run_tile(
-            isa,
-            layout,
-            wide,
-            rows,
-            count == several,
+            isa, layout, wide, rows, count == several,
             (
-                blocks,
-                q + done * vector,
-                vector_bytes,
-                zeros + _OFFSETS,
-                taps,
-                packed + _HEADS * group * vector,
-                group * vector * most,
-                packed,
-                target + done * step,
-                step,
-                row_bytes,
-                at(row, _CONV.y_zp),
-                at(row, _CONV.lo),
-                at(row, _CONV.hi),
+                blocks, q + done * vector, vector_bytes, zeros + _OFFSETS, taps,
+                packed + _HEADS * group * vector, group * vector * most, packed,
+                target + done * step, step, row_bytes, at(row, _CONV.y_zp), at(row, _CONV.lo), at(row, _CONV.hi),
             ),
-        )
+        )  # fmt: skip
         done += blocks * count
     for r in range(0 if in_place else rows):
         if used == pitch and used == chunk // code_bytes:

@@ -255,19 +255,9 @@ def _convolve_band(row: int, scratch: int, base: int, line_bytes: int, first: in
 
 @jit
 def multiply_coded(
-    isa: int,
-    layout: int,
-    fitting: int,
-    bits: int,
-    rows: int,
-    pointers: int,
-    offsets: int,
-    packed: int,
-    columns: tuple[int, int, int, int],
-    steps: int,
-    out: tuple[int, int, int, int, int, int],
-    shared: int,
-) -> None:
+    isa: int, layout: int, fitting: int, bits: int, rows: int, pointers: int, offsets: int, packed: int,
+    columns: tuple[int, int, int, int], steps: int, out: tuple[int, int, int, int, int, int], shared: int,
+) -> None:  # fmt: skip
     """A few rows of activations times ``columns`` of weights in codes of 4 or 2 bits; the arguments of
     `multiply_block`, one segment.
     """
@@ -283,53 +273,22 @@ def multiply_coded(
     while first < end:
         group = coded_panels(isa, end - first)
         run_coded(
-            isa,
-            layout,
-            fitting,
-            bits,
-            group,
-            rows,
+            isa, layout, fitting, bits, group, rows,
             (
-                1,
-                pointers,
-                offsets,
-                1,
-                weights,
-                0,
-                steps,
-                weights,
-                0,
-                packed + first * LANES * 4,
-                head,
-                y + first * LANES * size,
-                y_stride,
-                min(group * LANES, cols - first * LANES),
-                wide,
-                y_zp,
-                lo,
-                hi,
+                1, pointers, offsets, 1, weights, 0, steps, weights, 0, packed + first * LANES * 4, head,
+                y + first * LANES * size, y_stride, min(group * LANES, cols - first * LANES), wide, y_zp, lo, hi,
                 shared,
             ),
-        )
+        )  # fmt: skip
         weights += TABLE_BYTES + group * panel_bytes
         first += group
 
 
 @jit
 def multiply_block(
-    isa: int,
-    layout: int,
-    fitting: int,
-    rows: int,
-    pointers: int,
-    offsets: int,
-    segments: int,
-    packed: int,
-    columns: tuple[int, int, int, int],
-    steps: int,
-    out: tuple[int, int, int, int, int, int],
-    shared: int,
-) -> None:
+    isa: int, layout: int, fitting: int, rows: int, pointers: int, offsets: int, segments: int, packed: int,
+    columns: tuple[int, int, int, int], steps: int, out: tuple[int, int, int, int, int, int], shared: int,
+) -> None:  # fmt: skip
     """``rows`` rows of activations times ``columns`` (as `columns_of` says) of packed weights.
 
     ``fitting`` as for `run_product`; ``pointers``: addresses of the rows; ``offsets``: of their segments, ``steps``
@@ -352,33 +311,13 @@ def multiply_block(
             count, blocks = next_rows(rows - top), next_blocks(rows - top)
             target = y + top * y_stride + first * LANES * size
             run_product(
-                isa,
-                layout,
-                fitting,
-                group,
-                count,
+                isa, layout, fitting, group, count,
                 (
-                    blocks,
-                    pointers + 8 * top,
-                    offsets,
-                    segments,
-                    weights,
-                    panel_bytes,
-                    steps,
-                    fetch + min(tile, group - 1) * panel_bytes,
-                    max(group - 1 - tile, 0),
-                    column,
-                    head,
-                    target,
-                    y_stride,
-                    width,
-                    wide,
-                    y_zp,
-                    lo,
-                    hi,
-                    shared,
+                    blocks, pointers + 8 * top, offsets, segments, weights, panel_bytes, steps,
+                    fetch + min(tile, group - 1) * panel_bytes, max(group - 1 - tile, 0), column, head, target,
+                    y_stride, width, wide, y_zp, lo, hi, shared,
                 ),
-            )
+            )  # fmt: skip
             top += blocks * count
             tile += blocks
         first += group
