@@ -16,7 +16,7 @@ MODEL := digits
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
 	@echo "Compiling models/$(MODEL)/model.onnx, once as out.onnx and once for the integer machine."
-	@$(BIN)/python -m qcompiler.runtime.warm & \
+	@$(WARM) & \
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force && wait
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
@@ -55,6 +55,7 @@ wheels: $(VENV)/dev bundles
 	@rm -rf build/wheels && mkdir -p build/wheels/pure
 	@cp -R pyproject.toml README.md LICENSE qcompiler passes runtime build/wheels/pure
 	@rm -rf build/wheels/pure/runtime/build && cp -R build/wheels/pure build/wheels/platform && rm -rf build/wheels/pure/runtime/bundles
+	@touch build/wheels/platform/runtime/bundles/sealed
 	$(WHEEL) build/wheels/pure build/wheels/pure/runtime
 	$(WHEEL) --config-settings=--build-option=--plat-name=manylinux2014_x86_64 build/wheels/platform build/wheels/platform/runtime
 
@@ -65,12 +66,17 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("qcompiler needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
+# Numba comes first: with it the machine is compiled, on another core, while the rest is installed. WARM says when it is ready.
+WARM = $(BIN)/python -m qcompiler.runtime.warm
+
 $(VENV)/app: pyproject.toml | $(BIN)/python
 	@echo "Installing qcompiler and what it needs into $(VENV): one or two minutes, some 900 MB."
-	$(PIP) --editable .
+	$(PIP) numba
+	@$(WARM) & $(PIP) --editable . && wait
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	@echo "Installing qcompiler and what its tests need into $(VENV): about two minutes, some 1.2 GB."
-	$(PIP) --editable '.[test,lint]'
+	$(PIP) numba
+	@$(WARM) & $(PIP) --editable '.[test,lint]' && wait
 	@touch $@ $(VENV)/app

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from .cpu.features import BUNDLES, FEATURES_VARIABLE, NAME_VARIABLE, TARGETS, Cpu
 from .errors import MachineError
-from .run import cache
 from .run.image import made_for
+from .run.kept_files import keep, kept
 from .run.machine_code import code_key, compiled, image_of
 
 
 def is_current(path: Path) -> bool:
     """Whether a file holds the code of these sources."""
-    image = cache.kept(path)
+    image = kept(path)
     return image is not None and made_for(image).sources == code_key()
 
 
@@ -46,7 +46,7 @@ def _make_here(path: Path) -> None:
     image = image_of(compiled())
     if image is None:
         raise MachineError("machine code can be brought along on Linux on x86-64 only")
-    if not cache.keep(path, image):
+    if not keep(path, image):
         raise MachineError(f"cannot write {path}")
 
 
@@ -55,7 +55,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="bundle", description="Make the machine code that an installation brings along."
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=BUNDLES, help="default: the folder in the package")
+    folder = "default: the folder in the package"
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(BUNDLES), help=folder)
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS), help="targets; default: all")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

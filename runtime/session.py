@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,9 @@ from .run.arena import Arena
 from .run.border import NO_CODES, Codes, quantized, solve_dimensions
 from .run.machine_code import load
 from .run.team import Team, default_threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]

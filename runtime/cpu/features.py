@@ -12,14 +12,13 @@ import functools
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import MachineError
 
 NAME_VARIABLE, FEATURES_VARIABLE = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
 
-BUNDLES = Path(__file__).parent.parent / "bundles"
+BUNDLES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bundles")
 """Folder of the code that an installation has brought along: an image for each target, ``NAME.image``."""
 
 
@@ -111,7 +110,8 @@ def present() -> frozenset[str]:
 def cpu_description() -> tuple[str, ...]:
     """What the system says of the CPU and does not change; nothing where it is not Linux."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        with open("/proc/cpuinfo") as file:
+            lines = file.read().partition("\n\n")[0].splitlines()
     except OSError:
         return ()
     stable = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
@@ -123,6 +123,11 @@ def missing() -> frozenset[str]:
     return (cpu_features() & KNOWN) - present()
 
 
+def bundle_file(name: str) -> str:
+    """Path of the code for a target that an installation brings along."""
+    return os.path.join(BUNDLES, f"{name}.image")
+
+
 @functools.cache
 def bundled_target() -> str | None:
     """The best target that this CPU can run and that the installation has code for; None where it has none, or Numba's
@@ -132,7 +137,7 @@ def bundled_target() -> str | None:
     if told or not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return None
     return next(
-        (name for name, cpu in TARGETS.items() if cpu.enabled <= present() and (BUNDLES / f"{name}.image").is_file()),
+        (name for name, cpu in TARGETS.items() if cpu.enabled <= present() and os.path.isfile(bundle_file(name))),
         None,
     )
 
@@ -176,6 +181,7 @@ def target_machine() -> Any:
 def package_version(package: str) -> str:
     """What a package says of its version, without importing it; '' if it is not installed."""
     from importlib.util import find_spec
+    from pathlib import Path
 
     spec = find_spec(package)
     return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else ""

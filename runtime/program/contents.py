@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class ConstantInfo:
     @property
     def nbytes(self) -> int:
         """Size of its values in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
+        return prod(self.shape) * ELEMENT_SIZE[self.element]
 
     @property
     def stored_bytes(self) -> int:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,9 @@ from .coded_constants import CODE_BITS, CODED_TYPES, Coding
 from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Port
 from .file_memory import ALIGNMENT, aligned_copy, read_or_map
 from .file_ports import expressions, ports, whole_numbers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMAT = "qprog"
 VERSION = 5
@@ -57,13 +59,13 @@ def write_contents(program: Contents, path: Path) -> None:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_contents(source: Path | int | bytes | bytearray | memoryview) -> Contents:
+def read_contents(source: str | int | bytes | bytearray | memoryview) -> Contents:
     """The program in a file, given by its path or as an open descriptor, or in bytes; checked for damage.
 
     Raises:
         ProgramError: missing, not a program, truncated, of another version, or damaged.
     """
-    if not isinstance(source, Path | int):
+    if not isinstance(source, (str, int)):
         return _decode(aligned_copy(source))
     name = f"file descriptor {source}" if isinstance(source, int) else str(source)
     try:
@@ -142,6 +144,9 @@ def _header(parts: Mapping[str, NDArray[Any]], description: str, version: int = 
 
 
 def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    import tempfile
+    from pathlib import Path
+
     handle, temporary = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -202,7 +207,7 @@ def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> N
     if not 0 <= start <= end <= data.size:
         raise ProgramError("truncated: a tensor ends behind the file")
     kind = _SAFETENSORS_DTYPE[dtype]
-    if end - start != int(np.prod(shape, dtype=object)) * kind.itemsize:
+    if end - start != prod(shape) * kind.itemsize:
         raise ProgramError(f"damaged: the tensor '{name}' has another size than its shape")
     raw = data[start:end]
     return (raw if kind.itemsize == 1 else raw.copy().view(kind)).reshape(shape)

@@ -13,7 +13,6 @@ import os
 import stat
 import time
 import weakref
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -67,7 +66,7 @@ def identity_of(source: str | os.PathLike[str] | int) -> tuple[int, ...] | None:
     A file that has just been written may be written again within the same tick of its clock.
     """
     try:
-        state = os.stat(source)  # noqa: PTH116 - a descriptor, too
+        state = os.stat(source)
     except (OSError, ValueError):
         return None
     if not stat.S_ISREG(state.st_mode) or time.time() - state.st_mtime < _SETTLED_SECONDS:
@@ -75,7 +74,7 @@ def identity_of(source: str | os.PathLike[str] | int) -> tuple[int, ...] | None:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def read_or_map(source: Path | int) -> Bytes:
+def read_or_map(source: str | int) -> Bytes:
     """What a file holds, from its first byte on whatever the position of a descriptor; a pipe is read to its end.
 
     Args:

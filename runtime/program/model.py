@@ -7,8 +7,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,9 @@ from .contents import Contents, Port
 from .expressions import Expression, evaluate
 from .file import read_contents, write_contents
 from .file_memory import identity_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ProgramSource = str | os.PathLike[str] | int | bytes | bytearray | memoryview
 """Where a ``.qprog`` is: a path, an open file descriptor, its content."""
@@ -57,8 +59,7 @@ class Program(Contents):
         Raises:
             ProgramError: not a program, truncated, of another version, or tampered with.
         """
-        path_or_content = Path(source) if isinstance(source, (str, os.PathLike)) else source
-        return Program(**vars(read_contents(path_or_content)))
+        return Program(**vars(read_contents(os.fspath(source) if isinstance(source, os.PathLike) else source)))
 
     @staticmethod
     def shared(source: ProgramSource) -> Program:
@@ -80,6 +81,8 @@ class Program(Contents):
 
     def save(self, path: str | Path) -> None:
         """Write a ``.qprog`` file, atomically; the same program gives the same bytes."""
+        from pathlib import Path
+
         write_contents(self, Path(path))
 
     def opcode(self, index: int) -> Opcode:

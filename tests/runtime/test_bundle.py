@@ -17,8 +17,8 @@ from qcompiler.runtime.cpu import features
 from qcompiler.runtime.cpu.features import KNOWN, TARGETS
 from qcompiler.runtime.cpu.isa import Isa
 from qcompiler.runtime.errors import MachineError
-from qcompiler.runtime.run import cache
 from qcompiler.runtime.run.image import MadeFor, made_for
+from qcompiler.runtime.run.kept_files import keep, kept
 from qcompiler.runtime.run.machine_code import code_key
 from tests.runtime.run.test_cache import Machine
 
@@ -79,7 +79,7 @@ def test_a_file_is_current_if_it_was_made_of_these_sources(tmp_path: Path) -> No
     assert not bundle.is_current(path)
     for sources, current in ((code_key(), True), ("others", False)):
         head = f'{{"entries": {{}}, "slots": {{}}, "absolute": [], "sources": "{sources}", "needs": []}}'.encode()
-        assert cache.keep(path, len(head).to_bytes(4, "little") + head)
+        assert keep(path, len(head).to_bytes(4, "little") + head)
         assert bundle.is_current(path) is current
 
 
@@ -104,7 +104,7 @@ def test_code_is_made_for_a_cpu_that_is_not_there(tmp_path: Path) -> None:
     _, error = (
         Machine(tmp_path, HOME=str(tmp_path)).start(MAKE, "--here", str(path), **variables).communicate(timeout=60)
     )
-    image = cache.kept(path)
+    image = kept(path)
     assert image is not None, error
     assert made_for(image) == MadeFor(code_key(), tuple(sorted(cpu.enabled)))
 
