@@ -23,6 +23,7 @@ from ..cpu.features import (
     FEATURES_VARIABLE,
     KNOWN,
     NAME_VARIABLE,
+    TARGET_VARIABLE,
     bundle_file,
     bundled_target,
     cpu_description,
@@ -106,7 +107,7 @@ def cache_key() -> str:
     """Hash of everything that decides what is compiled here."""
     import hashlib
 
-    told = [os.environ.get(name) or "" for name in (NAME_VARIABLE, FEATURES_VARIABLE)]
+    told = [os.environ.get(name) or "" for name in (TARGET_VARIABLE, NAME_VARIABLE, FEATURES_VARIABLE)]
     cpu = cpu_description() or tuple(target())
     parts = (
         code_key(),
@@ -152,7 +153,8 @@ def _load(cache_dir: str | Path | None) -> Native:
 
 def _refuse(lacking: frozenset[str]) -> None:
     if lacking:
-        told = f"; unset {NAME_VARIABLE} and {FEATURES_VARIABLE}" if os.environ.get(FEATURES_VARIABLE) else ""
+        set_ones = [name for name in (TARGET_VARIABLE, NAME_VARIABLE, FEATURES_VARIABLE) if os.environ.get(name)]
+        told = f"; unset {' and '.join(set_ones)}" if set_ones else ""
         raise MachineError(f"the machine code needs {', '.join(sorted(lacking))}, which this CPU does not have{told}")
 
 
