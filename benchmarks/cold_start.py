@@ -4,7 +4,8 @@
     python -m benchmarks.cold_start --zoo FOLDER effnet minilm [--rounds 10] [--edge edge/bin/python]
 
 Each sample is a fresh Python process that imports the engine, loads the file and runs it once; the engines take turns,
-and medians are shown. The machine's code is where the checkout has it by then, brought along (`make bundles`) or in the
+and medians are shown, of processor time (the interpreter's start with it) the least, which other processes disturb
+least. The machine's code is where the checkout has it by then, brought along (`make bundles`) or in the
 user's cache folder. *floor* is a process that imports only NumPy, which every engine stands on; *machine alone* runs in
 the environment of the interpreter that ``--edge`` names, where ``qcompiler-runtime`` is installed and little else.
 """
@@ -39,7 +40,7 @@ except OSError:
     lines = []
 peak = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 print(json.dumps({"import": 1000 * (imported - start), "load": 1000 * (loaded - imported), "run": 1000 * (end - loaded),
-"peak": peak / 1000}))
+"cpu": 1000 * time.process_time(), "peak": peak / 1000}))
 """
 _FEED = 'with np.load(sys.argv[2]) as data: feed = dict(data)\n'
 _ONNXRUNTIME = (
@@ -68,7 +69,9 @@ Sample = dict[str, float]
 
 
 def sample(python: str | Path, engine: str, file: Path, feed: Path) -> Sample:
-    """Milliseconds of import, load and first run, and the peak in MB, of one new process of an interpreter."""
+    """Milliseconds of import, load and first run, those of the processor for all, and the peak in MB, of one new process
+    of an interpreter.
+    """
     code = _PROLOGUE + SCRIPTS[engine] + _EPILOGUE
     # -P: what is installed, and not what lies in this folder
     command = [str(python), "-P", "-c", code, str(file), str(feed)]
@@ -77,7 +80,7 @@ def sample(python: str | Path, engine: str, file: Path, feed: Path) -> Sample:
 
 
 def measure(case: Case, rounds: int, edge: Path | None = None) -> dict[str, Sample]:
-    """Medians by engine; ``edge`` is the interpreter of `ALONE`."""
+    """Medians by engine, and the least processor time; ``edge`` is the interpreter of `ALONE`."""
     files = {"floor": case.feed, **case.files, **({ALONE: case.files[MACHINE]} if edge else {})}
     samples: dict[str, list[Sample]] = {engine: [] for engine in SCRIPTS if engine in files}
     for _ in range(rounds):
@@ -85,7 +88,7 @@ def measure(case: Case, rounds: int, edge: Path | None = None) -> dict[str, Samp
             python = edge if edge and engine == ALONE else sys.executable
             found.append(sample(python, engine, files[engine], case.feed))
     return {
-        engine: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        engine: {key: (min if key == "cpu" else statistics.median)(one[key] for one in found) for key in found[0]}
         for engine, found in samples.items()
     }
 
@@ -96,12 +99,14 @@ def _total(one: Sample) -> float:
 
 def show(name: str, results: dict[str, Sample], console: Console) -> None:
     """One table a model."""
-    columns = ("engine", "import ms", "load ms", "first run ms", "total ms", "ratio", "peak MB")
-    table = Table(*columns, title=f"{name}; ratio: to onnxruntime int8")
-    reference = _total(results["onnxruntime int8"]) if "onnxruntime int8" in results else float("nan")
+    columns = ("engine", "import ms", "load ms", "first run ms", "total ms", "ratio", "cpu ms", "ratio", "peak MB")
+    table = Table(*columns, title=f"{name}; ratios: to onnxruntime int8")
+    nothing = dict.fromkeys(("import", "load", "run", "cpu"), float("nan"))
+    reference = results.get("onnxruntime int8", nothing)
     for engine, one in results.items():
         times = [f"{time:.0f}" for time in (one["import"], one["load"], one["run"], _total(one))]
-        table.add_row(engine, *times, f"{_total(one) / reference:.2f}", f"{one['peak']:.0f}")
+        ratio, least = _total(one) / _total(reference), one["cpu"] / reference["cpu"]
+        table.add_row(engine, *times, f"{ratio:.2f}", f"{one['cpu']:.0f}", f"{least:.2f}", f"{one['peak']:.0f}")
     console.print(table)
 
 

@@ -12,7 +12,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,7 @@ def _describe_port(port: Port) -> list[Any]:
     if port.axis is None:
         plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
         if port.labels is not None:
-            return [*plain, asdict(port.labels)]
+            return [*plain, port.labels._asdict()]
         return plain if port.only is None else [*plain, {"only": port.only}]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]

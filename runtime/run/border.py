@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import addressof
-from dataclasses import replace
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
@@ -124,7 +123,7 @@ def quantized(values: Any, port: Port, code: np.dtype[Any]) -> Array:
 def _as_codes(port: Port, program: Program) -> Port:
     """An input or output of plain integers in the place of one with a grid or labels."""
     code = program.code_dtype(port).name
-    return replace(port, dtype=code, scale=None, zero_point=0, axis=None, labels=None, fills=NO_FILLS)
+    return port._replace(dtype=code, scale=None, zero_point=0, axis=None, labels=None, fills=NO_FILLS)
 
 
 class Border:
