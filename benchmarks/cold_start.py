@@ -69,8 +69,8 @@ Sample = dict[str, float]
 
 
 def sample(python: str | Path, engine: str, file: Path, feed: Path) -> Sample:
-    """Milliseconds of import, load and first run, those of the processor for all, and the peak in MB, of one new process
-    of an interpreter.
+    """Of one new process of an interpreter: milliseconds of import, load and first run, of the processor for all, and
+    the peak in MB.
     """
     code = _PROLOGUE + SCRIPTS[engine] + _EPILOGUE
     # -P: what is installed, and not what lies in this folder

@@ -171,7 +171,7 @@ class Preset:
         if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (
-            (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),)
+            (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB, gated=True),)
             if self.options.level > 1
             else ()
         )
