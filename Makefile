@@ -82,6 +82,5 @@ $(VENV)/app: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	@echo "Installing qcompiler and what its tests need into $(VENV): about two minutes, some 1.2 GB."
-	$(PIP) numba
-	@$(WARM) & $(PIP) --editable '.[test,lint]' && wait
+	$(PIP) --editable '.[test,lint]'
 	@touch $@ $(VENV)/app
