@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Element, Field, Kind, Opcode, Source
-from ..instructions.opcodes import check_numbers
+from ..instructions.opcodes import BY_NAME, check_numbers
 from ..program.contents import Port
 from ..program.expressions import evaluate
 from ..program.model import Program
@@ -53,8 +53,11 @@ class Bound:
     output_shapes: Mapping[str, tuple[int, ...]]
 
 
-_ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "requantize"})
-"""Instructions that go over elements one by one and so may find none."""
+ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "requant"})
+"""Instructions that go over elements one by one and so may find none, also where others write the rest of a result."""
+
+_NOTHING = BY_NAME["cast"]
+"""With a count of 0 it takes the place of an instruction whose results hold no element."""
 
 
 def bind(program: Program, **dims: int) -> Bound:
@@ -155,6 +158,9 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
         values = {
             item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)
         }
+        written = _written_empty(program, index, opcode, values, sizes)
+        if written:
+            return Row(opcode, values, written, idle=True)
         check_numbers(opcode, values)
         _check_not_empty(program, index, opcode, values, sizes)
         values = simplified(opcode.name, values)
@@ -169,11 +175,23 @@ def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: S
     return Row(opcode, values, accesses)
 
 
+def _written_empty(
+    program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
+) -> list[Access]:
+    """The accesses of an instruction that has nothing to write, since all its results are empty; none for others."""
+    names = [
+        item.name
+        for item in opcode.fields
+        if item.kind is Kind.WRITE and int(program.kinds[index, opcode.position(item.name)]) == Source.BUFFER
+    ]
+    return [Access(name, 0, 0, True) for name in names] if all(sizes[values[name]] == 0 for name in names) else []
+
+
 def _check_not_empty(
     program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
 ) -> None:
     """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
-    if opcode.name in _ELEMENT_BY_ELEMENT:
+    if opcode.name in ELEMENT_BY_ELEMENT:
         return
     for item in opcode.fields:
         is_buffer = item.kind.is_operand and int(program.kinds[index, opcode.position(item.name)]) == Source.BUFFER
@@ -246,6 +264,9 @@ def _link(program: Program, rows: Sequence[Row], offsets: Sequence[int]) -> tupl
     kinds = np.zeros_like(program.kinds)
     code[:, 0] = program.code[:, 0]
     for index, row in enumerate(rows):
+        if row.idle:
+            code[index, 0] = _NOTHING.number
+            continue
         for column, item in enumerate(row.opcode.fields, start=1):
             value = row.values[item.name]
             source = int(program.kinds[index, column]) if item.kind.is_operand else Source.LITERAL

@@ -26,11 +26,12 @@ class Life(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An instruction with its numbers evaluated; operands still are indices."""
+    """An instruction with its numbers evaluated; operands still are indices. An idle one has nothing to write."""
 
     opcode: Opcode
     values: dict[str, int]
     accesses: list[Access]
+    idle: bool = False
 
 
 def touched(program: Program, index: int, row: Row, write: bool) -> Iterator[int]:
