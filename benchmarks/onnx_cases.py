@@ -5,10 +5,10 @@
 A case counts as *compiled and run* when what the ``.onnx`` form, or with ``--machine`` the program of the integer
 machine, gives is within the quantization error of what onnxruntime gives for the float model, *refused* when there was
 one clear error line, *float* when nothing in it was quantized. Anything else is a defect. The quantization error is a
-few steps of an 8-bit grid over each output, plus what the float model itself does when its inputs move by a step of their grids (a steep or discontinuous function makes a large error of a small
-one; a comparison of almost equal numbers turns over), or an error `CLEAN_DB` below the output (scores that mask
-themselves reach far beyond what is left of them). ``--frozen`` turns every input but the first into an initializer, as
-weights are in real models.
+few steps of an 8-bit grid over each output, plus what the float model itself does when its inputs move by a step of
+their grids (a steep or discontinuous function makes a large error of a small one; a comparison of almost equal numbers
+turns over), or an error `CLEAN_DB` below the output (scores that mask themselves reach far beyond what is left).
+``--frozen`` turns every input but the first into an initializer, as weights are in real models.
 """
 
 from __future__ import annotations
@@ -148,20 +148,23 @@ def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]],
 
 
 def best(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
-    """What became of one case; where it is refused, of the same with its integer inputs (axes, shapes, indices) as
-    constants, as models have them.
+    """What became of one case; where it is refused, of the same with inputs as constants, as models have them: axes,
+    shapes and indices, or all inputs but the first of floats (weights).
     """
     verdict = judge(model, feed, expected, machine=machine)
-    integers = [name for name, array in feed.items() if array.dtype.kind in "iub"]
-    if not verdict.startswith("refused") or not integers or len(integers) == len(feed):
-        return verdict
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    for name in integers:
-        freeze(fixed, name, feed[name])
-    again = judge(fixed, {name: array for name, array in feed.items() if name not in integers}, expected,
-                  machine=machine)  # fmt: skip
-    return f"{again}, integer inputs as constants" if again == "compiled and run" else again
+    floats = [name for name, array in feed.items() if array.dtype.kind == "f"]
+    for what, kept in (("integer inputs", floats), ("all inputs but one", floats[:1])):
+        if not verdict.startswith("refused") or len(kept) == len(feed):
+            continue
+        fixed = onnx.ModelProto()
+        fixed.CopyFrom(model)
+        for name in [name for name in feed if name not in kept]:
+            freeze(fixed, name, feed[name])
+        again = judge(fixed, {name: feed[name] for name in kept}, expected, machine=machine)
+        if again == "compiled and run":
+            return f"{again}, {what} as constants"
+        verdict = again if not again.startswith(("refused", "not run")) else verdict
+    return verdict
 
 
 def _alarm(_signal: int, _frame: FrameType | None) -> None:

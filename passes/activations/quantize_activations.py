@@ -280,7 +280,8 @@ def _placed(
         ]
         if not placement.groups:
             return placement, None
-        asked = [node.outputs[0].name for tensor in float_outputs(graph) if (node := bounded_source(tensor)) is not None]
+        ends = [bounded_source(tensor) for tensor in float_outputs(graph)]
+        asked = [node.outputs[0].name for node in ends if node is not None]
         statistics = collect_ranges(graph, list(dict.fromkeys([*names, *asked])), data, softmax_axes(graph.nodes))
         if set(statistics.empty) <= set(empty):
             return placement, statistics

@@ -17,7 +17,17 @@ from collections.abc import Collection
 import numpy as np
 
 from qcompiler.graph.intervals import Intervals
-from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, float_inputs, float_outputs, is_float, producer
+from qcompiler.graph.ir import (
+    Graph,
+    Node,
+    Tensor,
+    constant_of,
+    consumers,
+    float_inputs,
+    float_outputs,
+    is_float,
+    producer,
+)
 from qcompiler.graph.operators import LAYERS
 
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
@@ -253,7 +263,8 @@ def _tail(graph: Graph, floats: Collection[int]) -> set[int]:
     found: set[int] = set()
     for node in reversed(graph.nodes):
         leaves = all(id(tensor) in outputs or consumers(tensor) for tensor in node.outputs)
-        inside = all(id(reader) in found or _leaves(reader, graph) for tensor in node.outputs for reader in consumers(tensor))
+        readers = [reader for tensor in node.outputs for reader in consumers(tensor)]
+        inside = all(id(reader) in found or _leaves(reader, graph) for reader in readers)
         if leaves and inside and (node.op in _LEAVING or _rescales(node, floats)):
             found.add(id(node))
     return found

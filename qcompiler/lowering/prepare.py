@@ -30,11 +30,12 @@ def prepared(graph: Graph) -> Graph:
 def _take_casts_off(graph: Graph) -> None:
     """Inputs and outputs of other float types are converted at the border: their Casts have no work of their own."""
     inputs = {id(tensor) for tensor in graph.inputs}
+    outputs = {id(tensor) for tensor in graph.outputs}
     for node in [node for node in graph.nodes if is_float_cast(node)]:
         source, result = node.inputs[0], node.outputs[0]
         if id(source) in inputs and result.dtype == np.float32:
             replace_uses(graph, result, source)
-        elif not consumers(result) and producer(source) is not None and not any(source is tensor for tensor in graph.outputs):
+        elif not consumers(result) and producer(source) is not None and id(source) not in outputs:
             source.name, source.dtype = result.name, result.dtype
             graph.outputs = [source if tensor is result else tensor for tensor in graph.outputs]
         else:
