@@ -41,6 +41,8 @@ _PARAMETERS = {
     "PRelu": (1,),
 }  # fmt: skip
 """Inputs that hold learned numbers, where an infinity is damage and not a mask."""
+_WRITTEN_OUT = ("AffineGrid", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "SwiGLU")
+"""Operators that ONNX defines by others and that nothing here knows as a whole."""
 _CHUNK = 1 << 20
 
 
@@ -111,6 +113,9 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     light.ir_version = max(light.ir_version, _IR_VERSION) if version <= opset.INTERNAL_OPSET else light.ir_version
     if light.functions:
         light = onnx.inliner.inline_local_functions(light)
+    if any(node.domain == "" and node.op_type in _WRITTEN_OUT for node in light.graph.node):
+        wholes = [("", name) for name in _WRITTEN_OUT]
+        light = onnx.inliner.inline_selected_functions(light, wholes, inline_schema_functions=True)
     light.graph.name = light.graph.name or "graph"
     _sort_nodes(light.graph)
     try:
