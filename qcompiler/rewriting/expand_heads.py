@@ -4,7 +4,8 @@
     rotary, x = [a, b]   [a cos - b sin, b cos + a sin];        interleaved: a and b are the even and the odd channels
 
 Heads that share keys and values read copies of them. A row in which a mask of truth values hides every key is 0; one
-in which a mask of numbers does is the mean of the values (ONNX: 0). GroupQueryAttention takes its cache as what comes before the new keys, of the same length in every row.
+in which a mask of numbers does is the mean of the values (ONNX: 0). GroupQueryAttention takes its cache as what comes
+before the new keys, of the same length in every row.
 
 Source: Operators.md of ONNX; docs/ContribOperators.md of onnxruntime.
 """
@@ -64,7 +65,7 @@ def _hidden(w: Writer, visible: Tensor) -> Tensor:
 
 
 def _visible(w: Writer, q: Tensor, k: Tensor, before: Tensor, window: int = 0) -> Tensor:
-    """True for keys up to query i, which is at ``before + i``, and with a window for no others than the last of them."""
+    """True for keys up to query i, which is at ``before + i``; with a window, for the last of them alone."""
     rows = w.ints("Unsqueeze", positions_up_to(w, length_of(w, q, 2)), w.int64("row", [1]))
     rows, columns = w.ints("Add", rows, before), positions_up_to(w, length_of(w, k, 2))
     visible = w.op("GreaterOrEqual", rows, columns, dtype=bool)

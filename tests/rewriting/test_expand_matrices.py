@@ -9,17 +9,17 @@ import pytest
 
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.rewriting.expand_matrices import two_parts
-from tests.passes.expand.expanding import check_on_machine, check_same, model_of, real
+from tests.helpers.expanding import check_on_machine, check_same, model_of, real
 
-I = np.array
+array = np.array
 F = np.float32
 SPECTRA: dict[str, tuple[tuple[int, ...], str, dict[str, Any]]] = {
-    "complex": ((2, 10, 3, 2), "y = DFT(x, , a)", {"a": I(1)}),
-    "inverse": ((2, 10, 3, 2), "y = DFT <inverse = 1> (x, , a)", {"a": I(1)}),
-    "one side of a part": ((2, 3, 10, 1), "y = DFT <onesided = 1> (x, l, a)", {"a": I(2), "l": I(8)}),
-    "padded": ((2, 3, 10, 1), "y = DFT(x, l, a)", {"a": I(-2), "l": I(16)}),
-    "frames": ((2, 100, 1), "y = STFT(x, s, w, l)", {"s": I(8), "w": np.hanning(32).astype(F), "l": I(32)}),
-    "frames without a window": ((2, 100), "y = STFT <onesided = 1> (x, s, , l)", {"s": I(8), "l": I(16)}),
+    "complex": ((2, 10, 3, 2), "y = DFT(x, , a)", {"a": array(1)}),
+    "inverse": ((2, 10, 3, 2), "y = DFT <inverse = 1> (x, , a)", {"a": array(1)}),
+    "one side of a part": ((2, 3, 10, 1), "y = DFT <onesided = 1> (x, l, a)", {"a": array(2), "l": array(8)}),
+    "padded": ((2, 3, 10, 1), "y = DFT(x, l, a)", {"a": array(-2), "l": array(16)}),
+    "frames": ((2, 100, 1), "y = STFT(x, s, w, l)", {"s": array(8), "w": np.hanning(32).astype(F), "l": array(32)}),
+    "frames without a window": ((2, 100), "y = STFT <onesided = 1> (x, s, , l)", {"s": array(8), "l": array(16)}),
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ RESIZES = {
 @pytest.mark.parametrize("case", RESIZES)
 def test_resizing_of_pictures(case: str) -> None:
     attrs, scales = RESIZES[case]
-    model = model_of("float[1, 2, 9, 10] x", f"y = Resize <{attrs}> (x, , s)", s=I(scales, F))
+    model = model_of("float[1, 2, 9, 10] x", f"y = Resize <{attrs}> (x, , s)", s=array(scales, F))
     check_same(model, {"x": real(0, 1, 2, 9, 10)})
     if case == "cubic, antialiased":
         check_on_machine(model, [{"x": real(seed, 1, 2, 9, 10)} for seed in range(12)], 35)
@@ -63,16 +63,16 @@ def test_resizing_of_pictures(case: str) -> None:
 
 def test_resizing_of_sequences_volumes_and_parts() -> None:
     linear = 'y = Resize <mode = "linear"> (x, , s)'
-    check_same(model_of("float[1, 2, 9] x", linear, s=I([1, 1, 2.5], F)), {"x": real(0, 1, 2, 9)})
-    volume = model_of("float[1, 2, 4, 5, 6] x", linear, s=I([1, 1, 2, 1.5, 0.5], F))
+    check_same(model_of("float[1, 2, 9] x", linear, s=array([1, 1, 2.5], F)), {"x": real(0, 1, 2, 9)})
+    volume = model_of("float[1, 2, 4, 5, 6] x", linear, s=array([1, 1, 2, 1.5, 0.5], F))
     check_same(volume, {"x": real(0, 1, 2, 4, 5, 6)})
     crop = 'y = Resize <mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, , s)'
-    region = I([0, 0, 0.2, 0.3, 1, 1, 0.9, 0.7], F)
-    check_same(model_of("float[1, 2, 9, 10] x", crop, s=I([1, 2, 4, 6]), r=region), {"x": real(0, 1, 2, 9, 10)})
+    region = array([0, 0, 0.2, 0.3, 1, 1, 0.9, 0.7], F)
+    check_same(model_of("float[1, 2, 9, 10] x", crop, s=array([1, 2, 4, 6]), r=region), {"x": real(0, 1, 2, 9, 10)})
 
 
 @pytest.mark.parametrize("version", [17, 20])
 def test_the_axis_of_a_transform_becomes_an_input(version: int) -> None:
     body = "y = DFT <axis = 1> (x)" if version < 20 else "y = DFT(x, , a)"
-    graph = load_graph(model_of("float[2, 10, 1] x", body, opset=version, **({} if version < 20 else {"a": I(1)})))
+    graph = load_graph(model_of("float[2, 10, 1] x", body, opset=version, **({} if version < 20 else {"a": array(1)})))
     assert graph.opset >= 20

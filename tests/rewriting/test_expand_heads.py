@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.passes.expand.expanding import Feed, check_on_machine, check_same, model_of, real
+from tests.helpers.expanding import Feed, check_on_machine, check_same, model_of, real
 
 OF_HEADS = "float[2, S, 24] q, float[2, T, 12] k, float[2, T, 12] v"
 BOOLS = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)

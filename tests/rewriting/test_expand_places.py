@@ -7,28 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.passes.expand.expanding import Feed, check_on_machine, check_same, model_of, real
+from tests.helpers.expanding import Feed, check_on_machine, check_same, model_of, real
 
 RNG = np.random.default_rng(0)
-I = np.array
+array = np.array
 FIXED: dict[str, tuple[str, dict[str, Any]]] = {
     "GatherElements": ("y = GatherElements <axis = 1> (x, i)", {"i": RNG.integers(-5, 5, (2, 3, 6))}),
-    "GatherND": ("y = GatherND(x, i)", {"i": I([[0, 1], [1, -2], [0, 0]])}),
+    "GatherND": ("y = GatherND(x, i)", {"i": array([[0, 1], [1, -2], [0, 0]])}),
     "ScatterElements": (
-        "y = ScatterElements <axis = 1> (x, i, u)", {"i": I([[[0, -1, 2]], [[3, 4, 1]]]), "u": real(1, 2, 1, 3)},
+        "y = ScatterElements <axis = 1> (x, i, u)", {"i": array([[[0, -1, 2]], [[3, 4, 1]]]), "u": real(1, 2, 1, 3)},
     ),
-    "ScatterND": ("y = ScatterND(x, i, u)", {"i": I([[0, 1], [1, -2], [0, 0]]), "u": real(1, 3, 6)}),
-    "ScatterND of single elements": ("y = ScatterND(x, i, u)", {"i": I([[0, 1, 5], [1, -2, 0]]), "u": real(1, 2)}),
+    "ScatterND": ("y = ScatterND(x, i, u)", {"i": array([[0, 1], [1, -2], [0, 0]]), "u": real(1, 3, 6)}),
+    "ScatterND of single elements": ("y = ScatterND(x, i, u)", {"i": array([[0, 1, 5], [1, -2, 0]]), "u": real(1, 2)}),
     "Hardmax": ("y = Hardmax <axis = 1> (x)", {}),
-    "CumSum": ("y = CumSum(x, a)", {"a": I(1)}),
-    "CumSum backwards": ("y = CumSum <reverse = 1, exclusive = 1> (x, a)", {"a": I(-1)}),
-    "ReduceProd": ("y = ReduceProd <keepdims = 0> (x, a)", {"a": I([1])}),
-    "ReduceProd of two axes": ("y = ReduceProd(x, a)", {"a": I([0, 1])}),
+    "CumSum": ("y = CumSum(x, a)", {"a": array(1)}),
+    "CumSum backwards": ("y = CumSum <reverse = 1, exclusive = 1> (x, a)", {"a": array(-1)}),
+    "ReduceProd": ("y = ReduceProd <keepdims = 0> (x, a)", {"a": array([1])}),
+    "ReduceProd of two axes": ("y = ReduceProd(x, a)", {"a": array([0, 1])}),
     "LpPool": ("y = LpPool <kernel_shape = [3], strides = [2], pads = [1, 1]> (x)", {}),
     "LpPool of magnitudes": ("y = LpPool <kernel_shape = [3], p = 1> (x)", {}),
     "GlobalLpPool of cubes": ("y = GlobalLpPool <p = 3> (x)", {}),
-    "CenterCropPad": ("y = CenterCropPad(x, s)", {"s": I([4, 2, 9])}),
-    "CenterCropPad of an axis": ("y = CenterCropPad <axes = [1]> (x, s)", {"s": I([8])}),
+    "CenterCropPad": ("y = CenterCropPad(x, s)", {"s": array([4, 2, 9])}),
+    "CenterCropPad of an axis": ("y = CenterCropPad <axes = [1]> (x, s)", {"s": array([8])}),
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_indices_that_are_inputs(op: str, shape: tuple[int, ...], axis: int | No
 @pytest.mark.parametrize("axis", [1, -1])
 def test_one_hot(axis: int) -> None:
     body = f"h = OneHot <axis = {axis}> (i, d, v)  y = Mul(h, x)"
-    model = model_of("int64[4, 4] i, float[4, 4, 4] x", body, d=I(4), v=I([0.5, 2], np.float32))
+    model = model_of("int64[4, 4] i, float[4, 4, 4] x", body, d=array(4), v=array([0.5, 2], np.float32))
     feeds: list[Feed] = [
         {"i": np.random.default_rng(seed).integers(-4, 4, (4, 4)), "x": real(seed, 4, 4, 4)} for seed in range(12)
     ]
@@ -71,7 +71,7 @@ def test_one_hot(axis: int) -> None:
 @pytest.mark.parametrize("shift", [-2, 0, 3])
 @pytest.mark.parametrize("sizes", ["5, 6", "N, M"])
 def test_triangles(upper: int, shift: int, sizes: str) -> None:
-    model = model_of(f"float[2, {sizes}] x", f"y = Trilu <upper = {upper}> (x, k)", k=I(shift))
+    model = model_of(f"float[2, {sizes}] x", f"y = Trilu <upper = {upper}> (x, k)", k=array(shift))
     check_same(model, {"x": real(0, 2, 5, 6)})
 
 
