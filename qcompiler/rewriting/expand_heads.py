@@ -64,15 +64,16 @@ def _hidden(w: Writer, visible: Tensor) -> Tensor:
     return w.op("Where", visible, w.constant("visible", 0.0), w.constant("hidden", _FILL))
 
 
-def _visible(w: Writer, q: Tensor, k: Tensor, before: Tensor, window: int = 0) -> Tensor:
-    """True for keys up to query i, which is at ``before + i``; with a window, for the last of them alone."""
+def _visible(w: Writer, q: Tensor, k: Tensor, before: Tensor, windows: tuple[int, int]) -> list[Tensor]:
+    """Where query i, which is at ``before + i``, sees keys: so many behind it and so many beyond; -1: all of them."""
     rows = w.ints("Unsqueeze", positions_up_to(w, length_of(w, q, 2)), w.int64("row", [1]))
     rows, columns = w.ints("Add", rows, before), positions_up_to(w, length_of(w, k, 2))
-    visible = w.op("GreaterOrEqual", rows, columns, dtype=bool)
-    if window > 0:
-        first = w.ints("Sub", rows, w.int64("window", window))
-        visible = w.op("And", visible, w.op("Less", first, columns, dtype=bool), dtype=bool)
-    return visible
+    found: list[Tensor] = []
+    for low, high, size in ((columns, rows, windows[1]), (rows, columns, windows[0])):
+        if size >= 0:
+            reach = high if not size else w.ints("Add", high, w.int64("window", size))
+            found.append(w.op("LessOrEqual", low, reach, dtype=bool))
+    return found
 
 
 def _where_any(w: Writer, visible: list[Tensor], y: Tensor) -> Tensor:
@@ -83,13 +84,16 @@ def _where_any(w: Writer, visible: list[Tensor], y: Tensor) -> Tensor:
     return w.op("Where", w.op("Cast", largest, dtype=bool, to=9), y, w.constant("nothing", 0.0))
 
 
+def _shows_masked(node: Node) -> bool:
+    """True where scores behind a mask are an output."""
+    return len(node.outputs) > 3 and bool(node.outputs[3].name) and int(node.attrs.get("qk_matmul_output_mode", 0)) == 2
+
+
 def _attention(w: Writer, node: Node) -> Results:
     q, k, v = node.inputs[:3]
     rank = rank_of(q)
     if rank not in (3, 4) or any(not isinstance(tensor.shape[-1], int) for tensor in (q, k, v)):
         return "the rank or the width of its queries is unknown"
-    if given(node, 6) is not None or any(node.attrs.get(f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
-        return "its windows, or the lengths of its cache, have no standard form"
     heads, own = (
         (int(node.attrs["q_num_heads"]), int(node.attrs["kv_num_heads"])) if rank == 3 else (q.shape[1], k.shape[1])
     )
@@ -99,19 +103,29 @@ def _attention(w: Writer, node: Node) -> Results:
     out = int(v.shape[-1]) // (own if rank == 3 else 1)
     if rank == 3:
         q, k, v = split_heads(w, q, heads, width), split_heads(w, k, own, width), split_heads(w, v, own, out)
-    before = w.int64("before", 0) if given(node, 4) is None else length_of(w, node.inputs[4], 2)
+    before, lengths, mask = w.int64("before", 0), given(node, 6), given(node, 3)
+    if lengths is not None:
+        lengths = w.ints("Unsqueeze", lengths, w.int64("rows", [1, 2, 3]))
+        before = w.ints("Sub", lengths, length_of(w, q, 2))
     if given(node, 4) is not None:
+        before = length_of(w, node.inputs[4], 2)
         k, v = w.op("Concat", node.inputs[4], k, axis=2), w.op("Concat", node.inputs[5], v, axis=2)
-    causal = _visible(w, q, k, before) if node.attrs.get("is_causal", 0) else None
-    mask = given(node, 3)
-    visible = [term for term in (mask if mask is not None and mask.dtype == bool else None, causal) if term is not None]
+    visible = [mask] if mask is not None and mask.dtype == bool else []
+    left, right = (int(node.attrs.get(f"{side}_window_size", -1)) for side in ("left", "right"))
+    if node.attrs.get("is_causal", 0):
+        right = 0
+    if _shows_masked(node) and (visible or max(left, right) >= 0 or lengths is not None):
+        return "its masked scores are an output"
+    visible += _visible(w, q, k, before, (left, right)) if max(left, right) >= 0 else []
+    if lengths is not None:
+        visible.append(w.op("Less", positions_up_to(w, length_of(w, k, 2)), lengths, dtype=bool))
     added = [_hidden(w, term) for term in visible]
     added += [mask] if mask is not None and mask.dtype != bool else []
     how = _Scores(float(node.attrs.get("scale", 1 / sqrt(width))), float(node.attrs.get("softcap", 0.0)), tuple(added))
     y, scores = _attended(w, q, _repeated(w, k, heads, own), _repeated(w, v, heads, own), how)
     mode = int(node.attrs.get("qk_matmul_output_mode", 0))
     shown = scores[mode]
-    if mask is not None and mask.dtype == bool:
+    if lengths is not None or (mask is not None and mask.dtype == bool):
         y = _where_any(w, visible, y)
         shown = _where_any(w, visible, shown) if mode == len(scores) - 1 else shown
     return [_joined(w, y, heads * out) if rank == 3 else y, k, v, shown]
@@ -247,9 +261,10 @@ def _group_query(w: Writer, node: Node) -> Results:
         q, k = (_turned(w, x, cos, sin, turned, interleaved=between) for x in (q, k))
     if past is not None:
         k, v = w.op("Concat", past, k, axis=2), w.op("Concat", node.inputs[4], v, axis=2)
-    term = _hidden(w, _visible(w, q, k, before, int(node.attrs.get("local_window_size", -1))))
+    window = int(node.attrs.get("local_window_size", -1))
+    terms = tuple(_hidden(w, term) for term in _visible(w, q, k, before, (window - 1 if window > 0 else -1, 0)))
     scale = float(node.attrs.get("scale", 0.0)) or 1 / sqrt(width)
-    how = _Scores(scale, float(node.attrs.get("softcap", 0.0)), (term,))
+    how = _Scores(scale, float(node.attrs.get("softcap", 0.0)), terms)
     y, _ = _attended(w, q, _repeated(w, k, heads, own), _repeated(w, v, heads, own), how)
     return [_joined(w, y, heads * width), k, v]
 
