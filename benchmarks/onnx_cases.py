@@ -1,14 +1,14 @@
 """Compiles every float operator case of ONNX's own test suite and counts what happens.
 
-    python benchmarks/onnx_cases.py [--frozen] [--match SUBSTRING] [--list wrong]
+    python -m benchmarks.onnx_cases [--machine] [--frozen] [--match SUBSTRING] [--list wrong]
 
-A case counts as *compiled* when the compiled model's outputs are within the quantization error of the case's own
-expected outputs, *refused* when there was one clear error line, *float* when nothing in it was quantized. Anything else
-is a defect. The quantization error is a few steps of an 8-bit grid over each output, plus what the float model itself
-does when its inputs move by a step of their grids (a steep or discontinuous function makes a large error of a small
-one; a comparison of almost equal numbers turns over), or an error `CLEAN_DB` below the output (scores that mask
-themselves reach far beyond what is left of them). ``--frozen`` turns every input but the first into an initializer, as
-weights are in real models.
+A case counts as *compiled and run* when what the ``.onnx`` form, or with ``--machine`` the program of the integer
+machine, gives is within the quantization error of what onnxruntime gives for the float model, *refused* when there was
+one clear error line, *float* when nothing in it was quantized. Anything else is a defect. The quantization error is a
+few steps of an 8-bit grid over each output, plus what the float model itself does when its inputs move by a step of
+their grids (a steep or discontinuous function makes a large error of a small one; a comparison of almost equal numbers
+turns over), or an error `CLEAN_DB` below the output (scores that mask themselves reach far beyond what is left).
+``--frozen`` turns every input but the first into an initializer, as weights are in real models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.backend.test.case.node import collect_testcases
 
-from qcompiler.api import Compiled, Options, compile
+from qcompiler.api import Options, compile
 from qcompiler.errors import QCompilerError
 from qcompiler.graph.runner import Runner
 from qcompiler.report.measure import decibels
@@ -65,12 +65,10 @@ def _plain(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
-def freeze(model: onnx.ModelProto, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Turn every input but the first into an initializer; returns what is still fed."""
-    for value_info, array in zip(list(model.graph.input)[1:], inputs[1:], strict=False):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, value_info.name))
-        model.graph.input.remove(value_info)
-    return inputs[:1]
+def freeze(model: onnx.ModelProto, name: str, array: NDArray[Any]) -> None:
+    """Turn an input into an initializer."""
+    model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model.graph.input.remove(next(value for value in model.graph.input if value.name == name))
 
 
 def perturbed(feed: Feed, draw: int) -> Feed:
@@ -128,7 +126,7 @@ def within(expected: NDArray[Any], got: NDArray[Any], extra: NDArray[Any] | floa
 
 
 def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
-    """What became of one case."""
+    """What became of one case, in one of the two forms."""
     try:
         runner = Runner(model)
         float_outputs = runner.run(feed)
@@ -137,27 +135,36 @@ def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]],
     if any(not within(expected[name], value) for name, value in float_outputs.items()):
         return "onnxruntime differs from the expected output"
     try:
-        result = compile(model, data=[feed], options=Options())
+        result = compile(model, data=[feed], options=Options(), for_onnx=not machine)
+        outputs = result.session().run(feed) if machine else Runner(result.graph).run(feed)
     except QCompilerError as error:
         return f"refused: {error}"
-    outputs = Runner(result.graph).run(feed)
     extra = sensitivity(runner, feed, float_outputs)
-    wrong = [name for name, value in outputs.items() if not within(expected[name], value, extra.get(name, 0.0))]
+    wrong = [name for name, value in outputs.items() if not within(float_outputs[name], value, extra.get(name, 0.0))]
     if wrong:
         return f"wrong: {wrong[0]}"
-    quantized = any(node.op == "DequantizeLinear" for node in result.graph.nodes)
-    if machine and quantized:
-        return _on_machine(result, feed, outputs)
-    return "compiled" if quantized else "float"
+    quantized = machine or any(node.op == "DequantizeLinear" for node in result.graph.nodes)
+    return "compiled and run" if quantized else "float"
 
 
-def _on_machine(result: Compiled, feed: Feed, outputs: dict[str, NDArray[Any]]) -> str:
-    try:
-        got = result.session().run(feed)
-    except QCompilerError as error:
-        return f"compiled, no program: {error}"
-    wrong = [name for name, value in outputs.items() if not within(value, got[name])]
-    return f"machine wrong: {wrong[0]}" if wrong else "compiled and run on the machine"
+def best(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
+    """What became of one case; where it is refused, of the same with inputs as constants, as models have them: axes,
+    shapes and indices, or all inputs but the first of floats (weights).
+    """
+    verdict = judge(model, feed, expected, machine=machine)
+    floats = [name for name, array in feed.items() if array.dtype.kind == "f"]
+    for what, kept in (("integer inputs", floats), ("all inputs but one", floats[:1])):
+        if not verdict.startswith("refused") or len(kept) == len(feed):
+            continue
+        fixed = onnx.ModelProto()
+        fixed.CopyFrom(model)
+        for name in [name for name in feed if name not in kept]:
+            freeze(fixed, name, feed[name])
+        again = judge(fixed, {name: feed[name] for name in kept}, expected, machine=machine)
+        if again == "compiled and run":
+            return f"{again}, {what} as constants"
+        verdict = again if not again.startswith(("refused", "not run")) else verdict
+    return verdict
 
 
 def _alarm(_signal: int, _frame: FrameType | None) -> None:
@@ -168,7 +175,7 @@ def main() -> None:
     """Print one count a verdict, and the cases of a verdict with ``--list``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frozen", action="store_true")
-    parser.add_argument("--machine", action="store_true", help="also lower each case and run it on the machine")
+    parser.add_argument("--machine", action="store_true", help="compile for the integer machine and run there")
     parser.add_argument("--match", default="")
     parser.add_argument("--list", help="print the cases whose verdict starts with this; all of them with an empty text")
     options = parser.parse_args()
@@ -178,12 +185,13 @@ def main() -> None:
     for name, model, inputs, outputs in cases():
         if options.match not in name or (options.frozen and len(inputs) < 2):
             continue
-        fed = freeze(model, inputs) if options.frozen else inputs
-        feed = {info.name: array for info, array in zip(model.graph.input, fed, strict=False)}
+        feed = {info.name: array for info, array in zip(model.graph.input, inputs, strict=False)}
         expected = {info.name: array for info, array in zip(model.graph.output, outputs, strict=False)}
+        for other in list(feed)[1:] if options.frozen else []:
+            freeze(model, other, feed.pop(other))
         signal.alarm(SECONDS)
         try:
-            verdict = judge(model, feed, expected, machine=options.machine)
+            verdict = best(model, feed, expected, machine=options.machine)
         except Hang:
             verdict = "hang"
         except Exception as error:

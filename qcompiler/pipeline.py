@@ -163,10 +163,17 @@ NORMALIZE: tuple[Pass, ...] = (
     FuseMatMulBias(),
 )
 
-MACHINE_NORMALIZE = tuple(
-    part for step in NORMALIZE for part in ((step, SelectBranches()) if isinstance(step, InlineIf) else (step,))
-)
-"""The same for a program, which has no jumps."""
+
+
+def _for_machine(step: Pass) -> tuple[Pass, ...]:
+    """A program has no jumps, and fewer operators than onnxruntime."""
+    if isinstance(step, ExpandOperators):
+        return (ExpandOperators(machine=True),)
+    return (step, SelectBranches()) if isinstance(step, InlineIf) else (step,)
+
+
+MACHINE_NORMALIZE = tuple(part for step in NORMALIZE for part in _for_machine(step))
+"""The same for a program."""
 
 ROUND_TO_NEAREST: tuple[Pass, ...] = (QuantizeActivations(), QuantizeWeights(), StoreCodes())
 

@@ -115,6 +115,57 @@ def test_a_cache_may_be_empty(for_onnx: bool) -> None:
     assert min(got.values()) > 25, got
 
 
+OF_EMPTY = {
+    "table": "a = Exp(past)", "binary": "a = Add(past, past)", "joined constant": "a = Mul(past, s)",
+    "compare, where": "c = Less(past, s)  a = Where(c, past, z)", "gemm": "a = MatMul(past, w)",
+    "softmax": "a = Softmax(past)", "layernorm": "a = LayerNormalization(past, g)",
+    "gather": "t = Gather <axis = 2> (past, i)  a = Concat <axis = 2> (t, t)",
+    "matmul": "t = Transpose <perm = [0, 2, 1]> (past)  m = MatMul(past, t)  k = MatMul(m, past)  a = Tanh(k)",
+    "requantized": "b = Slice(past, b0, b1, b2)  a = Concat <axis = 2> (b, b)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", OF_EMPTY.values(), ids=OF_EMPTY)
+def test_every_instruction_may_have_nothing_to_write(body: str) -> None:
+    text = f"""g (float[1, P, 8] past, float[1, T, 8] x) => (float[1, L, 8] y, float[1, P, 8] z0) {{
+        {body}  h = MatMul(x, w)  y = Concat <axis = 1> (a, h)  z0 = Relu(a) }}"""
+    rng = np.random.default_rng(3)
+    constants = {
+        "w": np.eye(8, dtype=np.float32) / 2, "s": np.float32(0.25), "z": rng.normal(size=8).astype(np.float32),
+        "g": np.ones(8, np.float32), "i": np.arange(4)[::-1].copy(), "b0": np.array([4]), "b1": np.array([8]),
+        "b2": np.array([2]),
+    }  # fmt: skip
+    used = {name: value for name, value in constants.items() if f"{name}" in text}
+    model = model_of(text, used)
+    compiled = qcompiler.compile(
+        model, data=[cached(4, 5), cached(5, 1), cached(9, 2)], options=Options(level=0), for_onnx=False
+    )
+    real, run = Runner(model), compiled.session().run
+    for feed in (cached(0, 3), cached(3, 2), cached(0, 1)):
+        wanted, got = real.run(feed), run(feed)
+        for name in ("y", "z0"):
+            assert got[name].shape == wanted[name].shape
+            assert np.abs(got[name] - wanted[name]).max(initial=0) < 0.05 * (1 + np.abs(wanted[name]).max(initial=0))
+
+
+def test_an_empty_part_is_requantized_into_a_concat() -> None:
+    model = model_of("g (float[2, P] past, float[2, T] x) => (float[2, L] y) { y = Concat <axis = 1> (past, x) }", {})
+
+    def feed(past: int, length: int) -> Feed:
+        rng = np.random.default_rng(past)
+        return {
+            "past": rng.uniform(0, 0.1, (2, past)).astype(np.float32),
+            "x": rng.uniform(-1, 1, (2, length)).astype(np.float32),
+        }
+
+    compiled = qcompiler.compile(
+        model, data=[feed(4, 500), feed(50, 1), feed(9, 2)], options=Options(level=0), for_onnx=False
+    )
+    for given in (feed(0, 3), feed(3, 2), feed(1, 0)):
+        got = compiled.session().run(given)["y"]
+        np.testing.assert_allclose(got, np.concatenate([given["past"], given["x"]], axis=1), atol=0.02)
+
+
 def test_a_feed_without_any_element_and_a_reduction_of_nothing_are_told() -> None:
     compiled = qcompiler.compile(
         cache_model("y = ReduceMean <axes = [1]> (past)"), data=[cached(4, 1)], options=Options(level=0), for_onnx=False

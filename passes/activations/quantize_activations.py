@@ -32,7 +32,20 @@ from ...calibration.softmax_floor import softmax_floors
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
 from ...graph.intervals import BOUNDED, Intervals, bounded_source
-from ...graph.ir import Constant, Feed, Graph, Node, QuantSpec, Tensor, consumers, insert_qdq, names_in, producer
+from ...graph.ir import (
+    Constant,
+    Feed,
+    Graph,
+    Node,
+    QuantSpec,
+    Tensor,
+    consumers,
+    float_inputs,
+    float_outputs,
+    insert_qdq,
+    names_in,
+    producer,
+)
 from ...graph.layers import Layer, find_layers
 from ...graph.mask_inputs import mask_candidates, mask_inputs
 from ...graph.placement import Group, Placement, Zones, place
@@ -104,7 +117,7 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
 
 def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
     """True where a grid is that of an output, or of a part of one."""
-    leaves = any(tensor is output for tensor in group.tensors for output in graph.outputs)
+    leaves = any(tensor is output for tensor in group.tensors for output in float_outputs(graph))
     return leaves or any(id(node) in border for tensor in group.tensors for node in consumers(tensor))
 
 
@@ -176,7 +189,7 @@ def _is_stored(group: Group) -> bool:
 def _has_input(group: Group, graph: Graph, border: Collection[int]) -> bool:
     """True where a grid is that of an input, as it is or scaled at the border."""
     scaled = any(id(node) in border for tensor in group.tensors if (node := producer(tensor)) is not None)
-    return scaled or any(tensor is given for tensor in group.tensors for given in graph.inputs)
+    return scaled or any(tensor is given for tensor in group.tensors for given in float_inputs(graph))
 
 
 def _decides(group: Group) -> bool:
@@ -267,7 +280,8 @@ def _placed(
         ]
         if not placement.groups:
             return placement, None
-        asked = [node.outputs[0].name for tensor in graph.outputs if (node := bounded_source(tensor)) is not None]
+        ends = [bounded_source(tensor) for tensor in float_outputs(graph)]
+        asked = [node.outputs[0].name for node in ends if node is not None]
         statistics = collect_ranges(graph, list(dict.fromkeys([*names, *asked])), data, softmax_axes(graph.nodes))
         if set(statistics.empty) <= set(empty):
             return placement, statistics

@@ -17,6 +17,9 @@ from ...graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, is_float, names_i
 from ...pass_base import Context, Pass
 from ...rewriting.expand_attention import ATTENTION
 from ...rewriting.expand_fused import FUSED
+from ...rewriting.expand_heads import FUSED_HEADS, HEADS
+from ...rewriting.expand_matrices import MATRICES
+from ...rewriting.expand_places import PLACES
 from ...rewriting.expand_standard import STANDARD
 from ...rewriting.node_writer import Rule, Writer
 from ...shapes.infer import annotate
@@ -25,41 +28,50 @@ _OPSET = 20
 """The oldest opset in which all that the rules write exists; the importer moves almost every model beyond it."""
 
 
-def _rule(node: Node) -> Rule | None:
+_OF_MACHINE = {**PLACES, **MATRICES}
+
+
+def _rule(node: Node, machine: bool) -> Rule | None:
     if node.domain == "com.microsoft":
-        return FUSED.get(node.op) or ATTENTION.get(node.op)
-    floating = any(is_float(output) for output in node.outputs)
-    return STANDARD.get(node.op) if node.domain in STANDARD_DOMAINS and floating else None
+        return FUSED.get(node.op) or ATTENTION.get(node.op) or FUSED_HEADS.get(node.op)
+    if node.domain not in STANDARD_DOMAINS or not any(is_float(tensor) for tensor in (*node.inputs, *node.outputs)):
+        return None
+    return STANDARD.get(node.op) or HEADS.get(node.op) or (_OF_MACHINE.get(node.op) if machine else None)
 
 
 @dataclass(frozen=True)
 class ExpandOperators(Pass):
-    """Fused and compound operators as their parts. Declines where an input or attribute has no standard form."""
+    """Fused and compound operators as their parts. Declines where an input or attribute has no standard form.
+
+    Attributes:
+        machine: also what onnxruntime computes well, but of which the machine has only the parts.
+    """
 
     name: ClassVar[str] = "expand-operators"
     exact: ClassVar[bool] = True
+    machine: bool = False
 
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when an operator was replaced."""
-        pending, taken = [node for node in graph.nodes if _rule(node) is not None], names_in(graph)
+        pending, taken = [node for node in graph.nodes if _rule(node, self.machine) is not None], names_in(graph)
         changed, shared = False, dict[tuple[Any, ...], Tensor]()
         while pending:
             node = pending.pop(0)
             if graph.opset < _OPSET:
                 ctx.declined(node, f"the model could not be moved to opset {_OPSET}, where its parts exist")
                 continue
-            written = _expand(graph, Writer(node, taken, shared), ctx)
+            written = _expand(graph, Writer(node, taken, shared), _rule(node, self.machine), ctx)
             changed |= bool(written)
-            pending += [inner for inner in written if _rule(inner) is not None]
+            pending += [inner for inner in written if _rule(inner, self.machine) is not None]
         if changed:
             graph.toposort()
             annotate(graph)
         return changed
 
 
-def _expand(graph: Graph, writer: Writer, ctx: Context) -> list[Node]:
+def _expand(graph: Graph, writer: Writer, rule: Rule | None, ctx: Context) -> list[Node]:
     """The nodes that took the place of the writer's; none where its rule declines."""
-    node, rule = writer.node, _rule(writer.node)
+    node = writer.node
     results = None if rule is None else rule(writer, node)
     if isinstance(results, str):
         ctx.declined(node, results)

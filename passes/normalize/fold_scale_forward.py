@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.float_zones import is_unequal
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, float_inputs, is_float, producer
 from ...graph.operators import LAYERS
 from ...pass_base import Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
@@ -160,7 +160,7 @@ def _is_scaled_input(graph: Graph, tensor: Tensor) -> bool:
         node is not None and node.op in ("Add", "Sub", "Mul", "Div") and (found := constant_operand(node)) is not None
     ):
         tensor, node = found[0], producer(found[0])
-    return any(tensor is given for given in graph.inputs)
+    return any(tensor is given for given in float_inputs(graph))
 
 
 def _fold_offset(graph: Graph, node: Node, x: Tensor, vector: Array, layers: list[Node]) -> bool:

@@ -17,7 +17,17 @@ from collections.abc import Collection
 import numpy as np
 
 from qcompiler.graph.intervals import Intervals
-from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, consumers, is_float, producer
+from qcompiler.graph.ir import (
+    Graph,
+    Node,
+    Tensor,
+    constant_of,
+    consumers,
+    float_inputs,
+    float_outputs,
+    is_float,
+    producer,
+)
 from qcompiler.graph.operators import LAYERS
 
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
@@ -87,7 +97,7 @@ def border_zones(graph: Graph) -> set[int]:
 
     It scales float inputs whose columns differ in size, and joins the parts of an output.
     """
-    known = {id(tensor): False for tensor in graph.inputs if is_float(tensor)}
+    known = {id(tensor): False for tensor in float_inputs(graph)}
     found: set[int] = set()
     for node in graph.nodes:
         operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
@@ -102,15 +112,19 @@ def border_zones(graph: Graph) -> set[int]:
             found.add(id(node))
     chains = [node for node in graph.nodes if id(node) in found]
     unequal = _ends_unequal(chains, known)
-    outputs = {id(tensor) for tensor in graph.outputs}
-    joins = [
-        node
-        for node in graph.nodes
-        if node.op == "Concat" and is_float(node.outputs[0]) and id(node.outputs[0]) in outputs
-    ]
+    outputs = {id(tensor) for tensor in float_outputs(graph)}
+    joins = [node for node in graph.nodes if node.op == "Concat" and id(node.outputs[0]) in outputs]
     return unequal | {
-        id(node) for node in joins if not consumers(node.outputs[0]) and all(part.inputs for part in node.inputs)
+        id(node)
+        for node in joins
+        if all(_leaves(reader, graph) for reader in consumers(node.outputs[0]))
+        and all(part.inputs for part in node.inputs)
     }
+
+
+def _leaves(node: Node, graph: Graph) -> bool:
+    """True for the Cast of an output of another float type."""
+    return node.op == "Cast" and any(node.outputs[0] is tensor for tensor in graph.outputs)
 
 
 def _divides(node: Node) -> bool:
@@ -245,11 +259,12 @@ def _walk(tensor: Tensor, *, through_layers: bool) -> tuple[set[int], set[int], 
 
 def _tail(graph: Graph, floats: Collection[int]) -> set[int]:
     """What only moves, joins or rescales values on their way to the outputs."""
-    outputs = {id(tensor) for tensor in graph.outputs}
+    outputs = {id(tensor) for tensor in (*graph.outputs, *float_outputs(graph))}
     found: set[int] = set()
     for node in reversed(graph.nodes):
         leaves = all(id(tensor) in outputs or consumers(tensor) for tensor in node.outputs)
-        inside = all(id(reader) in found for tensor in node.outputs for reader in consumers(tensor))
+        readers = [reader for tensor in node.outputs for reader in consumers(tensor)]
+        inside = all(id(reader) in found or _leaves(reader, graph) for reader in readers)
         if leaves and inside and (node.op in _LEAVING or _rescales(node, floats)):
             found.add(id(node))
     return found

@@ -34,8 +34,11 @@ __all__ = [
     "consumers",
     "copy_of",
     "dequantize_constant",
+    "float_inputs",
+    "float_outputs",
     "insert_qdq",
     "is_float",
+    "is_float_cast",
     "names_in",
     "producer",
     "quantized_source",
@@ -165,6 +168,28 @@ def constant_of(tensor: Tensor | None) -> Array | None:
 def is_float(tensor: Tensor) -> bool:
     """True for tensors of a float type."""
     return isinstance(tensor.dtype, np.dtype | type) and np.issubdtype(np.dtype(tensor.dtype), np.floating)
+
+
+def float_inputs(graph: Graph) -> list[Tensor]:
+    """The float inputs as the network reads them: those of another type than float32 behind their Cast."""
+    given = [tensor for tensor in graph.inputs if is_float(tensor)]
+    casts = [node.outputs[0] for tensor in given for node in consumers(tensor) if is_float_cast(node)]
+    return [*given, *casts]
+
+
+def float_outputs(graph: Graph) -> list[Tensor]:
+    """The float outputs as the network writes them: those of another type than float32 in front of their Cast."""
+    given = [tensor for tensor in graph.outputs if is_float(tensor)]
+    writers = [producer(tensor) for tensor in given]
+    return [
+        tensor if node is None or not is_float_cast(node) else node.inputs[0]
+        for tensor, node in zip(given, writers, strict=True)
+    ]
+
+
+def is_float_cast(node: Node) -> bool:
+    """True for a Cast from one float type to another."""
+    return node.op == "Cast" and is_float(node.inputs[0]) and is_float(node.outputs[0])
 
 
 def copy_of(graph: Graph) -> Graph:

@@ -257,7 +257,7 @@ def _result(node: Node, inputs: Sequence[Value], slot: int) -> Value:
         return replace(inputs[0], kind=max(inputs[0].kind, Kind.INDEX), values=None)
     if op in ("Concat", "Trilu", "Where", "Pad", "ConstantOfShape", "EyeLike"):
         return _chosen(node, inputs)
-    if not all(value.exact for value in inputs):
+    if not inputs or not all(value.exact for value in inputs):
         return DATA
     if op in _FUNCTIONS:
         return _function(op, inputs)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from qcompiler.graph.ir import Constant, Graph, Node, copy_of, is_float, replace_uses
+from qcompiler.graph.ir import Constant, Graph, Node, consumers, copy_of, is_float_cast, producer, replace_uses
 from qcompiler.lowering.constants import Constants
 from qcompiler.shapes import infer
 
@@ -28,19 +28,21 @@ def prepared(graph: Graph) -> Graph:
 
 
 def _take_casts_off(graph: Graph) -> None:
-    """An input of another float type is quantized as it comes: its Cast to float32 has no work of its own."""
-    inputs = {id(tensor) for tensor in graph.inputs if is_float(tensor)}
-    for node in list(graph.nodes):
-        if (
-            node.op == "Cast"
-            and id(node.inputs[0]) in inputs
-            and is_float(node.outputs[0])
-            and node.outputs[0].dtype == np.float32
-        ):
-            replace_uses(graph, node.outputs[0], node.inputs[0])
-            node.inputs.clear()
-            node.outputs.clear()
-            graph.nodes.remove(node)
+    """Inputs and outputs of other float types are converted at the border: their Casts have no work of their own."""
+    inputs = {id(tensor) for tensor in graph.inputs}
+    outputs = {id(tensor) for tensor in graph.outputs}
+    for node in [node for node in graph.nodes if is_float_cast(node)]:
+        source, result = node.inputs[0], node.outputs[0]
+        if id(source) in inputs and result.dtype == np.float32:
+            replace_uses(graph, result, source)
+        elif not consumers(result) and producer(source) is not None and id(source) not in outputs:
+            source.name, source.dtype = result.name, result.dtype
+            graph.outputs = [source if tensor is result else tensor for tensor in graph.outputs]
+        else:
+            continue
+        node.inputs.clear()
+        node.outputs.clear()
+        graph.nodes.remove(node)
 
 
 def _plain_cast(node: Node) -> None:

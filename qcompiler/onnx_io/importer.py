@@ -41,6 +41,8 @@ _PARAMETERS = {
     "PRelu": (1,),
 }  # fmt: skip
 """Inputs that hold learned numbers, where an infinity is damage and not a mask."""
+_WRITTEN_OUT = ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "SwiGLU")
+"""Operators that ONNX defines by others and that nothing here knows as a whole."""
 _CHUNK = 1 << 20
 
 
@@ -111,6 +113,7 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
     light.ir_version = max(light.ir_version, _IR_VERSION) if version <= opset.INTERNAL_OPSET else light.ir_version
     if light.functions:
         light = onnx.inliner.inline_local_functions(light)
+    light = _written_out(light)
     light.graph.name = light.graph.name or "graph"
     _sort_nodes(light.graph)
     try:
@@ -124,6 +127,20 @@ def _prepared(light: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(light, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return light  # types of some tensors stay unknown; what needs them declines
+
+
+def _written_out(light: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what ONNX defines by other operators written out; these may be such operators again."""
+    for _ in _WRITTEN_OUT:
+        wholes = {("", node.op_type) for node in light.graph.node if not node.domain and node.op_type in _WRITTEN_OUT}
+        if not wholes:
+            return light
+        try:
+            typed = onnx.shape_inference.infer_shapes(light, data_prop=True)
+            light = onnx.inliner.inline_selected_functions(typed, sorted(wholes), inline_schema_functions=True)
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            return light  # they stay float
+    return light
 
 
 def _runs(light: onnx.ModelProto) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, constant_of, names_in, unique_name
+from qcompiler.graph.ir import STANDARD_DOMAINS, Constant, Graph, Node, Variable, constant_of, names_in, unique_name
 
 INTERNAL_OPSET = 21
 OLDEST = 13
@@ -121,6 +121,30 @@ def _group_norm_up(node: Node) -> Edit:
     return edit
 
 
+def _axis_to_input(node: Node) -> Edit:
+    def edit(taken: set[str]) -> None:
+        axis = np.asarray(node.attrs.pop("axis", 1), np.int64)
+        if len(node.inputs) < 2:
+            node.inputs.append(Variable.empty())
+        node.inputs.append(Constant(unique_name(taken, f"{node.name}_axis"), axis))
+
+    return edit
+
+
+def _axis_to_attribute(node: Node) -> Edit:
+    given = len(node.inputs) > 2 and bool(node.inputs[2].name)
+    value, shape = constant_of(node.inputs[2]) if given else np.array(-2), node.inputs[0].shape
+    if value is None or shape is None:
+        raise NotConvertibleError("its axis is computed, or its rank is unknown")
+
+    def edit(taken: set[str]) -> None:
+        del taken
+        del node.inputs[2:]
+        node.attrs["axis"] = int(value.reshape(-1)[0]) % len(shape)
+
+    return edit
+
+
 def _refuse(node: Node) -> Edit:
     raise NotConvertibleError(f"{node.op} means something else there")
 
@@ -136,7 +160,7 @@ CHANGES: dict[tuple[str, int], tuple[Plan, Plan]] = {
     ),
     ("RoiAlign", 16): (_roi_mode_up, _roi_mode_down),
     ("GroupNormalization", 21): (_group_norm_up, _refuse),
-    ("DFT", 20): (_refuse, _refuse),
+    ("DFT", 20): (_axis_to_input, _axis_to_attribute),
 }
 """(operator, version that changed it) -> how to rewrite a node upwards and downwards across that version."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx.defs
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable, is_float
+from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable, constant_of, is_float
 from qcompiler.onnx_io.opset import CHANGES, OLDEST, NotConvertibleError, plan_node
 
 
@@ -130,9 +130,20 @@ def needed_opset(graph: Graph) -> int:
     return max(versions, default=OLDEST)
 
 
+def _has_implied_zero(node: Node) -> bool:
+    if node.op != "DequantizeLinear" or len(node.inputs) < 3 or node.inputs[0].dtype != np.int32:
+        return False
+    zero = constant_of(node.inputs[2])
+    return zero is not None and not zero.any()
+
+
 def drop_defaults(graph: Graph, version: int) -> None:
-    """Remove attributes that operators do not have yet at ``version``; they hold their defaults (`needed_opset`)."""
+    """Remove what says nothing: attributes that operators do not have yet at ``version``, which hold their defaults
+    (`needed_opset`), and zero points of int32 codes, which ONNX wants to be 0.
+    """
     for node in graph.nodes:
+        if _has_implied_zero(node):
+            del node.inputs[2]
         known = [step for step in history(node.op) if step.since_version <= version]
         if node.domain in STANDARD_DOMAINS and known:
             for name in [name for name in node.attrs if name not in known[-1].attributes]:

@@ -105,7 +105,7 @@ def bounded_columns(graph: Graph) -> dict[str, dict[int, list[range]]]:
 
 def _bounded(tensor: Tensor) -> dict[int, list[range]]:
     node = producer(tensor)
-    while node is not None and node.op in ("Identity", "QuantizeLinear", "DequantizeLinear"):
+    while node is not None and node.op in ("Cast", "Identity", "QuantizeLinear", "DequantizeLinear"):
         tensor, node = node.inputs[0], producer(node.inputs[0])
     if _is_bounded(tensor):
         return {0: []}

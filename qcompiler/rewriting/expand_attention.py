@@ -49,7 +49,7 @@ def _projected(w: Writer, node: Node, sizes: list[int]) -> list[Tensor] | str:
     return results
 
 
-def _split_heads(w: Writer, x: Tensor, heads: int, width: int) -> Tensor:
+def split_heads(w: Writer, x: Tensor, heads: int, width: int) -> Tensor:
     """[B, S, N*h] as [B, N, S, h]."""
     return w.op("Transpose", w.op("Reshape", x, w.int64("heads", [0, 0, heads, width])), perm=[0, 2, 1, 3])
 
@@ -64,12 +64,12 @@ def _attend(w: Writer, heads: _Heads) -> Tensor:
     return w.op("Reshape", w.op("Transpose", mixed, perm=[0, 2, 1, 3]), w.int64("joined", [0, 0, heads.width]))
 
 
-def _length(w: Writer, tensor: Tensor, axis: int) -> Tensor:
+def length_of(w: Writer, tensor: Tensor, axis: int) -> Tensor:
     """A size as a number (rank 0)."""
     return w.ints("Squeeze", w.ints("Shape", tensor, start=axis, end=axis + 1), w.int64("axis", [0]))
 
 
-def _positions(w: Writer, count: Tensor) -> Tensor:
+def positions_up_to(w: Writer, count: Tensor) -> Tensor:
     """0 … count - 1."""
     return w.ints("Range", w.int64("zero", 0), count, w.int64("one", 1))
 
@@ -85,7 +85,7 @@ def _mask_term(w: Writer, node: Node, mask: Tensor, keys: Tensor) -> Tensor | st
     rank = rank_of(mask)
     if rank == 1 and (mask.shape[0] is None or mask.shape[0] == node.inputs[0].shape[0]):
         lengths = w.ints("Unsqueeze", w.ints("Cast", mask, to=7), w.int64("row", [1]))
-        visible = w.op("Less", _positions(w, _length(w, keys, 2)), lengths, dtype=bool)
+        visible = w.op("Less", positions_up_to(w, length_of(w, keys, 2)), lengths, dtype=bool)
         return _filled(w, w.op("Unsqueeze", visible, w.int64("heads_axes", [1, 2]), dtype=bool), node)
     if rank in (2, 3):
         visible = mask if mask.dtype == bool else w.op("Cast", mask, dtype=bool, to=9)
@@ -96,9 +96,9 @@ def _mask_term(w: Writer, node: Node, mask: Tensor, keys: Tensor) -> Tensor | st
 
 def _causal_term(w: Writer, node: Node, queries: Tensor, keys: Tensor) -> Tensor:
     """Hides the keys behind a query; the last query sees all."""
-    total = _length(w, keys, 2)
-    own = w.ints("Unsqueeze", _positions(w, total), w.int64("row", [1]))
-    first = w.ints("Sub", total, _length(w, queries, 2))
+    total = length_of(w, keys, 2)
+    own = w.ints("Unsqueeze", positions_up_to(w, total), w.int64("row", [1]))
+    first = w.ints("Sub", total, length_of(w, queries, 2))
     rows = w.ints(
         "Slice",
         own,
@@ -106,7 +106,7 @@ def _causal_term(w: Writer, node: Node, queries: Tensor, keys: Tensor) -> Tensor
         w.int64("end", [2**63 - 1]),
         w.int64("axes", [0]),
     )
-    return _filled(w, w.op("GreaterOrEqual", rows, _positions(w, total), dtype=bool), node)
+    return _filled(w, w.op("GreaterOrEqual", rows, positions_up_to(w, total), dtype=bool), node)
 
 
 def _terms(
@@ -144,7 +144,7 @@ def _attention(w: Writer, node: Node) -> Results:
     parts = _projected(w, node, sizes)
     if isinstance(parts, str):
         return parts
-    q, k, v = (_split_heads(w, part, heads, size // heads) for part, size in zip(parts, sizes, strict=True))
+    q, k, v = (split_heads(w, part, heads, size // heads) for part, size in zip(parts, sizes, strict=True))
     k, v = _with_past(w, given(node, 4), k, v)
     added = _terms(w, node, given(node, 3), given(node, 5), q, k)
     if isinstance(added, str):
@@ -176,7 +176,7 @@ def _multi_head(w: Writer, node: Node) -> Results:
             w.op("Add", part, w.constant(f"bias_{name}", value))
             for name, part, value in zip("qkv", x, biases, strict=True)
         ]
-    q, k, v = (_split_heads(w, part, heads, width // heads) for part, width in zip(parts, widths, strict=True))
+    q, k, v = (split_heads(w, part, heads, width // heads) for part, width in zip(parts, widths, strict=True))
     if given(node, 6) is not None and given(node, 7) is not None:
         k, v = w.op("Concat", node.inputs[6], k, axis=2), w.op("Concat", node.inputs[7], v, axis=2)
     added = _terms(w, node, given(node, 4), given(node, 5), q, k)

@@ -131,6 +131,12 @@ def _recurrent(site: Site) -> Answer:
     return [(x[0], directions, x[1], hidden), *[(directions, x[1], hidden)] * 2]
 
 
+def _resized_by_tables(site: Site) -> Answer:
+    """The machine's linear resizing: a table of places for the height and one for the width."""
+    x, height, width = site.shape(0), site.shape(1), site.shape(4)
+    return [(*x[:2], height[0], width[0])] if x and height and width else None
+
+
 def _one_direction(site: Site) -> Answer:
     """The machine's: x [steps, batch, inputs] -> y [steps, batch, hidden] and states [batch, hidden]."""
     x, hidden = site.shape(0), int(site.node.attrs["hidden_size"])
@@ -163,6 +169,7 @@ RULES: dict[str, Callable[[Site], Answer]] = {
     "AveragePool": _pool, "MaxPool": _pool, "LpPool": _pool,
     "GlobalAveragePool": _global_pool, "GlobalMaxPool": _global_pool, "GlobalLpPool": _global_pool,
     "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "Resize": _resize,
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent), "Recurrent": _one_direction, "Einsum": _einsum,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent), "Recurrent": _one_direction,
+    "ResizeLinear": _resized_by_tables, "Einsum": _einsum,
     "GridSample": _grid_sample,
 }  # fmt: skip

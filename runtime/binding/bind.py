@@ -60,8 +60,11 @@ class Bound:
     output_shapes: Mapping[str, tuple[int, ...]]
 
 
-_ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "requantize"})
-"""Instructions that go over elements one by one and so may find none."""
+ELEMENT_BY_ELEMENT = frozenset({"move", "fill", "cast", "table", "piecewise", "requant"})
+"""Instructions that go over elements one by one and so may find none, also where others write the rest of a result."""
+
+_NOTHING = BY_NAME["cast"]
+"""With a count of 0 it takes the place of an instruction whose results hold no element."""
 
 
 def bind(program: Program, **dims: int) -> Bound:
@@ -168,6 +171,9 @@ def _checked_row(
         for item, value, source in zip(opcode.fields, line[0][1:], line[1][1:], strict=False):
             values[item.name] = _number(program, item, value, source, dims)
             sources[item.name] = source
+        written = [values[item.name] for item in _results(opcode.name) if sources[item.name] == _BUFFER]
+        if written and not any(sizes[buffer] for buffer in written):
+            return Row(opcode, values, (), tuple(written), idle=True)
         check_numbers(opcode, values)
         _check_not_empty(opcode, values, sources, sizes)
         values = simplified(opcode.name, values)
@@ -191,6 +197,12 @@ def _operands(opcode: str) -> tuple[Field, ...]:
 
 
 @functools.cache
+def _results(opcode: str) -> tuple[Field, ...]:
+    """The operands that are written."""
+    return tuple(item for item in BY_NAME[opcode].fields if item.kind is Kind.WRITE)
+
+
+@functools.cache
 def _typed(opcode: str) -> tuple[Field, ...]:
     """The fields that are operands or say the type of one."""
     return tuple(item for item in BY_NAME[opcode].fields if item.kind is not Kind.NUMBER)
@@ -198,7 +210,7 @@ def _typed(opcode: str) -> tuple[Field, ...]:
 
 def _check_not_empty(opcode: Opcode, values: Mapping[str, int], sources: Sources, sizes: Sequence[int]) -> None:
     """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
-    if opcode.name in _ELEMENT_BY_ELEMENT:
+    if opcode.name in ELEMENT_BY_ELEMENT:
         return
     for item in _operands(opcode.name):
         if sources[item.name] == _BUFFER and sizes[values[item.name]] == 0:
@@ -269,6 +281,9 @@ def _link(program: Program, rows: Sequence[Row], offsets: Sequence[int]) -> tupl
     code, kinds = np.zeros_like(program.code), np.zeros_like(program.kinds)
     code[:, 0] = program.code[:, 0]
     for index, (row, sources) in enumerate(zip(rows, program.kinds.tolist(), strict=True)):
+        if row.idle:
+            code[index, 0] = _NOTHING.number
+            continue
         numbers = list(row.values.values())
         used = [_LITERAL] * len(numbers)
         for column, item in enumerate(row.opcode.fields):

@@ -30,12 +30,14 @@ class Row(NamedTuple):
 
     Attributes:
         reads, writes: the buffers that it reads and that it writes.
+        idle: it has nothing to write, since all its results are empty.
     """
 
     opcode: Opcode
     values: dict[str, int]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    idle: bool = False
 
 
 def liveness(program: Program, rows: Sequence[Row]) -> list[Life | None]:

@@ -281,9 +281,12 @@ _define(
     rules=lambda f: ["x and y have different element types"] if f["x_type"] != f["y_type"] else [],
 )
 # x [batch, in_h, in_w, in_c]; for each output row / column: low, high position and the weight of `high` in Q15.
+# Positions beyond the image are taken at its edge.
 _define(
     "resize_linear",
-    [*read("x"), *constants(I32, "h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight"), *write("y"),
+    [*read("x"),
+     *(Field(f"{side}_{part}", Kind.READ, types=(I32,)) for side in "hw" for part in ("low", "high", "weight")),
+     *write("y"),
      *dims("batch", "in_h", "in_w", "in_c", "out_h", "out_w"), *zero_points("x_zp"), *multipliers("m"),
      Field("n", Kind.NUMBER, 1, 62), *OUT],
     lambda f: [
@@ -291,10 +294,6 @@ _define(
         *(a for side in "hw" for part in ("low", "high", "weight") for a in constant(f"{side}_{part}", 4,
         f[f"out_{side}"])),
         *dense(f, "y", image(f, "in_c"), True),
-    ],
-    limits=lambda f: [
-        *(Limit(f"{side}_{part}", 0, f[f"in_{side}"] - 1) for side in "hw" for part in ("low", "high")),
-        *(Limit(f"{side}_weight", 0, 1 << 15) for side in "hw"),
     ],
 )
 # One direction. x [steps, batch, inputs]; w [inputs, 4*hidden], r [hidden, 4*hidden], gates i o f c; h [batch, hidden]

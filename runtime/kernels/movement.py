@@ -215,15 +215,21 @@ def _blend_pixel(row: int, target: int, corners: tuple[int, int, int, int], shar
 
 
 @jit
+def _place(table: int, index: int, size: int) -> int:
+    """An entry of a table of places, within an axis of ``size`` elements."""
+    return clamp(load_i32(table, index), 0, size - 1)
+
+
+@jit
 def resize_linear(row: int, scratch: int) -> None:
     """Bilinear resizing with Q15 weights, one rounding."""
     height, width, channels = at(row, _RESIZE.in_h), at(row, _RESIZE.in_w), at(row, _RESIZE.in_c)
     out_h, out_w = at(row, _RESIZE.out_h), at(row, _RESIZE.out_w)
     for pixel in range(at(row, _RESIZE.batch) * out_h * out_w):
         image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
-        top = (image * height + load_i32(at(row, _RESIZE.h_low), oy)) * width
-        bottom = (image * height + load_i32(at(row, _RESIZE.h_high), oy)) * width
-        left, right = load_i32(at(row, _RESIZE.w_low), ox), load_i32(at(row, _RESIZE.w_high), ox)
+        top = (image * height + _place(at(row, _RESIZE.h_low), oy, height)) * width
+        bottom = (image * height + _place(at(row, _RESIZE.h_high), oy, height)) * width
+        left, right = _place(at(row, _RESIZE.w_low), ox, width), _place(at(row, _RESIZE.w_high), ox, width)
         corners = (
             (top + left) * channels,
             (top + right) * channels,

@@ -5,8 +5,10 @@ feeds.
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from onnx import helper, numpy_helper
 
 import qcompiler
 from qcompiler.graph.float_zones import AT_DECADES, AT_INPUT, AT_OUTPUT, float_zones
@@ -71,6 +73,41 @@ def test_parts_of_an_output_are_as_good_as_alone(seed: int, *, for_onnx: bool) -
     )  # fmt: skip
     feeds, fresh = ([{"x": normal(rng, 5, 10)} for _ in range(30)] for _ in range(2))
     assert columns_db(graph, feeds, fresh, for_onnx=for_onnx).min() >= 30
+
+
+def as_type(graph: Graph, dtype: np.dtype) -> onnx.ModelProto:
+    """A float32 model that computes in ``dtype`` from its inputs to its outputs."""
+    model, number = gs.export_onnx(copy_of(graph)), helper.np_dtype_to_tensor_dtype(dtype)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = number
+    del model.graph.value_info[:]
+    return model
+
+
+@pytest.mark.parametrize("for_onnx", [True, False])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_models_of_other_float_types_have_the_same_borders(dtype: type, *, for_onnx: bool) -> None:
+    rng = np.random.default_rng(5)
+    mean, size = np.linspace(-3, 40, 8).astype(np.float32), np.geomspace(0.1, 30, 8).astype(np.float32)
+    graph = graph_of(
+        """g (float[N, 8] x) => (float[N, 7] y) {
+            c = Sub(x, mean)  n = Div(c, size)  a = MatMul(n, w)  h = Relu(a)
+            p = MatMul(h, u)  s = MatMul(h, v)  q = Sigmoid(s)  y = Concat <axis = 1> (p, q) }""",
+        mean=mean, size=size, w=normal(rng, 8, 16), u=30 * normal(rng, 16, 4),
+        v=normal(rng, 16, 3) / 4,
+    )  # fmt: skip
+    model, real = as_type(graph, np.dtype(dtype)), Runner(graph)
+    feeds, fresh = ([{"x": (mean + size * normal(rng, 4, 8)).astype(dtype)} for _ in range(30)] for _ in range(2))
+    compiled = qcompiler.compile(model, data=feeds, for_onnx=for_onnx)
+    run = Runner(compiled.graph).run if for_onnx else compiled.session().run
+    got = [run(feed)["y"] for feed in fresh]
+    wanted = np.concatenate([real.run({"x": feed["x"].astype(np.float32)})["y"] for feed in fresh]).astype(float)
+    noise = np.concatenate(got).astype(float) - wanted
+    assert {each.dtype for each in got} == {np.dtype(dtype)}
+    for part in (slice(4), slice(4, 7)):
+        assert np.square(wanted[:, part]).sum() >= 1000 * np.square(noise[:, part]).sum()  # 30 dB
 
 
 @pytest.mark.parametrize("seed", range(3))

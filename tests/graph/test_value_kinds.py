@@ -75,3 +75,8 @@ def test_what_computes_with_positions_stays_and_what_reads_a_bounded_one_does_no
     graph = graph_of(text)
     exact = exact_nodes(graph, value_kinds(graph))
     assert [node.op for node in graph.nodes if id(node) in exact] == ["Cast", "Cos", "Div"]
+
+
+def test_an_operator_without_inputs_is_of_any_value() -> None:
+    graph = graph_of("g (float[4] x) => (float[4] y) { r = RandomNormal <shape = [4]> ()  y = Add(x, r) }")
+    assert not value_kinds(graph, {})["r"].exact

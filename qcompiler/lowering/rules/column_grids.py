@@ -130,7 +130,7 @@ def joined_output(lw: Lowering, tensor: Tensor) -> Tensor | None:
     scale, zero = ([value for value, size in zip(values, sizes, strict=True) for _ in range(int(size))] for values in (  # type: ignore[arg-type]
         [part.grid.scale for part in parts], [part.grid.zero_point for part in parts],
     ))
-    result = Variable(tensor.name, dtype=np.float32, shape=tensor.shape)
+    result = Variable(tensor.name, dtype=tensor.dtype, shape=tensor.shape)
     lw.out.append("Dequantize", [codes], {"scale": scale, "zp": zero, "axis": axis}, [result])
     return result
 

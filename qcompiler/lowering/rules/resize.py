@@ -10,18 +10,18 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.graph.ir import Graph, Node
+from qcompiler.graph.ir import Graph, Node, Tensor
 from qcompiler.graph.runner import Runner
 from qcompiler.lowering.code_grid import Coded, Target
 from qcompiler.lowering.engine import Lowering
 from qcompiler.lowering.factors import wide_fixed_point
 from qcompiler.lowering.ranks import rank_of
+from qcompiler.lowering.rules.resize_places import WEIGHT_BITS, Axis, linear_places, nearest_places
 from qcompiler.shapes import dims
 
-_WEIGHT_BITS = 15
 _PROBE = 6
 """Elements of an axis from which an integer scale factor is recognized."""
-_LINEAR_MODES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+_LINEAR_MODES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners")
 
 
 def lower_resize(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
@@ -119,43 +119,63 @@ def _gather_axes(lw: Lowering, node: Node, moved: Coded, target: Target) -> Code
     ]
     for axis in axes:
         size, result = before[axis], after[axis]
-        if not isinstance(size, int) or not isinstance(result, int):
-            raise UnsupportedError("it resizes a symbolic size by a factor that is not whole; fix it: --dim NAME=SIZE")
-        indices = _indices(node, size, scales[axis] if given else None, None if given else result)
-        shape[axis] = result
         name = target.name if axis == axes[-1] else f"{target.name}_axis{axis}"
-        tensor = lw.out.op(
-            "Gather",
-            name,
-            [tensor, lw.out.int64(f"{name}_indices", indices)],
-            {"axis": axis},
-            target.grid.dtype,
-            list(shape),
-        )
+        if isinstance(size, int) and isinstance(result, int):
+            known = _indices(node, size, scales[axis] if given else None, None if given else result)
+            indices: Tensor = lw.out.int64(f"{name}_indices", known)
+        else:
+            how = str(node.attrs.get("nearest_mode", "round_prefer_floor"))
+            indices = nearest_places(_axis(lw, node, moved.tensor, axis, f"{name}_places"), _transform(node), how)
+        shape[axis] = node.outputs[0].shape[axis]
+        tensor = lw.out.op("Gather", name, [tensor, indices], {"axis": axis}, target.grid.dtype, list(shape))
     return replace(moved, tensor=tensor)
+
+
+def _transform(node: Node) -> str:
+    return str(node.attrs.get("coordinate_transformation_mode", "half_pixel"))
+
+
+def _axis(lw: Lowering, node: Node, codes: Tensor, axis: int, name: str) -> Axis:
+    """An axis of symbolic size, with the numbers that say how it is resized."""
+    shape = lw.out.op("Shape", f"{name}_shape", [codes], {}, np.int64, [rank_of(node.inputs[0])])
+    before = lw.out.op("Gather", f"{name}_before", [shape, lw.out.int64("axis", axis)], {"axis": 0}, np.int64, [])
+    place = [int(each) % rank_of(node.inputs[0]) for each in node.attrs.get("axes", range(rank_of(node.inputs[0])))]
+    if axis not in place:
+        return Axis(lw, name, before, 1.0, None)
+    scales = _given_scales(lw, node)
+    if scales is not None:
+        return Axis(lw, name, before, float(scales[place.index(axis)]), None)
+    sizes, index = lw.integer(node.inputs[3]), lw.out.int64("axis", place.index(axis))
+    return Axis(
+        lw, name, before, None, lw.out.op("Gather", f"{name}_after", [sizes, index], {"axis": 0}, np.int64, [])
+    )
 
 
 def _lower_linear(lw: Lowering, node: Node, target: Target) -> Coded:
     before, after, scales = lw.shape_of(node.inputs[0]), lw.shape_of(node.outputs[0]), _scales(lw, node)
-    transform = node.attrs.get("coordinate_transformation_mode", "half_pixel")
+    transform = _transform(node)
     if len(before) != 4 or transform not in _LINEAR_MODES or int(node.attrs.get("exclude_outside", 0)):
         raise UnsupportedError(
             f"linear resizing needs an image of rank 4 and one of the modes {', '.join(_LINEAR_MODES)}"
         )
     if any(not dims.same(before[axis], after[axis]) for axis in (0, 1)):
         raise UnsupportedError("linear resizing of the batch or the channels has no integer form")
-    if not all(isinstance(size, int) for size in (*before[2:], *after[2:])):
-        raise UnsupportedError("linear resizing of a symbolic size has no integer form; fix it: --dim NAME=SIZE")
-    tables = [table for axis in (2, 3) for table in _linear_tables(before[axis], after[axis], scales[axis], transform)]
     x = lw.natural(node.inputs[0])
+    tables = []
+    for axis, side in ((2, "h"), (3, "w")):
+        names = [f"{target.name}_{side}_{part}" for part in ("low", "high", "weight")]
+        if isinstance(before[axis], int) and isinstance(after[axis], int):
+            known = _linear_tables(before[axis], after[axis], scales[axis], transform)
+            tables += [lw.out.int64(name, table) for name, table in zip(names, known, strict=True)]
+        else:
+            places = _axis(lw, node, x.tensor, axis, f"{target.name}_{side}")
+            tables += linear_places(places, transform)
     m, n = wide_fixed_point(
-        x.grid.scale / target.grid.scale * 2.0 ** (-2 * _WEIGHT_BITS), x.magnitude << (2 * _WEIGHT_BITS)
+        x.grid.scale / target.grid.scale * 2.0 ** (-2 * WEIGHT_BITS), x.magnitude << (2 * WEIGHT_BITS)
     )
-    names = ("h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight")
-    constants = [lw.out.int64(f"{target.name}_{name}", table) for name, table in zip(names, tables, strict=True)]
     return lw.emit(
         "ResizeLinear",
-        [x.tensor, *constants],
+        [x.tensor, *tables],
         {"x_zp": x.grid.zero_point, "m": m, "n": n},
         target,
         node.outputs[0].shape,
@@ -171,9 +191,11 @@ def _linear_tables(size: int, result: int, scale: float, transform: str) -> list
         where = place / scale
     else:
         where = (place + 0.5) / scale - 0.5
+        if transform == "half_pixel_symmetric":
+            where += (size - result / scale) / 2
         if transform == "pytorch_half_pixel" and result == 1:
             where = np.zeros(1)
     where = np.clip(where, 0.0, size - 1.0)
     low = np.floor(where).astype(np.int64)
-    weight = np.rint((where - low) * 2.0**_WEIGHT_BITS).astype(np.int64)
+    weight = np.rint((where - low) * 2.0**WEIGHT_BITS).astype(np.int64)
     return [low, np.minimum(low + 1, size - 1), weight]

@@ -22,6 +22,9 @@ from qcompiler.shapes.dims import Dim, as_dim, floor_div, maximum, minimum, to_n
 
 Emit = Callable[["Emitter", Node], None]
 
+_MOST_SIZES = 64
+"""Most numbers made of symbolic sizes that one tensor is filled with."""
+
 
 def in_order(program: Program, graph: Graph) -> Program:
     """The program with its inputs and outputs in the order in which the graph has them."""
@@ -151,11 +154,24 @@ class Emitter:
         else:
             value = self.known.values.get(tensor.name)
             if value is None or not value.is_known:
-                raise UnsupportedError(
-                    f"'{tensor.name}' is computed from symbolic sizes and read as data; fix them: --dim NAME=SIZE"
-                )
+                return self._sizes_as_data(tensor)
             values = np.array([int(item) for item in value.ints()], tensor.dtype or np.int64).reshape(value.items.shape)
         return View.dense(self.program.constant(values), values.shape)
+
+    def _sizes_as_data(self, tensor: Tensor) -> View:
+        """A buffer that is filled with what symbolic sizes give."""
+        value = self.known.values.get(tensor.name)
+        items = None if value is None else value.ints()
+        if value is None or items is None or not 0 < len(items) <= _MOST_SIZES:
+            raise UnsupportedError(
+                f"'{tensor.name}' is computed from symbolic sizes and read as data; fix them: --dim NAME=SIZE"
+            )
+        view = self.scratch(value.items.shape, tensor.dtype or np.int64, name=tensor.name)
+        for place, item in enumerate(items):
+            self.program.emit(
+                "fill", node=tensor.name, y=view.handle, count=1, y_offset=place, value=to_nested(as_dim(item))
+            )
+        return view
 
     def placed(self, tensor: Tensor) -> View | None:
         """Where a tensor lies whose parts were written before it; None: nowhere yet."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from qcompiler.graph.ir import Node
+from qcompiler.graph.ir import Constant, Node, Tensor
 from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.products import image
-from qcompiler.lowering.to_machine.views import View, channels_last
+from qcompiler.lowering.to_machine.views import Handle, View, channels_last
 from qcompiler.shapes.dims import as_dim, to_nested
 
 
@@ -52,9 +52,7 @@ def emit_resize_linear(emitter: Emitter, node: Node) -> None:
     x = emitter.in_order(emitter.view(node.inputs[0]), order, node.name)
     y = emitter.new(node.outputs[0], order)
     names = ("h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight")
-    tables = {
-        name: np.asarray(tensor.values).astype(np.int32) for name, tensor in zip(names, node.inputs[1:], strict=True)
-    }
+    tables = {name: _table(emitter, tensor, node.name) for name, tensor in zip(names, node.inputs[1:], strict=True)}
     batch, in_h, in_w, in_c = (to_nested(size) for size in image(x))
     _, out_h, out_w, _ = (to_nested(size) for size in image(y))
     emitter.program.emit(
@@ -74,3 +72,10 @@ def emit_resize_linear(emitter: Emitter, node: Node) -> None:
         **tables,
         **output_fields(node),
     )
+
+
+def _table(emitter: Emitter, tensor: Tensor, node: str) -> Handle:
+    """Places or weights of an axis, int32: a constant, or what the program computes of symbolic sizes."""
+    if isinstance(tensor, Constant):
+        return emitter.program.constant(np.asarray(tensor.values).astype(np.int32))
+    return emitter.in_order(emitter.view(tensor), None, node).handle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcompiler.lowering.to_machine import elementwise, movers, products, reductions, resize
+from qcompiler.lowering.to_machine import division, elementwise, movers, products, reductions, resize
 from qcompiler.lowering.to_machine.emitter import Emit
 from qcompiler.lowering.to_machine.recurrent import emit_recurrent
 
@@ -44,7 +44,9 @@ EMIT_RULES: dict[str, Emit] = {
     **dict.fromkeys(("LSTM", "GRU"), emit_recurrent),
     "Repeat": resize.emit_repeat,
     "ResizeLinear": resize.emit_resize_linear,
-    **dict.fromkeys(("Shape", "IntegerDiv", "IntegerMod"), movers.emit_shape),
+    "IntegerDiv": division.emit_divide,
+    "IntegerMod": division.emit_remainder,
+    "Shape": movers.emit_shape,
     "IntegerRange": movers.emit_range,
     "IntegerConstantOfShape": movers.emit_filled,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Node, Tensor
 from qcompiler.lowering.to_onnx.products import finish_codes
@@ -29,17 +28,19 @@ def write_repeat(writer: OnnxWriter, node: Node) -> None:
 def write_resize_linear(writer: OnnxWriter, node: Node) -> None:
     """ResizeLinear: columns, then rows, blended in Q15 each; one rounding at the end."""
     value = writer.centred(writer.tensor(node.inputs[0]), int(node.attrs["x_zp"]))
-    tables = [np.asarray(tensor.values).astype(np.int64) for tensor in node.inputs[1:]]
+    tables = [writer.wide(writer.tensor(tensor)) for tensor in node.inputs[1:]]
+    one = 1 << 15
     for axis, (low, high, weight) in ((3, tables[3:]), (2, tables[:3])):
         shape = [-1] + [1] * (3 - axis)
         value = writer.add(
-            _weighted(writer, value, low, (1 << 15) - weight, axis, shape),
+            _weighted(writer, value, low, writer.sub(one, weight), axis, shape),
             _weighted(writer, value, high, weight, axis, shape),
         )
     finish_codes(writer, node, writer.requant(value, int(node.attrs["m"]), int(node.attrs["n"])))
 
 
 def _weighted(
-    writer: OnnxWriter, x: Tensor, index: NDArray[np.int64], weight: NDArray[np.int64], axis: int, shape: list[int]
+    writer: OnnxWriter, x: Tensor, index: Tensor, weight: Tensor, axis: int, shape: list[int]
 ) -> Tensor:
-    return writer.mul(writer.emit("Gather", [x, index], axis=axis), weight.reshape(shape))
+    along = writer.emit("Reshape", [weight, np.array(shape)])
+    return writer.mul(writer.emit("Gather", [x, index], axis=axis), along)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.binding.bind import ELEMENT_BY_ELEMENT, bind
 from qcompiler.runtime.errors import ProgramError
+from qcompiler.runtime.instructions.opcodes import BY_NAME
 from qcompiler.runtime.program import expressions as ex
 from qcompiler.runtime.program.builder import ProgramBuilder
 from qcompiler.runtime.session import Session
@@ -24,6 +25,10 @@ def test_expressions() -> None:
     assert ex.contiguous([2, "n", 4]) == [["mul", 4, "n"], 4, 1]
     assert broadcast_strides([3, 1], [2, 3, 4]) == [0, 1, 0]
     assert ex.evaluate(["max", 1, ["min", "n", 9]], {"n": 30}) == 9
+
+
+def test_the_instructions_that_may_meet_an_empty_tensor_exist() -> None:
+    assert set(BY_NAME) >= ELEMENT_BY_ELEMENT
 
 
 def test_expressions_that_have_no_value() -> None:
