@@ -209,6 +209,16 @@ def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) 
     return extent
 
 
+def _roomy(group: Group, extent: Range, room: float, intervals: Intervals) -> Range:
+    """A range ``room`` times as far out, within what mathematics admits of each tensor.
+
+    Codes beyond that say what cannot be: a logarithm of what rounding made 0 would come out far below the least there
+    is.
+    """
+    known = reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
+    return _within(Range(room * extent.lo, room * extent.hi), known, extent)
+
+
 def _within(extent: Range, known: Range, seen: Range | None) -> Range:
     """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
     inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
@@ -360,7 +370,7 @@ class QuantizeActivations(Pass):
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [Range(room * extent.lo, room * extent.hi) for extent in ranges]
+            ranges = [_roomy(group, extent, room, intervals) for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             if group.step:
                 fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)

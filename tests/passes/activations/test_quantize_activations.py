@@ -275,3 +275,16 @@ def test_few_values_give_a_file_of_an_older_opset_no_16_bits(opset: int, dtype: 
     Manager([QuantizeActivations(wide="between layers")]).run(graph, Context(data=feeds))
     found = {spec_of(node.outputs[0]).dtype for node in graph.nodes if node.op == "DequantizeLinear"}
     assert found == {np.dtype(dtype)}
+
+
+def test_room_for_values_not_seen_ends_where_mathematics_does():
+    graph = graph_of(
+        """g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z) {
+            q = Mul(x, x)  e = Add(q, eps)  y = Log(e)  z = Exp(x) }""",
+        eps=np.float32(1e-3),
+    )  # fmt: skip
+    feeds = [{"x": random(2, 4, seed=seed) / 4} for seed in (0, 1)]
+    Manager([QuantizeActivations(wide="anything")]).run(graph, Context(data=feeds))
+    reach = {name: grid(graph, f"{name}_float")[0] * 32767 for name in "yz"}
+    assert reach["y"] <= -1.01 * np.log(1e-3)
+    assert reach["z"] >= 2 * max(np.exp(feed["x"]).max() for feed in feeds)
