@@ -64,6 +64,9 @@ class Context:
             of their node (`match-batchnorm`).
         unmatched: the reference without these.
         matched_pair: the reference and the quantized graph with these, on which made-up feeds are most like real ones.
+        wide: names of tensors of which small values matter: they get 16 bits where their readers can take them.
+        inner: names of tensors within a function of one element, which is a table as a whole: they get no grid.
+        steps: by name of a tensor, the step of its 16-bit grid where that is known before data are seen.
     """
 
     seed: int = 0
@@ -79,6 +82,9 @@ class Context:
     matched: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     unmatched: Graph | None = field(default=None, repr=False)
     matched_pair: tuple[Graph, Graph] | None = field(default=None, repr=False)
+    wide: set[str] = field(default_factory=set)
+    inner: set[str] = field(default_factory=set)
+    steps: dict[str, float] = field(default_factory=dict)
     running: str = ""
 
     @property

@@ -25,6 +25,7 @@ import numpy as np
 from ...activations.int16 import GEMMS
 from ...activations.pairs import is_older
 from ...activations.reach import reached
+from ...activations.relative_need import lost_operands
 from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
 from ...calibration.needed import holds_wide_input, needed_ranges
 from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
@@ -266,12 +267,14 @@ def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
 
 
 def _placed(
-    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool, zones: Zones
-) -> tuple[Placement, Statistics | None]:
+    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], inner: Collection[str], *, leave_exact: bool,
+    zones: Zones,
+) -> tuple[Placement, Statistics | None]:  # fmt: skip
     """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
     empty: list[str] = []
+    lost = lost_operands(graph, data, by_bytes=True) if zones == "float" else set()
     while True:
-        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, zones=zones)
+        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, inner=inner, lost=lost, zones=zones)
         names = [
             tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)
         ]
@@ -334,7 +337,7 @@ class QuantizeActivations(Pass):
             return False
         data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
-        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact, zones=self.zones)
+        placement, statistics = _placed(graph, kinds, data, ctx.inner, leave_exact=self.leave_exact, zones=self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if statistics is None:
@@ -357,6 +360,7 @@ class QuantizeActivations(Pass):
             few = self.wide != "nothing" and (at_border or not made_up) and _few_seen(group, seen[-1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
+            asked |= any(tensor.name in ctx.wide for tensor in group.tensors)
             wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
             hardly = few and _hardly_seen(group, seen[-1])
             if self.wide == "between layers":
@@ -372,8 +376,9 @@ class QuantizeActivations(Pass):
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
             ranges = [_roomy(group, extent, room, intervals) for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
-            if group.step:
-                fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)
+            step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
+            if step:
+                fitted = final = QuantSpec.per_tensor(step, 0, np.int16)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (fitted, final)
