@@ -110,13 +110,12 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = models_parser("accuracy", "Measure compiled models on labelled data.")
     add = parser.add_argument
-    share = {"type": float, "metavar": "SHARE"}
     add("-O", dest="level", type=int, default=2, choices=range(4), help="effort of the compiler")
     add("--weights", default="int8", metavar="GRID", help="grid of the weights: int8, int4, nf4, ...")
     add("--block", type=int, default=0, metavar="N", help="weights of a channel that share a scale: 32, 64, 128")
     add("--activations", default="uint8", metavar="TYPE", help="uint8, int8, uint4, power4, int16")
-    add("--size-budget", **share, help="with --weights auto: bytes of the weights as a share of 8 bits: 0.5")
-    add("--latency-budget", **share, help="with --weights auto: time of the layers as a share of 8 bits: 0.8")
+    add("--size-budget", type=float, metavar="SHARE", help="with --weights auto: bytes of weights for those of 8 bits")
+    add("--latency-budget", type=float, metavar="SHARE", help="with --weights auto: time of layers for that of 8 bits")
     add("--bits", nargs="+", choices=BITS, metavar="BITS", help=f"one after the other, instead: {', '.join(BITS)}")
     add("--no-data", action="store_true", help="compile without calibration feeds, as a stranger does")
     add("--json", type=Path, metavar="FILE", help="keep results here, and do not measure again what is there")
