@@ -57,8 +57,10 @@ QUANTIZED_OPERATORS = frozenset(
 
 DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"})
 
-ROOM_FEW, ROOM_HARDLY = 2.0, 4.0
-"""How far beyond the observed range an int16 grid reaches where few values were seen, or those of a handful of rows."""
+ROOM_FEW, ROOM_HARDLY, ROOM_OF_BYTES = 2.0, 4.0, 1.25
+"""How far beyond the observed range a grid reaches: one of 16 bits where few values were seen, or those of a handful of
+rows; one of 8 bits where it was a handful.
+"""
 
 HANDFUL, HANDFUL_NUMBERS = 32, 4096
 """Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
@@ -220,6 +222,12 @@ def _roomy(group: Group, extent: Range, room: float, intervals: Intervals) -> Ra
     return _within(Range(room * extent.lo, room * extent.hi), known, extent)
 
 
+def _balanced(extent: Range) -> Range:
+    """A range as far on one side of zero as on the other, where a handful of rows reached about as far on both."""
+    near, far = sorted((-extent.lo, extent.hi))
+    return Range(-far, far) if near > far / 2 else extent
+
+
 def _within(extent: Range, known: Range, seen: Range | None) -> Range:
     """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
     inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
@@ -370,11 +378,13 @@ class QuantizeActivations(Pass):
                 if wide and older and _takes_wide(group, {}, placement.border):
                     continue  # float, which is exact: the file keeps its opset
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
+            balanced = hardly and not wide
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [_roomy(group, extent, room, intervals) for extent in ranges]
+            ranges = [_balanced(extent) if balanced else extent for extent in ranges]
+            ranges = [_roomy(group, extent, ROOM_OF_BYTES if balanced else room, intervals) for extent in ranges]
             fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
             step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
             if step:
