@@ -60,6 +60,8 @@ class Context:
         held: feeds that nothing is fitted to before the result has been measured on them; then ranges take them in.
         final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from
             all feeds.
+        folds: parts of ``data`` that are left out of the ranges in turn, so that each can be judged on, too.
+        fold_grids: as `final_grids`, for each fold the grid from all feeds but its own.
         matched: gain and shift [C] of layers that have, for now, the statistics of training on made-up feeds, by name
             of their node (`match-batchnorm`).
         unmatched: the reference without these.
@@ -79,6 +81,8 @@ class Context:
     grids: dict[str, GridFamily] = field(default_factory=dict)
     held: Sequence[Feed] = ()
     final_grids: dict[str, tuple[QuantSpec, QuantSpec]] = field(default_factory=dict, repr=False)
+    folds: int = 0
+    fold_grids: dict[str, list[QuantSpec]] = field(default_factory=dict, repr=False)
     matched: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     unmatched: Graph | None = field(default=None, repr=False)
     matched_pair: tuple[Graph, Graph] | None = field(default=None, repr=False)

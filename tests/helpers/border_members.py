@@ -5,13 +5,15 @@ scaled features, pictures of bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.helpers.exact_members import Feed, Member, model_of, weight_of
 
 
-def _scene(rng: np.random.Generator, rows: int, side: int) -> np.ndarray:
+def _scene(rng: np.random.Generator, rows: int, side: int) -> NDArray[Any]:
     """Pictures [rows, 3, side, side] between 0 and 1: a few smooth blobs on a ground, and noise."""
     place = np.stack(np.meshgrid(*[np.arange(side)] * 2, indexing="ij"))
     found = rng.uniform(0, 1, (rows, 3, 1, 1)) * np.ones((side, side))
@@ -28,13 +30,13 @@ def detector(rng: np.random.Generator) -> Member:
     text = f"""g (float[N, 3, {side}, {side}] x) => (float[N, C, A] y) {{
         a = Conv <kernel_shape = [3, 3], strides = [2, 2]> (x, u, c)  r = Relu(a)
         b = Conv <kernel_shape = [3, 3]> (r, v, d)  s = Relu(b)
-        p = Conv <kernel_shape = [1, 1]> (s, w)  e = Relu(p)  m = Mul(e, size)
+        p = Conv <kernel_shape = [1, 1]> (s, w, f)  e = Relu(p)  m = Mul(e, size)
         q = Conv <kernel_shape = [1, 1]> (s, z, o)  t = Sigmoid(q)  j = Concat <axis = 1> (m, t)
         y = Reshape(j, flat) }}"""
     constants = {
         "u": weight_of(rng, 27, width).T.reshape(width, 3, 3, 3), "c": 0.1 * rng.standard_normal(width),
         "v": weight_of(rng, 9 * width, width).T.reshape(width, width, 3, 3), "d": 0.1 * rng.standard_normal(width),
-        "w": weight_of(rng, width, 4).T.reshape(4, width, 1, 1),
+        "w": weight_of(rng, width, 4).T.reshape(4, width, 1, 1), "f": rng.uniform(0.5, 1, 4),
         "z": 4 * weight_of(rng, width, classes).T.reshape(classes, width, 1, 1),
         "o": -rng.uniform(1, 4, classes), "size": 10.0 ** rng.uniform(2, 3),
     }  # fmt: skip

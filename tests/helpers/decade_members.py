@@ -5,35 +5,37 @@ size of small signals.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.helpers.exact_members import Feed, Member, model_of, weight_of
 
 
-def _loud(rng: np.random.Generator, decades: float, *shape: int) -> np.ndarray:
+def _loud(rng: np.random.Generator, decades: float, *shape: int) -> NDArray[Any]:
     """Rows whose amplitudes differ by half as many decades (their powers by all)."""
     size = 10.0 ** rng.uniform(-decades / 2, 0.0, (shape[0], *[1] * (len(shape) - 1)))
-    return (size * rng.standard_normal(shape)).astype(np.float32)
+    return np.asarray(size * rng.standard_normal(shape), np.float32)
 
 
-def _bands(rng: np.random.Generator, count: int, bins: int) -> np.ndarray:
+def _bands(rng: np.random.Generator, count: int, bins: int) -> NDArray[Any]:
     """Triangles over neighbouring bins [bins, count], as of mel bands."""
     centres = np.sort(rng.choice(np.arange(1, bins - 1), count, replace=False))
     edges = np.concatenate([[0], centres, [bins - 1]]).astype(float)
     place = np.arange(bins)[:, None]
     up = (place - edges[None, :-2]) / np.maximum(edges[1:-1] - edges[:-2], 1)
     down = (edges[None, 2:] - place) / np.maximum(edges[2:] - edges[1:-1], 1)
-    return np.maximum(np.minimum(up, down), 0).astype(np.float32)
+    return np.asarray(np.maximum(np.minimum(up, down), 0), np.float32)
 
 
-def _sound(rng: np.random.Generator, rows: int, samples: int, decades: float) -> np.ndarray:
+def _sound(rng: np.random.Generator, rows: int, samples: int, decades: float) -> NDArray[Any]:
     """Tones and coloured noise, loud and quiet: [rows, samples] within -1 and 1."""
     time = np.arange(samples)
     size = 10.0 ** rng.uniform(-decades / 2, 0.0, (rows, 1))
     tones = sum(rng.uniform(0, 0.3) * np.sin(rng.uniform(0.02, 2.5) * time + rng.uniform(0, 6)) for _ in range(4))
     noise = np.cumsum(rng.standard_normal((rows, samples)), axis=1) / 40 + 0.02 * rng.standard_normal((rows, samples))
-    return np.clip(size * (tones + noise - noise.mean(axis=1, keepdims=True)), -1, 1).astype(np.float32)
+    return np.asarray(np.clip(size * (tones + noise - noise.mean(axis=1, keepdims=True)), -1, 1), np.float32)
 
 
 def log_spectrum(rng: np.random.Generator) -> Member:
