@@ -31,6 +31,7 @@ from ...activations.seen_ranges import (
     look,
     roomy,
     softmax_axes,
+    some_seen,
     within,
 )
 from ...calibration.collect import Statistics, collect_ranges, input_values
@@ -65,7 +66,7 @@ DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", 
 
 ROOM_FEW, ROOM_HARDLY, ROOM_OF_BYTES = 2.0, 4.0, 1.25
 """How far beyond the observed range a grid reaches: one of 16 bits where few values were seen, or those of a handful of
-rows; one of 8 bits where it was a handful.
+rows; one of 8 bits where some rows were seen.
 """
 
 HEADROOM = 8.0
@@ -247,13 +248,13 @@ class QuantizeActivations(Pass):
                 if wide and older and _takes_wide(group, {}, placement.border):
                     continue  # float, which is exact: the file keeps its opset
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
-            even = hardly and not wide
+            some = few and not wide and some_seen(group, seen[1])
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [balanced(extent) if even else extent for extent in ranges]
-            ranges = [roomy(group, extent, ROOM_OF_BYTES if even else room, intervals) for extent in ranges]
+            ranges = [balanced(extent) if hardly and not wide else extent for extent in ranges]
+            ranges = [roomy(group, extent, ROOM_OF_BYTES if some else room, intervals) for extent in ranges]
             grids = [grid_for(extent, headroom) for extent in ranges]
             step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
             if step:

@@ -27,8 +27,12 @@ from qcompiler.graph.ranges import Range
 from qcompiler.graph.value_kinds import Value
 
 __all__ = [
-    "Seen", "balanced", "few_seen", "group_range", "hardly_seen", "look", "roomy", "softmax_axes", "within",
+    "Seen", "balanced", "few_seen", "group_range", "hardly_seen", "look", "roomy", "softmax_axes", "some_seen",
+    "within",
 ]  # fmt: skip
+
+SOME = 128
+"""Rows below which the values of others are often beyond those that were seen."""
 
 HANDFUL, HANDFUL_NUMBERS = 32, 4096
 """Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
@@ -110,6 +114,12 @@ def hardly_seen(group: Group, seen: Seen) -> bool:
     rows = [seen.statistics.lows[name].size for name in names]
     numbers = [seen.statistics.numbers[name] for name in names]
     return any(n < HANDFUL_NUMBERS and count < HANDFUL for n, count in zip(numbers, rows, strict=True))
+
+
+def some_seen(group: Group, seen: Seen) -> bool:
+    """True where a tensor's values are of some rows."""
+    rows = [seen.statistics.lows[tensor.name].size for tensor in group.tensors if tensor.name in seen.statistics.lows]
+    return any(count < SOME for count in rows)
 
 
 def roomy(group: Group, extent: Range, room: float, intervals: Intervals) -> Range:
