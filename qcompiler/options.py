@@ -30,6 +30,9 @@ GROUPS = (OUTPUT, CALIBRATION, EFFORT, WEIGHTS, ACTIVATIONS, REPLACEMENT, REPORT
 ACTIVATION_GRIDS = ("uint8", "int8", "uint4", "power4", "int16")
 """Grids that the inputs of layers may have; `Options.activations` says which is which."""
 
+BUDGETS = ("size_budget", "latency_budget", "max_loss", "latency_costs")
+"""Options by which ``--weights auto`` chooses; `AllocateBits` has fields of the same names."""
+
 Form = Literal["qdq", "integer"]
 Kind = TypeVar("Kind", bound=type)
 
@@ -277,7 +280,7 @@ class Options:
             if self.level == 0:
                 raise OptionError("--weights auto: choosing grids needs -O1 or more")
             return
-        if any(x is not None for x in (self.size_budget, self.latency_budget, self.max_loss, self.latency_costs)):
+        if any(getattr(self, name) is not None for name in BUDGETS):
             raise OptionError(
                 f"--weights {self.weights}: a budget of size, time or loss chooses among grids; give it with "
                 "--weights auto"
@@ -294,20 +297,21 @@ class Options:
             raise OptionError(f"--activations int16: all activations are wide; leave out --widen {self.widen}")
 
     def _check_passes(self) -> None:
-        if self.activations != "uint8":
-            raise OptionError(
-                f"--activations {self.activations}: --passes says what is done; put narrow-, widen- or "
-                "sign-activations into it"
-            )
-        if self.block:
-            raise OptionError(
-                f"--block {self.block}: --passes says what is done; write "
-                f"reconstruct-layers(grid='int4/{self.block}') into it"
-            )
-        if self.bundle == "auto":
-            raise OptionError(
-                "--bundle auto: has no place in a pipeline of your own; write snnk-bundle(error=0.02) into --passes"
-            )
+        """A pipeline of one's own says all of it; an option beside it would be without effect."""
+        instead = {
+            "block": f"write reconstruct-layers(grid='int4/{self.block}') into it",
+            "activations": "put narrow-, widen- or sign-activations into it",
+            "bundle": "write snnk-bundle(error=0.02) into it",
+            "weights": f"write reconstruct-layers(grid={self.weights}) or allocate-bits into it",
+            "widen": f"write choose-widths(widen={self.widen}) into it",
+            **{name: f"write allocate-bits({name}=…) into it" for name in BUDGETS},
+        }
+        entries = {entry.name: entry for entry in options_of(Options)}
+        for name, advice in instead.items():
+            value = getattr(self, name)
+            if value != entries[name].default:
+                flag = flag_of(entries[name])
+                raise OptionError(f"{flag.names[0]} {value}: --passes says what is done; {advice}")
 
     def _check_bundle(self) -> None:
         if self.bundle == "off" and self.bundle_error is not None:

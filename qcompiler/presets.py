@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from qcompiler.errors import OptionError
 from qcompiler.graph.placement import Zones
-from qcompiler.options import Options
+from qcompiler.options import BUDGETS, Options
 from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.follow_rules import FollowRules
@@ -162,8 +162,7 @@ class Preset:
         inputs = "mixed" if self.options.level >= IN_TURN_FROM else "float"
         solver: dict[str, Any] = {"solver": LEVEL_SOLVERS[self.options.level], "inputs": inputs, **exact}
         if self.options.weights == "auto":
-            names = ("size_budget", "latency_budget", "max_loss", "latency_costs")
-            budgets = {name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None}
+            budgets = {name: getattr(self.options, name) for name in BUDGETS if getattr(self.options, name) is not None}
             return (
                 build_pass(AllocateBits, {**budgets, **exact}),
                 ReconstructLayers(grid="int8", **solver),
@@ -174,7 +173,7 @@ class Preset:
         if self._exact_pairs:
             return (AvoidSaturation(),)  # a solver would undo the scales that make products exact
         return (
-            (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB),)
+            (ReconstructLayers(grid="int8", solver="gptq", longest=LONGEST_ROW, memory=MOMENTS_MB, gated=True),)
             if self.options.level > 1
             else ()
         )

@@ -27,10 +27,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.gate import take_if_better
 from ...calibration.gram import layer_inputs
 from ...calibration.paired import paired_inputs
 from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
 from ...errors import OptionError
+from ...feeds.selection import held_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Feed, Graph, copy_of, names_in, spec_of
 from ...graph.layers import (
@@ -58,6 +60,9 @@ from ...workers import open_executor
 Array = NDArray[Any]
 Layers = Mapping[str, Layer]
 
+HELD_FEEDS = 16
+"""Held-out feeds on which a gate judges."""
+
 BLOCK_SOLVERS = ("nearest", "clip", "gptq", "beam", "descent")
 """Solvers that choose levels block by block."""
 
@@ -78,6 +83,9 @@ class ReconstructLayers(Pass):
         memory: megabytes of moments to hold at once; less means more passes over the feeds. Layers fitted to quantized
             inputs come one at a time, anyway.
         mixup: layers behind quantized ones are fitted to mixtures of feeds, too (`qcompiler.feeds.mixup`).
+        gated: the solutions stay only where, on feeds held out, they bring the outputs of the network closer than
+            rounding to nearest does. At 8 bits rounding is a small part of the error, and the best layers by themselves
+            may make a worse network.
         exact_pairs: only levels whose products `vpmaddubsw` sums exactly (`qcompiler.weights.saturation`), for runtimes
             that use it.
     """
@@ -90,6 +98,7 @@ class ReconstructLayers(Pass):
     longest: int = 0
     memory: int = 1024
     mixup: bool = True
+    gated: bool = False
     exact_pairs: bool = False
 
     def __post_init__(self) -> None:
@@ -116,7 +125,14 @@ class ReconstructLayers(Pass):
         return family.within(min(pair_limit(layer) for layer in layers) // 2) if self.exact_pairs else family
 
     def run(self, graph: Graph, ctx: Context) -> bool:
-        """Choose the weights; True when there was a layer with float weights behind a pair."""
+        """Choose the weights; True when a layer with float weights behind a pair was given others."""
+        if not self.gated:
+            return self._solve_all(graph, ctx)
+        solved = copy_of(graph)
+        held = held_feeds(feeds_of(graph, ctx), HELD_FEEDS, ctx.seed)
+        return self._solve_all(solved, ctx) and take_if_better(graph, solved, held, ctx)
+
+    def _solve_all(self, graph: Graph, ctx: Context) -> bool:
         layers = {
             layer.node.name: layer
             for layer in _solvable(graph, ctx)

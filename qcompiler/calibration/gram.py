@@ -61,6 +61,15 @@ class Moments:
         mine, theirs = self.rows / rows, other.rows / rows
         return Moments(mine * self.gram + theirs * other.gram, mine * self.mean + theirs * other.mean, rows)
 
+    def about(self, mean: NDArray[np.float64]) -> Moments:
+        """The moments of vectors with another ``mean`` [G, K] whose covariance is what these scatter about that mean.
+
+        So a bias that was fitted to one set of vectors is judged on another one.
+        """
+        crossed = self.mean[:, :, None] * mean[:, None, :]
+        own = mean[:, :, None] * mean[:, None, :]
+        return Moments(self.gram - crossed - crossed.transpose(0, 2, 1) + 2 * own, mean, self.rows)
+
     def reordered(self, order: NDArray[np.intp]) -> Moments:
         """Those of vectors whose elements stand in another order."""
         return Moments(self.gram[:, order[:, None], order], self.mean[:, order], self.rows)

@@ -75,6 +75,10 @@ class Task:
         """On these moments."""
         return LayerProblem(self.weight, moments.gram, moments.mean, grid, self.has_bias)
 
+    def judge(self, grid: Grid) -> LayerProblem:
+        """On the vectors held out, where the bias is the one that fits the others."""
+        return self.problem(self.held.about(self.fit.mean) if self.has_bias else self.held, grid)
+
 
 def task_of(layer: Layer, inputs: LayerInputs, family: GridFamily, solver: str, seed: int) -> Task:
     """The problem of a layer by itself."""
@@ -95,7 +99,7 @@ def solve(task: Task) -> Solved:
 
 def _decide(task: Task) -> Choice:
     grid = fitted_grid(task.family, task.weight, task.fit.gram)
-    fit, held = task.problem(task.fit, grid), task.problem(task.held, grid)
+    fit, held = task.problem(task.fit, grid), task.judge(grid)
     solver, grids = SOLVERS[task.solver].tuned(fit, held), choices(grid)
     plain = solution_of(Nearest(), fit, task.seed)[0].weight()
     tried = [solution_of(solver.hasty(), replace(fit, grid=grid), task.seed)[0].weight() for grid in grids]

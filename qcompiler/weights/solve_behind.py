@@ -35,6 +35,12 @@ class _PairedLayer:
         target = self.weight if ridge is None else retargeted(self.weight, moments, ridge, corrects_mean=self.has_bias)
         return LayerProblem(target, moments.given.gram, moments.given.mean, grid, self.has_bias)
 
+    def judge(self, grid: Grid) -> LayerProblem:
+        """The layer's own weights on the vectors held out, where the bias is the one that fits the others."""
+        given, mean = self.held.given, self.fit.given.mean
+        given = given.about(mean) if self.has_bias else given
+        return LayerProblem(self.weight, given.gram, given.mean, grid, self.has_bias)
+
     def shift(self, solution: Solution, moments: PairedMoments, in_place: bool) -> Array:
         """What the bias adds, [G, R]."""
         if not self.has_bias:
@@ -69,7 +75,7 @@ def solve_paired(inputs: PairedInputs, family: GridFamily, solver: str, seed: in
 def _decide(node: str, paired: _PairedLayer, family: GridFamily, name: str, seed: int) -> Choice:
     fitted = fitted_grid(family, paired.weight, paired.fit.exact.gram)
     plain, judge = paired.problem(paired.fit, fitted, None), paired.error(paired.held)
-    solver = SOLVERS[name].tuned(plain, paired.problem(paired.held, fitted, None))
+    solver = SOLVERS[name].tuned(plain, paired.judge(fitted))
     tried: dict[tuple[Grid, float | None], Solution] = {}
     losses: dict[tuple[Grid, float | None, bool], float] = {}
     ridges: tuple[float | None, ...] = (None, *RIDGES)

@@ -3,12 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.calibration.gram import layer_inputs
+from qcompiler.calibration.gram import Moments, layer_inputs
 from qcompiler.calibration.patches import as_matrix, from_matrix, products_of_row, sample_inputs
 from qcompiler.errors import DataError
 from qcompiler.feeds.selection import held_out
 from qcompiler.graph.layers import find_layers
 from qcompiler.graph.runner import Runner
+from qcompiler.grids import uniform
+from qcompiler.solvers.problem import LayerProblem, loss
 from tests.helpers.graphs import graph_of
 from tests.passes.rewriting import random
 
@@ -134,3 +136,13 @@ def test_no_feed_is_an_error():
     graph = gemm_graph()
     with pytest.raises(DataError, match="empty"):
         next(layer_inputs(graph, list(find_layers(graph)), []))
+
+
+def test_moments_about_another_mean_judge_a_bias_fitted_elsewhere():
+    rng = np.random.default_rng(5)
+    vectors, error, elsewhere = rng.standard_normal((200, 6)) + 0.3, rng.standard_normal((4, 6)), rng.standard_normal(6)
+    own = Moments((vectors.T @ vectors / 200)[None], vectors.mean(axis=0)[None], 200)
+    about = own.about(elsewhere[None])
+    problem = LayerProblem(np.zeros((1, 4, 6)), about.gram, about.mean, uniform(8), corrects_mean=True)
+    outputs = error @ vectors.T - (error @ elsewhere)[:, None]
+    assert loss(problem, error[None]) == pytest.approx(np.square(outputs).mean(axis=1).sum())

@@ -13,6 +13,7 @@ from qcompiler.grids import block_levels, uniform
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.weights import reconstruct_layers
 from qcompiler.passes.weights.quantize_weights import QuantizeWeights
 from qcompiler.passes.weights.reconstruct_layers import ReconstructLayers
 from qcompiler.passes.weights.store_codes import StoreCodes
@@ -271,3 +272,20 @@ def test_mixed_inputs_are_quantized_for_convolutions_and_the_float_models_for_pr
 def test_layers_that_wait_for_others_are_not_spread_over_processes():
     with pytest.raises(ValueError, match="leave executor out"):
         ReconstructLayers(inputs="quantized", executor="processes")
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_gated_solutions_stay_only_where_the_network_gains(monkeypatch, loses):
+    solve = solve_alone.solve
+
+    def spoiled(task):
+        solved = solve(task)
+        return replace(solved, solution=replace(solved.solution, scale=solved.solution.scale * np.float32(1.5)))
+
+    monkeypatch.setattr(reconstruct_layers, "solve", spoiled if loses else solve)
+    graph, ctx, _ = compiled(grid="int8", solver="gptq", gated=True)
+    free, _, _ = compiled(grid="int8", solver="gptq")
+    (tuning,) = ctx.report.tunings
+    assert tuning.kept == (tuning.after < tuning.before) == (not loses)
+    weights, others = ([layer.values for layer in find_layers(each)] for each in (graph, network() if loses else free))
+    assert all(np.array_equal(one, other) for one, other in zip(weights, others, strict=True))
