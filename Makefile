@@ -16,7 +16,7 @@ MODEL := digits
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
 	@echo "Compiling models/$(MODEL)/model.onnx, once as out.onnx and once for the integer machine."
-	@$(BIN)/python -m qcompiler.runtime.warm & \
+	@$(WARM) & \
 	$(BIN)/qcompile models/$(MODEL)/model.onnx -o build/quickstart/$(MODEL).onnx -o build/quickstart/$(MODEL).qprog \
 		--calib models/$(MODEL)/calibration.npz --force && wait
 	$(BIN)/python -m models.quickstart $(MODEL) build/quickstart
@@ -45,18 +45,24 @@ docs: $(VENV)/dev
 	$(BIN)/python -m docs.architecture
 	$(BIN)/python -m docs.options
 
-# Machine code of four x86-64 targets, so that no process has to compile it: a minute for each, once for these sources.
+# Machine code of four x86-64 targets and one for ARM, so that no process has to compile it: one to two minutes for each, once for
+# these sources.
 bundles: $(VENV)/app
 	$(BIN)/python -m qcompiler.runtime.bundle
 
 # Both distributions into dist/, the compiler and the machine alone: pure wheels, which compile the machine at their first run, and wheels
-# with the machine code of x86-64. What is in those is linked with nothing, so any Linux will do.
+# with the machine code of an architecture. What is in those is linked with nothing, so any Linux will do.
 wheels: $(VENV)/dev bundles
 	@rm -rf build/wheels && mkdir -p build/wheels/pure
 	@cp -R pyproject.toml README.md LICENSE qcompiler passes runtime build/wheels/pure
-	@rm -rf build/wheels/pure/runtime/build && cp -R build/wheels/pure build/wheels/platform && rm -rf build/wheels/pure/runtime/bundles
+	@rm -rf build/wheels/pure/runtime/build build/wheels/pure/runtime/bundles
 	$(WHEEL) build/wheels/pure build/wheels/pure/runtime
-	$(WHEEL) --config-settings=--build-option=--plat-name=manylinux2014_x86_64 build/wheels/platform build/wheels/platform/runtime
+	@for machine in x86_64 aarch64; do $(MAKE) --no-print-directory wheels-$$machine; done
+
+wheels-%:
+	@rm -rf build/wheels/$* && cp -R build/wheels/pure build/wheels/$* && rm -rf build/wheels/$*/build build/wheels/$*/runtime/build
+	@$(BIN)/python -m qcompiler.runtime.bundle --copy-for $* build/wheels/$*/runtime/bundles
+	$(WHEEL) --config-settings=--build-option=--plat-name=manylinux2014_$* build/wheels/$* build/wheels/$*/runtime
 
 clean:
 	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info runtime/build runtime/*.egg-info
@@ -65,9 +71,13 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("qcompiler needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
+# Numba comes first: with it the machine is compiled, on another core, while the rest is installed. WARM says when it is ready.
+WARM = $(BIN)/python -m qcompiler.runtime.warm
+
 $(VENV)/app: pyproject.toml | $(BIN)/python
 	@echo "Installing qcompiler and what it needs into $(VENV): one or two minutes, some 900 MB."
-	$(PIP) --editable .
+	$(PIP) numba
+	@$(WARM) & $(PIP) --editable . && wait
 	@touch $@
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .binding.bind import bind
+from .binding.bind import Bound, bind
 from .binding.division import useful_threads
 from .binding.packed_weights import decoded_operands, pack_program
 from .cpu.isa import Isa, chosen_isa
@@ -19,12 +17,15 @@ from .errors import FeedError, MachineError, ProgramError
 from .instructions.instruction import BLOCK_BYTES, BLOCKS
 from .machine.control import FAULT, STOPPED
 from .program.contents import Port
-from .program.file import mapping
-from .program.model import Program
+from .program.file_memory import mapped_file
+from .program.model import Program, ProgramSource
 from .run.arena import Arena
-from .run.border import solve_dimensions
+from .run.border import NO_CODES, Codes, quantized, solve_dimensions
 from .run.machine_code import load
 from .run.team import Team, default_threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -32,8 +33,7 @@ _KEPT_ARENAS = 4
 _ARRAYS = {np.ndarray}
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes a run needs.
 
     Attributes:
@@ -56,7 +56,8 @@ class Session:
     """A program, ready to run; safe to share between threads.
 
     Args:
-        program: path of a ``.qprog`` file, its content, or a `Program`.
+        program: path of a ``.qprog`` file, an open descriptor of it (which may be closed afterwards), its content, or a
+            `Program`. Sessions of one file share its packed weights.
         isa: instruction set of the kernels, or its name (``"avx2"``); default: the best of this CPU. All give the same
             results.
         num_threads: the most threads that share one run; they are asked only while that is faster, and never for tiny
@@ -73,13 +74,13 @@ class Session:
 
     def __init__(
         self,
-        program: str | Path | bytes | Program,
+        program: ProgramSource | Program,
         isa: Isa | str | None = None,
         num_threads: int | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
-        self.program = program if isinstance(program, Program) else Program.load(program)
-        self._file, self._cache_dir = mapping(self.program.blob), cache_dir
+        self.program = program if isinstance(program, Program) else Program.shared(program)
+        self._file, self._cache_dir = mapped_file(self.program.blob), cache_dir
         self.isa = chosen_isa(isa)
         self._threads = default_threads() if num_threads is None else num_threads
         if self._threads < 1:
@@ -87,6 +88,7 @@ class Session:
         self._team = Team(self._threads - 1, lambda *post: load(cache_dir).attend(*post)) if self._threads > 1 else None
         self._closed = False
         self._names = [port.name for port in self.program.inputs]
+        self._output_names = {port.name for port in self.program.outputs}
         self._local = threading.local()
         if not self.program.dims:
             bind(self.program)
@@ -101,19 +103,40 @@ class Session:
         """Names, dtypes and shapes of the outputs."""
         return self.program.outputs
 
-    def run(self, feeds: Feeds, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    def run(
+        self, feeds: Feeds, out: Mapping[str, Array] | None = None, codes: str | Collection[str] = ()
+    ) -> dict[str, Array]:
         """Outputs by name, for one set of inputs by name.
 
         Args:
             feeds: arrays by name.
             out: arrays that take outputs, by name; the rest are new.
+            codes: names of inputs that are given, and of outputs that are wanted, as the integers that they are inside
+                (`Program.code_dtype`): no float is made of them.
 
         Raises:
             FeedError: an input is missing, unknown, or of the wrong dtype, rank or size; holds NaN or infinity; an
-                index of a Gather is out of range; or an array of ``out`` does not fit its output.
+                index of a Gather is out of range; an array of ``out`` does not fit its output; or ``codes`` names
+                neither an input nor an output.
             MachineError: the session is closed.
         """
-        return self._execute(feeds, out)[1]
+        return self._execute(feeds, out, self._chosen(codes) if codes else NO_CODES)[1]
+
+    def quantize(self, name: str, values: Any) -> Array:
+        """The codes that `run` makes of an input's real numbers, for instance of each value that a pixel may have.
+
+        Args:
+            name: of a quantized input.
+            values: of any shape; of the input's where its columns have grids of their own.
+
+        Raises:
+            FeedError: there is no such input, or it is no quantized one.
+        """
+        port = next((port for port in self.program.inputs if port.name == name), None)
+        if port is None or port.scale is None:
+            quantized_ones = [port.name for port in self.program.inputs if port.scale is not None]
+            raise FeedError(f"'{name}' is no quantized input; those are {quantized_ones}")
+        return quantized(_array(name, values), port, self.program.code_dtype(port))
 
     def prepare(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Memory:
         """Plan the memory, pack the weights and load the machine code for inputs of these shapes, so that the first run
@@ -129,8 +152,7 @@ class Session:
             FeedError: a shape is missing, unknown, or none that the program takes.
             MachineError: the session is closed.
         """
-        if self._closed:
-            raise MachineError("the session is closed")
+        self._check_state()
         types = {port.name: port.dtype for port in self.program.inputs}
         feeds: dict[str, Array] = {}
         given = {port.name: port.shape for port in self.program.inputs} if shapes is None else shapes
@@ -208,9 +230,11 @@ class Session:
             **solve_dimensions(self.program, {name: _array(name, value) for name, value in feeds.items()})
         )
 
-    def _execute(self, feeds: Feeds, out: Mapping[str, Array] | None = None) -> tuple[Arena, dict[str, Array]]:
+    def _execute(
+        self, feeds: Feeds, out: Mapping[str, Array] | None = None, codes: Codes = NO_CODES
+    ) -> tuple[Arena, dict[str, Array]]:
         """Run; this thread's arena for the feeds' shapes, and the outputs."""
-        arena, inputs = self._place(feeds)
+        arena, inputs = self._place(feeds, codes)
         results = arena.border.results(out)
         status = self._team.run(arena) if self._team is not None and arena.is_shared else arena.run()
         del inputs
@@ -226,43 +250,65 @@ class Session:
         self._check(arena, -refused)
         return arena
 
-    def _place(self, feeds: Feeds) -> tuple[Arena, list[Array]]:
+    def _place(self, feeds: Feeds, codes: Codes = NO_CODES) -> tuple[Arena, list[Array]]:
         """This thread's arena for the feeds' shapes, and the arrays from which it will take its inputs."""
-        if self._closed:
-            raise MachineError("the session is closed")
+        self._check_state()
         if not isinstance(feeds, Mapping):
             raise FeedError(f"the inputs must be a dictionary of arrays by name, not {type(feeds).__name__}")
-        if self._file is not None and self._file.size() < len(self._file):
-            raise ProgramError(
-                "the program's file has been truncated since it was loaded; to replace a program, "
-                "rename the new file over the old"
-            )
         arrays = [feeds[name] for name in self._names if name in feeds]
         if len(arrays) == len(feeds) and {*map(type, arrays)} <= _ARRAYS:
-            arena = self._arenas().get(tuple([(array.shape, array.dtype) for array in arrays]))
+            arena = self._arenas().get((codes, *[(array.shape, array.dtype) for array in arrays]))
             if arena is not None:
-                return arena, arena.border.place(arrays)
-        arena, arrays = self._bind({name: _array(name, value) for name, value in feeds.items()})
-        return arena, arena.border.place(arrays)
+                return arena, arena.cross(codes).place(arrays)
+        arena, arrays = self._bind({name: _array(name, value) for name, value in feeds.items()}, codes)
+        return arena, arena.cross(codes).place(arrays)
 
-    def _bind(self, feeds: dict[str, Array]) -> tuple[Arena, list[Array]]:
+    def _bind(self, feeds: dict[str, Array], codes: Codes = NO_CODES) -> tuple[Arena, list[Array]]:
         """An arena for these shapes, made if there is none, and the inputs in order."""
-        bound = bind(self.program, **solve_dimensions(self.program, feeds))
+        bound = bind(self.program, **solve_dimensions(self.program, feeds, codes))
         inputs = [feeds[name] for name in self._names]
         arenas = self._arenas()
-        key = tuple([(array.shape, array.dtype) for array in inputs])
+        key = (codes, *[(array.shape, array.dtype) for array in inputs])
         if key not in arenas:
-            while len(arenas) >= _KEPT_ARENAS:
-                del arenas[next(iter(arenas))]
-            arenas[key] = Arena(load(self._cache_dir), self.program, bound, self.isa, self._threads)
+            arenas[key] = self._arena_of(bound)
         return arenas[key], inputs
 
+    def _arena_of(self, bound: Bound) -> Arena:
+        """This thread's arena for a binding, made in the place of the oldest if there is none."""
+        arenas = self._arenas()
+        kept = list(dict.fromkeys(arenas.values()))
+        found = next((arena for arena in kept if arena.bound is bound), None)
+        if found is not None:
+            return found
+        if len(kept) >= _KEPT_ARENAS:
+            for key in [key for key, arena in arenas.items() if arena is kept[0]]:
+                del arenas[key]
+            del kept
+        return Arena(load(self._cache_dir), self.program, bound, self.isa, self._threads)
+
     def _arenas(self) -> dict[Any, Arena]:
-        """Those of this thread, by the shapes of the inputs."""
+        """Those of this thread, by the inputs' shapes and by what crosses the border as codes."""
         try:
             return self._local.arenas  # type: ignore[no-any-return]
         except AttributeError:
             return self._local.__dict__.setdefault("arenas", {})  # type: ignore[no-any-return]
+
+    def _check_state(self) -> None:
+        """Refuse to go on when the session is closed or its program has changed."""
+        if self._closed:
+            raise MachineError("the session is closed")
+        if self._file is not None and self._file.has_changed():
+            raise ProgramError(
+                "the program's file has been written to since it was loaded; to replace a program, "
+                "rename the new file over the old"
+            )
+
+    def _chosen(self, codes: str | Collection[str]) -> Codes:
+        """The inputs and outputs that cross the border as codes."""
+        names, known = frozenset((codes,) if isinstance(codes, str) else codes), set(self._names) | self._output_names
+        if names - known:
+            raise FeedError(f"codes names '{min(names - known)}'; the inputs and outputs are {sorted(known)}")
+        return names
 
     def _logical(self, arena: Arena, buffer: int) -> Array:
         perm = self.program.buffers[buffer].perm

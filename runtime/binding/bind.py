@@ -6,6 +6,7 @@ lie within the operand. Nothing runs before that holds for all of them, whatever
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 
 from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, ELEMENT_SIZE, Access, Element, Field, Kind, Opcode, Source
-from ..instructions.opcodes import check_numbers
+from ..instructions.opcodes import BY_NAME, check_numbers
 from ..program.contents import Port
 from ..program.expressions import evaluate
 from ..program.model import Program
 from .memory_plan import MAX_ARENA, Row, last_writers, liveness, peak_bytes, place
 from .strided_walks import simplified
+
+_BUFFER, _CONSTANT, _ABSENT = int(Source.BUFFER), int(Source.CONSTANT), int(Source.ABSENT)
+_LITERAL, _EXPRESSION = int(Source.LITERAL), int(Source.EXPRESSION)
+
+Sources = dict[str, int]
+"""What the number of a field is (`Source`), by its name."""
 
 MAX_DIMENSION = (1 << 31) - 1
 _CACHED_BINDINGS = 16
@@ -92,7 +99,8 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
     sizes = tuple(
         _bytes(shape, ELEMENT_SIZE[info.element]) for shape, info in zip(shapes, program.buffers, strict=True)
     )
-    rows = [_checked_row(program, index, dims, sizes) for index in range(len(program.code))]
+    table = zip(program.code.tolist(), program.kinds.tolist(), strict=True)
+    rows = [_checked_row(program, index, line, dims, sizes) for index, line in enumerate(table)]
     for port in program.inputs:
         _check_input(port, program.buffers[port.buffer].element)
     ports = {port.name: _port_shape(program, port, dims, sizes) for port in (*program.inputs, *program.outputs)}
@@ -112,7 +120,7 @@ def bind_program(program: Program, dims: Mapping[str, int]) -> Bound:
         arena_bytes=arena_bytes,
         scratch_bytes=scratch,
         peak_lower_bound=peak_bytes(sizes, lives, len(rows)),
-        last_writers=last_writers(program, rows),
+        last_writers=last_writers(rows),
         input_shapes={port.name: ports[port.name] for port in program.inputs},
         output_shapes={port.name: ports[port.name] for port in program.outputs},
     )
@@ -149,85 +157,101 @@ def _port_shape(program: Program, port: Port, dims: Mapping[str, int], sizes: Se
     return shape
 
 
-def _checked_row(program: Program, index: int, dims: Mapping[str, int], sizes: Sequence[int]) -> Row:
+def _checked_row(
+    program: Program, index: int, line: tuple[list[int], list[int]], dims: Mapping[str, int], sizes: Sequence[int]
+) -> Row:
+    """An instruction with its numbers, from its line of the table: numbers, and what each of them is."""
     opcode = program.opcode(index)
     try:
-        values = {
-            item.name: _number(program, index, column, item, dims) for column, item in enumerate(opcode.fields, start=1)
-        }
+        values: dict[str, int] = {}
+        sources: Sources = {}
+        for item, value, source in zip(opcode.fields, line[0][1:], line[1][1:], strict=False):
+            values[item.name] = _number(program, item, value, source, dims)
+            sources[item.name] = source
         check_numbers(opcode, values)
-        _check_not_empty(program, index, opcode, values, sizes)
+        _check_not_empty(opcode, values, sources, sizes)
         values = simplified(opcode.name, values)
         accesses = opcode.accesses(values)
-        _check_operands(program, index, opcode, values)
+        _check_operands(program, opcode, values, sources)
         for access in accesses:
-            _check_access(program, index, opcode, values, access, sizes)
+            _check_access(program, opcode, values, sources, access, sizes)
         for limit in opcode.limits(values):
             _check_limit(program, values[limit.field], limit.field, limit.low, limit.high)
     except ProgramError as error:
         raise ProgramError(f"instruction {index} ({program.nodes[index]}): {error}") from None
-    return Row(opcode, values, accesses)
+    buffers = [(access.write, values[access.field]) for access in accesses if sources[access.field] == _BUFFER]
+    reads, writes = (tuple(buffer for write, buffer in buffers if write is which) for which in (False, True))
+    return Row(opcode, values, reads, writes)
 
 
-def _check_not_empty(
-    program: Program, index: int, opcode: Opcode, values: Mapping[str, int], sizes: Sequence[int]
-) -> None:
+@functools.cache
+def _operands(opcode: str) -> tuple[Field, ...]:
+    """The fields that are operands."""
+    return tuple(item for item in BY_NAME[opcode].fields if item.kind.is_operand)
+
+
+@functools.cache
+def _typed(opcode: str) -> tuple[Field, ...]:
+    """The fields that are operands or say the type of one."""
+    return tuple(item for item in BY_NAME[opcode].fields if item.kind is not Kind.NUMBER)
+
+
+def _check_not_empty(opcode: Opcode, values: Mapping[str, int], sources: Sources, sizes: Sequence[int]) -> None:
     """Only instructions that go over elements one by one may meet an empty tensor (an empty cache)."""
     if opcode.name in _ELEMENT_BY_ELEMENT:
         return
-    for item in opcode.fields:
-        is_buffer = item.kind.is_operand and int(program.kinds[index, opcode.position(item.name)]) == Source.BUFFER
-        if is_buffer and sizes[values[item.name]] == 0:
+    for item in _operands(opcode.name):
+        if sources[item.name] == _BUFFER and sizes[values[item.name]] == 0:
             raise ProgramError(
                 f"operand {item.name} holds no element; only a tensor that is copied or joined with others may be empty"
             )
 
 
-def _number(program: Program, index: int, column: int, item: Field, dims: Mapping[str, int]) -> int:
-    value, kind = int(program.code[index, column]), int(program.kinds[index, column])
+def _number(program: Program, item: Field, value: int, kind: int, dims: Mapping[str, int]) -> int:
     if item.kind.is_operand:
         return _operand(program, item, value, kind)
-    if kind == Source.LITERAL:
+    if kind == _LITERAL:
         return value
-    if kind != Source.EXPRESSION or item.kind is not Kind.NUMBER or not 0 <= value < len(program.expressions):
+    if kind != _EXPRESSION or item.kind is not Kind.NUMBER or not 0 <= value < len(program.expressions):
         raise ProgramError(f"field {item.name} has the kind {kind} and the value {value}, which mean nothing here")
     return evaluate(program.expressions[value], dims)
 
 
 def _operand(program: Program, item: Field, value: int, kind: int) -> int:
-    if kind == Source.BUFFER and item.kind is not Kind.CONSTANT and 0 <= value < len(program.buffers):
+    if kind == _BUFFER and item.kind is not Kind.CONSTANT and 0 <= value < len(program.buffers):
         return value
-    if kind == Source.CONSTANT and item.kind is not Kind.WRITE and 0 <= value < len(program.constants):
+    if kind == _CONSTANT and item.kind is not Kind.WRITE and 0 <= value < len(program.constants):
         return value
-    if kind == Source.ABSENT and item.optional and value == 0:
+    if kind == _ABSENT and item.optional and value == 0:
         return value
     raise ProgramError(f"operand {item.name} has the kind {kind} and the index {value}, which do not exist")
 
 
-def _check_operands(program: Program, index: int, opcode: Opcode, values: Mapping[str, int]) -> None:
+def _check_operands(program: Program, opcode: Opcode, values: Mapping[str, int], sources: Sources) -> None:
     """Operands have an admitted element type, and TYPE fields tell the truth."""
-    for column, item in enumerate(opcode.fields, start=1):
-        name = item.of if item.kind is Kind.TYPE else item.name
-        source = int(program.kinds[index, opcode.position(name)])
-        if item.kind is Kind.NUMBER or source == Source.ABSENT:
+    for item in _typed(opcode.name):
+        is_type = item.kind is Kind.TYPE
+        name = item.of if is_type else item.name
+        source = sources[name]
+        if source == _ABSENT:
             continue
-        element = (program.buffers if source == Source.BUFFER else program.constants)[values[name]].element
-        if item.kind is Kind.TYPE and (values[item.name] != element or program.kinds[index, column] != Source.LITERAL):
+        element = (program.buffers if source == _BUFFER else program.constants)[values[name]].element
+        if is_type and (values[item.name] != element or sources[item.name] != _LITERAL):
             raise ProgramError(
                 f"{item.name} is {values[item.name]} but the operand has the type {ELEMENT_DTYPE[element]}"
             )
-        if item.kind.is_operand and element not in item.types:
+        if not is_type and element not in item.types:
             raise ProgramError(f"{opcode.name} does not take {ELEMENT_DTYPE[element]} for {name}")
 
 
 def _check_access(
-    program: Program, index: int, opcode: Opcode, values: Mapping[str, int], access: Access, sizes: Sequence[int]
+    program: Program, opcode: Opcode, values: Mapping[str, int], sources: Sources, access: Access, sizes: Sequence[int]
 ) -> None:
-    source = int(program.kinds[index, opcode.position(access.field)])
-    if source == Source.ABSENT:
+    source = sources[access.field]
+    if source == _ABSENT:
         raise ProgramError(f"operand {access.field} is needed but absent")
     operand = values[access.field]
-    size = sizes[operand] if source == Source.BUFFER else program.constants[operand].nbytes
+    size = sizes[operand] if source == _BUFFER else program.constants[operand].nbytes
     if access.first < 0 or access.end > size:
         verb = "write" if access.write else "read"
         raise ProgramError(
@@ -242,17 +266,18 @@ def _check_limit(program: Program, constant: int, name: str, low: int, high: int
 
 
 def _link(program: Program, rows: Sequence[Row], offsets: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    code = np.zeros_like(program.code)
-    kinds = np.zeros_like(program.kinds)
+    code, kinds = np.zeros_like(program.code), np.zeros_like(program.kinds)
     code[:, 0] = program.code[:, 0]
-    for index, row in enumerate(rows):
-        for column, item in enumerate(row.opcode.fields, start=1):
-            value = row.values[item.name]
-            source = int(program.kinds[index, column]) if item.kind.is_operand else Source.LITERAL
-            if source == Source.BUFFER:
-                value = offsets[value]
-            elif source == Source.CONSTANT:
-                value = program.constants[value].offset
-            code[index, column] = value
-            kinds[index, column] = source
+    for index, (row, sources) in enumerate(zip(rows, program.kinds.tolist(), strict=True)):
+        numbers = list(row.values.values())
+        used = [_LITERAL] * len(numbers)
+        for column, item in enumerate(row.opcode.fields):
+            if not item.kind.is_operand:
+                continue
+            used[column] = sources[column + 1]
+            if used[column] == _BUFFER:
+                numbers[column] = offsets[numbers[column]]
+            elif used[column] == _CONSTANT:
+                numbers[column] = program.constants[numbers[column]].offset
+        code[index, 1 : len(numbers) + 1], kinds[index, 1 : len(numbers) + 1] = numbers, used
     return code, kinds

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ProgramError
-from ..instructions.instruction import Access, Opcode, Source
+from ..instructions.instruction import Opcode
 from ..program.model import Program
 
 ALIGNMENT = 64
@@ -26,18 +26,16 @@ class Life(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An instruction with its numbers evaluated; operands still are indices."""
+    """An instruction with its numbers evaluated; operands still are indices.
+
+    Attributes:
+        reads, writes: the buffers that it reads and that it writes.
+    """
 
     opcode: Opcode
     values: dict[str, int]
-    accesses: list[Access]
-
-
-def touched(program: Program, index: int, row: Row, write: bool) -> Iterator[int]:
-    """Buffers that an instruction reads, or those that it writes."""
-    for access in row.accesses:
-        if access.write == write and program.kinds[index, row.opcode.position(access.field)] == Source.BUFFER:
-            yield row.values[access.field]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
 
 
 def liveness(program: Program, rows: Sequence[Row]) -> list[Life | None]:
@@ -49,13 +47,13 @@ def liveness(program: Program, rows: Sequence[Row]) -> list[Life | None]:
     first: dict[int, int] = {port.buffer: -1 for port in program.inputs}
     last = dict(first)
     for index, row in enumerate(rows):
-        for buffer in touched(program, index, row, write=False):
+        for buffer in row.reads:
             if buffer not in first:
                 raise ProgramError(
                     f"instruction {index} ({program.nodes[index]}): reads b{buffer} before anything has written it"
                 )
             last[buffer] = index
-        for buffer in touched(program, index, row, write=True):
+        for buffer in row.writes:
             first.setdefault(buffer, index)
             last[buffer] = index
     for port in program.outputs:
@@ -106,9 +104,9 @@ def peak_bytes(sizes: Sequence[int], lives: Sequence[Life | None], count: int) -
     return int(np.cumsum(change).max())
 
 
-def last_writers(program: Program, rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
+def last_writers(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
     """By instruction the buffers that none writes after it."""
-    last = {buffer: index for index, row in enumerate(rows) for buffer in touched(program, index, row, write=True)}
+    last = {buffer: index for index, row in enumerate(rows) for buffer in row.writes}
     result: dict[int, tuple[int, ...]] = {}
     for buffer, index in last.items():
         result[index] = (*result.get(index, ()), buffer)

@@ -340,11 +340,12 @@ def _pack_channels(program: Program, constants: tuple[int, ...], chunks: Chunks)
     first = 0
     while first < channels:
         chunk = chunk_bytes(vector, (channels - first) * size)
-        order = first + np.array(chunk_order(vector, chunk, group))
-        parts += [
-            head.view(np.uint8)
-            for head in (bias[order].reshape(-1), *scale_vectors(m[order].reshape(-1), n[order].reshape(-1)))
-        ]
-        parts.append(np.ascontiguousarray(taps[:, :, :, order]).reshape(-1).view(np.uint8))
-        first += chunk // size
+        alike = max((channels - first) * size // chunk, 1)
+        starts = first + chunk // size * np.arange(alike)
+        order = starts[:, None] + np.array(chunk_order(vector, chunk, group)).reshape(-1)  # [chunks, channels of one]
+        heads = np.stack([bias[order].reshape(-1), *scale_vectors(m[order].reshape(-1), n[order].reshape(-1))])
+        each = heads.reshape(len(heads), *order.shape).swapaxes(0, 1), np.moveaxis(taps[:, :, :, order], 3, 0)
+        sides = [np.ascontiguousarray(side).reshape(alike, -1).view(np.uint8) for side in each]
+        parts.append(np.concatenate(sides, axis=1).reshape(-1))
+        first += alike * chunk // size
     return joined(parts)

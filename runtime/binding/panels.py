@@ -64,10 +64,12 @@ def pack_weights(weights: NDArray[Any], group: int, segments: int = 1) -> Packed
     k, cols = weights.shape
     length = k // segments
     steps, panels = -(-length // group), -(-cols // LANES)
-    full = np.zeros((segments, steps * group, panels * LANES), weights.dtype)
-    full[:, :length, :cols] = weights.reshape(segments, length, cols)
-    ordered = full.reshape(segments * steps, group, panels, LANES).transpose(2, 0, 3, 1)
-    return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+    full = np.zeros((segments, steps, panels * LANES, group), weights.dtype)
+    for place in range(group):  # long copies, as NumPy takes its time for each short one
+        rows = weights.reshape(segments, length, cols)[:, place::group]
+        full[:, : rows.shape[1], :cols, place] = rows
+    blocks = full.reshape(-1).view(f"V{LANES * group * weights.itemsize}").reshape(segments * steps, panels)
+    return np.ascontiguousarray(blocks.T).reshape(-1).view(np.uint8)
 
 
 def fitting_steps(weights: NDArray[np.int8]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -167,6 +168,9 @@ class Reduction(IntEnum):
     MIN = 3
 
 
+_OPERANDS = frozenset({"read", "write", "constant"})
+
+
 class Kind(Enum):
     """What a field means."""
 
@@ -179,7 +183,7 @@ class Kind(Enum):
     @property
     def is_operand(self) -> bool:
         """True for fields that are addresses at run time."""
-        return self in (Kind.READ, Kind.WRITE, Kind.CONSTANT)
+        return self.value in _OPERANDS
 
 
 @dataclass(frozen=True)
@@ -257,10 +261,14 @@ class Opcode:
         names = [field.name for field in self.fields]
         return tuple(name.removesuffix("_s0") for name in names if name.endswith("_s0")) if "d0" in names else ()
 
+    @functools.cached_property
+    def _positions(self) -> dict[str, int]:
+        return {field.name: column for column, field in enumerate(self.fields, start=1)}
+
     def position(self, name: str) -> int:
         """Column of a field in the table."""
-        return 1 + [field.name for field in self.fields].index(name)
+        return self._positions[name]
 
     def row(self, numbers: Sequence[int]) -> dict[str, int]:
         """The named fields of a table row."""
-        return {field.name: int(numbers[1 + i]) for i, field in enumerate(self.fields)}
+        return dict(zip(self._positions, numbers[1:], strict=False))

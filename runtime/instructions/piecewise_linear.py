@@ -38,10 +38,10 @@ class Piecewise:
 
     def codes(self) -> NDArray[Any]:
         """int64 [65536]: the result for every int16 code in ascending order."""
-        last = self.first + (len(self.base) << self.width_bits) - 1
-        place = np.clip(np.arange(-32768, 32768), self.first, last) - self.first
-        segment, step = place >> self.width_bits, place & ((1 << self.width_bits) - 1)
         shift = self.width_bits + self.fraction
-        value = (self.base.astype(np.int64)[segment] << self.width_bits) + self.slope.astype(np.int64)[segment] * step
-        codes: NDArray[Any] = np.clip((value + ((1 << shift) >> 1)) >> shift, self.lo, self.hi)
+        starts = (self.base.astype(np.int64) << self.width_bits) + ((1 << shift) >> 1)
+        value = starts[:, None] + self.slope.astype(np.int64)[:, None] * np.arange(1 << self.width_bits)
+        value >>= shift
+        inside = np.clip(value, self.lo, self.hi, out=value).reshape(-1)
+        codes: NDArray[Any] = inside[np.clip(np.arange(-32768, 32768) - self.first, 0, inside.size - 1)]
         return codes

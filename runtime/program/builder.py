@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -131,7 +131,7 @@ class ProgramBuilder:
         """
         self._check_shape(name, shape)
         port = _port(name, buffer, dtype, shape, scale, zero_point, axis)
-        self._inputs.append(replace(port, only=only, labels=labels))
+        self._inputs.append(port._replace(only=only, labels=labels))
 
     def output(
         self, name: str, buffer: Buffer, dtype: Any, shape: Sequence[Expression], scale: Scales = None,
@@ -140,7 +140,7 @@ class ProgramBuilder:
     ) -> None:  # fmt: skip
         """Declare an output that is read from ``buffer`` after the last instruction; ``fills``: see `Port`."""
         self._check_shape(name, shape)
-        self._outputs.append(replace(_port(name, buffer, dtype, shape, scale, zero_point, axis), fills=fills))
+        self._outputs.append(_port(name, buffer, dtype, shape, scale, zero_point, axis)._replace(fills=fills))
 
     def emit(self, opcode: str, *, node: str = "", **fields: Value | Sequence[Expression]) -> None:
         """Append an instruction.

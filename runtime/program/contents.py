@@ -1,10 +1,15 @@
-"""Contents of a program: instructions, constants, buffers, inputs, outputs. Data only; `file.py` is the file."""
+"""Contents of a program: instructions, constants, buffers, inputs, outputs. Data only; `file.py` is the file.
+
+Named tuples, as Python makes their classes six times as fast as frozen data classes: a process that only runs a program
+is ready sooner.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +19,7 @@ from .coded_constants import Coding
 from .expressions import Expression
 
 
-@dataclass(frozen=True)
-class BufferInfo:
+class BufferInfo(NamedTuple):
     """A tensor in the arena.
 
     Attributes:
@@ -30,8 +34,7 @@ class BufferInfo:
     perm: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class ConstantInfo:
+class ConstantInfo(NamedTuple):
     """An array in the blob, 64-byte aligned.
 
     Attributes:
@@ -46,7 +49,7 @@ class ConstantInfo:
     @property
     def nbytes(self) -> int:
         """Size of its values in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * ELEMENT_SIZE[self.element]
+        return prod(self.shape) * ELEMENT_SIZE[self.element]
 
     @property
     def stored_bytes(self) -> int:
@@ -60,8 +63,7 @@ Fills = tuple[float | None, float | None]
 NO_FILLS: Fills = (None, None)
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """Which int64 a string stands for; ``other`` is that of all strings that are not among ``keys``."""
 
     keys: tuple[str, ...]
@@ -75,8 +77,7 @@ class Labels:
         return np.array(numbers, np.int64).reshape(strings.shape)
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """An input or output of the program.
 
     Attributes:

@@ -8,15 +8,12 @@ is still harmless, because `bind.py` proves every access of every instruction be
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +23,16 @@ from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
 from .coded_constants import CODE_BITS, CODED_TYPES, Coding
 from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Port
+from .file_memory import ALIGNMENT, aligned_copy, read_or_map
 from .file_ports import expressions, ports, whole_numbers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMAT = "qprog"
 VERSION = 5
 PLAIN_VERSION = 4
 """That of programs without fills at their outputs, which older machines read, too."""
-_ALIGNMENT = 64
 _MAX_HEADER = 100 << 20
 
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
@@ -58,39 +58,23 @@ def write_contents(program: Contents, path: Path) -> None:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_contents(path: Path | bytes) -> Contents:
-    """The program in a file, whose blob is memory-mapped, or in bytes, which are copied; checked for damage.
+def read_contents(source: str | int | bytes | bytearray | memoryview) -> Contents:
+    """The program in a file, given by its path or as an open descriptor, or in bytes; checked for damage.
 
     Raises:
         ProgramError: missing, not a program, truncated, of another version, or damaged.
     """
-    if isinstance(path, bytes):
-        return _decode(_aligned(path))
+    if not isinstance(source, (str, int)):
+        return _decode(aligned_copy(source))
+    name = f"file descriptor {source}" if isinstance(source, int) else str(source)
     try:
-        with path.open("rb") as file:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        data = read_or_map(source)
     except (OSError, ValueError) as error:
-        raise ProgramError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ProgramError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
     try:
         return _decode(data)
     except ProgramError as error:
-        raise ProgramError(f"{path}: {error}") from None
-
-
-def _aligned(content: bytes) -> NDArray[np.uint8]:
-    """A copy that begins where a file's would: at a multiple of the constants' alignment."""
-    memory = np.empty(len(content) + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    memory[start : start + len(content)] = np.frombuffer(content, np.uint8)
-    return memory[start : start + len(content)]
-
-
-def mapping(blob: NDArray[np.uint8]) -> mmap.mmap | None:
-    """The file that a blob of `read_contents` is mapped from; None for a blob in memory."""
-    owner: Any = blob
-    while isinstance(owner, (np.ndarray, memoryview)):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    return owner if isinstance(owner, mmap.mmap) else None
+        raise ProgramError(f"{name}: {error}") from None
 
 
 def _describe(program: Contents) -> dict[str, Any]:
@@ -124,7 +108,7 @@ def _describe_port(port: Port) -> list[Any]:
     if port.axis is None:
         plain = [port.name, port.dtype, list(port.shape), port.buffer, port.scale, port.zero_point]
         if port.labels is not None:
-            return [*plain, asdict(port.labels)]
+            return [*plain, port.labels._asdict()]
         return plain if port.only is None else [*plain, {"only": port.only}]
     columns = [list(port.scale), list(port.zero_point)]  # type: ignore[arg-type]
     return [port.name, port.dtype, list(port.shape), port.buffer, *columns, port.axis]
@@ -155,10 +139,13 @@ def _header(parts: Mapping[str, NDArray[Any]], description: str, version: int = 
         }
         offset += part.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
-    return text + b" " * (-(len(text) + 8) % _ALIGNMENT)
+    return text + b" " * (-(len(text) + 8) % ALIGNMENT)
 
 
 def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    import tempfile
+    from pathlib import Path
+
     handle, temporary = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -219,12 +206,10 @@ def _tensor(entries: Mapping[str, Any], name: str, data: NDArray[np.uint8]) -> N
     if not 0 <= start <= end <= data.size:
         raise ProgramError("truncated: a tensor ends behind the file")
     kind = _SAFETENSORS_DTYPE[dtype]
-    if end - start != int(np.prod(shape, dtype=object)) * kind.itemsize:
+    if end - start != prod(shape) * kind.itemsize:
         raise ProgramError(f"damaged: the tensor '{name}' has another size than its shape")
     raw = data[start:end]
     return (raw if kind.itemsize == 1 else raw.copy().view(kind)).reshape(shape)
-
-
 
 
 def _program(text: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Contents:
@@ -262,8 +247,6 @@ def _names(values: list[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-
-
 def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
     if not isinstance(item, list) or len(item) != 4 or item[0] not in _OF_DTYPE or not isinstance(item[2], str):
         raise ProgramError("damaged: a buffer is described wrongly")
@@ -290,7 +273,7 @@ def _constant(item: Any, blob_size: int) -> ConstantInfo:
     ):
         raise ProgramError("damaged: the codes of a constant are described wrongly")
     info = ConstantInfo(Element(_OF_DTYPE[dtype]), tuple(shape), offset, Coding(*coding) if coding else None)
-    if info.offset % _ALIGNMENT or info.offset + info.stored_bytes > blob_size:
+    if info.offset % ALIGNMENT or info.offset + info.stored_bytes > blob_size:
         raise ProgramError("damaged: a constant lies outside the blob")
     return info
 
@@ -300,15 +283,5 @@ def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None =
     if block is None:
         return tables in (1, *shape[:1])
     return dtype == "int8" and len(shape) > 1 and tables == MOST_TABLES and block in BLOCKS
-
-
-
-
-
-
-
-
-
-
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ from .coded_constants import CodedConstant, restored
 from .contents import Contents, Port
 from .expressions import Expression, evaluate
 from .file import read_contents, write_contents
+from .file_memory import identity_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ProgramSource = str | os.PathLike[str] | int | bytes | bytearray | memoryview
+"""Where a ``.qprog`` is: a path, an open file descriptor, its content."""
+
+_SHARED: weakref.WeakValueDictionary[tuple[int, ...], Program] = weakref.WeakValueDictionary()
 
 
 def _grid_text(port: Port) -> str:
@@ -42,16 +52,37 @@ class Program(Contents):
     _ranges: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def load(path: str | Path | bytes) -> Program:
-        """Read a ``.qprog`` file, whose blob is memory-mapped, or the bytes of one.
+    def load(source: ProgramSource) -> Program:
+        """Read a ``.qprog`` file: of a path, of an open descriptor, or its bytes. The blob of a large file is
+        memory-mapped.
 
         Raises:
             ProgramError: not a program, truncated, of another version, or tampered with.
         """
-        return Program(**vars(read_contents(path if isinstance(path, bytes) else Path(path))))
+        return Program(**vars(read_contents(os.fspath(source) if isinstance(source, os.PathLike) else source)))
+
+    @staticmethod
+    def shared(source: ProgramSource) -> Program:
+        """Like `load`; the program of a file that is in use already, and has not been written to since, is that one.
+
+        Raises:
+            ProgramError: as for `load`.
+        """
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return Program.load(source)
+        key = identity_of(source)
+        found = _SHARED.get(key) if key is not None else None
+        if found is not None:
+            return found
+        program = Program.load(source)
+        if key is None or identity_of(source) != key:
+            return program
+        return _SHARED.setdefault(key, program)
 
     def save(self, path: str | Path) -> None:
         """Write a ``.qprog`` file, atomically; the same program gives the same bytes."""
+        from pathlib import Path
+
         write_contents(self, Path(path))
 
     def opcode(self, index: int) -> Opcode:
@@ -66,6 +97,10 @@ class Program(Contents):
                 f"instruction {index} ({self.nodes[index]}) has opcode {number}, which this machine does not know"
             )
         return BY_NUMBER[number]
+
+    def code_dtype(self, port: Port) -> np.dtype[Any]:
+        """Type of the integers that an input or output is inside."""
+        return np.dtype(ELEMENT_DTYPE[self.buffers[port.buffer].element])
 
     def constant(self, index: int) -> NDArray[Any]:
         """The values of a constant: a view of the blob where they are stored as they are."""

@@ -45,7 +45,7 @@ from ..machine.control import (
     YIELD,
 )
 from ..program.model import Program
-from .border import Border, address_of
+from .border import NO_CODES, Border, Codes, address_of
 from .machine_code import Native, yield_address
 from .pace import Pace
 
@@ -62,7 +62,7 @@ class Arena:
         packed: weights packed for this CPU, by instruction.
         decoded: constants that are stored in codes, as values, by instruction and column; None where only packed ones
             are read.
-        border: moves inputs in and outputs out.
+        border: moves inputs in and outputs out; see `cross`.
         is_shared: whether the program has enough to share out.
         pace: whether that is worth it now.
     """
@@ -92,8 +92,21 @@ class Arena:
         groups = self._divide(threads) if threads > 1 else []
         self.is_shared, self.pace = bool(groups), Pace()
         self._table = address_of(self.code)
-        self.border = Border(program, bound, [base + offset for offset in bound.offsets])
+        self._addresses = [base + offset for offset in bound.offsets]
+        self.border = Border(program, bound, self._addresses)
+        self._borders = {NO_CODES: self.border}
         self._facts, self._control = self._describe(each, groups)
+
+    def cross(self, codes: Codes) -> Border:
+        """Let these inputs and outputs cross the border as codes from now on."""
+        border = self._borders.get(codes)
+        if border is None:
+            border = self._borders[codes] = Border(self._program, self.bound, self._addresses, codes)
+        if border is not self.border:
+            self.border = border
+            (self._facts[INPUTS // 8], self._facts[INPUT_COUNT // 8]) = border.inputs
+            (self._facts[OUTPUTS // 8], self._facts[OUTPUT_COUNT // 8]) = border.outputs
+        return border
 
     def run(self, posts: int = 0, helpers: int = 0) -> int:
         """Run the program: convert the inputs, execute, convert the outputs; see `shared_run.run`.

@@ -30,11 +30,13 @@ from ..program.contents import NO_FILLS, Port
 from ..program.model import Program
 
 Array = NDArray[Any]
+Codes = frozenset[str]
+NO_CODES: Codes = frozenset()
 _from_buffer = ctypes.c_char.from_buffer
 
 
-def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, int]:
-    """Sizes of the symbolic dimensions from the feeds' shapes.
+def solve_dimensions(program: Program, feeds: Mapping[str, Array], codes: Codes = NO_CODES) -> dict[str, int]:
+    """Sizes of the symbolic dimensions from the feeds' shapes; feeds named in ``codes`` must be of their code's dtype.
 
     Raises:
         FeedError: a feed is missing, unknown, or of the wrong dtype, rank or size.
@@ -47,7 +49,7 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
     for port in program.inputs:
         if port.name not in feeds:
             raise FeedError(f"input '{port.name}' is missing; it is {port.dtype}{list(port.shape)}")
-        _check_feed(feeds[port.name], port)
+        _check_feed(feeds[port.name], port, program.code_dtype(port) if port.name in codes else None)
         _match_shape(feeds[port.name], port, dims)
     if 0 in dims.values() and all(array.size == 0 for array in feeds.values()):  # a cache may be empty, a feed not
         first = program.inputs[0]
@@ -61,8 +63,11 @@ def solve_dimensions(program: Program, feeds: Mapping[str, Array]) -> dict[str, 
     return dims
 
 
-def _check_feed(array: Array, port: Port) -> None:
-    if port.labels is not None:
+def _check_feed(array: Array, port: Port, code: np.dtype[Any] | None) -> None:
+    if code is not None:
+        if array.dtype != code:
+            raise FeedError(f"input '{port.name}' is {array.dtype}; its codes are {code}")
+    elif port.labels is not None:
         if array.dtype.kind not in "UO":
             raise FeedError(f"input '{port.name}' is {array.dtype}; it must hold strings")
     elif array.dtype != np.dtype(port.dtype):
@@ -92,6 +97,35 @@ def address_of(array: Any) -> int:
         return int(array.__array_interface__["data"][0])
 
 
+def quantized(values: Any, port: Port, code: np.dtype[Any]) -> Array:
+    """The codes that a quantized input makes of real numbers: those of the compiled loop.
+
+    Args:
+        values: of any shape; of the input's where its columns have grids of their own.
+        port: the input.
+        code: its type inside.
+
+    Raises:
+        FeedError: there is NaN or infinity among them.
+    """
+    scale, zero = np.asarray(port.scale, np.float32), np.asarray(port.zero_point, np.float32)
+    if port.axis is not None:
+        columns = (-1, *[1] * (len(port.shape) - 1 - port.axis))
+        scale, zero = scale.reshape(columns), zero.reshape(columns)
+    if not np.isfinite(values).all():
+        raise FeedError(f"input '{port.name}' holds NaN or infinity")
+    limits = np.iinfo(code)
+    with np.errstate(over="ignore"):
+        numbers: Array = np.rint(np.asarray(values, np.float32) / scale) + zero
+    return np.clip(numbers, np.float32(limits.min), np.float32(limits.max)).astype(code)
+
+
+def _as_codes(port: Port, program: Program) -> Port:
+    """An input or output of plain integers in the place of one with a grid or labels."""
+    code = program.code_dtype(port).name
+    return port._replace(dtype=code, scale=None, zero_point=0, axis=None, labels=None, fills=NO_FILLS)
+
+
 class Border:
     """The inputs and outputs of one arena as tables that `border_loops.convert` works off.
 
@@ -99,14 +133,19 @@ class Border:
         program: the program.
         bound: its binding.
         addresses: of the buffers.
+        codes: names of the inputs and outputs that cross it as the codes that they are inside.
 
     Attributes:
         inputs, outputs: address of a table and its number of rows.
     """
 
-    def __init__(self, program: Program, bound: Bound, addresses: Sequence[int]) -> None:
-        self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in program.inputs]
-        self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in program.outputs]
+    def __init__(self, program: Program, bound: Bound, addresses: Sequence[int], codes: Codes = NO_CODES) -> None:
+        inputs, outputs = (
+            [_as_codes(port, program) if port.name in codes else port for port in ports]
+            for ports in (program.inputs, program.outputs)
+        )
+        self._inputs = [_Crossing(port, program, bound.input_shapes, entering=True) for port in inputs]
+        self._outputs = [_Crossing(port, program, bound.output_shapes, entering=False) for port in outputs]
         parts = [crossing.rows(addresses) for crossing in (*self._inputs, *self._outputs)]
         table = np.concatenate([np.zeros((0, BORDER_WIDTH), np.int64), *parts])
         starts = np.cumsum([0, *map(len, parts)]).tolist()

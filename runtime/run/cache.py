@@ -8,7 +8,6 @@ Whatever can be read is used.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -18,14 +17,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .kept_files import UNFINISHED, keep, kept
+
 VARIABLE = "QCOMPILER_CACHE"
 """Environment variable that names the folder."""
 
-_KEPT, _LITTER_SECONDS = 8, 3600
-"""Folders that `prune` leaves, those used last, and the age from which an unfinished file belongs to nobody."""
-_UNFINISHED = "unfinished-"
 _LOG = logging.getLogger("qcompiler.runtime")
 
+_KEPT, _LITTER_SECONDS = 8, 3600
+"""Folders that `prune` leaves, those used last, and the age from which an unfinished file belongs to nobody."""
 
 def folders(chosen: str | Path | None = None) -> list[Path]:
     """Where to look, in order; a folder need not exist.
@@ -45,7 +45,7 @@ def _users_folder() -> Path | None:
         ("LOCALAPPDATA", ("AppData", "Local")) if sys.platform == "win32" else ("XDG_CACHE_HOME", (".cache",))
     )
     base = os.environ.get(variable)
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    home = os.path.expanduser("~")
     if not base and home == "~":
         return None
     return Path(base or Path(home, *parts)) / "qcompiler" / "machine"
@@ -60,33 +60,6 @@ def _is_private(folder: Path) -> bool:
     except OSError:
         return True
     return state.st_uid == os.getuid() and state.st_mode & 0o170022 == 0o040000
-
-
-def keep(path: Path, content: bytes) -> bool:
-    """Write a file behind its checksum, atomically; False, with nothing left behind, where that fails."""
-    temporary = None
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(content).digest() + content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        return False
-    return True
-
-
-def kept(path: Path) -> bytes | None:
-    """What `keep` wrote; None where there is nothing that can be read, or something damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, content = data[:32], data[32:]
-    return content if content and hashlib.sha256(content).digest() == digest else None
 
 
 def find(places: list[Path], name: str) -> bytes | None:
@@ -153,6 +126,6 @@ def prune(base: Path) -> None:
         )
         for folder in by_age[_KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (*base.glob(f"{_UNFINISHED}*"), *base.glob(f"*/{_UNFINISHED}*")):
+        for file in (*base.glob(f"{UNFINISHED}*"), *base.glob(f"*/{UNFINISHED}*")):
             if file.stat().st_mtime < time.time() - _LITTER_SECONDS:
                 file.unlink(missing_ok=True)

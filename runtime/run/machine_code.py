@@ -12,22 +12,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
-import hashlib
-import logging
 import os
-import pkgutil
 import sys
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..cpu.features import (
     BUNDLES,
     FEATURES_VARIABLE,
     KNOWN,
     NAME_VARIABLE,
+    TARGET_VARIABLE,
+    bundle_file,
     bundled_target,
     cpu_description,
     missing,
@@ -38,8 +35,11 @@ from ..cpu.features import (
 )
 from ..errors import MachineError
 from ..machine.control import FAULT
-from . import cache
 from .image import MadeFor, made_for, make_image, map_image
+from .kept_files import kept
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPILED = ("cpu", "instructions", "kernels", "machine", "vector")
 """Folders that the machine code is made of; a change in any other one does not cost a compilation. A test holds this
@@ -47,8 +47,12 @@ to be true.
 """
 
 _PARAMETERS = {"run": 1, "attend": 3, "execute": 4, "convert": 2}
+SEAL = "sealed"
+"""A file beside the code that an installation brings along: sources and code are of one build. Without it, as in a
+checkout, whose sources change, they are compared.
+"""
+
 _IMAGE, _OBJECT = "machine.image", "machine.o"
-_LOG = logging.getLogger("qcompiler.runtime")
 _LOCK = threading.Lock()
 
 
@@ -71,6 +75,8 @@ class Native(NamedTuple):
 @functools.cache
 def code_key() -> str:
     """Hash of the modules that are compiled; the same for the package installed alone."""
+    import hashlib
+
     digest = hashlib.sha256()
     for name, content in _modules():
         digest.update(name.encode() + b"\0" + content + b"\0")
@@ -79,11 +85,15 @@ def code_key() -> str:
 
 def _modules() -> list[tuple[str, bytes]]:
     """Names and contents: sources, or byte code where there are none, or what the importer of an archive gives."""
+    from pathlib import Path
+
     root = Path(__file__).parent.parent
     for suffix in (".py", ".pyc"):
         files = sorted(path for folder in COMPILED for path in (root / folder).glob(f"*{suffix}"))
         if files:
             return [(path.relative_to(root).as_posix(), path.read_bytes()) for path in files]
+    import pkgutil
+
     package = __package__.rpartition(".")[0]
     names = sorted(
         f"{folder}.{item.name}" for folder in COMPILED for item in pkgutil.iter_modules([str(root / folder)])
@@ -95,7 +105,9 @@ def _modules() -> list[tuple[str, bytes]]:
 @functools.cache
 def cache_key() -> str:
     """Hash of everything that decides what is compiled here."""
-    told = [os.environ.get(name) or "" for name in (NAME_VARIABLE, FEATURES_VARIABLE)]
+    import hashlib
+
+    told = [os.environ.get(name) or "" for name in (TARGET_VARIABLE, NAME_VARIABLE, FEATURES_VARIABLE)]
     cpu = cpu_description() or tuple(target())
     parts = (
         code_key(),
@@ -111,6 +123,8 @@ def cache_key() -> str:
 
 def places(cache_dir: str | Path | None = None) -> list[Path]:
     """Folders for the machine code of this process, in the order in which they are looked through."""
+    from . import cache
+
     return [folder / cache_key() for folder in cache.folders(cache_dir)]
 
 
@@ -139,27 +153,44 @@ def _load(cache_dir: str | Path | None) -> Native:
 
 def _refuse(lacking: frozenset[str]) -> None:
     if lacking:
-        told = f"; unset {NAME_VARIABLE} and {FEATURES_VARIABLE}" if os.environ.get(FEATURES_VARIABLE) else ""
+        set_ones = [name for name in (TARGET_VARIABLE, NAME_VARIABLE, FEATURES_VARIABLE) if os.environ.get(name)]
+        told = f"; unset {' and '.join(set_ones)}" if set_ones else ""
         raise MachineError(f"the machine code needs {', '.join(sorted(lacking))}, which this CPU does not have{told}")
 
 
 def _bundled() -> Native | None:
     """The installation's code for this CPU; None where it has none, or one of other sources."""
     name = bundled_target()
-    image = cache.kept(BUNDLES / f"{name}.image") if name else None
+    image = kept(bundle_file(name)) if name else None
     if image is None:
         return None
-    if made_for(image).sources != code_key() and _has_sources():
-        _LOG.warning("the machine code in %s is of other sources; it is not used", BUNDLES)
+    if not os.path.exists(os.path.join(BUNDLES, SEAL)) and made_for(image).sources != code_key() and _has_sources():
+        _tell("the machine code in %s is of other sources; it is not used", BUNDLES)
         return None
     return _map(image)
 
 
+def _tell(message: str, *values: object) -> None:
+    """Warn whoever reads the log of the runtime."""
+    import logging
+
+    logging.getLogger("qcompiler.runtime").warning(message, *values)
+
+
+def find_spec(name: str) -> Any:
+    """Where a module is; None where it is not installed."""
+    from importlib.util import find_spec
+
+    return find_spec(name)
+
+
 def _has_sources() -> bool:
-    return Path(__file__).suffix == ".py" and Path(__file__).is_file()
+    return __file__.endswith(".py") and os.path.isfile(__file__)
 
 
 def _found_or_made(cache_dir: str | Path | None) -> Native:
+    from . import cache
+
     where = places(cache_dir)
     found = _found(where)
     if found is not None:
@@ -173,6 +204,8 @@ def _found_or_made(cache_dir: str | Path | None) -> Native:
 
 def _found(where: list[Path]) -> Native | None:
     """The code in the first folder that has it."""
+    from . import cache
+
     image = cache.find(where, _IMAGE)
     mapped = _map(image) if image is not None else None
     if mapped is not None:
@@ -182,14 +215,16 @@ def _found(where: list[Path]) -> Native | None:
 
 
 def _make(where: list[Path]) -> Native:
-    _LOG.warning("compiling the integer machine for this CPU (%s), once: about a minute on a free core", target().name)
+    from . import cache
+
+    _tell("compiling the integer machine for this CPU (%s), once: about a minute on a free core", target().name)
     code = compiled()
     image = image_of(code)
     kept_in = cache.store(where, _OBJECT, code)
     if image is not None:
         cache.store(where, _IMAGE, image)
     if kept_in is None:
-        _LOG.warning(
+        _tell(
             "the machine code cannot be kept in any of %s: name a folder by %s",
             ", ".join(map(str, where)),
             cache.VARIABLE,
@@ -211,7 +246,7 @@ def compiled() -> bytes:
     # Numba's representations are large and live until the end: to search them for garbage takes a sixth of the time
     gc.disable()
     try:
-        return object_code(enter, entries, FAULT, lambda done: _LOG.warning("compiling the integer machine: %s", done))
+        return object_code(enter, entries, FAULT, lambda done: _tell("compiling the integer machine: %s", done))
     finally:
         if collects:
             gc.enable()

@@ -105,7 +105,13 @@ class Team:
     """
 
     def __init__(self, helpers: int, attend: Attend) -> None:
-        self._attend, self._state, self._count = attend, _State(helpers), helpers
+        self._attend, self._count = attend, helpers
+        self._gather()
+        _TEAMS.add(self)
+
+    def _gather(self) -> None:
+        """Be a team whose helpers have not started yet."""
+        self._state = _State(self._count)
         self.threads: list[threading.Thread] = []
         self._free = threading.Lock()
         self._end = weakref.finalize(self, _dismiss, self._state, self.threads)
@@ -113,6 +119,11 @@ class Team:
     def close(self) -> None:
         """End the helpers now."""
         self._end()
+
+    def revive(self) -> None:
+        """Gather anew in a forked process, which has none of its parent's helpers."""
+        if self._end.detach() is not None:
+            self._gather()
 
     def run(self, shared: Shared) -> int:
         """What ``shared.run()`` returns, with helpers where that is faster, alone when the team is busy."""
@@ -143,3 +154,15 @@ class Team:
             )
             thread.start()
             self.threads.append(thread)
+
+
+_TEAMS: weakref.WeakSet[Team] = weakref.WeakSet()
+
+
+def _revive_all() -> None:
+    for team in list(_TEAMS):
+        team.revive()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_revive_all)

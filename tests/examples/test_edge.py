@@ -17,8 +17,9 @@ import pytest
 
 import qcompiler
 from models.small import SMALL_TASKS
-from qcompiler.runtime.cpu.features import BUNDLES, TARGETS, bundled_target, present
-from qcompiler.runtime.run.cache import find, keep, kept
+from qcompiler.runtime.cpu.features import TARGETS, bundle_file, bundled_target, present
+from qcompiler.runtime.run.cache import find
+from qcompiler.runtime.run.kept_files import keep, kept
 from qcompiler.runtime.run.machine_code import load, places
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def site_with_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("device")
     source = sources(folder)
     load()  # the code is in the cache now, unless the checkout has brought it
-    image = find(places(), "machine.image") or kept(BUNDLES / f"{bundled_target()}.image")
+    image = find(places(), "machine.image") or kept(bundle_file(bundled_target() or ""))
     name = next(name for name, cpu in TARGETS.items() if cpu.enabled <= present())
     assert image is not None
     assert keep(source / "bundles" / f"{name}.image", image)

@@ -17,8 +17,8 @@ from qcompiler.runtime.cpu import features
 from qcompiler.runtime.cpu.features import KNOWN, TARGETS
 from qcompiler.runtime.cpu.isa import Isa
 from qcompiler.runtime.errors import MachineError
-from qcompiler.runtime.run import cache
 from qcompiler.runtime.run.image import MadeFor, made_for
+from qcompiler.runtime.run.kept_files import keep, kept
 from qcompiler.runtime.run.machine_code import code_key
 from tests.runtime.run.test_cache import Machine
 
@@ -48,10 +48,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_the_best_target_is_chosen_that_the_cpu_has_and_the_installation_brings(
     name: str, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(features, "MACHINE", TARGETS[name].machine)
     monkeypatch.setattr(features, "present", lambda: TARGETS[name].enabled | {"sse2"})
     assert features.bundled_target() == name
-    isa = {"portable": "PORTABLE", "avx2": "AVX2", "avx-vnni": "AVX_VNNI", "avx512-vnni": "AVX512_VNNI"}[name]
-    assert max(isa for isa in Isa if isa.supported).name == isa
+    isas = {"avx2": "AVX2", "avx-vnni": "AVX_VNNI", "avx512-vnni": "AVX512_VNNI"}
+    assert max(isa for isa in Isa if isa.supported).name == isas.get(name, "PORTABLE")
     (installed / f"{name}.image").unlink()
     features.bundled_target.cache_clear()
     assert features.bundled_target() != name
@@ -79,8 +80,22 @@ def test_a_file_is_current_if_it_was_made_of_these_sources(tmp_path: Path) -> No
     assert not bundle.is_current(path)
     for sources, current in ((code_key(), True), ("others", False)):
         head = f'{{"entries": {{}}, "slots": {{}}, "absolute": [], "sources": "{sources}", "needs": []}}'.encode()
-        assert cache.keep(path, len(head).to_bytes(4, "little") + head)
+        assert keep(path, len(head).to_bytes(4, "little") + head)
         assert bundle.is_current(path) is current
+
+
+def test_an_installation_gets_the_code_of_its_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, copied = tmp_path / "made", tmp_path / "copied"
+    monkeypatch.setattr(features, "BUNDLES", str(made))
+    head = f'{{"sources": "{code_key()}", "needs": []}}'.encode()
+    for name in ("portable", "neon"):
+        assert keep(made / f"{name}.image", len(head).to_bytes(4, "little") + head)
+    bundle.copy_for("aarch64", copied)
+    assert sorted(path.name for path in copied.iterdir()) == ["neon.image", "sealed"]
+    with pytest.raises(MachineError, match="no machine code of these sources for avx512-vnni; make bundles makes it"):
+        bundle.copy_for("x86_64", tmp_path / "other")
 
 
 MAKE = """
@@ -98,13 +113,14 @@ sys.exit(bundle.main())
 
 
 @LINUX
-def test_code_is_made_for_a_cpu_that_is_not_there(tmp_path: Path) -> None:
-    cpu, path = TARGETS["avx512-vnni"], tmp_path / "avx512-vnni.image"
-    variables = {features.NAME_VARIABLE: cpu.name, features.FEATURES_VARIABLE: cpu.features}
+@pytest.mark.parametrize("name", ["avx512-vnni", "neon"])
+def test_code_is_made_for_a_cpu_that_is_not_there(name: str, tmp_path: Path) -> None:
+    cpu, path = TARGETS[name], tmp_path / f"{name}.image"
+    variables = {features.TARGET_VARIABLE: name}
     _, error = (
         Machine(tmp_path, HOME=str(tmp_path)).start(MAKE, "--here", str(path), **variables).communicate(timeout=60)
     )
-    image = cache.kept(path)
+    image = kept(path)
     assert image is not None, error
     assert made_for(image) == MadeFor(code_key(), tuple(sorted(cpu.enabled)))
 
@@ -112,4 +128,4 @@ def test_code_is_made_for_a_cpu_that_is_not_there(tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
     with pytest.raises(MachineError, match="no machine code was made for avx2"):
-        bundle.make(tmp_path / "avx2.image", TARGETS["avx2"])
+        bundle.make(tmp_path / "avx2.image", "avx2")

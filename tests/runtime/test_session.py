@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,26 +153,65 @@ def test_results_stay_when_the_session_runs_again() -> None:
         np.testing.assert_array_equal(first[name], value)
 
 
-def test_a_program_that_is_truncated_while_it_is_in_use_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "net.qprog"
-    two_layers().save(path)
-    fresh, used = Session(path), Session(path)
-    feeds = {"x": np.zeros((2, 40), np.float32)}
-    used.run(feeds)
-    with path.open("r+b") as file:
-        file.truncate(100)
-    for session in (fresh, used):
-        with pytest.raises(ProgramError, match="truncated since it was loaded"):
-            session.run(feeds)
+def test_inputs_and_outputs_can_cross_as_codes() -> None:
+    session = Session(two_layers())
+    expected, raw = session.run({"x": X}), session.raw({"x": X})
+    codes = session.quantize("x", X)
+    assert codes.dtype == np.uint8
+    for feeds, names in (({"x": codes}, "x"), ({"x": codes}, ("x", "y")), ({"x": X}, ["y"]), ({"x": X}, {"t", "y"})):
+        found = session.run(feeds, codes=names)
+        np.testing.assert_array_equal(found["y"], raw["y"] if "y" in names else expected["y"])
+        assert found["y"].dtype == (raw["y"] if "y" in names else expected["y"]).dtype
+        np.testing.assert_array_equal(found["t"], expected["t"])
+    given = np.empty((5, 10), np.uint8)
+    assert session.run({"x": codes}, out={"y": given}, codes=("x", "y"))["y"] is given
+    np.testing.assert_array_equal(given, raw["y"])
+    np.testing.assert_array_equal(session.run({"x": X})["y"], expected["y"])
+    assert len({id(arena) for arena in session._arenas().values()}) == 1, "they share their memory"
 
 
-def test_a_program_from_bytes_gives_what_its_file_gives(tmp_path: Path) -> None:
-    path = tmp_path / "net.qprog"
-    two_layers().save(path)
-    feeds = {"x": np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)}
-    np.testing.assert_array_equal(Session(path.read_bytes()).run(feeds)["y"], Session(path).run(feeds)["y"])
-    with pytest.raises(ProgramError, match="truncated"):
-        Session(path.read_bytes()[:-1])
+@pytest.mark.parametrize(("feeds", "codes", "message"), [
+    ({"x": X.astype(np.uint8)}, (), "input 'x' is uint8; it must be float32"),
+    ({"x": X}, "x", "input 'x' is float32; its codes are uint8"),
+    ({"x": X.astype(np.int8)}, "x", "input 'x' is int8; its codes are uint8"),
+    ({"x": X}, ("x", "z"), r"codes names 'z'; the inputs and outputs are \['t', 'x', 'y'\]"),
+])
+def test_wrong_codes(feeds: dict[str, Any], codes: Any, message: str) -> None:
+    with pytest.raises(FeedError, match=message):
+        Session(two_layers()).run(feeds, codes=codes)
+
+
+def test_columns_with_grids_of_their_own_cross_as_codes() -> None:
+    b = ProgramBuilder()
+    x, y = (b.buffer((3, 4, 2), np.int8, name) for name in "xy")
+    scales, zeros = [0.5, 0.25, 2.0, 1.0], [0, -100, 7, 100]
+    b.input("x", x, np.float32, (3, 4, 2), scale=scales, zero_point=zeros, axis=1)
+    b.emit("move", x=x, y=y, dims=[24], x_strides=[1], y_strides=[1])
+    b.output("y", y, np.float32, (3, 4, 2), scale=scales, zero_point=zeros, axis=1)
+    session, values = Session(b.program()), np.random.default_rng(0).normal(0, 40, (3, 4, 2)).astype(np.float32)
+    codes = session.raw({"x": values})["y"]
+    np.testing.assert_array_equal(session.quantize("x", values), codes)
+    np.testing.assert_array_equal(session.run({"x": codes}, codes=["x", "y"])["y"], codes)
+    np.testing.assert_array_equal(session.run({"x": codes}, codes="x")["y"], session.run({"x": values})["y"])
+
+
+def test_what_cannot_be_quantized_is_one_clear_line() -> None:
+    session = Session(two_layers())
+    for name in ("t", "z"):
+        with pytest.raises(FeedError, match=rf"'{name}' is no quantized input; those are \['x'\]"):
+            session.quantize(name, [1.0])
+    with pytest.raises(FeedError, match="input 'x' holds NaN or infinity"):
+        session.quantize("x", [1.0, np.nan])
+
+
+def test_arenas_are_kept_for_the_last_shapes_whatever_crosses_as_codes() -> None:
+    session = Session(two_layers())
+    expected = session.run({"x": X})["y"]
+    for rows in (1, 2, 3, 4, 5, 1, 2):
+        codes = session.quantize("x", X[:rows])
+        np.testing.assert_array_equal(session.run({"x": X[:rows]})["y"], expected[:rows])
+        np.testing.assert_array_equal(session.run({"x": codes}, codes="x")["y"], expected[:rows])
+        assert len({id(arena) for arena in session._arenas().values()}) <= 4
 
 
 def test_outputs_can_be_written_into_arrays_that_are_given() -> None:

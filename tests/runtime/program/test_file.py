@@ -171,7 +171,7 @@ def test_forged_content_names_what_is_wrong(path: Path, change: Any, message: st
 def test_only_fills_need_the_newer_version(path: Path, tmp_path: Path) -> None:
     assert b'"version":"4"' in path.read_bytes()
     plain = Program.load(path)
-    outputs = [replace(port, fills=(-1e9, None)) if port.scale is not None else port for port in plain.outputs]
+    outputs = [port._replace(fills=(-1e9, None)) if port.scale is not None else port for port in plain.outputs]
     assert outputs != list(plain.outputs)
     target = tmp_path / "fills.qprog"
     replace(plain, outputs=tuple(outputs)).save(target)

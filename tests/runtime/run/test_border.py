@@ -54,6 +54,8 @@ def test_the_border_is_numpy(dtype: str, code: Any, scale: float, offset: int, s
     session = identity(dtype, code, scale, zero_point)
     codes = quantized(x, code, scale, zero_point)
     np.testing.assert_array_equal(session.raw({"x": x})["y"], codes)
+    np.testing.assert_array_equal(session.quantize("x", x), codes)
+    assert session.quantize("x", x).dtype == code
     with np.errstate(over="ignore"):
         expected = dequantized(codes, dtype, scale, zero_point)
         found = session.run({"x": x})["y"]

@@ -20,6 +20,7 @@ import pytest
 
 import qcompiler.runtime
 from qcompiler.runtime.run import cache
+from qcompiler.runtime.run.kept_files import UNFINISHED, keep
 
 ROOT = Path(qcompiler.runtime.__file__).parent
 LINUX = pytest.mark.skipif(
@@ -29,7 +30,7 @@ PROLOGUE = """
 import os, sys, time
 from qcompiler.runtime.cpu import features
 from qcompiler.runtime.run import cache, machine_code
-features.BUNDLES = machine_code.BUNDLES = features.Path("/nowhere")
+features.BUNDLES = machine_code.BUNDLES = "/nowhere"
 
 def compiled():
     from llvmlite import binding
@@ -116,7 +117,7 @@ def test_without_a_home_code_is_kept_among_the_temporary_files(tmp_path: Path, h
 
 
 def test_a_folder_that_others_may_write_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     (own,) = cache.folders("x")[1:]
     own.mkdir(mode=0o700)
     assert cache.folders("x")[1:] == [own]
@@ -276,9 +277,9 @@ def test_what_has_not_been_used_for_longest_is_deleted(tmp_path: Path) -> None:
     for age in range(12):
         folder = tmp_path / str(age)
         folder.mkdir()
-        assert cache.keep(folder / "machine.o", b"code")
+        assert keep(folder / "machine.o", b"code")
         os.utime(folder, (1e9 - age, 1e9 - age))
-    litter = tmp_path / "0" / f"{cache._UNFINISHED}x"
+    litter = tmp_path / "0" / f"{UNFINISHED}x"
     litter.write_bytes(b"")
     os.utime(litter, (0, 0))
     os.utime(tmp_path / "0", (1e9, 1e9))
@@ -286,15 +287,3 @@ def test_what_has_not_been_used_for_longest_is_deleted(tmp_path: Path) -> None:
     cache.prune(tmp_path)
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [*range(7), 11]
     assert not litter.exists()
-
-
-def test_damaged_files_count_as_missing(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    assert cache.kept(path) is None
-    assert cache.keep(path, b"content")
-    assert cache.kept(path) == b"content"
-    for damaged in (b"", path.read_bytes()[:-1], path.read_bytes() + b"x", path.read_bytes().replace(b"t", b"T")):
-        path.write_bytes(damaged)
-        assert cache.kept(path) is None
-    (tmp_path / "occupied").write_bytes(b"")
-    assert not cache.keep(tmp_path / "occupied" / "file", b"content")

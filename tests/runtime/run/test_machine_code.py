@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import platform
 import re
+import shutil
+import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from llvmlite import binding
 
 from qcompiler.runtime.binding.bind import bind
-from qcompiler.runtime.cpu.features import target_machine
+from qcompiler.runtime.cpu import features
+from qcompiler.runtime.cpu.features import AARCH64, TARGETS, X86_64, target_machine
 from qcompiler.runtime.cpu.isa import best_isa
 from qcompiler.runtime.run import machine_code
 from qcompiler.runtime.run.arena import Arena
@@ -20,8 +26,9 @@ from qcompiler.runtime.run.cache import find
 from qcompiler.runtime.run.image import MadeFor, made_for, make_image, map_image
 from tests.runtime.programs import two_layers
 
-MAPS_IMAGES = sys.platform.startswith("linux") and platform.machine() == "x86_64"
-LINUX = pytest.mark.skipif(not MAPS_IMAGES, reason="images are for Linux on x86-64")
+MAPS_IMAGES = sys.platform.startswith("linux") and platform.machine() in (X86_64, AARCH64)
+LINUX = pytest.mark.skipif(not MAPS_IMAGES, reason="images are for Linux on x86-64 and aarch64")
+EMULATOR = shutil.which("qemu-aarch64")
 SOURCE = """
 @table = private constant [4 x i64] [i64 10, i64 20, i64 30, i64 40], align 64
 @place = private constant i64* getelementptr ([4 x i64], [4 x i64]* @table, i64 0, i64 1)
@@ -49,7 +56,9 @@ MADE = MadeFor("sources", ("avx2",))
 def assembled(source: str) -> bytes:
     if binding.llvm_version_info[0] >= 15:  # opaque pointers
         source = re.sub(r"\b(?:i64|i8|\[4 x i64\])\*+", "ptr", source).replace("p0i8", "p0")
-    return bytes(target_machine().emit_object(binding.parse_assembly(source)))
+    module, machine = binding.parse_assembly(source), target_machine()
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    return bytes(machine.emit_object(module))
 
 
 @LINUX
@@ -69,6 +78,65 @@ def test_an_image_runs_like_its_object_file() -> None:
     functions["clear"](data.ctypes.data, 999)
     assert data[:999].min() == 7
     assert data[999] == 0
+
+
+WHOLE = """
+define i8* @fill(i8* %p, i32 %value, i64 %count) {
+  %last = sub i64 %count, 1
+  %end = getelementptr i8, i8* %p, i64 %last
+  store volatile i8 9, i8* %end
+  ret i8* %p
+}
+define i64 @whole() {
+  %data = alloca [4 x i64]
+  %address = ptrtoint [4 x i64]* %data to i64
+  %first = call i64 @pick(i64 1)
+  %second = call i64 @second()
+  %done = call i64 @clear(i64 %address, i64 31)
+  %end = add i64 %address, 30
+  %byte = inttoptr i64 %end to i8*
+  %cleared = load volatile i8, i8* %byte
+  %third = zext i8 %cleared to i64
+  %most = add i64 %first, %second
+  %sum = add i64 %most, %third
+  ret i64 %sum
+}
+"""
+
+
+def executable(image: bytes, base: int) -> bytes:
+    """An ELF file for aarch64 with an image at the address ``base``: the exit status is what ``whole`` returns. The C
+    function of the image is its entry ``fill``.
+    """
+    length = struct.unpack_from("<I", image)[0]
+    head, content = json.loads(image[4 : 4 + length]), bytearray(image[4 + length :])
+    for slot in head["slots"].values():
+        struct.pack_into("<q", content, slot, base + head["entries"]["fill"])
+    for place in head["absolute"]:
+        struct.pack_into("<q", content, place, base + struct.unpack_from("<q", content, place)[0])
+    start, size = base - 4096, 4096 + len(content)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 183, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, 7, 0, start, start, size, size, 4096)
+    call = 0x94000000 | (4096 - 120 + head["entries"]["whole"]) >> 2
+    leave = struct.pack("<III", call, 0xD2800BC8, 0xD4000001)  # bl whole; mov x8, exit_group; svc 0
+    return (header + segment + leave).ljust(4096, b"\0") + bytes(content)
+
+
+@pytest.mark.skipif(EMULATOR is None, reason="needs qemu-aarch64")
+@pytest.mark.parametrize("base", [0x400000, 0x7FFFF000])
+def test_an_image_for_an_arm_is_made_here_and_runs_there(
+    base: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "target", lambda: TARGETS["neon"])
+    image = make_image(assembled(SOURCE + WHOLE), ("whole", "fill"), MadeFor("sources", ("neon",)))
+    assert image is not None
+    path = tmp_path / "program"
+    path.write_bytes(executable(image, base))
+    path.chmod(0o755)
+    done = subprocess.run([str(EMULATOR), str(path)], check=False, timeout=60)
+    assert done.returncode == 40 + 20 + 9
 
 
 @LINUX

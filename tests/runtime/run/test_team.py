@@ -287,15 +287,38 @@ def test_a_process_ends_while_helpers_sleep() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_runs_without_the_helpers_it_has_lost() -> None:
-    code = (
-        "from tests.runtime.run.test_team import *; import os; p = layers(32, 48, 7); s = Session(p, num_threads=2); a "
-        "= s.raw(feed(p, 0))\n"
-        "child = os.fork()\n"
-        "same = all(np.array_equal(s.raw(feed(p, 0))['y'], a['y']) for _ in range(20))\n"
-        "if child: print('end', same, os.waitpid(child, 0)[1])\n"
-        "else: sys.exit(0 if same else 1)"
-    )
+def test_a_forked_process_has_helpers_of_its_own() -> None:
+    """Also when the team was at work for another thread when it was forked; a closed session stays closed."""
+    code = """
+from tests.runtime.run.test_team import *
+Pace.asks = lambda _: True
+program = layers(32, 48, 7)
+session, closed = Session(program, num_threads=2), Session(program, num_threads=2)
+for one in (session, closed):
+    expected = one.raw(feed(program, 0))["y"]
+closed.close()
+session._team._free.acquire()
+child = os.fork()
+if child:
+    session._team._free.release()
+before, helps = helped(arena_of(session)), False
+for _ in range(MANY):
+    if not np.array_equal(session.raw(feed(program, 0))["y"], expected):
+        sys.exit(1)
+    if helped(arena_of(session)) > before and (child or session._team.threads[0].is_alive()):
+        helps = True
+        break
+try:
+    closed.run(feed(program, 0))
+except MachineError:
+    pass
+else:
+    sys.exit(2)
+if child:
+    print("end", helps, os.waitpid(child, 0)[1])
+else:
+    sys.exit(0 if helps else 3)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
