@@ -61,7 +61,7 @@ ALLOWED: Mapping[str, str] = {
     "losses": "errors graph",
     "moments": "graph pass_base",
     "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
-    "activations": "calibration graph lowering/core linear_algebra",
+    "activations": "calibration feeds graph lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
     "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime "
     "linear_algebra eigenvalues",
@@ -75,7 +75,7 @@ ALLOWED: Mapping[str, str] = {
     "passes/normalize": "graph pass_base rewriting shapes",
     "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
     "passes/activations": "activations calibration errors feeds graph grids layer_rules moments pass_base records "
-    "rewriting",
+    "rewriting shapes",
     "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights "
     "workers linear_algebra",
     "passes/correct": "losses calibration feeds graph moments pass_base",

@@ -15,7 +15,7 @@ import onnx
 
 from qcompiler import lowering
 from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
-from qcompiler.feeds.selection import feeds_to_judge, spread_feeds
+from qcompiler.feeds.selection import count_feeds, feeds_to_judge, fold_of, spread_feeds, spread_places
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
 from qcompiler.feeds.switches import fix_switches
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
@@ -30,6 +30,7 @@ from qcompiler.records import Report
 from qcompiler.report import measure
 from qcompiler.report.column_groups import bounded_columns
 from qcompiler.report.cures import find_cures
+from qcompiler.report.folds import runs_of_folds
 from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
@@ -43,6 +44,11 @@ NO_CURE = "wider ranges alone do not bring it back"
 COLLAPSED_DB = 10.0
 """SQNR (dB) of an output below which the report warns."""
 
+
+FOLDS, LEAST_IN_FOLDS = 4, 8
+"""Parts of the fitted feeds that are left out of the ranges in turn where few numbers are held out, and the fewest
+feeds for that.
+"""
 
 MOSTLY_FLOAT = 0.5
 """Share of integer multiply-accumulates below which the report begins with a warning."""
@@ -194,7 +200,10 @@ def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judg
     few = sum(min((value.size for value in values.values()), default=0) for _, values in answered) < FEW_NUMBERS
     others = [(feed, reference.run(feed)) for feed in spread_feeds(fitted, most if few else 0)]
     ctx.data, ctx.held = fitted, held if places else ()
-    return Judge(answered, others, bounded_columns(graph), seen=not places)
+    count = count_feeds(fitted)
+    ctx.folds = FOLDS if few and places and count >= LEAST_IN_FOLDS and not source.made_up else 0
+    folds = [fold_of(place, count, FOLDS) for place in spread_places(count, most)] if ctx.folds else []
+    return Judge(answered, others, bounded_columns(graph), not places, folds)
 
 
 def _answered(
@@ -218,7 +227,8 @@ def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
     report = ctx.report
     reference, judged = ctx.matched_pair or (ctx.reference or graph, graph)
     judge = judge if ctx.matched_pair is None else judge.on(Runner(reference).run)
-    report.outputs = judge.figures(Runner(judged).run)
+    of_fold = runs_of_folds(judged, ctx.final_grids, ctx.fold_grids) if any(ctx.fold_grids.values()) else None
+    report.outputs = judge.figures(Runner(judged).run, of_fold)
     report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
     report.trials = try_unseen(reference, judged, [feed for feed, _ in judge.held], report.output_sqnr_db)
     for trial in (trial for trial in report.trials if is_lost(trial)):

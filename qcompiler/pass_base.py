@@ -60,10 +60,15 @@ class Context:
         held: feeds that nothing is fitted to before the result has been measured on them; then ranges take them in.
         final_grids: by the name of a tensor in front of a Q/DQ pair, its grid from the fitted feeds and the one from
             all feeds.
+        folds: parts of ``data`` that are left out of the ranges in turn, so that each can be judged on, too.
+        fold_grids: as `final_grids`, for each fold the grid from all feeds but its own.
         matched: gain and shift [C] of layers that have, for now, the statistics of training on made-up feeds, by name
             of their node (`match-batchnorm`).
         unmatched: the reference without these.
         matched_pair: the reference and the quantized graph with these, on which made-up feeds are most like real ones.
+        wide: names of tensors of which small values matter: they get 16 bits where their readers can take them.
+        inner: names of tensors within a function of one element, which is a table as a whole: they get no grid.
+        steps: by name of a tensor, the step of its 16-bit grid where that is known before data are seen.
     """
 
     seed: int = 0
@@ -76,9 +81,14 @@ class Context:
     grids: dict[str, GridFamily] = field(default_factory=dict)
     held: Sequence[Feed] = ()
     final_grids: dict[str, tuple[QuantSpec, QuantSpec]] = field(default_factory=dict, repr=False)
+    folds: int = 0
+    fold_grids: dict[str, list[QuantSpec]] = field(default_factory=dict, repr=False)
     matched: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     unmatched: Graph | None = field(default=None, repr=False)
     matched_pair: tuple[Graph, Graph] | None = field(default=None, repr=False)
+    wide: set[str] = field(default_factory=set)
+    inner: set[str] = field(default_factory=set)
+    steps: dict[str, float] = field(default_factory=dict)
     running: str = ""
 
     @property

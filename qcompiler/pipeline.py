@@ -18,6 +18,7 @@ from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.follow_rules import FollowRules
 from qcompiler.passes.activations.keep_fills import KeepFills
+from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
 from qcompiler.passes.activations.settle_ranges import SettleRanges
@@ -104,6 +105,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     InlineIf,
     SelectBranches,
     KeepFills,
+    LogCodes,
     LowRank,
     Lower,
     MaskedMean,

@@ -20,6 +20,7 @@ from qcompiler.pass_base import Pass
 from qcompiler.passes.activations.choose_widths import ChooseWidths
 from qcompiler.passes.activations.follow_rules import FollowRules
 from qcompiler.passes.activations.keep_fills import KeepFills
+from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
 from qcompiler.passes.activations.sign_activations import SignActivations
@@ -104,11 +105,13 @@ class Preset:
         """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
         both.
         """
-        machine = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
+        machine: Passes = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
         wide: WideInputs = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
         if self.options.level == 0 or self.options.widen == "off":
             wide = "nothing"
+        elif not self.for_onnx:
+            machine = (*machine, LogCodes())
         return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide))
 
     def _replacements(self) -> Passes:

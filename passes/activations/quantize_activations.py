@@ -14,31 +14,37 @@ up: these could as well be more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from ...activations.int16 import GEMMS
 from ...activations.pairs import is_older
-from ...activations.reach import reached
-from ...calibration.collect import HUGE, Statistics, collect_ranges, input_values, observe
-from ...calibration.needed import holds_wide_input, needed_ranges
-from ...calibration.observers import UNSEEN_NUMBERS, ObserverName, affine_grid
-from ...calibration.softmax_floor import softmax_floors
+from ...activations.relative_need import lost_operands
+from ...activations.seen_ranges import (
+    balanced,
+    few_seen,
+    group_range,
+    hardly_seen,
+    look,
+    roomy,
+    softmax_axes,
+    some_seen,
+    within,
+)
+from ...calibration.collect import Statistics, collect_ranges, input_values
+from ...calibration.needed import holds_wide_input
+from ...calibration.observers import ObserverName, affine_grid
 from ...feeds.sources import Source, feeds_of
 from ...graph.exactness import filled
-from ...graph.intervals import BOUNDED, Intervals, bounded_source
+from ...graph.intervals import Intervals, bounded_source
 from ...graph.ir import (
     Constant,
     Feed,
     Graph,
-    Node,
     QuantSpec,
-    Tensor,
     consumers,
     float_inputs,
     float_outputs,
@@ -69,11 +75,10 @@ QUANTIZED_OPERATORS = frozenset(
 
 DECIDING = frozenset({"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"})
 
-ROOM_FEW, ROOM_HARDLY = 2.0, 4.0
-"""How far beyond the observed range an int16 grid reaches where few values were seen, or those of a handful of rows."""
-
-HANDFUL, HANDFUL_NUMBERS = 32, 4096
-"""Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
+ROOM_FEW, ROOM_HARDLY, ROOM_OF_BYTES = 2.0, 4.0, 1.25
+"""How far beyond the observed range a grid reaches: one of 16 bits where few values were seen, or those of a handful of
+rows; one of 8 bits where some rows were seen.
+"""
 
 HEADROOM = 8.0
 """How far beyond the observed range the int16 grid of an open-ended sum reaches; 13 bits are left for what was
@@ -103,72 +108,10 @@ def grid_for(extent: Range, headroom: float = 0.0) -> QuantSpec:
     return QuantSpec.per_tensor(scale, zero_point, np.uint8)
 
 
-def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
-    """Axis of each Softmax among ``nodes``, by the name of its input."""
-    return {node.inputs[0].name: int(node.attrs.get("axis", -1)) for node in nodes if node.op == "Softmax"}
-
-
-def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
-    values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
-    finite = values[np.abs(values) < HUGE]
-    shown = finite if finite.size else np.clip(values, -HUGE, HUGE)
-    return Range(float(shown.min()), float(shown.max()))
-
-
 def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
     """True where a grid is that of an output, or of a part of one."""
     leaves = any(tensor is output for tensor in group.tensors for output in float_outputs(graph))
     return leaves or any(id(node) in border for tensor in group.tensors for node in consumers(tensor))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What some feeds showed of the tensors of a float graph.
-
-    Attributes:
-        ranges: what the observer chose, by tensor name.
-        statistics: the same tensors' blocks.
-        floors: by tensor name, below which nothing matters.
-        needed: by tensor name, what its grid must hold besides (`activations.reach`).
-        exact: names of tensors whose values are known (masks, positions, fills): nothing else is to come.
-        room: leave room for values not yet seen; not where the observer leaves values out.
-    """
-
-    ranges: Mapping[str, Range]
-    statistics: Statistics
-    floors: Mapping[str, float]
-    needed: Mapping[str, Range]
-    exact: frozenset[str]
-    room: bool
-
-    def of(self, tensor: Tensor) -> Range:
-        """The range of a tensor, with room for values not yet seen where few were."""
-        if isinstance(tensor, Constant):
-            return _constant_range(tensor, self.floors)
-        extent = self.ranges[tensor.name]
-        if not self.room or tensor.name in self.exact:
-            return extent
-        below, above = self.statistics.unseen(tensor.name, self.floors.get(tensor.name, -np.inf))
-        return Range(extent.lo - below, extent.hi + above)
-
-
-def group_range(group: Group, seen: Seen, intervals: Intervals, *, at_output: bool) -> Range:
-    """What the grid of a group covers: what was seen and what may follow, within what mathematics admits.
-
-    At an output, where operators of known range write, it is that range, seen or not: a detector calibrated on nothing
-    it is to detect must still be able to say so.
-    """
-    if group.unit_range:
-        return Range(0.0, 1.0)
-    sources = (
-        [bounded_source(tensor) for tensor in group.tensors if not isinstance(tensor, Constant)] if at_output else []
-    )
-    if sources and all(node is not None and node.op in BOUNDED for node in sources):
-        return reduce(Range.join, [intervals.of(tensor) for tensor in group.tensors])
-    ranges = [_within(seen.of(tensor), intervals.of(tensor), seen.ranges.get(tensor.name)) for tensor in group.tensors]
-    return reduce(
-        Range.join, [*ranges, *(seen.needed[tensor.name] for tensor in group.tensors if tensor.name in seen.needed)]
-    )
 
 
 def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
@@ -197,69 +140,13 @@ def _decides(group: Group) -> bool:
     return any(node.op in DECIDING for tensor in group.tensors for node in consumers(tensor))
 
 
-def _few_seen(group: Group, seen: Seen) -> bool:
-    return not group.unit_range and all(
-        seen.statistics.numbers.get(tensor.name, 0) < UNSEEN_NUMBERS for tensor in group.tensors
-    )
-
-
-def _hardly_seen(group: Group, seen: Seen) -> bool:
-    """True where a tensor's values are of a handful of rows: their range says next to nothing of others. Others of its
-    group may hold more of them (a cache beside what goes into it).
-    """
-    names = [tensor.name for tensor in group.tensors if tensor.name in seen.statistics.numbers]
-    rows = [seen.statistics.lows[name].size for name in names]
-    numbers = [seen.statistics.numbers[name] for name in names]
-    return any(n < HANDFUL_NUMBERS and count < HANDFUL for n, count in zip(numbers, rows, strict=True))
-
-
 def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) -> Range:
     """A range with what BatchNorm statistics make likely, within what mathematics admits."""
     for tensor in group.tensors:
         likely = likely_range(tensor, ctx.batchnorm, DEVIATIONS)
         if likely is not None and not group.unit_range:
-            extent = extent.join(_within(likely, intervals.of(tensor), None))
+            extent = extent.join(within(likely, intervals.of(tensor), None))
     return extent
-
-
-def _within(extent: Range, known: Range, seen: Range | None) -> Range:
-    """The part of a range that ``known`` admits; what was seen stays, whatever rounding did to it."""
-    inside = Range(max(extent.lo, known.lo), min(extent.hi, known.hi))
-    return extent if inside.lo > inside.hi else inside if seen is None else inside.join(seen)
-
-
-def _look(
-    graph: Graph, placement: Placement, fitted: Statistics, kinds: Mapping[str, Value], data: Iterable[Feed],
-    held: Sequence[Feed],
-    observer: ObserverName, ctx: Context,
-) -> list[Seen]:  # fmt: skip
-    """What the feeds that everything is fitted to showed, and what all feeds did."""
-    names, axes = list(fitted.ranges), softmax_axes(graph.nodes)
-    left_float = {id(node) for node, _ in placement.left_float} | placement.border
-    sets: list[tuple[Statistics, Iterable[Feed]]] = [(fitted, data)]
-    if held:
-        sets.append((fitted.join(collect_ranges(graph, names, held, axes)), _Chained(data, held)))
-    if sets[-1][0].nan:
-        ctx.warn(f"the calibration feeds make the tensor '{sets[-1][0].nan[0]}' NaN; its grid covers the other values")
-    found = []
-    for statistics, feeds in sets:
-        floors = softmax_floors(graph, statistics.ranges, statistics.row_maxima, left_float)
-        ranges, floors = reached(graph, kinds, observe(graph, statistics, feeds, observer, floors), floors, left_float)
-        needed = needed_ranges(graph, lambda tensor, known=ranges: known.get(tensor.name))  # type: ignore[misc]
-        exact = frozenset(name for name, value in kinds.items() if value.exact) | filled(graph, kinds)
-        found.append(Seen(ranges, statistics, floors, needed, exact, observer == "minmax"))
-    return found
-
-
-@dataclass(frozen=True)
-class _Chained:
-    """Feeds, and others behind them."""
-
-    first: Iterable[Feed]
-    second: Iterable[Feed]
-
-    def __iter__(self) -> Iterator[Feed]:
-        return chain(self.first, self.second)
 
 
 def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
@@ -269,12 +156,14 @@ def _kinds(graph: Graph, data: Iterable[Feed]) -> dict[str, Value]:
 
 
 def _placed(
-    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], *, leave_exact: bool, zones: Zones
-) -> tuple[Placement, Statistics | None]:
+    graph: Graph, kinds: Mapping[str, Value], data: Iterable[Feed], inner: Collection[str], *, leave_exact: bool,
+    zones: Zones,
+) -> tuple[Placement, Statistics | None]:  # fmt: skip
     """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
     empty: list[str] = []
+    lost = lost_operands(graph, data, by_bytes=True) if zones == "float" else set()
     while True:
-        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, zones=zones)
+        placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, inner=inner, lost=lost, zones=zones)
         names = [
             tensor.name for group in placement.groups for tensor in group.tensors if not isinstance(tensor, Constant)
         ]
@@ -338,7 +227,7 @@ class QuantizeActivations(Pass):
             return False
         data = feeds_of(graph, ctx)
         kinds = _kinds(graph, data)
-        placement, statistics = _placed(graph, kinds, data, leave_exact=self.leave_exact, zones=self.zones)
+        placement, statistics = _placed(graph, kinds, data, ctx.inner, leave_exact=self.leave_exact, zones=self.zones)
         for node, reason in placement.left_float:
             ctx.left_float(node, reason)
         if statistics is None:
@@ -348,21 +237,22 @@ class QuantizeActivations(Pass):
         if not self.leave_exact:
             _warn_of_exact(graph, kinds, placement.border, ctx)
         made_up = isinstance(data, Source) and data.made_up
-        taken, seen, intervals = (
-            names_in(graph),
-            _look(graph, placement, statistics, kinds, data, ctx.held, self.observer, ctx),
-            Intervals(graph),
-        )
+        taken, intervals, folds = names_in(graph), Intervals(graph), ctx.folds if self.observer == "minmax" else 0
+        seen = look(graph, placement, statistics, kinds, data, ctx.held, self.observer, folds)
+        nan = seen[1].statistics.nan
+        if nan:
+            ctx.warn(f"the calibration feeds make the tensor '{nan[0]}' NaN; its grid covers the other values")
         layers = {id(layer.node): layer for layer in find_layers(graph)}
         for group in placement.groups:
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
             at_border = at_output or _has_input(group, graph, placement.border)
-            few = self.wide != "nothing" and (at_border or not made_up) and _few_seen(group, seen[-1])
+            few = self.wide != "nothing" and (at_border or not made_up) and few_seen(group, seen[1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
+            asked |= any(tensor.name in ctx.wide for tensor in group.tensors)
             wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
-            hardly = few and _hardly_seen(group, seen[-1])
+            hardly = few and hardly_seen(group, seen[1])
             if self.wide == "between layers":
                 older = is_older(graph)
                 wide |= hardly and not (older and _feeds_layer(group, layers))
@@ -370,16 +260,20 @@ class QuantizeActivations(Pass):
                 if wide and older and _takes_wide(group, {}, placement.border):
                     continue  # float, which is exact: the file keeps its opset
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
+            some = few and not wide and some_seen(group, seen[1])
             headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
-            ranges = [Range(room * extent.lo, room * extent.hi) for extent in ranges]
-            fitted, final = (grid_for(extent, headroom) for extent in (ranges[0], ranges[-1]))
-            if group.step:
-                fitted = final = QuantSpec.per_tensor(group.step, 0, np.int16)
+            ranges = [balanced(extent) if hardly and not wide else extent for extent in ranges]
+            ranges = [roomy(group, extent, ROOM_OF_BYTES if some else room, intervals) for extent in ranges]
+            grids = [grid_for(extent, headroom) for extent in ranges]
+            step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
+            if step:
+                grids = [QuantSpec.per_tensor(step, 0, np.int16)] * len(grids)
             for tensor in group.tensors:
-                insert_qdq(graph, tensor, fitted, taken, placement.readers[id(tensor)])
-                ctx.final_grids[tensor.name] = (fitted, final)
+                insert_qdq(graph, tensor, grids[0], taken, placement.readers[id(tensor)])
+                ctx.final_grids[tensor.name] = (grids[0], grids[1])
+                ctx.fold_grids[tensor.name] = grids[2:]
         graph.toposort()
         return True

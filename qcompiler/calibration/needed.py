@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompiler.graph.intervals import bounded_source
 from qcompiler.graph.ir import Graph, Tensor
 from qcompiler.graph.layers import Layer, bias_constant, find_layers
 from qcompiler.graph.ranges import Range
 
-__all__ = ["holds_wide_input", "needed_ranges"]
+__all__ = ["hold_wide_input", "holds_wide_input", "needed_ranges"]
 
 GROWTH = 8.0
 DEPTH = 4
@@ -79,7 +81,12 @@ def _growth(layer: Layer, wanted: Range, extent: Range) -> float:
 
 def holds_wide_input(layer: Layer) -> bool:
     """True when 8-bit weights times 16-bit inputs surely fit int32, with a quarter left for the bias."""
-    weights = np.abs(np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0).reshape(layer.channels, -1))
+    values = np.moveaxis(np.asarray(layer.values, np.float64), layer.axis, 0)
+    return hold_wide_input(values.reshape(layer.channels, -1))
+
+
+def hold_wide_input(rows: NDArray[Any]) -> bool:
+    """The same of weights [channels, K]."""
+    weights = np.abs(np.asarray(rows, np.float64))
     steps = 127 * weights.sum(axis=1) / np.maximum(weights.max(axis=1), 1e-30)
     return bool(np.all((steps + weights.shape[1] / 2) * 2**15 < 0.75 * 2**31))
-

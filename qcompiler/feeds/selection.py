@@ -12,7 +12,10 @@ import numpy as np
 
 from qcompiler.graph.ir import Feed
 
-__all__ = ["HELD_SHARE", "count_feeds", "feeds_to_judge", "held_feeds", "held_out", "split_feeds", "spread_feeds"]
+__all__ = [
+    "HELD_SHARE", "count_feeds", "feeds_to_judge", "fold_of", "held_feeds", "held_out", "split_feeds", "spread_feeds",
+    "spread_places",
+]  # fmt: skip
 
 HELD_SHARE = 5
 """One feed in this many is held out."""
@@ -36,11 +39,20 @@ def held_out(feeds: int, seed: int) -> frozenset[int]:
     return frozenset(range(first, first + count))
 
 
+def fold_of(index: int, count: int, folds: int) -> int:
+    """The fold, a run of neighbours, of one of ``count`` feeds."""
+    return index * folds // max(count, 1)
+
+
+def spread_places(count: int, most: int) -> list[int]:
+    """Up to ``most`` of ``count`` indices, spread evenly."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, min(most, count)).round()}) if count else []
+
+
 def spread_feeds(data: Iterable[Feed], count: int, among: frozenset[int] | None = None) -> list[Feed]:
     """Up to ``count`` feeds spread evenly over ``data`` (or the indices ``among``); only these are kept in memory."""
     indices = sorted(among) if among is not None else list(range(count_feeds(data)))
-    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-    wanted = {indices[place] for place in places}
+    wanted = {indices[place] for place in spread_places(len(indices), count)}
     return [feed for index, feed in enumerate(data) if index in wanted]
 
 

@@ -12,7 +12,7 @@ joins or rescales values on their way to an output: parts of an output that diff
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from qcompiler.graph.ir import (
 )
 from qcompiler.graph.operators import LAYERS
 
-__all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "border_zones", "float_zones", "is_unequal"]
+__all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "behind", "border_zones", "float_zones", "is_unequal"]
 
 AT_INPUT = "scales or normalizes an input whose parts differ in size; quantized behind it"
 AT_DECADES = "what a logarithm or a root reads spans decades, which codes of even steps do not hold"
@@ -78,16 +78,20 @@ _STATISTICS = frozenset(
         "ReduceSumSquare",
     }
 )
+_NORMS = ("InstanceNormalization", "LayerNormalization")
 _ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
 _FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
-_CARRYING = (_FRONT | {"Exp", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
+_CARRYING = (_FRONT | {"Exp", "Softplus", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
 _LEAVING = _MOVING - {"Cast", "Expand", "Gather", "Pad"}
 
 
-def float_zones(graph: Graph) -> dict[int, str]:
-    """Nodes to leave float, by id, with the reason. The graph is in topological order."""
+def float_zones(graph: Graph, lost: Collection[int] = ()) -> dict[int, str]:
+    """Nodes to leave float, by id, with the reason. The graph is in topological order.
+
+    ``lost``: ids of divisors and other operands that span decades on the feeds (`activations.relative_need`).
+    """
     front = _front(graph)
-    decades = _decades(graph)
+    decades = _decades(graph, lost)
     found = {**dict.fromkeys(decades, AT_DECADES), **dict.fromkeys(front, AT_INPUT)}
     return {**dict.fromkeys(_tail(graph, found), AT_OUTPUT), **found}
 
@@ -170,7 +174,7 @@ def is_unequal(node: Node) -> bool:
 
 def _normalizes(node: Node) -> bool:
     """True for what takes each sample's own mean or size off it."""
-    if node.op in ("InstanceNormalization", "LayerNormalization"):
+    if node.op in _NORMS:
         return True
     return (
         node.op == "Div"
@@ -188,22 +192,36 @@ def _is_statistic(tensor: Tensor, depth: int = 6) -> bool:
     )
 
 
-def _decades(graph: Graph) -> set[int]:
+def _decades(graph: Graph, lost: Collection[int]) -> set[int]:
     """What logarithms and roots read, back to the layers that compute it, and these operators themselves; by id."""
     intervals = Intervals(graph)
     found: set[int] = set()
     for node in graph.nodes:
+        measured = next((tensor for tensor in node.inputs if id(tensor) in lost), None)
+        if measured is not None and node.op in (*_NORMS, "Div", "Pow", "Reciprocal"):
+            found |= _dividing(node)
+            continue
         operand = _relative_operand(node)
         if operand is None or constant_of(operand) is not None or not is_float(operand) or _holds_a_one(operand):
             continue
         extent = intervals.of(operand)
         if extent.lo > 0 and extent.hi <= RESOLVED * extent.lo:
             continue
-        chain, layers, whole = _behind(operand)
+        chain, layers, whole = behind(operand)
         if node.op == "Log" or (whole and 0 < len(layers) <= FRONT_LAYERS):
             found |= chain | {id(node)}
             found |= layers if whole and len(layers) <= FRONT_LAYERS else set()
     return found
+
+
+def _dividing(node: Node) -> set[int]:
+    """A division by what spans decades, and what computes its operands; a normalization behind a front end alone."""
+    chain, layers, whole = behind(*node.inputs)
+    few = whole and len(layers) <= FRONT_LAYERS
+    if node.op in _NORMS and not (few and layers):
+        return set()
+    products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and node.op != "Div"}
+    return chain | {id(node)} | products | (layers if few else set())
 
 
 def _holds_a_one(tensor: Tensor) -> bool:
@@ -227,21 +245,21 @@ def _relative_operand(node: Node) -> Tensor | None:
     )
 
 
-def _behind(tensor: Tensor) -> tuple[set[int], set[int], bool]:
-    """What computes a tensor: operators of an element, of movement and of sums; layers; and whether these are all there
+def behind(*tensors: Tensor) -> tuple[set[int], set[int], bool]:
+    """What computes tensors: operators of an element, of movement and of sums; layers; and whether these are all there
     is up to the inputs.
 
     Behind more than `FRONT_LAYERS` layers only what stands behind the last ones is told.
     """
-    near = _walk(tensor, through_layers=False)
-    far = _walk(tensor, through_layers=True)
+    near = _walk(tensors, through_layers=False)
+    far = _walk(tensors, through_layers=True)
     return far if far[2] and len(far[1]) <= FRONT_LAYERS else near
 
 
-def _walk(tensor: Tensor, *, through_layers: bool) -> tuple[set[int], set[int], bool]:
+def _walk(tensors: Iterable[Tensor], *, through_layers: bool) -> tuple[set[int], set[int], bool]:
     chain: set[int] = set()
     layers: set[int] = set()
-    pending, whole = [tensor], True
+    pending, whole = [tensor for tensor in tensors if constant_of(tensor) is None], True
     while pending:
         node = producer(pending.pop())
         if node is None or id(node) in chain or id(node) in layers:

@@ -122,6 +122,8 @@ def place(
     *,
     leave_exact: bool = True,
     empty: Collection[str] = (),
+    inner: Collection[str] = (),
+    lost: Collection[int] = (),
     zones: Zones = "none",
 ) -> Placement:
     """Decide which nodes of a float graph become integer and which tensors share a grid.
@@ -131,6 +133,8 @@ def place(
         kinds: what the values of its tensors are, where that is known.
         leave_exact: whatever computes with positions or puts fills stays float.
         empty: names of tensors that may have no element: onnxruntime's integer kernels of two operands crash on those.
+        inner: names of tensors within a function of one element, which have no grid.
+        lost: see `float_zones.float_zones`.
         zones: ``float``: leave float what `float_zones.float_zones` names. What integer operators leave to an output,
         or to nodes on the way
             there, has no grid,
@@ -141,7 +145,7 @@ def place(
     candidates = []
     kinds = kinds or {}
     examined, exact = _examined_for_infinity(graph), exact_nodes(graph, kinds) if kinds and leave_exact else {}
-    floats = float_zones(graph) if zones == "float" else {}
+    floats = float_zones(graph, lost) if zones == "float" else {}
     result.border = border_zones(graph) | border_fills(graph, kinds) if zones == "border" else set()
     for node in (node for node in graph.nodes if id(node) not in result.border):
         reason = _refusal(node)
@@ -160,7 +164,7 @@ def place(
         (node, "moves values that no integer operator reads or writes") for node in candidates if id(node) in idle
     ]
     result.quantized = [node for node in candidates if id(node) not in idle]
-    _group(graph, result, kinds, exact, floats if zones == "float" else None)
+    _group(graph, result, kinds, exact, floats if zones == "float" else None, inner)
     return result
 
 
@@ -272,12 +276,16 @@ def _group(
     kinds: Mapping[str, Value],
     exact: Mapping[int, str],
     floats: Mapping[int, str] | None,
+    names: Collection[str],
 ) -> None:
-    """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid."""
+    """Fill ``groups`` and ``readers``; with ``floats``, what integer operators hand on in float has no grid, nor have
+    those of these ``names``.
+    """
     quantized = {id(node) for node in result.quantized}
     inner = {
-        id(node.outputs[0]) for node in result.quantized if fused_activation(graph, node) or fused_bias(graph, node)
-    }
+        id(node.outputs[0]) for node in result.quantized
+        if fused_activation(graph, node) or fused_bias(graph, node) or node.outputs[0].name in names
+    }  # fmt: skip
     biases = {id(add) for node in result.quantized if (add := fused_bias(graph, node))}
     tensors: dict[int, Tensor] = {}
     operands: dict[int, list[Node]] = {}

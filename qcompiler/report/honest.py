@@ -1,15 +1,19 @@
 """The figures of an output on feeds that nothing was fitted to, with their spread.
 
 A figure is the energy of the float answers over that of the error. The energy of the error is that of the feeds held
-out. Where these hold few numbers it is uncertain by itself; then the feeds that were fitted to count, too, as long as
-those held out err by no more than they do but for chance: by `CHANCE` standard errors of a mean over as many fitted
-feeds as there are held-out ones.
+out. Where these hold few numbers it is uncertain by itself; then the feeds that were fitted to count, too: those of
+each fold with the ranges that the others give (k-fold cross-validation; Stone 1974). The feed that reaches farthest of
+all is beyond the ranges of all others once, and its error alone says little of how often such feeds come: it counts as
+at most `FARTHEST` times the second largest. Where there are too few feeds for folds, those that were fitted to count as
+they are, as long as those held out err by no more than they do but for chance: by `CHANCE` standard errors of a mean
+over as many fitted feeds as there are held-out ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,12 +24,12 @@ from qcompiler.records import OutputFigure
 from qcompiler.report.column_groups import Columns, find_columns
 from qcompiler.report.decibels import decibels
 
-__all__ = ["FEW_NUMBERS", "Judge"]
+__all__ = ["FEW_NUMBERS", "Judge", "Values"]
 
 FEW_NUMBERS = 4096
 """Output elements from which held-out feeds alone give the figure."""
 
-CHANCE = 2.0
+CHANCE, FARTHEST = 2.0, 3.0
 
 Array = NDArray[Any]
 Values = Mapping[str, Array]
@@ -38,6 +42,7 @@ class Judge:
     Attributes:
         held: feeds held out, with the answers; those that ranges were taken from where there is only one feed.
         fitted: some of the others.
+        folds: the fold of each of ``fitted``; empty: they are judged as the held-out ones are.
         bounded: see `column_grids.bounded_columns`.
         seen: ``held`` was fitted to, for there are no others.
     """
@@ -46,31 +51,52 @@ class Judge:
     fitted: Sequence[tuple[Feed, Values]]
     bounded: Mapping[str, Mapping[int, Sequence[range]]]
     seen: bool = False
+    folds: Sequence[int] = ()
 
     def on(self, run: Callable[[Feed], Values]) -> Judge:
         """The same feeds with the answers of another model."""
         held, fitted = ([(feed, run(feed)) for feed, _ in feeds] for feeds in (self.held, self.fitted))
         return replace(self, held=held, fitted=fitted)
 
-    def figures(self, run: Callable[[Feed], Values]) -> list[OutputFigure]:
-        """A figure for each float output, and for each group of its columns."""
+    def figures(
+        self, run: Callable[[Feed], Values], of_fold: Callable[[int], Callable[[Feed], Values]] | None = None
+    ) -> list[OutputFigure]:
+        """A figure for each float output, and for each group of its columns.
+
+        ``of_fold``: what runs a feed with the ranges that the feeds of all other folds give.
+        """
         got = [run(feed) for feed, _ in self.held]
         first = self.held[0][1] if self.held else {}
         names = [name for name, value in first.items() if value.dtype.kind == "f"]
         few = [name for name in names if sum(values[name].size for _, values in self.held) < FEW_NUMBERS]
-        others = [run(feed) for feed, _ in self.fitted] if few else []
+        folded = of_fold is not None and bool(self.folds)
+        others = self._others(run, of_fold) if few else []
         found = []
         for name in names:
             pairs = [(values[name], answer[name]) for (_, values), answer in zip(self.held, got, strict=True)]
             fitted = [(values[name], answer[name]) for (_, values), answer in zip(self.fitted, others, strict=False)]
             groups = (None, *find_columns([real for real, _ in (*pairs, *fitted)], self.bounded.get(name)))
-            found += [_figure(name, columns, pairs, fitted if name in few else []) for columns in groups]
+            found += [_figure(name, columns, pairs, fitted if name in few else [], folded=folded) for columns in groups]
+        return found
+
+
+    def _others(
+        self, run: Callable[[Feed], Values], of_fold: Callable[[int], Callable[[Feed], Values]] | None
+    ) -> list[Values]:
+        """Answers to the fitted feeds; one model of a fold exists at a time."""
+        if of_fold is None or not self.folds:
+            return [run(feed) for feed, _ in self.fitted]
+        found: list[Values] = []
+        for fold, places in groupby(range(len(self.fitted)), key=self.folds.__getitem__):
+            run_left_out = of_fold(fold)
+            found += [run_left_out(self.fitted[place][0]) for place in places]
         return found
 
 
 def _figure(
-    name: str, columns: Columns | None, held: Sequence[tuple[Array, Array]], fitted: Sequence[tuple[Array, Array]]
-) -> OutputFigure:
+    name: str, columns: Columns | None, held: Sequence[tuple[Array, Array]], fitted: Sequence[tuple[Array, Array]],
+    *, folded: bool,
+) -> OutputFigure:  # fmt: skip
     here, there = ([_energies(*pair, columns) for pair in pairs] for pairs in (held, fitted))
     every = np.array([*here, *there]).reshape(-1, 3)
     each = [decibels(signal, noise) for signal, noise, _ in here]
@@ -78,7 +104,7 @@ def _figure(
     return OutputFigure(
         name,
         "" if columns is None else str(columns),
-        decibels(signal, _noise(here, there)),
+        decibels(signal, _pooled(here, there) if folded and there else _noise(here, there)),
         min(each),
         max(each),
         len(here),
@@ -102,6 +128,15 @@ def _noise(held: Sequence[tuple[float, float, int]], fitted: Sequence[tuple[floa
         return alone
     spread = np.std([noise / max(count, 1) for _, noise, count in fitted], ddof=1) / np.sqrt(len(held))
     return _mean([*held, *fitted]) if alone <= _mean(fitted) + CHANCE * spread else alone
+
+
+def _pooled(held: Sequence[tuple[float, float, int]], fitted: Sequence[tuple[float, float, int]]) -> float:
+    """The same over feeds none of which the ranges were taken from."""
+    every = sorted([*held, *fitted], key=lambda each: each[1] / max(each[2], 1), reverse=True)
+    (signal, noise, count), second = every[0], every[1]
+    if np.isfinite(noise):
+        noise = min(noise, FARTHEST * second[1] / max(second[2], 1) * max(count, 1))
+    return _mean([(signal, noise, count), *every[1:]])
 
 
 def _mean(energies: Sequence[tuple[float, float, int]]) -> float:

@@ -45,7 +45,7 @@ def model_of(text: str, constants: Mapping[str, Any]) -> onnx.ModelProto:
 
 
 def weight_of(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]), np.float32)
 
 
 def data_of(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -165,12 +165,12 @@ def sinusoid(rng: np.random.Generator, how: str) -> Member:
             f"{_RANGES}  f = Cast <to = 1> (col)  a = Mul(f, freq)  si = Sin(a)  co = Cos(a)  e = Concat <axis = -1> "
             "(si, co)"
         )
-        inputs, names = "", ("zero_s", "one_s", "zero_i", "one_i")
+        inputs, names = "", ["zero_s", "one_s", "zero_i", "one_i"]
     else:
         where = """f = Cast <to = 1> (step)  u = Unsqueeze(f, one_i)  a = Mul(u, freq)  si = Sin(a)  co = Cos(a)
         e0 = Concat <axis = -1> (si, co)
             e1 = MatMul(e0, w2)  e = Unsqueeze(e1, one_i)"""
-        inputs, names = ", int64[B] step", ("one_i",)
+        inputs, names = ", int64[B] step", ["one_i"]
     text = f"""g (float[B, T, {WIDTH}] x{inputs}) => (float[B, T, {WIDTH}] y) {{
         {where}  q = MatMul(x, w)  h = Add(q, e)  g0 = Relu(h)  y = MatMul(g0, v) }}""".replace(
         "zero_i)  col", "zero_i)  col"
@@ -279,7 +279,7 @@ def mean(rng: np.random.Generator, how: str) -> Member:
     text = f"""g (float[B, T, {WIDTH}] x, int64[B, T] attention_mask) => (float[B, {WIDTH}] y) {{
         h = MatMul(x, w)  f = Cast <to = 1> (attention_mask)  u = Unsqueeze(f, two_i)  {count}
         s = ReduceSum <keepdims = 0> (k, one_i)  y = Div(s, n) }}"""
-    constants = {"w": weight_of(rng, WIDTH, WIDTH), "two_i": np.array([2]), "one_i": np.array([1])}
+    constants: dict[str, Any] = {"w": weight_of(rng, WIDTH, WIDTH), "two_i": np.array([2]), "one_i": np.array([1])}
     constants |= {"clip": {"least": np.float32(1e-9)}, "other": {"one": np.float32(1)}}.get(how, {})
 
     def feed(rows: int, length: int) -> Feed:

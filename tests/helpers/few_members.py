@@ -12,7 +12,7 @@ TAILS = ("normal", "laplace", "uniform", "skewed")
 
 
 def _rows(rng: np.random.Generator, tail: str, rows: int, width: int) -> Any:
-    draw = {
+    draw: Any = {
         "normal": rng.standard_normal, "laplace": lambda size: rng.laplace(size=size) / np.sqrt(2),
         "uniform": lambda size: rng.uniform(-1.7, 1.7, size), "skewed": lambda size: rng.gamma(2.0, 0.7, size) - 1.4,
     }[tail]  # fmt: skip

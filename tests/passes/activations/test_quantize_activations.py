@@ -275,3 +275,29 @@ def test_few_values_give_a_file_of_an_older_opset_no_16_bits(opset: int, dtype: 
     Manager([QuantizeActivations(wide="between layers")]).run(graph, Context(data=feeds))
     found = {spec_of(node.outputs[0]).dtype for node in graph.nodes if node.op == "DequantizeLinear"}
     assert found == {np.dtype(dtype)}
+
+
+def test_room_for_values_not_seen_ends_where_mathematics_does():
+    graph = graph_of(
+        """g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z) {
+            q = Mul(x, x)  e = Add(q, eps)  y = Log(e)  z = Exp(x) }""",
+        eps=np.float32(1e-3),
+    )  # fmt: skip
+    feeds = [{"x": random(2, 4, seed=seed) / 4} for seed in (0, 1)]
+    Manager([QuantizeActivations(wide="anything")]).run(graph, Context(data=feeds))
+    reach = {name: grid(graph, f"{name}_float")[0] * 32767 for name in "yz"}
+    assert reach["y"] <= -1.01 * np.log(1e-3)
+    assert reach["z"] >= 2 * max(np.exp(feed["x"]).max() for feed in feeds)
+
+
+def test_a_handful_of_rows_leaves_8_bits_some_room_on_both_sides():
+    text = "g (float[N, 4] x) => (float[N, 4] y) { a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, v) }"
+    rows = np.float32([[1, -0.7, 0.2, 0], [0.5, 0.9, -0.1, 0.3]])
+    for wide, far, near in (("nothing", 1.0, 0.7), ("between layers", 1.25, 1.25)):
+        graph = graph_of(text, w=random(4, 4), v=random(4, 4, seed=1))
+        graph.__dict__[ORIGIN] = Origin(opset=17)
+        Manager([QuantizeActivations(wide=wide)]).run(graph, Context(data=[{"x": rows[:1]}, {"x": rows[1:]}]))
+        scale, zero_point, dtype = grid(graph, "x")
+        assert dtype == "uint8"
+        assert (255 - zero_point) * scale == pytest.approx(far, abs=0.02)
+        assert zero_point * scale == pytest.approx(near, abs=0.02)
