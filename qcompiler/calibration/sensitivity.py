@@ -117,6 +117,11 @@ def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[
     return Noise(found, by_weights)
 
 
+def _joined(answers: Sequence[list[Values]]) -> list[Values]:
+    """Each output of all feeds as one vector."""
+    return [np.concatenate([np.ravel(values) for values in each]) for each in zip(*answers, strict=True)]
+
+
 class _SwitchedModel:
     """The float model in which the pairs of some units can be switched on, one unit at a time."""
 
@@ -125,9 +130,10 @@ class _SwitchedModel:
         self._runner = Runner(_switched(graph, units, self._switches))
 
     def noise(self, feeds: Sequence[Feed], reference: Sequence[list[Values]], active: int) -> float:
-        """Noise over signal, averaged over feeds and float outputs."""
-        errors = [relative_errors(self.outputs(feed, active), ref) for feed, ref in zip(feeds, reference, strict=True)]
-        return float(np.mean([np.mean(each) if each else 0.0 for each in errors]))
+        """Noise over signal of all feeds together, as the report states it, averaged over float outputs."""
+        answers = [self.outputs(feed, active) for feed in feeds]
+        errors = relative_errors(_joined(answers), _joined(reference))
+        return float(np.mean(errors)) if errors else 0.0
 
     def outputs(self, feed: Feed, active: int | None) -> list[Values]:
         """The float outputs, with unit ``active`` on its grid."""
