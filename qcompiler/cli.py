@@ -69,9 +69,9 @@ def application(command: Callable[..., None]) -> typer.Typer:
 
 def qcompile() -> None:
     """Entry point of the command `qcompile`; this module as a script is the process that does it."""
-    from qcompiler.commands.apart import run_apart
+    from qcompiler.commands.child_process import run_in_child
 
-    raise SystemExit(run_apart("qcompiler.cli", "qcompile", sys.argv[1:]))
+    raise SystemExit(run_in_child("qcompiler.cli", "qcompile", sys.argv[1:]))
 
 
 def run_qcompile(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
-from qcompiler.commands.apart import temporary_prefix
+from qcompiler.commands.child_process import temporary_prefix
 from qcompiler.commands.recipes import recipe_of
 from qcompiler.errors import OptionError, suggestion
 from qcompiler.graph.ir import Graph

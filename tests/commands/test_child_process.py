@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qcompiler.commands.apart import run_apart, temporary_prefix
+from qcompiler.commands.child_process import run_in_child, temporary_prefix
 
 CRASH = """
 import os, pathlib, sys
@@ -21,7 +21,7 @@ def test_a_crash_is_one_line(
 ) -> None:
     (tmp_path / "crash.py").write_text(CRASH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert run_apart("crash", "qcompile", [str(number), str(tmp_path / "out.onnx")]) == 2
+    assert run_in_child("crash", "qcompile", [str(number), str(tmp_path / "out.onnx")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert words in lines[0]
@@ -31,5 +31,5 @@ def test_a_crash_is_one_line(
 def test_other_statuses_go_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "leave.py").write_text("raise SystemExit(3)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert run_apart("leave", "qcompile", []) == 3
+    assert run_in_child("leave", "qcompile", []) == 3
     assert temporary_prefix(7).startswith(".qcompile-")

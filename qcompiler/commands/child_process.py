@@ -12,7 +12,7 @@ from pathlib import Path
 BAD_INPUT = 2
 
 
-def run_apart(module: str, command: str, arguments: Sequence[str]) -> int:
+def run_in_child(module: str, command: str, arguments: Sequence[str]) -> int:
     """Exit status of ``python -m module arguments``; after a signal, `BAD_INPUT` and one line on standard error."""
     with subprocess.Popen([sys.executable, "-P", "-m", module, *arguments]) as process:
         try:
