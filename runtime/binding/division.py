@@ -293,6 +293,7 @@ def _conv(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
         yield {"batch": 1, "in_h": count, "in_w": 1, "out_h": count, "out_w": 1, "x": x, "y": y}
 
 
+_RESIZED = ("x", "h_low", "h_high", "h_weight", "w_low", "w_high", "w_weight", "y")
 _Divider = Callable[[str, Values, int, int], Iterator[Part]]
 DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "gemm": (_gemm, "xy"),
@@ -301,7 +302,7 @@ DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "conv_transpose": (_image, "xy"),
     "max_pool": (_image, "xy"),
     "average_pool": (_image, "xy"),
-    "resize_linear": (_image, "xy"),
+    "resize_linear": (_image, "".join(_RESIZED)),
     "table": (_dense, "xy"),
     "requant": (_requant, "xy"),
     "cast": (_dense, "xy"),
