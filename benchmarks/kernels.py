@@ -54,7 +54,6 @@ from qcompiler.runtime.vector.sum_tiles import (
 Array = NDArray[Any]
 
 
-
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 

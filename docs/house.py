@@ -47,7 +47,7 @@ ALLOWED: Mapping[str, str] = {
     # the graph
     "graph": "errors",
     "shapes": "errors graph",
-    "rewriting": "graph",
+    "rewriting": "graph grids",
     "pass_base": "graph grids records",
     "onnx_io": "errors graph grids shapes version runtime/program",
     # lowering
@@ -61,7 +61,7 @@ ALLOWED: Mapping[str, str] = {
     "losses": "errors graph",
     "moments": "graph pass_base",
     "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
-    "activations": "calibration feeds graph lowering/core linear_algebra",
+    "activations": "calibration feeds graph grids lowering/core linear_algebra",
     "equivalence": "calibration errors feeds graph pass_base records shapes linear_algebra",
     "replacement": "losses calibration equivalence errors feeds graph lowering pass_base records runtime "
     "linear_algebra eigenvalues",

@@ -56,6 +56,7 @@ def accuracy(answers: Answers, labels: NDArray[Any]) -> float:
     """Share of samples whose largest logit is that of their class; answers [n, classes] each, labels [N]."""
     return float((np.concatenate(list(answers)).argmax(-1) == labels).mean())
 
+
 def edit_distance(first: str, second: str) -> int:
     """Insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
     previous = list(range(len(second) + 1))

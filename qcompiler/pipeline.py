@@ -166,7 +166,6 @@ NORMALIZE: tuple[Pass, ...] = (
 )
 
 
-
 def _for_machine(step: Pass) -> tuple[Pass, ...]:
     """A program has no jumps, and fewer operators than onnxruntime."""
     if isinstance(step, ExpandOperators):

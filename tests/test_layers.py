@@ -29,6 +29,7 @@ DRIVERS = ("api", "cli", "onnx_io.export", "onnx_io.importer", "manager", "pipel
 CHOOSERS = ("qcompiler.pipeline", "qcompiler.presets")
 """What drives passes; a pass knows none of it."""
 
+
 def declared(project: str) -> set[str]:
     """Import names of the dependencies that a pyproject.toml declares."""
     described = tomllib.loads((ROOT / project).read_text())["project"]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...activations.fine_layers import refine_layers
-from ...activations.relative_need import NORMS, lost_operands, needs_relative, relative_operand
+from ...activations.relative_need import lost_operands, needs_relative, relative_operand
 from ...calibration.collect import collect_ranges
 from ...feeds.sources import feeds_of
 from ...graph.float_zones import FRONT_LAYERS, behind
@@ -41,7 +41,7 @@ from ...graph.ir import (
     replace_uses,
 )
 from ...graph.layers import Layer, find_layers
-from ...graph.operators import LAYERS, UNARIES
+from ...graph.operators import LAYERS, NORMS, UNARIES
 from ...graph.ranges import Range
 from ...graph.runner import Runner
 from ...pass_base import Context, Pass
@@ -67,8 +67,9 @@ class LogCodes(Pass):
         if graph.opset < _OPSET or not any(needs_relative(node) for node in graph.nodes):
             return False
         data = feeds_of(graph, ctx)
-        _widen(graph, lost_operands(graph, data, by_bytes=True), ctx)
-        lost = lost_operands(graph, data)
+        found = lost_operands(graph, data)
+        _widen(graph, found.bytes, ctx)
+        lost = found.words
         if not lost:
             return False
         forms = log_forms(graph, names_in(graph), _extents(graph, data), _channel_sizes(graph, data))

@@ -161,7 +161,7 @@ def _placed(
 ) -> tuple[Placement, Statistics | None]:  # fmt: skip
     """Where grids go, and what was seen there; tensors that are empty on some feed are left out."""
     empty: list[str] = []
-    lost = lost_operands(graph, data, by_bytes=True) if zones == "float" else set()
+    lost = lost_operands(graph, data).bytes if zones == "float" else set()
     while True:
         placement = place(graph, kinds, leave_exact=leave_exact, empty=empty, inner=inner, lost=lost, zones=zones)
         names = [

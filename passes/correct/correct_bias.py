@@ -19,16 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.collect import channel_means
-from ...calibration.gate import take_if_better
+from ...calibration.gate import HELD_FEEDS, take_if_better
 from ...feeds.selection import held_feeds
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Feed, Graph, copy_of, names_in, quantized_source, read_spec
 from ...graph.layers import Layer, add_to_bias, find_layers, output_shift
 from ...moments.propagate import analytic_means
 from ...pass_base import Context, Pass
-
-HELD_FEEDS = 16
-"""Held-out feeds on which the correction is judged."""
 
 Array = NDArray[Any]
 

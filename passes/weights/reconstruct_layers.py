@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...calibration.gate import take_if_better
+from ...calibration.gate import HELD_FEEDS, take_if_better
 from ...calibration.gram import layer_inputs
 from ...calibration.paired import paired_inputs
 from ...calibration.patches import as_matrix, from_matrix, products_of_row, taps_first
@@ -59,9 +59,6 @@ from ...workers import open_executor
 
 Array = NDArray[Any]
 Layers = Mapping[str, Layer]
-
-HELD_FEEDS = 16
-"""Held-out feeds on which a gate judges."""
 
 BLOCK_SOLVERS = ("nearest", "clip", "gptq", "beam", "descent")
 """Solvers that choose levels block by block."""
@@ -128,9 +125,12 @@ class ReconstructLayers(Pass):
         """Choose the weights; True when a layer with float weights behind a pair was given others."""
         if not self.gated:
             return self._solve_all(graph, ctx)
-        solved = copy_of(graph)
+        solved, known = copy_of(graph), len(ctx.report.reconstructions)
         held = held_feeds(feeds_of(graph, ctx), HELD_FEEDS, ctx.seed)
-        return self._solve_all(solved, ctx) and take_if_better(graph, solved, held, ctx)
+        kept = self._solve_all(solved, ctx) and take_if_better(graph, solved, held, ctx)
+        if not kept:  # the report tells of what is in the graph
+            del ctx.report.reconstructions[known:]
+        return kept
 
     def _solve_all(self, graph: Graph, ctx: Context) -> bool:
         layers = {

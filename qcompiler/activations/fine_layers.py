@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from qcompiler.calibration.needed import hold_wide_input
 from qcompiler.graph.ir import Constant, Graph, Node, Variable, replace_uses, unique_name
 from qcompiler.graph.layers import Layer, find_layers
+from qcompiler.grids import byte_parts
 
 __all__ = ["refine_layers"]
-
-STEPS = 127
 
 Array = NDArray[Any]
 
@@ -37,10 +36,7 @@ def refine_layers(graph: Graph, nodes: Collection[int], taken: set[str]) -> list
 def fine_parts(layer: Layer) -> list[Array]:
     """Weights of the layer's shape, float32, that add up to its own: first those on its 8-bit grid."""
     rows = np.moveaxis(np.asarray(layer.values, np.float32), layer.axis, 0)
-    step = np.abs(rows).max(axis=tuple(range(1, rows.ndim)), keepdims=True) / np.float32(STEPS)
-    step = np.maximum(step, np.float32(1e-30))
-    first = (np.rint(rows / step) * step).astype(np.float32)
-    parts = [part for half in (first, rows - first) for part in _held(half)]
+    parts = [part for half in byte_parts(rows) for part in _held(half)]
     return [np.ascontiguousarray(np.moveaxis(part, 0, layer.axis)) for part in parts]
 
 

@@ -10,6 +10,7 @@ of an ``.onnx`` file read, `LOST_BY_BYTES` is asked, and of what normalizations 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from qcompiler.feeds.selection import spread_feeds
 from qcompiler.graph.ir import Feed, Graph, Node, Tensor, constant_of, is_float, producer
 from qcompiler.graph.mask_inputs import mask_inputs
-from qcompiler.graph.operators import MOVEMENT
+from qcompiler.graph.operators import MOVEMENT, NORMS
 from qcompiler.graph.runner import Runner
 from qcompiler.graph.value_kinds import value_kinds
 
-__all__ = ["NORMS", "lost_operands", "needs_relative", "relative_operand"]
+__all__ = ["Lost", "lost_operands", "needs_relative", "relative_operand"]
 
 LOST, LOST_BY_BYTES = 1e-4, 1e-3
 """Relative error, squared, from which small values count as lost on grids of 16 bits, and of 8 bits."""
@@ -33,7 +34,6 @@ FEEDS = 16
 STEPS, STEPS_OF_BYTES = 32767 / 2, 255.0
 """Steps over what is seen: those of 16 bits leave as much room again."""
 
-NORMS = ("InstanceNormalization", "LayerNormalization")
 _HANDING_ON = frozenset({"Sqrt", "Pow", "Max", "Clip", "ReduceMax", "ReduceMin", *MOVEMENT})
 
 Values = NDArray[np.float64]
@@ -56,32 +56,43 @@ def needs_relative(node: Node) -> bool:
     return node.op in NORMS or relative_operand(node) is not None
 
 
-def lost_operands(graph: Graph, data: Iterable[Feed], *, by_bytes: bool = False) -> set[int]:
+@dataclass(frozen=True)
+class Lost:
     """Ids of the operands, none of them negative, whose small values even steps lose, or what they come from.
 
-    Exact values (counts, positions) are no such operands.
-
-    Args:
-        graph: float.
-        data: feeds that show the values.
-        by_bytes: the steps are those of 8 bits, not of 16.
+    Attributes:
+        words: on 16 bits.
+        bytes: on 8 bits; inputs of normalizations, too.
     """
-    steps, most = (STEPS_OF_BYTES, LOST_BY_BYTES) if by_bytes else (STEPS, LOST)
+
+    words: set[int]
+    bytes: set[int]
+
+
+def lost_operands(graph: Graph, data: Iterable[Feed]) -> Lost:
+    """What even steps lose of a float graph's operands, on some of the feeds.
+
+    Exact values (counts, positions) are no such operands.
+    """
     kinds = value_kinds(graph, mask_inputs(graph, {}))
     operands = [tensor for node in graph.nodes if (tensor := relative_operand(node)) is not None]
     behind = {id(tensor): _behind(tensor) for tensor in operands if not kinds[tensor.name].exact}
     names = list(dict.fromkeys(tensor.name for tensors in behind.values() for tensor in tensors))
-    norms = [node for node in graph.nodes if node.op in NORMS and by_bytes and constant_of(node.inputs[0]) is None]
+    norms = [node for node in graph.nodes if node.op in NORMS and constant_of(node.inputs[0]) is None]
     if not names and not norms:
-        return set()
+        return Lost(set(), set())
     quotients = [node for node in graph.nodes if node.op == "Div" and id(node.inputs[1]) in behind]
     quotients = [node for node in quotients if constant_of(node.inputs[0]) is None]
     runner = Runner(graph, list(dict.fromkeys([*names, *(node.inputs[0].name for node in (*quotients, *norms))])))
     seen = [runner.run(feed) for feed in spread_feeds(data, FEEDS)]
-    lost = {name for name in names if _error([each[name] for each in seen], steps) > most}
-    found = {key for key, tensors in behind.items() if any(tensor.name in lost for tensor in tensors)}
-    found |= {id(node.inputs[0]) for node in norms if _norm_error(node, seen, steps) > most}
-    return found | {id(node.inputs[1]) for node in quotients if _quotient_error(node, seen, steps) > most}
+
+    def lost(steps: float, most: float) -> set[int]:
+        few = {name for name in names if _error([each[name] for each in seen], steps) > most}
+        found = {key for key, tensors in behind.items() if any(tensor.name in few for tensor in tensors)}
+        return found | {id(node.inputs[1]) for node in quotients if _quotient_error(node, seen, steps) > most}
+
+    rows = {id(node.inputs[0]) for node in norms if _norm_error(node, seen, STEPS_OF_BYTES) > LOST_BY_BYTES}
+    return Lost(lost(STEPS, LOST), lost(STEPS_OF_BYTES, LOST_BY_BYTES) | rows)
 
 
 def _norm_error(node: Node, seen: Sequence[Mapping[str, NDArray[Any]]], steps: float) -> float:

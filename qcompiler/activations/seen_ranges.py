@@ -37,6 +37,7 @@ SOME = 128
 HANDFUL, HANDFUL_NUMBERS = 32, 4096
 """Rows, and numbers in them, below which not even what layers multiply gets along with a range that was seen."""
 
+
 def softmax_axes(nodes: Iterable[Node]) -> dict[str, int]:
     """Axis of each Softmax among ``nodes``, by the name of its input."""
     return {node.inputs[0].name: int(node.attrs.get("axis", -1)) for node in nodes if node.op == "Softmax"}

@@ -9,6 +9,9 @@ from qcompiler.losses.network_loss import NetworkLoss
 from qcompiler.pass_base import Context
 from qcompiler.records import Tuning
 
+HELD_FEEDS = 16
+"""Held-out feeds on which passes judge that change the whole network at once."""
+
 
 def take_if_better(graph: Graph, tuned: Graph, held: Sequence[Feed], ctx: Context, *, most: float = 1.0) -> bool:
     """Make ``graph`` equal to ``tuned`` if its outputs on ``held`` are closer to the float model's; True if so.

@@ -61,20 +61,6 @@ def _prelu(visit: Visit) -> Effect:
     return _homogeneous(visit) if constant_of(visit.node.inputs[1]) is not None else stays(visit)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def _reduce(visit: Visit) -> Effect:
     """ReduceMean, ReduceSum, ReduceMax over other axes."""
     node = visit.node
@@ -111,14 +97,6 @@ def _add(visit: Visit) -> Effect:
     if len(ends) == 2:
         return stays(visit)
     return Effect(tuple(links), tuple(ends) if visit.is_output else (), shifts=bool(ends) and node.op == "Add")
-
-
-
-
-
-
-
-
 
 
 _FUNCTIONS = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Gelu", "HardSwish", "Erf", "Exp", "Sqrt", "Reciprocal")
@@ -237,8 +215,6 @@ def _layer_norm(visit: Visit) -> Effect:
     ):
         return no_effect("gain or bias of the LayerNormalization are not constant vectors")
     return Effect(ends=(End(node, "norm", 1, True),), block=1, shifts=True)
-
-
 
 
 def _ignored(_visit: Visit) -> Effect:

@@ -28,7 +28,7 @@ from qcompiler.graph.ir import (
     is_float,
     producer,
 )
-from qcompiler.graph.operators import LAYERS
+from qcompiler.graph.operators import LAYERS, NORMS
 
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "behind", "border_zones", "float_zones", "is_unequal"]
 
@@ -78,7 +78,6 @@ _STATISTICS = frozenset(
         "ReduceSumSquare",
     }
 )
-_NORMS = ("InstanceNormalization", "LayerNormalization")
 _ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
 _FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
 _CARRYING = (_FRONT | {"Exp", "Softplus", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
@@ -174,7 +173,7 @@ def is_unequal(node: Node) -> bool:
 
 def _normalizes(node: Node) -> bool:
     """True for what takes each sample's own mean or size off it."""
-    if node.op in _NORMS:
+    if node.op in NORMS:
         return True
     return (
         node.op == "Div"
@@ -198,7 +197,7 @@ def _decades(graph: Graph, lost: Collection[int]) -> set[int]:
     found: set[int] = set()
     for node in graph.nodes:
         measured = next((tensor for tensor in node.inputs if id(tensor) in lost), None)
-        if measured is not None and node.op in (*_NORMS, "Div", "Pow", "Reciprocal"):
+        if measured is not None and node.op in (*NORMS, "Div", "Pow", "Reciprocal"):
             found |= _dividing(node)
             continue
         operand = _relative_operand(node)
@@ -218,7 +217,7 @@ def _dividing(node: Node) -> set[int]:
     """A division by what spans decades, and what computes its operands; a normalization behind a front end alone."""
     chain, layers, whole = behind(*node.inputs)
     few = whole and len(layers) <= FRONT_LAYERS
-    if node.op in _NORMS and not (few and layers):
+    if node.op in NORMS and not (few and layers):
         return set()
     products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and node.op != "Div"}
     return chain | {id(node)} | products | (layers if few else set())

@@ -42,7 +42,6 @@ _KEEPING = _MOVING | {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 """Operators whose values lie between the least and the greatest of their first input."""
 
 
-
 def bounded_source(tensor: Tensor, depth: int = 16) -> Node | None:
     """The operator of `BOUNDED` (or Clip) whose values ``tensor`` holds, as they are or moved; None without one."""
     node = producer(tensor)

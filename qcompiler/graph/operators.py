@@ -14,6 +14,7 @@ __all__ = [
     "MAY_BE_INFINITE",
     "MOVEMENT",
     "MOVERS",
+    "NORMS",
     "OPERATORS",
     "RECURRENT",
     "UNARIES",
@@ -105,6 +106,8 @@ def lowered_by(*rules: str) -> frozenset[str]:
 LAYERS = tuple(name for name, operator in OPERATORS.items() if operator.has_weights)
 """Operators that multiply and accumulate: Conv, ConvTranspose, Gemm, MatMul."""
 RECURRENT = ("LSTM", "GRU")
+NORMS = lowered_by("norm")
+"""Operators that bring rows to mean 0 and deviation 1."""
 UNARIES = frozenset(name for name, operator in OPERATORS.items() if operator.is_table)
 """Functions of one element: a table in the machine."""
 MOVERS = frozenset(name for name, operator in OPERATORS.items() if operator.shares_grid)

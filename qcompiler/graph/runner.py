@@ -36,6 +36,7 @@ GiB)."""
 
 PROVIDERS = ["CPUExecutionProvider"]
 
+
 @cache
 def _known_operators() -> frozenset[tuple[str, str]]:
     return frozenset((schema.domain, schema.name) for schema in state.get_all_operator_schema())

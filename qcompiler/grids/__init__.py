@@ -6,7 +6,7 @@ from qcompiler.grids.blocks import BLOCKS, BlockTables, block_levels
 from qcompiler.grids.cluster import cluster_centres
 from qcompiler.grids.codebooks import floating, fp4_bnb, nf4, post, power
 from qcompiler.grids.fitted import KMeansGrid, PowerGrid, SplitGrid
-from qcompiler.grids.grid import LARGEST_LEVEL, Grid, GridFamily, integer_levels, uniform
+from qcompiler.grids.grid import LARGEST_LEVEL, Grid, GridFamily, byte_parts, integer_levels, uniform
 from qcompiler.grids.named import GRID_NAMES, grid_label, grid_named
 from qcompiler.grids.scale_search import fit_scale, grid_loss, minimize
 
@@ -21,6 +21,7 @@ __all__ = [
     "PowerGrid",
     "SplitGrid",
     "block_levels",
+    "byte_parts",
     "cluster_centres",
     "fit_scale",
     "floating",

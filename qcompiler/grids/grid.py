@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import OptionError
 
-__all__ = ["LARGEST_LEVEL", "Grid", "GridFamily", "integer_levels", "uniform"]
+__all__ = ["LARGEST_LEVEL", "Grid", "GridFamily", "byte_parts", "integer_levels", "uniform"]
 
 LARGEST_LEVEL = 127
 EDGE = 2 * (LARGEST_LEVEL + 1)
@@ -172,3 +172,12 @@ def uniform(bits: int, block: int | None = None) -> Grid:
         raise OptionError(f"a uniform grid has 2 to 8 bits, not {bits}")
     largest = 2 ** (bits - 1) - 1
     return Grid(f"int{bits}", np.arange(-largest, largest + 1, dtype=np.int16), block)
+
+
+def byte_parts(weight: Array) -> tuple[Array, Array]:
+    """Weights [C, ...] as those nearest on an 8-bit grid of each channel, and what that leaves: weights of 16 bits as a
+    sum of two of 8.
+    """
+    step = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True) / weight.dtype.type(LARGEST_LEVEL)
+    nearest = (np.rint(weight / np.where(step, step, 1)) * step).astype(weight.dtype)
+    return nearest, weight - nearest

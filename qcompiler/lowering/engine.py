@@ -56,6 +56,7 @@ class Rule:
 IntegerRule = Callable[["Lowering", Node], None]
 """Writes the integer or bool outputs of a node: ``lowering.integers[id(output)] = tensor`` for each."""
 
+
 @dataclass(frozen=True)
 class Border:
     """What the border does besides one grid of a tensor; each answers None where it has nothing to do.

@@ -357,12 +357,6 @@ def _words(codes: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint64], NDA
     return np.bitwise_or.reduce(padded << shifts, axis=1, keepdims=True), shifts
 
 
-
-
-
-
-
-
 def stored_bytes(distinct: int, rows: int, products: int, block: int | None = None) -> int:
     """Predicted file size of a quantized weight's codes, in bytes; scales, equally many on every grid, are not counted.
 

@@ -79,7 +79,6 @@ class Judge:
             found += [_figure(name, columns, pairs, fitted if name in few else [], folded=folded) for columns in groups]
         return found
 
-
     def _others(
         self, run: Callable[[Feed], Values], of_fold: Callable[[int], Callable[[Feed], Values]] | None
     ) -> list[Values]:

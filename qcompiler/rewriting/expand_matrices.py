@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of
 from qcompiler.graph.runner import Runner
+from qcompiler.grids import byte_parts
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 MOST_ENTRIES = 1 << 20
 """Most entries of a matrix."""
 
-_LARGEST = 127
 _CROP = "tf_crop_and_resize"
 
 
@@ -66,13 +66,6 @@ def _dft(w: Writer, node: Node) -> Results:
     return [w.op("Transpose", y, perm=[turn.index(other) for other in range(rank)])]
 
 
-def two_parts(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights as what 8 bits hold of each row, and the rest: a loud tone must not show between the lines of others."""
-    step = np.abs(rows).max(axis=(1, 2), keepdims=True) / _LARGEST
-    coarse = np.rint(rows / np.where(step, step, 1.0)) * step
-    return coarse, rows - coarse
-
-
 def _stft(w: Writer, node: Node) -> Results:
     x, step, window, size = node.inputs[0], constant_of(node.inputs[1]), given(node, 2), given(node, 3)
     shape, length = constant_of(window), constant_of(size)
@@ -88,7 +81,8 @@ def _stft(w: Writer, node: Node) -> Results:
     kernel = np.transpose(taps, (2, 1, 0)).reshape(2 * wanted, 1, frame)
     signal = w.op("Unsqueeze", x, w.int64("channel", [1])) if rank_of(x) == 2 else w.op("Transpose", x, perm=[0, 2, 1])
     how: dict[str, Any] = {"kernel_shape": [frame], "strides": [int(step.reshape(-1)[0])]}
-    coarse, fine = (w.op("Conv", signal, w.constant("waves", part), **how) for part in two_parts(kernel))
+    # a loud tone must not show between the lines of others
+    coarse, fine = (w.op("Conv", signal, w.constant("waves", part), **how) for part in byte_parts(kernel))
     y = w.op("Reshape", w.op("Add", coarse, fine), w.int64("parts", [0, 2, wanted, -1]))
     return [w.op("Transpose", y, perm=[0, 3, 2, 1])]
 
@@ -116,7 +110,7 @@ def _resize(w: Writer, node: Node) -> Results:
     for axis, (before, after) in zip(changed, sizes, strict=True):
         matrix = _map_of(node, (axis, rank), (int(before), int(after)), scales, region)
         if not np.array_equal(matrix, np.eye(before, after)):
-            result = _along(w, result, matrix, axis, rank)
+            result = w.along(result, w.constant("map", matrix), axis, rank)
     return [result]
 
 
@@ -141,14 +135,6 @@ def _map_of(
     feed = {"x": np.eye(sizes[0], dtype=np.float32)[None, None]}
     answer = Runner(Graph([one], [x], [y], opset=19), fusions=False).run(feed)["y"]
     return np.asarray(answer.reshape(sizes[0], -1))
-
-
-def _along(w: Writer, x: Tensor, matrix: NDArray[Any], axis: int, rank: int) -> Tensor:
-    if axis == rank - 1:
-        return w.op("MatMul", x, w.constant("map", matrix))
-    turn = [place for place in range(rank) if place != axis] + [axis]
-    y = w.op("MatMul", w.op("Transpose", x, perm=turn), w.constant("map", matrix))
-    return w.op("Transpose", y, perm=[turn.index(place) for place in range(rank)])
 
 
 def _size(w: Writer, node: Node) -> Results:

@@ -190,11 +190,7 @@ def _cum_sum(w: Writer, node: Node) -> Results:
         return f"it sums along an axis whose size is not known, or beyond {MOST_SUMMANDS}; fix it: --dim NAME=SIZE"
     triangle = np.triu(np.ones((int(size), int(size))), int(node.attrs.get("exclusive", 0)))
     weight = w.constant("triangle", triangle.T if node.attrs.get("reverse", 0) else triangle)
-    if axis == rank - 1:
-        return [w.op("MatMul", x, weight)]
-    turn = [place for place in range(rank) if place != axis] + [axis]
-    y = w.op("MatMul", w.op("Transpose", x, perm=turn), weight)
-    return [w.op("Transpose", y, perm=[turn.index(place) for place in range(rank)])]
+    return [w.along(x, weight, axis, rank)]
 
 
 def _reduce_prod(w: Writer, node: Node) -> Results:

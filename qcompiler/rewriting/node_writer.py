@@ -87,6 +87,14 @@ class Writer:
         """A constant of sizes, axes or positions."""
         return self.constant(name, np.asarray(values, np.int64))
 
+    def along(self, x: Tensor, matrix: Tensor, axis: int, rank: int) -> Variable:
+        """``x`` of this rank times a matrix [n, m] along an axis of n elements."""
+        if axis == rank - 1:
+            return self.op("MatMul", x, matrix)
+        turn = [place for place in range(rank) if place != axis] + [axis]
+        y = self.op("MatMul", self.op("Transpose", x, perm=turn), matrix)
+        return self.op("Transpose", y, perm=[turn.index(place) for place in range(rank)])
+
     def replace(self, graph: Graph, results: Sequence[Tensor | None]) -> None:
         """Put the collected nodes into ``graph``; ``results`` take the names and readers of the node's outputs."""
         position = next(index for index, other in enumerate(graph.nodes) if other is self.node)
@@ -105,7 +113,6 @@ class Writer:
         result.name, output.name = output.name, unique_name(self._taken, f"{output.name}_replaced")
         result.dtype = result.dtype if output.dtype is None else output.dtype
         result.shape = output.shape
-
 
 
 Rule = Callable[[Writer, Node], Results]

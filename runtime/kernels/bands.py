@@ -37,7 +37,6 @@ def product_layout(row: int, element: int) -> int:
     return QUAD if at(row, FITTING_COLUMN) > 0 else layout_of(at(row, ISA_COLUMN), element)
 
 
-
 @jit
 def gather_run(target: int, source: int, layout: int, element: int, count: int) -> None:
     """Copy ``count`` codes; in pair layout they become int16."""
@@ -52,7 +51,6 @@ def gather_run(target: int, source: int, layout: int, element: int, count: int) 
             store_16(target, i, load_u8(source, i))
 
 
-
 @jit
 def fill_run(target: int, layout: int, count: int, value: int) -> None:
     """``count`` times one code."""
@@ -62,7 +60,6 @@ def fill_run(target: int, layout: int, count: int, value: int) -> None:
     else:
         for i in range(count):
             store_16(target, i, value)
-
 
 
 @jit
@@ -84,7 +81,6 @@ def copy_line(row: int, target: int, layout: int, line: int) -> None:
     source = at(row, _CONV.x) + line * width * channels * size_of(element)
     gather_run(target + before * channels * size, source, layout, element, inside * channels)
     fill_run(target + (before + inside) * channels * size, layout, (pixels - before - inside) * channels, zero_point)
-
 
 
 @jit

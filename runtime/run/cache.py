@@ -27,6 +27,7 @@ _LOG = logging.getLogger("qcompiler.runtime")
 _KEPT, _LITTER_SECONDS = 8, 3600
 """Folders that `prune` leaves, those used last, and the age from which an unfinished file belongs to nobody."""
 
+
 def folders(chosen: str | Path | None = None) -> list[Path]:
     """Where to look, in order; a folder need not exist.
 

@@ -270,6 +270,7 @@ INTERLEAVES: dict[Interleave, tuple[str, int, bool]] = {}
 CHANNEL_TILES: dict[ChannelTile, tuple[Flavour, int, int, bool]] = {}
 """Every channel tile with what it was made for."""
 
+
 def _interleave(layout: str, chunk_bytes: int, widening: bool = False) -> Interleave:
     made = make_interleave(layout, chunk_bytes, widening)
     INTERLEAVES[made] = (layout, chunk_bytes, widening)

@@ -45,7 +45,6 @@ _AHEAD = 8192
 """Bytes after which codes that are asked for are read: decoding leaves too few loads under way."""
 
 
-
 class Flavour(NamedTuple):
     """How a step of a tile is computed: its layout, bits of a vector, and bits of a weight."""
 

@@ -15,7 +15,8 @@ def names(text: str, x: np.ndarray, *, by_bytes: bool = False, **constants: np.n
     """Names of the operands whose small values are lost."""
     graph = graph_of(f"g (float[N, 4] x) => (float y) {{ {text} }}", **constants)
     tensors = {id(tensor): tensor.name for node in graph.nodes for tensor in node.inputs}
-    return {tensors[key] for key in lost_operands(graph, [{"x": x}], by_bytes=by_bytes)}
+    lost = lost_operands(graph, [{"x": x}])
+    return {tensors[key] for key in (lost.bytes if by_bytes else lost.words)}
 
 
 @pytest.mark.parametrize(

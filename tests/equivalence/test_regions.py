@@ -185,6 +185,7 @@ def test_a_shift_passes_an_average_over_a_softmax() -> None:
         ]
         if shifted:
             break
+
     def change(target: Graph) -> None:
         work = Workspace(target)
         for region in shifted:

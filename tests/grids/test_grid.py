@@ -17,6 +17,7 @@ from qcompiler.grids import (
     KMeansGrid,
     PowerGrid,
     SplitGrid,
+    byte_parts,
     cluster_centres,
     fit_scale,
     floating,
@@ -340,3 +341,14 @@ def test_a_name_may_say_its_block(name: str) -> None:
 def test_blocks_of_other_sizes_and_of_many_levels_are_refused(name: str) -> None:
     with pytest.raises(OptionError, match="block"):
         grid_named(name)
+
+
+def test_byte_parts_are_what_8_bits_hold_and_the_rest() -> None:
+    rows = np.random.default_rng(3).standard_normal((6, 1, 50))
+    rows[2] = 0.0
+    coarse, fine = byte_parts(rows)
+    step = np.abs(rows).max(axis=(1, 2), keepdims=True) / 127
+    levels = coarse / np.where(step, step, 1.0)
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-9)
+    np.testing.assert_allclose(coarse + fine, rows, atol=1e-12)
+    assert np.all(np.abs(fine) <= step / 2 + 1e-12)

@@ -109,8 +109,3 @@ def bytes_of_pictures(rng: np.random.Generator) -> Member:
 
     wanted = {"y": 20.0, "p": 20.0}
     return Member(model_of(text, constants), [draw(1) for _ in range(32)], [draw(16) for _ in range(16)], wanted)
-
-
-KINDS: dict[str, Callable[[np.random.Generator], Member]] = {
-    "detector": detector, "columns": columns, "scaled": scaled, "bytes_of_pictures": bytes_of_pictures,
-}  # fmt: skip

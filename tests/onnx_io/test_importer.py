@@ -241,16 +241,6 @@ def test_the_model_given_is_not_changed():
     assert model.SerializeToString(deterministic=True) == before
 
 
-
-
-
-
-
-
-
-
-
-
 def test_bad_files(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         load_graph(tmp_path / "missing.onnx")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from qcompiler.onnx_io.importer import load_graph
-from qcompiler.rewriting.expand_matrices import two_parts
 from tests.helpers.expanding import check_on_machine, check_same, model_of, real
 
 array = np.array
@@ -30,17 +29,6 @@ def test_spectra(case: str) -> None:
     check_same(model, {"x": real(0, *shape)})
     if case in ("inverse", "frames"):
         check_on_machine(model, [{"x": real(seed, *shape)} for seed in range(12)], 35)
-
-
-def test_waves_are_what_8_bits_hold_and_the_rest() -> None:
-    rows = real(3, 6, 1, 50).astype(np.float64)
-    rows[2] = 0.0
-    coarse, fine = two_parts(rows)
-    step = np.abs(rows).max(axis=(1, 2), keepdims=True) / 127
-    levels = coarse / np.where(step, step, 1.0)
-    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-9)
-    np.testing.assert_allclose(coarse + fine, rows, atol=1e-12)
-    assert np.all(np.abs(fine) <= step / 2 + 1e-12)
 
 
 RESIZES = {

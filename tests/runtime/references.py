@@ -231,8 +231,6 @@ def exponentials_reference(checked: CheckedMemory, wide: bool) -> Callable[..., 
     return exponentials
 
 
-
-
 def lookup_reference(checked: CheckedMemory) -> Callable[..., None]:
     """What `lookup_bytes` computes, on checked memory."""
     load, store = checked.loader(8, False), checked.storer(8)

@@ -121,10 +121,6 @@ def average_bounds(lw: Lowering, node: Node) -> Bounds:
     return min(low, 0.0), max(high, 0.0)
 
 
-
-
-
-
 def lower_norm(lw: Lowering, node: Node, _index: int, target: Target) -> Coded:
     """Rule of LayerNormalization and InstanceNormalization."""
     x, rank = lw.natural(node.inputs[0]), rank_of(node.inputs[0])

@@ -287,5 +287,6 @@ def test_gated_solutions_stay_only_where_the_network_gains(monkeypatch, loses):
     free, _, _ = compiled(grid="int8", solver="gptq")
     (tuning,) = ctx.report.tunings
     assert tuning.kept == (tuning.after < tuning.before) == (not loses)
+    assert bool(ctx.report.reconstructions) == (not loses)
     weights, others = ([layer.values for layer in find_layers(each)] for each in (graph, network() if loses else free))
     assert all(np.array_equal(one, other) for one, other in zip(weights, others, strict=True))

@@ -45,51 +45,20 @@ def layers(size: int, channels: int, seed: int, index: bool = False) -> Program:
     def conv(node: str, source: Any, target: Any, kernel: int, groups: int) -> None:
         weights = rng.integers(-127, 128, (kernel, kernel, channels // groups, channels)).astype(np.int8)
         b.emit(
-            "conv",
-            node=node,
-            x=source,
-            w=weights,
-            bias=rng.integers(-9999, 9999, channels),
-            m=np.full(channels, 1 << 30),
-            n=np.full(channels, 41),
-            y=target,
-            batch=1,
-            in_h=size,
-            in_w=size,
-            in_c=channels,
-            out_h=size,
-            out_w=size,
-            out_c=channels,
-            kernel_h=kernel,
-            kernel_w=kernel,
-            pad_top=kernel // 2,
-            pad_left=kernel // 2,
-            groups=groups,
-            x_zp=100,
-            y_zp=100,
-        )
+            "conv", node=node, x=source, w=weights, bias=rng.integers(-9999, 9999, channels),
+            m=np.full(channels, 1 << 30), n=np.full(channels, 41), y=target, batch=1, in_h=size, in_w=size,
+            in_c=channels, out_h=size, out_w=size, out_c=channels, kernel_h=kernel, kernel_w=kernel,
+            pad_top=kernel // 2, pad_left=kernel // 2, groups=groups, x_zp=100, y_zp=100,
+        )  # fmt: skip
 
     conv("conv", x, c, 3, 1)
     b.emit("table", node="table", x=c, table=np.arange(256, dtype=np.uint8)[::-1], y=t, count=size * size * channels)
     conv("depthwise", t, d, 3, channels)
     conv("pointwise", d, p, 1, 1)
     b.emit(
-        "binary",
-        node="add",
-        kind=0,
-        a=p,
-        b=c,
-        y=y,
-        dims=[size * size * channels],
-        a_strides=[1],
-        b_strides=[1],
-        a_zp=100,
-        b_zp=100,
-        a_m=1 << 20,
-        b_m=1 << 20,
-        n=21,
-        y_zp=128,
-    )
+        "binary", node="add", kind=0, a=p, b=c, y=y, dims=[size * size * channels], a_strides=[1], b_strides=[1],
+        a_zp=100, b_zp=100, a_m=1 << 20, b_m=1 << 20, n=21, y_zp=128,
+    )  # fmt: skip
     if index:
         i, g = b.buffer((2,), np.int64), b.buffer((2,), np.uint8)
         b.input("i", i, np.int64, (2,))
