@@ -182,6 +182,12 @@ def nonempty_axis(f: Values) -> list[str]:
     return ["the reduced axis is empty"] if f["k"] == 0 and reduced(f) > 0 else []
 
 
+def resize_rules(f: Values) -> list[str]:
+    """Every output pixel has an input image to be taken from."""
+    empty = f["in_h"] * f["in_w"] == 0
+    return ["the input image is empty, the output is not"] if empty and image(f, "in_c") > 0 else []
+
+
 def norm_parameters(f: Values) -> int:
     """Length of gamma and beta."""
     return f["channels"] if f["per_row"] else f["k"]

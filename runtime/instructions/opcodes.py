@@ -39,6 +39,7 @@ from .extents import (
     recurrent_scratch,
     reduced,
     requant_constants,
+    resize_rules,
     rounded,
     shift_limits,
     three,
@@ -295,6 +296,7 @@ _define(
         f[f"out_{side}"])),
         *dense(f, "y", image(f, "in_c"), True),
     ],
+    rules=resize_rules,
 )
 # One direction. x [steps, batch, inputs]; w [inputs, 4*hidden], r [hidden, 4*hidden], gates i o f c; h [batch, hidden]
 # (type of y) and c [batch, hidden] int32 Q16 hold the initial state before and the final one after.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.runtime import requant as spec
-from qcompiler.runtime.errors import FeedError
+from qcompiler.runtime.errors import FeedError, ProgramError
 from qcompiler.runtime.program.expressions import contiguous
 from qcompiler.runtime.session import Session
 from tests.runtime.checked import build_one, run_interpreted, run_one
@@ -167,3 +167,21 @@ def test_resize_linear() -> None:
     both = rows[:, :, w_low] * (32768 - w_weight)[:, None] + rows[:, :, w_high] * w_weight[:, None]
     out = spec.Range(11, 0, 255)
     assert y.tolist() == np.vectorize(lambda v: out.code(spec.requant(int(v), m, n)), otypes=[object])(both).tolist()
+
+
+@pytest.mark.parametrize("empty", ["in_h", "in_w"])
+def test_an_image_without_pixels_is_not_resized(empty: str) -> None:
+    sizes = {"batch": 1, "in_h": 2, "in_w": 2, "in_c": 1, "out_h": 1, "out_w": 1}
+    tables = {f"{side}_{part}": np.zeros(1, np.int32) for side in "hw" for part in ("low", "high", "weight")}
+    with pytest.raises(ProgramError, match="input image is empty"):
+        run_one(
+            "resize_linear",
+            {"x": np.zeros((1, 2, 2, 1), np.uint8)},
+            {"y": ((1, 1, 1, 1), np.uint8)},
+            **tables,
+            **(sizes | {empty: 0}),
+            x_zp=0,
+            m=2**14,
+            n=44,
+            y_zp=0,
+        )
