@@ -12,12 +12,16 @@ from qcompiler.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from qcompiler.api import compile, load
+    from qcompiler.mixed.joined import run
     from qcompiler.pass_base import Context, Pass
     from qcompiler.pipeline import Pipeline
 
-__all__ = ["Context", "Pass", "Pipeline", "compile", "load"]
+__all__ = ["Context", "Pass", "Pipeline", "compile", "load", "run"]
 
-_HOME = {"compile": "api", "load": "api", "Pass": "pass_base", "Context": "pass_base", "Pipeline": "pipeline"}
+_HOME = {
+    "compile": "api", "load": "api", "run": "mixed.joined", "Pass": "pass_base", "Context": "pass_base",
+    "Pipeline": "pipeline",
+}  # fmt: skip
 
 if not (Path(__file__).parent / "passes").is_dir():  # a checkout: passes/ and runtime/ lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))

@@ -14,13 +14,17 @@ from typing import Any
 import onnx
 
 from qcompiler import lowering
-from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
+from qcompiler.errors import DataError, ModelError, NoIntegerFormError, OptionError, UnsupportedError
 from qcompiler.feeds.selection import count_feeds, feeds_to_judge, fold_of, spread_feeds, spread_places
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
 from qcompiler.feeds.switches import fix_switches
 from qcompiler.graph.ir import Feed, Graph, Stage, copy_of
 from qcompiler.graph.runner import Runner, refuse_unknown_operators
 from qcompiler.manager import Manager
+from qcompiler.mixed.build import build_mixed
+from qcompiler.mixed.container import MixedProgram
+from qcompiler.mixed.joined import MixedSession, run
+from qcompiler.mixed.told import tell
 from qcompiler.onnx_io import export
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.options import Form, Options
@@ -67,6 +71,8 @@ class Compiled:
         pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids
             of few levels, or the model came with such weights.
         switches: inputs that the program was made for one number of (`qcompiler.feeds.switches`), with that number.
+        integer_only: a model that has no program of integers alone has none at all.
+        judge: feeds with the float model's answers; None where the float model that counts is another.
     """
 
     graph: Graph
@@ -76,23 +82,47 @@ class Compiled:
     float_graph: Graph | None = field(default=None, repr=False)
     pack: bool = True
     switches: Mapping[str, int] = field(default_factory=dict)
+    integer_only: bool = False
+    judge: Judge | None = field(default=None, repr=False)
 
     @cached_property
     def integer_graph(self) -> Graph:
         """The graph of integer operators. Raises UnsupportedError, naming each node without an integer form."""
         return self.graph if self.stage == Stage.INTEGER else lowering.lower_graph(self.graph)
 
-    @cached_property
+    @property
     def program(self) -> Program:
-        """The program for the integer machine. Raises as `integer_graph` does."""
-        return lowering.to_program(self.integer_graph, self.switches)
+        """The program for the integer machine, of integers alone. Raises as `integer_graph` does."""
+        if isinstance(self._attempt, NoIntegerFormError):
+            raise self._attempt
+        return self._attempt
+
+    @cached_property
+    def mixed(self) -> MixedProgram | None:
+        """The program with float parts on onnxruntime, where there is none of integers alone and one is allowed.
+
+        Raises:
+            UnsupportedError: nothing of the model can be integer.
+        """
+        refusal = self._attempt
+        if isinstance(refusal, Program) or self.integer_only or self.stage == Stage.INTEGER:
+            return None
+        return build_mixed(self.graph, self.feeds[0], refusal, self.switches)
+
+    @cached_property
+    def _attempt(self) -> Program | NoIntegerFormError:
+        """The program of integers alone, or why there is none."""
+        try:
+            return lowering.to_program(self.integer_graph, self.switches)
+        except NoIntegerFormError as error:
+            return error
 
     def _repr_html_(self) -> str:
         """What notebooks show: the report."""
         return self.report._repr_html_()
 
     def session(self) -> Session:
-        """The integer machine, ready to run."""
+        """The integer machine, ready to run the program of integers alone. Raises as `program` does."""
         return Session(self.program)
 
     def save(self, path: str | os.PathLike[str], *, form: Form = "qdq", force: bool = False) -> None:
@@ -105,8 +135,9 @@ class Compiled:
         """
         target = check_output(path, force=force)
         if target.suffix == ".qprog":
-            self.session().run(dict(self.feeds[0]))
-            self.program.save(target)
+            program = self.mixed or self.program
+            run(program, self.feeds[0])
+            program.save(target)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
         export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
@@ -182,7 +213,10 @@ def compile(
     _state(graph, judge, ctx)
     stage = Manager(last, proof, on_pass).run(graph, ctx, stage)
     ctx.report.figures["seconds"] = time.perf_counter() - start
-    result = Compiled(graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels, switches)
+    result = Compiled(
+        graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels, switches,
+        options.integer_only, judge if ctx.matched_pair is None else None,
+    )  # fmt: skip
     if stage != Stage.INTEGER:
         _measure(result)
     return result
@@ -284,12 +318,36 @@ def _mostly_float(report: Report, share: float) -> str:
 def describe_program(result: Compiled) -> None:
     """Add the figures of the integer program to the report, or the reason why there is none."""
     try:
-        memory = result.session().memory_for(result.feeds[0])
+        memory = Session(result.program).memory_for(result.feeds[0])
     except UnsupportedError as error:
         result.report.warnings.append(f"no integer program: {error}")
         return
     result.report.figures["arena_bytes"] = memory.arena
     result.report.figures["constants_bytes"] = memory.constants
+
+
+def state_program(result: Compiled, report: Report) -> None:
+    """Add what kind of program will be written, and its figures, to a report: that of ``result`` or of another form.
+
+    The outputs of a mixed program are measured on the held-out feeds by running it, and the lower figures count.
+
+    Raises:
+        UnsupportedError: there is none, or none of integers alone where no other is allowed.
+    """
+    if result.mixed is None:
+        report.program = "integer"
+        memory = Session(result.program).memory_for(result.feeds[0])
+        report.figures |= {"arena_bytes": memory.arena, "constants_bytes": memory.constants}
+        return
+    session, own = MixedSession(result.mixed), report is result.report
+    tell(result.mixed, report, is_its_own=own)
+    report.figures |= session.memory(result.feeds[0])
+    if own and result.judge is not None:
+        measured = replace(result.judge, fitted=(), folds=()).figures(session.run)
+        known = {(each.output, each.columns): each for each in measured}
+        both = [(each, known.get((each.output, each.columns), each)) for each in report.outputs]
+        report.outputs = [min(pair, key=lambda each: each.sqnr_db) for pair in both]
+        report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
 
 
 def worst_layers(result: Compiled) -> None:
@@ -298,4 +356,6 @@ def worst_layers(result: Compiled) -> None:
         result.report.layers = measure.layer_errors(result.float_graph, result.graph, result.feeds[0])
 
 
-__all__: list[Any] = ["Compiled", "Options", "check_output", "compile", "describe_program", "load", "worst_layers"]
+__all__: list[Any] = [
+    "Compiled", "Options", "check_output", "compile", "describe_program", "load", "state_program", "worst_layers",
+]  # fmt: skip

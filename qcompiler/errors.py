@@ -6,7 +6,7 @@ line prints it and exits with status 2; nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 
@@ -28,6 +28,18 @@ class DataError(QCompilerError):
 
 class UnsupportedError(QCompilerError):
     """The model is fine, but this output form cannot express one of its nodes."""
+
+
+class NoIntegerFormError(UnsupportedError):
+    """Some nodes have no integer form.
+
+    Attributes:
+        nodes: the reason by the node's name.
+    """
+
+    def __init__(self, text: str, nodes: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.nodes = dict(nodes)
 
 
 class ExportError(QCompilerError):

@@ -246,6 +246,11 @@ class Options:
         "--rule 'name=encoder.0.*,bits=4' --rule op=Softmax,skip", names=("--rule",), kind=list[str],
         metavar="KEY=VALUE,…", unset="the same for all", read=lambda texts: tuple(map(LayerRule.read, texts)),
     )  # fmt: skip
+    integer_only: bool = option(
+        False, "Refuse a .qprog that is not integer from input to output, naming the operators in the way; without it "
+        "such a model becomes a mixed program, whose float parts run on onnxruntime.", OUTPUT, "--integer-only",
+        names=("--integer-only",), kind=bool,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -295,8 +295,15 @@ class Trial:
 
 @dataclass
 class Report:
-    """Everything one compilation wants to tell. All figures are measured, None where they were not."""
+    """Everything one compilation wants to tell. All figures are measured, None where they were not.
 
+    Attributes:
+        program: what the ``.qprog`` is: ``integer`` from input to output, or ``mixed``; None where none was asked for.
+        outside: nodes of a mixed program that run on onnxruntime.
+    """
+
+    program: str | None = None
+    outside: list[FloatNode] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
     left_float: list[FloatNode] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

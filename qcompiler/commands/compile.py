@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
+from qcompiler.api import Compiled, check_output, compile, describe_program, state_program, worst_layers
 from qcompiler.commands.child_process import temporary_prefix
 from qcompiler.commands.recipes import recipe_of
 from qcompiler.errors import OptionError, suggestion
@@ -29,6 +29,7 @@ from qcompiler.presets import pipeline_for
 from qcompiler.records import Report
 from qcompiler.report.listing import listing
 from qcompiler.report.terminal import show
+from qcompiler.runtime import Session
 from qcompiler.version import __version__
 
 PAGE = ".html"
@@ -82,19 +83,23 @@ def _compile_all(
     report: Report | None = None
     network: NetworkView | None = None
     wants_page = request.report is not None and request.report.suffix == PAGE
+    programs = [place for place in places if place.suffix == ".qprog"]
     as_qdq = {place: place.suffix == ".onnx" and request.options.form == "qdq" for place in places}
     for for_onnx in dict.fromkeys(as_qdq.values()):
         history = GridHistory() if wants_page and report is None else None
         compiled = _compile(request, errors, history, for_onnx=for_onnx)
         if report is None:
-            describe_program(compiled)
+            if not programs:
+                describe_program(compiled)
             worst_layers(compiled)
             report = compiled.report
+        if programs and not for_onnx:
+            state_program(compiled, report)
         for place in places:
             if as_qdq[place] == for_onnx:
                 compiled.save(place, form=request.options.form)
         if history is not None:
-            network = _network(compiled, history, timed=any(place.suffix == ".qprog" for place in places))
+            network = _network(compiled, history, timed=bool(programs))
         del compiled
         gc.collect()  # before the next one begins
     if report is None:
@@ -105,8 +110,8 @@ def _compile_all(
 def _network(compiled: Compiled, history: GridHistory, *, timed: bool) -> NetworkView:
     """What the page shows of the network. Times are taken where the machine runs the program anyway."""
     times: dict[str, int] | None = None
-    if timed:
-        with compiled.session() as session:
+    if timed and compiled.mixed is None:
+        with Session(compiled.program) as session:
             times = {}
             for _, node, spent in session.profile(dict(compiled.feeds[0])):
                 times[node] = times.get(node, 0) + spent

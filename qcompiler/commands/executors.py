@@ -13,6 +13,8 @@ from qcompiler import lowering
 from qcompiler.errors import ModelError, OptionError, suggestion
 from qcompiler.graph.ir import Feed, Graph, Variable
 from qcompiler.graph.runner import Runner
+from qcompiler.mixed.container import MixedProgram, is_mixed
+from qcompiler.mixed.joined import MixedSession
 from qcompiler.onnx_io.importer import load_graph
 from qcompiler.runtime import Program, Session
 
@@ -61,6 +63,29 @@ class MachineExecutor:
         return {"arena_bytes": memory.arena, "scratch_bytes": memory.scratch, "constants_bytes": memory.constants}
 
 
+class MixedExecutor:
+    """The integer machine, and onnxruntime for what is no part of a segment."""
+
+    def __init__(self, program: MixedProgram, threads: int | None) -> None:
+        self._session = MixedSession(program, threads)
+        kinds = {"str": np.dtype(object)}
+        self.inputs = Graph(
+            inputs=[Variable(e.name, kinds.get(e.dtype) or np.dtype(e.dtype), e.shape) for e in program.inputs]
+        )
+
+    def run(self, feed: Feed) -> Values:
+        """The outputs, by name."""
+        return self._session.run(feed)
+
+    def trace(self, feed: Feed) -> Values:
+        """The codes of every named tensor of the segments, and what crosses their borders."""
+        return self._session.trace(feed)
+
+    def memory(self, feed: Feed) -> dict[str, int]:
+        """Arena and constants of the segments."""
+        return self._session.memory(feed)
+
+
 class OnnxExecutor:
     """onnxruntime, with its integer kernels: what a session of default options computes on this CPU."""
 
@@ -96,7 +121,9 @@ def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> 
     if path.suffix == ".qprog":
         if on != "machine":
             raise OptionError(f"--on {on}: a .qprog runs on the machine only")
-        return MachineExecutor(Program.load(path), threads)
+        return MixedExecutor(MixedProgram.load(path), threads) if is_mixed(path) else MachineExecutor(
+            Program.load(path), threads
+        )
     if on == "onnxruntime":
         return OnnxExecutor(path, threads or 1)
     return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)

@@ -47,6 +47,8 @@ def run_and_show(executor: Executor, feeds: str | None, repeat: int, save: Path 
 
 
 def _range(value: Any) -> str:
+    if value.dtype.kind not in "fiub":
+        return "sequences, maps or strings"
     return f"{value.min():.5g} … {value.max():.5g}" if value.size else "empty"
 
 

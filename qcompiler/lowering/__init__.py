@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 __all__ = ["lower_graph", "to_integer_onnx", "to_program"]
 
 
-def lower_graph(graph: Graph) -> Graph:
+def lower_graph(graph: Graph, sources: dict[str, str] | None = None) -> Graph:
     """The integer graph (stage INTEGER) of a quantized graph, which is left as it is.
 
+    Args:
+        graph: of stage QUANTIZED.
+        sources: takes the name of the node that each integer operator was written for, by the operator's name.
+
     Raises:
-        UnsupportedError: lists every node that has no integer form, and why.
+        NoIntegerFormError: lists every node that has no integer form, and why.
     """
     from qcompiler.lowering.engine import Lowering
     from qcompiler.lowering.interpolate import interpolate_tables
@@ -29,7 +33,10 @@ def lower_graph(graph: Graph) -> Graph:
     from qcompiler.lowering.simplify import simplify
 
     quantized = prepared(graph)
-    integer = Lowering(quantized, RULES, INTEGER_RULES, looked_up, COLUMNS).run()
+    engine = Lowering(quantized, RULES, INTEGER_RULES, looked_up, COLUMNS)
+    integer = engine.run()
+    if sources is not None:
+        sources.update(engine.out.sources)
     return interpolate_tables(simplify(integer))
 
 
@@ -37,7 +44,7 @@ def to_program(graph: Graph, only: Mapping[str, int] | None = None) -> Program:
     """The machine's program of an integer graph; ``only`` are inputs that must have the number given, by name.
 
     Raises:
-        UnsupportedError: names the node that the machine cannot run.
+        NoIntegerFormError: names the node that the machine cannot run.
     """
     from qcompiler.lowering.to_machine.emitter import Emitter
     from qcompiler.lowering.to_machine.table import EMIT_RULES

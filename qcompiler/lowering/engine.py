@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompiler.errors import UnsupportedError
+from qcompiler.errors import NoIntegerFormError, UnsupportedError
 from qcompiler.graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, Variable, is_float, producer, read_spec
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Array, Constants
@@ -115,12 +115,13 @@ class Lowering:
         self._stored: dict[int, Coded | None] = {}
         self._bounds: dict[int, Bounds] = {}
         self._problems: dict[str, str] = {}
+        self._culprits: dict[str, str] = {}
 
     def run(self) -> Graph:
         """The integer graph.
 
         Raises:
-            UnsupportedError: names every node that has no integer form, and why.
+            NoIntegerFormError: names every node that has no integer form, and why.
         """
         self._inputs()
         for node in self.source.nodes:
@@ -129,7 +130,7 @@ class Lowering:
         outputs = [self._guarded_output(tensor) for tensor in self.source.outputs]
         if self._problems:
             listing = "; ".join(f"{label}: {reason}" for label, reason in self._problems.items())
-            raise UnsupportedError(f"no integer form for {len(self._problems)} node(s): {listing}")
+            raise NoIntegerFormError(f"no integer form for {len(self._problems)} node(s): {listing}", self._culprits)
         self.out.graph.outputs = [tensor for tensor in outputs if tensor is not None]
         return self.out.graph
 
@@ -142,15 +143,19 @@ class Lowering:
 
     def _guarded(self, node: Node, work: Callable[[Node], Coded]) -> Coded | None:
         try:
-            return work(node)
+            with self.out.written_for(node.name):
+                return work(node)
         except _Follows:
             return None
         except UnsupportedError as error:
-            self._record(f"'{node.name}' ({node.op})", str(error))
+            self._record(node, str(error))
             return None
 
-    def _record(self, label: str, reason: str) -> None:
-        self._problems.setdefault(label, reason)
+    def _record(self, node: Node | None, reason: str, label: str = "") -> None:
+        """Note why there is no integer form; ``label``: of what, where it is not the node itself."""
+        self._problems.setdefault(label or (f"'{node.name}' ({node.op})" if node is not None else ""), reason)
+        if node is not None:
+            self._culprits.setdefault(node.name, reason)
 
     def _quantized(self, node: Node) -> Coded:
         spec = read_spec(node)
@@ -164,7 +169,7 @@ class Lowering:
         except _Follows:
             return None
         except UnsupportedError as error:
-            self._record(f"output '{tensor.name}'", str(error))
+            self._record(producer(tensor), str(error), f"output '{tensor.name}'")
             return None
 
     def _output(self, tensor: Tensor) -> Tensor:
@@ -225,11 +230,12 @@ class Lowering:
         rule = self._rule(node)
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         try:
-            return rule.lower(self, node, _checked_index(node, index), target)
+            with self.out.written_for(node.name):
+                return rule.lower(self, node, _checked_index(node, index), target)
         except _Follows:
             raise
         except UnsupportedError as error:
-            self._record(f"'{node.name}' ({node.op})", str(error))
+            self._record(node, str(error))
             raise _Follows(str(error)) from error
 
     def constant(self, values: Array, target: Target) -> Coded:
@@ -243,7 +249,7 @@ class Lowering:
     def _rule(self, node: Node) -> Rule:
         rule = self._rules.get(node.op) if node.domain in STANDARD_DOMAINS else None
         if rule is None:
-            self._record(f"'{node.name}' ({node.op})", _WHY.get(node.op, "this operator has no integer form"))
+            self._record(node, _WHY.get(node.op, "this operator has no integer form"))
             raise _Follows(node.name)
         return rule
 
@@ -355,9 +361,16 @@ class Lowering:
         rule = self._integer_rules.get(node.op)
         if rule is None:
             why = _WHY.get(node.op, "this operator has no integer form on integers")
-            self._record(f"'{node.name}' ({node.op})", why)
+            self._record(node, why)
             raise _Follows(node.name)
-        rule(self, node)
+        try:
+            with self.out.written_for(node.name):
+                rule(self, node)
+        except _Follows:
+            raise
+        except UnsupportedError as error:
+            self._record(node, str(error))
+            raise _Follows(str(error)) from error
         return self.integers[id(tensor)]
 
     def emit(self, kind: str, inputs: list[Tensor], attrs: Mapping[str, object], target: Target, shape: Shape) -> Coded:

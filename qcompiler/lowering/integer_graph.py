@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
@@ -16,13 +17,29 @@ Shape = Sequence[int | str] | None
 
 
 class IntegerBuilder:
-    """An integer graph under construction. Names are unique; nodes are appended in topological order."""
+    """An integer graph under construction. Names are unique; nodes are appended in topological order.
+
+    Attributes:
+        graph: what there is of it.
+        sources: name of the source's node that an operator was written for, by the operator's name.
+    """
 
     def __init__(self, source: Graph) -> None:
         self.graph = Graph(name=source.name, opset=source.opset, ir_version=source.ir_version)
         self.graph.import_domains = source.import_domains
         self._taken: set[str] = {tensor.name for tensor in (*source.inputs, *source.outputs)}
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], Constant] = {}
+        self.sources: dict[str, str] = {}
+        self._source = ""
+
+    @contextmanager
+    def written_for(self, node: str) -> Iterator[None]:
+        """What is appended inside is written for this node of the source."""
+        outer, self._source = self._source, node
+        try:
+            yield
+        finally:
+            self._source = outer
 
     def op(
         self, kind: str, name: str, inputs: Sequence[Tensor], attrs: Mapping[str, Any], dtype: Any, shape: Shape
@@ -37,6 +54,7 @@ class IntegerBuilder:
     def append(self, kind: str, inputs: list[Tensor], attrs: Mapping[str, Any], outputs: list[Variable]) -> None:
         """Append one operator that writes the given tensors."""
         label = outputs[0].name
+        self.sources[label] = self._source
         self.graph.nodes.append(Node(kind, label, dict(attrs), inputs, outputs, domain=INTEGER_DOMAIN))
 
     def variable(self, name: str, dtype: Any, shape: Shape) -> Variable:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qcompiler.records import OutputFigure, Replaced, Report
+from qcompiler.records import FloatNode, OutputFigure, Replaced, Report
 from qcompiler.report.measure import SAME_DB
 from qcompiler.report.pareto import allocation_lines
 
@@ -35,7 +35,7 @@ def show_mapping(result: Mapping[str, Any], console: Console) -> None:
 
 def rows(report: Report) -> list[Row]:
     """The lines of the closing table."""
-    parts = (_sizes, _accuracy, _replacements, _widths, _bits, _memory, _worst, _left_float, _effort)
+    parts = (_program, _sizes, _accuracy, _replacements, _widths, _bits, _memory, _worst, _left_float, _effort)
     return [line for part in parts for line in part(report)]
 
 
@@ -71,6 +71,16 @@ def show_rows(lines: Sequence[Row], console: Console) -> None:
 def _figure(report: Report, name: str) -> float | None:
     value = report.figures.get(name)
     return value if isinstance(value, int | float) else None
+
+
+def _program(report: Report) -> Iterator[Row]:
+    if report.program == "integer":
+        yield "program", "integer from input to output"
+    elif report.program == "mixed":
+        segments, share = _figure(report, "segments"), _figure(report, "program_mac_share")
+        part = "" if share is None else f" with {_percent(share)} of all multiply-accumulates"
+        yield "program", f"mixed: {segments or 0:.0f} integer segment(s){part}, the rest on onnxruntime"
+        yield from _nodes("outside", report.outside)
 
 
 def _sizes(report: Report) -> Iterator[Row]:
@@ -176,17 +186,21 @@ def _worst(report: Report) -> Iterator[Row]:
 
 
 def _left_float(report: Report) -> Iterator[Row]:
+    if report.left_float != report.outside:
+        yield from _nodes("left float", report.left_float)
+
+
+def _nodes(label: str, nodes: Sequence[FloatNode]) -> Iterator[Row]:
+    """Nodes of one operator and one reason together, those of most work first."""
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for node in report.left_float:
+    for node in nodes:
         groups[node.op, node.reason].append(node.node)
-    shares = {
-        key: sum(node.share or 0.0 for node in report.left_float if (node.op, node.reason) == key) for key in groups
-    }
+    shares = {key: sum(node.share or 0.0 for node in nodes if (node.op, node.reason) == key) for key in groups}
     largest = sorted(groups.items(), key=lambda group: (-shares[group[0]], -len(group[1]), group[0]))
     for index, ((op, reason), names) in enumerate(largest[:FLOAT_LINES]):
         which = names[0] if len(names) == 1 else f"{len(names)} nodes, {names[0]} first"
         cost = f", {_percent(shares[op, reason])} of all multiply-accumulates" if shares[op, reason] else ""
-        yield "left float" if index == 0 else "", f"{op} ({which}): {reason}{cost}"
+        yield label if index == 0 else "", f"{op} ({which}): {reason}{cost}"
     if len(largest) > FLOAT_LINES:
         yield "", f"and {sum(len(names) for _, names in largest[FLOAT_LINES:])} nodes more; --report lists all"
 

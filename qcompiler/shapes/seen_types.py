@@ -15,7 +15,7 @@ from qcompiler.graph.origin import origin_of
 from qcompiler.graph.runner import Runner, light_model
 from qcompiler.shapes.infer import annotate
 
-__all__ = ["complete_types"]
+__all__ = ["complete_types", "seen_shapes"]
 
 _ELEMENT_TYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
@@ -42,7 +42,10 @@ def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
             by_name.pop(tensor.name, None)
     types = Runner(graph, list(by_name), fusions=False).types
     plain = [name for name in by_name if types[name].startswith("tensor(") and types[name][7:-1] in _ELEMENT_TYPES]
-    ranks = _ranks(graph, plain, feed)
+    try:
+        ranks = {name: len(shape) for name, shape in seen_shapes(graph, plain, feed).items()}
+    except ModelError:  # the graph does not run on the feed
+        ranks = {}
     for name, tensor in by_name.items():
         if types[name].startswith(("seq(", "optional(")):
             tensor.type = "sequence_type"
@@ -55,14 +58,15 @@ def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
     return True
 
 
-def _ranks(graph: Graph, names: list[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """Number of dimensions of each tensor; empty where the graph does not run on the feed."""
+def seen_shapes(graph: Graph, names: list[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    """The shapes that tensors of these names have on ``feed``; their values are not kept.
+
+    Raises:
+        ModelError: the graph does not run on the feed.
+    """
     proto, weights = light_model(graph)
     proto.graph.node.extend(helper.make_node("Shape", [name], [f"{name}//shape"]) for name in names)
-    try:
-        found = Runner(proto, [f"{name}//shape" for name in names], weights=weights, fusions=False).run(feed)
-    except ModelError:
-        return {}
-    return {name: int(found[f"{name}//shape"].size) for name in names}
+    found = Runner(proto, [f"{name}//shape" for name in names], weights=weights, fusions=False).run(feed)
+    return {name: tuple(found[f"{name}//shape"].tolist()) for name in names}
 
 

@@ -34,6 +34,10 @@ VERSION = 5
 PLAIN_VERSION = 4
 """That of programs without fills at their outputs, which older machines read, too."""
 _MAX_HEADER = 100 << 20
+MIXED_MAGIC = b"PK\x03\x04"
+"""How a mixed program begins: a zip archive, which the compiler writes, and this machine only tells apart."""
+_ENTRY = 30
+"""Bytes in front of the name of a zip entry."""
 
 _OF_DTYPE = {name: element for element, name in ELEMENT_DTYPE.items()}
 _SAFETENSORS_DTYPE: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
@@ -45,17 +49,21 @@ def write_contents(program: Contents, path: Path) -> None:
     Raises:
         ProgramError: the file cannot be written; what was there before is untouched.
     """
+    try:
+        _write_atomically(path, encoded(program))
+    except OSError as error:
+        raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def encoded(program: Contents) -> list[bytes | memoryview]:
+    """The content of a file, in pieces."""
     code = np.ascontiguousarray(program.code, "<i8")
     parts = {"blob": program.blob, "code": code, "kinds": np.ascontiguousarray(program.kinds)}
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
     version = PLAIN_VERSION if all(port.fills == NO_FILLS for port in program.outputs) else VERSION
     header = _header(parts, description, version)
-    try:
-        _write_atomically(
-            path, [struct.pack("<Q", len(header)), header, *(a.reshape(-1).view(np.uint8).data for a in parts.values())]
-        )
-    except OSError as error:
-        raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
+    arrays = (part.reshape(-1).view(np.uint8).data for part in parts.values())
+    return [struct.pack("<Q", len(header)), header, *arrays]
 
 
 def read_contents(source: str | int | bytes | bytearray | memoryview) -> Contents:
@@ -159,6 +167,8 @@ def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def _decode(data: NDArray[np.uint8]) -> Contents:
+    if data[:4].tobytes() == MIXED_MAGIC:
+        raise ProgramError(_refusal_of_mixed(data))
     length = struct.unpack("<Q", data[:8].tobytes())[0] if data.size >= 8 else 0
     if not 2 <= length <= min(_MAX_HEADER, data.size - 8):
         raise ProgramError("not a .qprog file, or truncated")
@@ -178,6 +188,23 @@ def _decode(data: NDArray[np.uint8]) -> Contents:
     if metadata.get("checksum") != _checksum(parts.values(), description):
         raise ProgramError("damaged: the checksum does not fit the content")
     return _program(_json(description.encode()), parts)
+
+
+def _refusal_of_mixed(data: NDArray[np.uint8]) -> str:
+    """What a zip archive is: the first entry of a mixed program, stored as it is, tells what is outside."""
+    head = data[:_ENTRY].tobytes().ljust(_ENTRY, b"\0")
+    size, name, extra = struct.unpack("<18xI4xHH", head)
+    start = _ENTRY + name + extra
+    try:
+        manifest = json.loads(data[start : start + size].tobytes())
+        operators = ", ".join(map(str, manifest["operators"]))
+        segments = sum(part["kind"] == "integer" for part in manifest["parts"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "a zip archive, not a .qprog file of integers alone"
+    return (
+        f"a mixed program: {segments} integer segment(s), and on onnxruntime {operators}; this machine runs integers "
+        "alone: run it with qrun or qcompiler.run, which the compiler brings"
+    )
 
 
 def _json(text: bytes) -> dict[str, Any]:

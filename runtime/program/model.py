@@ -18,7 +18,7 @@ from ..instructions.opcodes import BY_NUMBER
 from .coded_constants import CodedConstant, restored
 from .contents import Contents, Port
 from .expressions import Expression, evaluate
-from .file import read_contents, write_contents
+from .file import encoded, read_contents, write_contents
 from .file_memory import identity_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class Program(Contents):
         from pathlib import Path
 
         write_contents(self, Path(path))
+
+    def to_bytes(self) -> bytes:
+        """The content of its file."""
+        return b"".join(encoded(self))
 
     def opcode(self, index: int) -> Opcode:
         """The opcode of an instruction.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sympy
 
-from qcompiler.errors import UnsupportedError
+from qcompiler.errors import NoIntegerFormError, UnsupportedError
 from qcompiler.graph.ir import Constant, Graph, Node, Tensor, consumers
 from qcompiler.lowering.to_machine.mirror import mirror
 from qcompiler.lowering.to_machine.views import Order, View, coalesce, contiguous
@@ -61,7 +61,7 @@ class Emitter:
         """The finished program.
 
         Raises:
-            UnsupportedError: names the node that the machine cannot run.
+            NoIntegerFormError: names the node that the machine cannot run.
         """
         self._declare_dims()
         self._plain_inputs()
@@ -94,13 +94,13 @@ class Emitter:
     def _emit(self, node: Node) -> None:
         rule = self._rules.get(node.op)
         if rule is None:
-            raise UnsupportedError(f"node '{node.name}' ({node.op}): the machine has no instruction for it")
+            raise _no_form(node, "the machine has no instruction for it")
         if self._is_folded(node):
             return
         try:
             rule(self, node)
         except (UnsupportedError, MachineError, ValueError) as error:
-            raise UnsupportedError(f"node '{node.name}' ({node.op}): {error}") from error
+            raise _no_form(node, str(error)) from error
 
     def _is_folded(self, node: Node) -> bool:
         """Shape arithmetic whose value is known symbolically needs no instruction."""
@@ -324,6 +324,10 @@ class Emitter:
         if len(dims) > MAX_RANK:
             raise UnsupportedError(f"node '{node}' walks along {len(dims)} axes; the machine walks {MAX_RANK}")
         return self.nested(dims), [self.nested(walk) for walk in walks[:-1]]
+
+
+def _no_form(node: Node, reason: str) -> NoIntegerFormError:
+    return NoIntegerFormError(f"node '{node.name}' ({node.op}): {reason}", {node.name: reason})
 
 
 def output_fields(node: Node) -> dict[str, int]:
