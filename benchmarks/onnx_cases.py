@@ -3,11 +3,12 @@
     python -m benchmarks.onnx_cases [--machine] [--frozen] [--match SUBSTRING] [--list wrong]
 
 A case counts as *compiled and run* when what the ``.onnx`` form, or with ``--machine`` the program of the integer
-machine, gives is within the quantization error of what onnxruntime gives for the float model, *refused* when there was
-one clear error line, *float* when nothing in it was quantized. Anything else is a defect. The quantization error is a
-few steps of an 8-bit grid over each output, plus what the float model itself does when its inputs move by a step of
-their grids (a steep or discontinuous function makes a large error of a small one; a comparison of almost equal numbers
-turns over), or an error `CLEAN_DB` below the output (scores that mask themselves reach far beyond what is left).
+machine, gives is within the quantization error of what onnxruntime gives for the float model (*as a mixed program*
+where some of it has no integer form and the rest has), *refused* when there was one clear error line, *float* when
+nothing in it was quantized. Anything else is a defect. The quantization error is a few steps of an 8-bit grid over
+each output, plus what the float model itself does when its inputs move by a step of their grids (a steep or
+discontinuous function makes a large error of a small one; a comparison of almost equal numbers turns over), or an
+error `CLEAN_DB` below the output (scores that mask themselves reach far beyond what is left).
 ``--frozen`` turns every input but the first into an initializer, as weights are in real models.
 """
 
@@ -27,6 +28,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.backend.test.case.node import collect_testcases
 
+from qcompiler import run
 from qcompiler.api import Options, compile
 from qcompiler.errors import QCompilerError
 from qcompiler.graph.runner import Runner
@@ -125,8 +127,8 @@ def within(expected: NDArray[Any], got: NDArray[Any], extra: NDArray[Any] | floa
     )
 
 
-def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
-    """What became of one case, in one of the two forms."""
+def judge(model: onnx.ModelProto, feed: Feed, expected: Feed, *, machine: bool, mixed: bool = False) -> str:
+    """What became of one case, in one of the two forms; ``mixed``: a program may be a mixed one."""
     try:
         runner = Runner(model)
         float_outputs = runner.run(feed)
@@ -135,8 +137,8 @@ def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]],
     if any(not within(expected[name], value) for name, value in float_outputs.items()):
         return "onnxruntime differs from the expected output"
     try:
-        result = compile(model, data=[feed], options=Options(), for_onnx=not machine)
-        outputs = result.session().run(feed) if machine else Runner(result.graph).run(feed)
+        result = compile(model, data=[feed], options=Options(integer_only=not mixed), for_onnx=not machine)
+        outputs = run(result.mixed or result.program, feed) if machine else Runner(result.graph).run(feed)
     except QCompilerError as error:
         return f"refused: {error}"
     extra = sensitivity(runner, feed, float_outputs)
@@ -147,11 +149,11 @@ def judge(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]],
     return "compiled and run" if quantized else "float"
 
 
-def best(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], *, machine: bool) -> str:
+def best(model: onnx.ModelProto, feed: Feed, expected: Feed, *, machine: bool, mixed: bool = False) -> str:
     """What became of one case; where it is refused, of the same with inputs as constants, as models have them: axes,
     shapes and indices, or all inputs but the first of floats (weights).
     """
-    verdict = judge(model, feed, expected, machine=machine)
+    verdict = judge(model, feed, expected, machine=machine, mixed=mixed)
     floats = [name for name, array in feed.items() if array.dtype.kind == "f"]
     for what, kept in (("integer inputs", floats), ("all inputs but one", floats[:1])):
         if not verdict.startswith("refused") or len(kept) == len(feed):
@@ -160,7 +162,7 @@ def best(model: onnx.ModelProto, feed: Feed, expected: dict[str, NDArray[Any]], 
         fixed.CopyFrom(model)
         for name in [name for name in feed if name not in kept]:
             freeze(fixed, name, feed[name])
-        again = judge(fixed, {name: feed[name] for name in kept}, expected, machine=machine)
+        again = judge(fixed, {name: feed[name] for name in kept}, expected, machine=machine, mixed=mixed)
         if again == "compiled and run":
             return f"{again}, {what} as constants"
         verdict = again if not again.startswith(("refused", "not run")) else verdict
@@ -192,6 +194,9 @@ def main() -> None:
         signal.alarm(SECONDS)
         try:
             verdict = best(model, feed, expected, machine=options.machine)
+            if options.machine and verdict.startswith("refused"):
+                other = best(model, feed, expected, machine=True, mixed=True)
+                verdict = verdict if other.startswith("refused") else f"{other}, as a mixed program"
         except Hang:
             verdict = "hang"
         except Exception as error:

@@ -154,7 +154,7 @@ compile_command.__annotations__ = {each.name: each.annotation for each in _param
 
 
 def inspect_command(
-    model: Annotated[Path, typer.Argument(help="A float ONNX model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A float ONNX model, or a .qprog.", show_default=False)],
     dim: Annotated[
         list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension, or its range.")
     ] = None,
@@ -162,9 +162,13 @@ def inspect_command(
 ) -> None:
     """Say what a model is: inputs, work, operators, what would be integer; then a command and feeds to begin with.
 
-    For example: qcompile inspect model.onnx
+    For example: qcompile inspect model.onnx Of a .qprog it says whether it is integer from input to output, and what
+    runs it.
     """
     with _one_line_errors():
+        if model.suffix == ".qprog":
+            _show_program(model, as_json)
+            return
         from qcompiler.commands.inspection import inspect, rows
         from qcompiler.report.terminal import show_rows
 
@@ -174,6 +178,17 @@ def inspect_command(
             return
         show_rows(rows(found), Console())
         print(f"\n{found.template}")  # noqa: T201
+
+
+def _show_program(path: Path, as_json: bool) -> None:
+    from qcompiler.commands.program_inspection import inspect_program, program_rows
+    from qcompiler.report.terminal import show_rows
+
+    found = inspect_program(path)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))  # noqa: T201
+        return
+    show_rows(program_rows(found), Console())
 
 
 def run_command(

@@ -28,6 +28,7 @@ from qcompiler.pass_base import Context, Pass
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE
 from qcompiler.presets import pipeline_for
+from tests.helpers.mixed_members import KINDS
 
 OPTIONS = {entry.name: entry for kind in (Options, CompileRequest) for entry in options_of(kind)}
 SMALL = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { a = Exp(x) y = Add(a, x) }'
@@ -97,6 +98,15 @@ def _dims() -> bool:
     return list(compiled.graph.inputs[0].shape or ()) == [3, 4]
 
 
+def _integer_only() -> bool:
+    member = KINDS["trees"](np.random.default_rng(0))
+    plain, strict = (
+        qcompiler.compile(member.model, data=member.calibration, options=Options(0, integer_only=only), for_onnx=False)
+        for only in (False, True)
+    )
+    return plain.mixed is not None and strict.mixed is None
+
+
 def run(folder: Path, *arguments: object) -> Result:
     onnx.save(onnx.parser.parse_model(SMALL), folder / "model.onnx")
     given = [folder / "model.onnx", "-O", "0", *arguments]
@@ -149,7 +159,7 @@ def _save_recipe(folder: Path) -> bool:
 EFFECTS: dict[str, Callable[[Path], bool]] = {
     "seed": lambda _: _seed(), "verify": lambda _: _verify(), "dims": lambda _: _dims(), "form": _form,
     "calib": _calib, "outputs": _outputs, "force": _force, "report": _report,
-    "recipe": _recipe, "save_recipe": _save_recipe,
+    "integer_only": lambda _: _integer_only(), "recipe": _recipe, "save_recipe": _save_recipe,
     "print_after": lambda folder: "# after fold-shapes" in ran(folder, "--print-after", "fold-shapes").stderr,
     "time_passes": lambda folder: re.search(r"\d s +fold-shapes", ran(folder, "--time-passes").stderr) is not None,
     "as_json": lambda folder: "figures" in json.loads(ran(folder, "--json").stdout),

@@ -120,7 +120,7 @@ def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> 
         raise ModelError(f"{path}: no such file")
     if path.suffix == ".qprog":
         if on != "machine":
-            raise OptionError(f"--on {on}: a .qprog runs on the machine only")
+            raise OptionError(f"--on {on}: a .qprog runs on the machine, and says itself what of it onnxruntime does")
         return MixedExecutor(MixedProgram.load(path), threads) if is_mixed(path) else MachineExecutor(
             Program.load(path), threads
         )

@@ -99,7 +99,7 @@ def settle_sizes(graph: Graph, ctx: Context) -> None:
             image = len(tensor.shape or ()) == 4
             if size not in ctx.dims:
                 places.setdefault(size, (axis if image else order, image))
-    if not places:
+    if not places or not graph.nodes:  # the inputs of a program, which any sizes fit
         return
     runner, given = Runner(graph), dict(ctx.dims)
     larger = ({name: _larger(*place, *sizes) for name, place in places.items()} for sizes in LARGER)

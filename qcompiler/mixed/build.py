@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import onnx
 
 from qcompiler import lowering
 from qcompiler.errors import NoIntegerFormError, UnsupportedError
 from qcompiler.graph.ir import Feed, Graph, Tensor
 from qcompiler.graph.macs import all_macs
+from qcompiler.graph.origin import origin_of
 from qcompiler.mixed.container import Border, MixedProgram, Outside, Piece
 from qcompiler.mixed.cut import Part, cut, prepared_copy, without_idle_pairs
 from qcompiler.mixed.dependencies import Reads, tensors_read
@@ -56,8 +58,9 @@ def build_mixed(
     """
     whole = prepared_copy(graph, feed)
     seen = _look(whole, feed)
-    outside, small = _foreign(whole), set[str]()
-    _join(outside, refusal, whole)
+    known = {node.name for node in whole.nodes}
+    outside = {name: reason for name, reason in refusal.nodes.items() if name in known} | _foreign(whole)
+    small = set[str]()
     programs: dict[tuple[str, ...], Program] = {}
     while True:
         bare = without_idle_pairs(whole, outside)
@@ -172,13 +175,14 @@ def _program(
     total = sum(seen.macs.values())
     inside = sum(seen.macs.get(name, 0) for part in parts if not part.outside for name in part.nodes)
     return MixedProgram(
-        str(graph.name), _borders(graph.inputs), _borders(graph.outputs),
+        str(graph.name), _borders(graph, graph.inputs), _borders(graph, graph.outputs),
         tuple(_piece(part, programs) for part in parts), outside, inside / total if total else None, dict(only),
     )  # fmt: skip
 
 
-def _borders(tensors: Sequence[Tensor]) -> tuple[Border, ...]:
-    return tuple(Border(tensor.name, _type_name(tensor), _sizes(tensor)) for tensor in tensors)
+def _borders(graph: Graph, tensors: Sequence[Tensor]) -> tuple[Border, ...]:
+    declared = origin_of(graph).values
+    return tuple(Border(t.name, _type_name(t), _sizes(t, declared.get(t.name))) for t in tensors)
 
 
 def _type_name(tensor: Tensor) -> str:
@@ -188,10 +192,16 @@ def _type_name(tensor: Tensor) -> str:
     return "str" if kind.kind in "OU" else kind.name
 
 
-def _sizes(tensor: Tensor) -> list[int | str] | None:
+def _sizes(tensor: Tensor, declared: onnx.ValueInfoProto | None) -> list[int | str] | None:
+    """Sizes; those that inference does not know have the names that the model's file gives them."""
     if tensor.shape is None:
         return None
-    return [int(size) if isinstance(size, int | np.integer) else str(size or "?") for size in tensor.shape]
+    dims = [] if declared is None else list(declared.type.tensor_type.shape.dim)
+    names = [dim.dim_param or "?" for dim in dims] if len(dims) == len(tensor.shape) else ["?"] * len(tensor.shape)
+    return [
+        int(size) if isinstance(size, int | np.integer) else str(size or name)
+        for size, name in zip(tensor.shape, names, strict=True)
+    ]
 
 
 def _piece(part: Part, programs: Mapping[tuple[str, ...], Program]) -> Piece:

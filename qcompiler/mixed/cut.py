@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from qcompiler.graph.ir import (
+    ORIGIN,
     Constant,
     Feed,
     Graph,
@@ -15,11 +16,14 @@ from qcompiler.graph.ir import (
     constant_of,
     consumers,
     copy_of,
+    insert_qdq,
     names_in,
     producer,
+    read_spec,
     replace_uses,
     unique_name,
 )
+from qcompiler.graph.origin import origin_of
 from qcompiler.mixed.dependencies import Reads, tensors_read
 from qcompiler.mixed.stages import dependencies, stages_of
 from qcompiler.shapes.infer import dim_name, infer_shapes
@@ -104,13 +108,27 @@ def cut(graph: Graph, outside: Collection[str], feed_ranks: Mapping[str, int]) -
     reads = Reads(graph)
     stages = stages_of(dependencies(graph, reads), outside)
     shapes = _border_shapes(graph, feed_ranks)
-    groups = [[node for node in graph.nodes if node.name in set(names)] for _, names in stages]
+    by_name = {node.name: node for node in graph.nodes}
+    groups = [[by_name[name] for name in names] for _, names in stages]
     needed = [reads.needed(nodes) for nodes in groups]
     wanted = {tensor.name for tensor in graph.outputs}.union(*(names for _, names in needed))
-    return [
-        Part(is_outside, _graph_of(graph, nodes, repeated, names, wanted, shapes), tuple(node.name for node in nodes))
-        for (is_outside, _), nodes, (repeated, names) in zip(stages, groups, needed, strict=True)
-    ]
+    parts = []
+    for (is_outside, _), nodes, (repeated, names) in zip(stages, groups, needed, strict=True):
+        part = _graph_of(graph, nodes, repeated, names, wanted, shapes)
+        if not is_outside:
+            _keep_grids(part, reads)
+        parts.append(Part(is_outside, part, tuple(node.name for node in nodes)))
+    return parts
+
+
+def _keep_grids(segment: Graph, reads: Reads) -> None:
+    """Let what comes out of another segment's grid enter on that grid: its codes are the same again."""
+    taken = names_in(segment)
+    for tensor in segment.inputs:
+        writer = reads.producers.get(tensor.name)
+        spec = read_spec(writer) if writer is not None and writer.op == "DequantizeLinear" else None
+        if spec is not None:
+            insert_qdq(segment, tensor, spec, taken, consumers(tensor))
 
 
 def _border_shapes(graph: Graph, ranks: Mapping[str, int]) -> dict[str, list[int | str]]:
@@ -141,21 +159,24 @@ def _graph_of(
 ) -> Graph:  # fmt: skip
     """The graph of a part that gives all it writes of ``wanted``."""
     kept = {node.name for node in (*nodes, *repeated)}
-    copy = copy_of(graph)
-    for node in copy.nodes:
-        if node.name not in kept:
-            node.inputs.clear()
-            node.outputs.clear()
-    copy.nodes = [node for node in copy.nodes if node.name in kept]
-    tensors = {tensor.name: tensor for node in copy.nodes for tensor in (*tensors_read(node), *node.outputs)}
+    own = [node for node in graph.nodes if node.name in kept]
+    tensors = {tensor.name: tensor for node in own for tensor in (*tensors_read(node), *node.outputs)}
     order = {name: index for index, name in enumerate(_in_order(graph))}
-    copy.inputs = [tensors[name] for name in sorted(inputs, key=order.__getitem__)]
-    written = [tensor.name for node in nodes for tensor in node.outputs if tensor.name in wanted]
-    copy.outputs = [tensors[name] for name in written]
+    read = [tensors[name] for name in sorted(inputs, key=order.__getitem__)]
+    written = [tensor for node in nodes for tensor in node.outputs if tensor.name in wanted]
+    copy = copy_of(_around(graph, own, read, written))
     borders = {tensor.name for tensor in graph.inputs}
     for tensor in (tensor for tensor in copy.inputs if tensor.name not in borders):
         tensor.shape = shapes.get(tensor.name)
     return copy
+
+
+def _around(graph: Graph, nodes: list[Node], inputs: list[Tensor], outputs: list[Tensor]) -> Graph:
+    """A graph with nodes and tensors of another; its copy knows no others."""
+    part = Graph(nodes, inputs, outputs, name=graph.name, opset=graph.opset, ir_version=graph.ir_version)
+    part.import_domains = graph.import_domains
+    part.__dict__[ORIGIN] = origin_of(graph)
+    return part
 
 
 def _in_order(graph: Graph) -> list[str]:

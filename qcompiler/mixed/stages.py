@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import networkx as nx
 
-from qcompiler.graph.ir import Graph, Node
+from qcompiler.graph.ir import Graph
 from qcompiler.mixed.dependencies import Reads
 
 __all__ = ["Order", "dependencies", "stages_of"]
@@ -48,8 +48,3 @@ def _assigned(order: Order[str], outside: Collection[str], first: bool) -> list[
     for name in order:
         parts.setdefault(stage[name], []).append(name)
     return [((index % 2 == 1) != first, parts[index]) for index in sorted(parts)]
-
-
-def in_graph_order(graph: Graph, names: Collection[str]) -> list[Node]:
-    """Nodes by name, as the graph has them."""
-    return [node for node in graph.nodes if node.name in names]

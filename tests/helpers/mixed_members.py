@@ -66,68 +66,68 @@ def top_k(rng: np.random.Generator) -> Member:
     return _member(model_of(text, constants), _pictures(rng), {"best": 20.0}, (1, 5))
 
 
+SCALER = "ai.onnx.ml.Scaler <offset = [0.1], scale = [0.5]>"
+"""An operator of another domain that works on any shape."""
+
 _ODD = {
-    "CumSum": "b = CumSum(r, three)",
-    "Hardmax": "b = Hardmax <axis = 1> (r)",
-    "Einsum": 'b = Einsum <equation = "nchw->nchw"> (r)',
-    "Det": "d = Det(r)  d1 = Unsqueeze(d, three_v)  d2 = Unsqueeze(d1, three_v)  k = Tanh(d2)  b = Mul(r, k)",
-    "GridSample": "b = GridSample(r, grid)",
+    "scaler": f"b = {SCALER} (r)",
+    "imputer": "b = ai.onnx.ml.Imputer <imputed_value_floats = [0.0], replaced_value_float = -7.0> (r)",
+    "determinant": "d = Det(r)  e = Unsqueeze(d, last)  f = Unsqueeze(e, last)  k = Tanh(f)  b = Mul(r, k)",
 }
 
 
-def _odd(rng: np.random.Generator, width: int, side: int) -> tuple[str, dict[str, Any]]:
-    """An operator without an integer form from ``r`` to ``b``, of one shape, and its constants."""
-    what = str(rng.choice(list(_ODD)))
-    grid = rng.uniform(-1, 1, (1, side, side, 2)).astype(np.float32)
-    known = {"three": np.array(3), "three_v": np.array([2]), "grid": grid}
-    return _ODD[what], {name: value for name, value in known.items() if f" {name})" in _ODD[what]}
+def learned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the operators of classical machine learning."""
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    return model
 
 
 def in_the_middle(rng: np.random.Generator) -> Member:
     """An operator without an integer form between convolutions."""
     width = int(rng.integers(4, 10))
-    odd, constants = _odd(rng, width, 5)
-    text = f"""g (float[1, 3, {SIDE}, {SIDE}] x) => (float[1, 4, 3, 3] y) {{
+    odd = _ODD[str(rng.choice(list(_ODD)))]
+    constants = {"last": np.array([2])} if "last" in odd else {}
+    text = f"""g (float[1, 3, {SIDE}, {SIDE}] x) => (float[1, 16, 3, 3] y) {{
         a = Conv <kernel_shape = [3, 3], strides = [2, 2]> (x, u, c)  r = Relu(a)  {odd}
         y = Conv <kernel_shape = [3, 3]> (b, v) }}"""
     constants |= {
         "u": _conv(rng, width, 3), "c": (0.1 * rng.standard_normal(width)).astype(np.float32),
-        "v": _conv(rng, 4, width),
+        "v": _conv(rng, 16, width),
     }  # fmt: skip
-    return _member(model_of(text, constants), _pictures(rng), {"y": 18.0})
+    return _member(learned(model_of(text, constants)), _pictures(rng), {"y": 18.0})
 
 
 def in_sequence(rng: np.random.Generator) -> Member:
     """Two borders, one behind the other, over a length that is not known."""
-    width = int(rng.integers(8, 24))
+    width = int(rng.integers(40, 80))
     text = f"""g (float[N, T, {width}] x) => (float[N, T, {width}] y) {{
-        a = MatMul(x, u)  r = Relu(a)  b = CumSum(r, one)  d = Div(b, ten)  e = MatMul(d, v)  f = Tanh(e)
-        g0 = CumSum(f, one)  h = Div(g0, ten)  y = MatMul(h, w) }}"""
-    constants = {name: weight_of(rng, width, width) for name in "uvw"} | {"one": np.array(1), "ten": np.float32(10)}
+        a = MatMul(x, u)  r = Relu(a)  b = {SCALER} (r)  e = MatMul(b, v)  f = Tanh(e)  h = {SCALER} (f)
+        y = MatMul(h, w) }}"""
+    constants = {name: weight_of(rng, width, width) for name in "uvw"}
     draw: Callable[[int], Feed] = lambda rows: {"x": data_of(rng, rows, int(rng.integers(4, 12)), width)}  # noqa: E731
-    return _member(model_of(text, constants), draw, {"y": 18.0}, (1, 3))
+    return _member(learned(model_of(text, constants)), draw, {"y": 18.0}, (1, 3))
 
 
 def around(rng: np.random.Generator) -> Member:
     """A branch that goes around a border."""
-    width = int(rng.integers(8, 24))
+    width = int(rng.integers(40, 80))
     text = f"""g (float[N, T, {width}] x) => (float[N, T, {width}] y, float[N, T, {width}] side) {{
-        a = MatMul(x, u)  r = Relu(a)  b = CumSum(r, one)  d = Div(b, ten)  e = MatMul(d, v)
+        a = MatMul(x, u)  r = Relu(a)  b = {SCALER} (r)  e = MatMul(b, v)
         s = MatMul(r, w)  side = Tanh(s)  y = Add(e, side) }}"""
-    constants = {name: weight_of(rng, width, width) for name in "uvw"} | {"one": np.array(1), "ten": np.float32(10)}
+    constants = {name: weight_of(rng, width, width) for name in "uvw"}
     draw: Callable[[int], Feed] = lambda rows: {"x": data_of(rng, rows, int(rng.integers(4, 12)), width)}  # noqa: E731
-    return _member(model_of(text, constants), draw, {"y": 20.0, "side": 20.0}, (1, 3))
+    return _member(learned(model_of(text, constants)), draw, {"y": 20.0, "side": 20.0}, (1, 3))
 
 
 def loop(rng: np.random.Generator) -> Member:
     """A loop whose end depends on data, with a value and weights from outside, between two layers."""
-    width = int(rng.integers(6, 20))
+    width = int(rng.integers(24, 40))
     body = f"""body (int64 i, bool go, float[N, {width}] s) => (bool on, float[N, {width}] t) {{
         p = MatMul(s, w)  q = Tanh(p)  t = Add(q, r)  n = ReduceMax <keepdims = 0> (t)  on = Less(n, end) }}"""
-    text = f"""g (float[N, {width}] x) => (float[N, 4] y) {{
+    text = f"""g (float[N, {width}] x) => (float[N, 32] y) {{
         a = MatMul(x, u)  r = Relu(a)  z = Loop <body = {body}> (most, yes, r)  y = MatMul(z, v) }}"""
     constants = {
-        "u": weight_of(rng, width, width), "w": weight_of(rng, width, width), "v": weight_of(rng, width, 4),
+        "u": weight_of(rng, width, width), "w": weight_of(rng, width, width), "v": weight_of(rng, width, 32),
         "most": np.array(int(rng.integers(2, 5))), "yes": np.array(True), "end": np.float32(3),
     }  # fmt: skip
     draw: Callable[[int], Feed] = lambda rows: {"x": data_of(rng, rows, width)}  # noqa: E731
@@ -156,7 +156,7 @@ def trees(rng: np.random.Generator) -> Member:
         "ZipMap", ["scores"], ["named"], domain="ai.onnx.ml", name="zip", classlabels_int64s=list(range(classes))
     )
     model.graph.node.extend([trees, zipped])
-    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    learned(model)
     label = onnx.helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["N"])
     value = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
     kind = onnx.helper.make_sequence_type_proto(onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, value))
