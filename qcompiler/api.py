@@ -264,6 +264,12 @@ def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
     of_fold = runs_of_folds(judged, ctx.final_grids, ctx.fold_grids) if any(ctx.fold_grids.values()) else None
     report.outputs = judge.figures(Runner(judged).run, of_fold)
     report.output_sqnr_db = {each.output: each.sqnr_db for each in report.outputs if not each.columns}
+    for each in (each for each in report.outputs if not each.columns and each.feeds < len(judge.held)):
+        ctx.warn(
+            f"output '{each.output}' has another size than the float model's on {len(judge.held) - each.feeds} of "
+            f"{len(judge.held)} feeds held out, so values near a threshold fell on its other side; the figure is of "
+            "the others"
+        )
     report.trials = try_unseen(reference, judged, [feed for feed, _ in judge.held], report.output_sqnr_db)
     for trial in (trial for trial in report.trials if is_lost(trial)):
         then = (

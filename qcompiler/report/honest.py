@@ -75,6 +75,7 @@ class Judge:
         for name in names:
             pairs = [(values[name], answer[name]) for (_, values), answer in zip(self.held, got, strict=True)]
             fitted = [(values[name], answer[name]) for (_, values), answer in zip(self.fitted, others, strict=False)]
+            pairs, fitted = _of_one_shape(pairs), _of_one_shape(fitted)
             groups = (None, *find_columns([real for real, _ in (*pairs, *fitted)], self.bounded.get(name)))
             found += [_figure(name, columns, pairs, fitted if name in few else [], folded=folded) for columns in groups]
         return found
@@ -110,6 +111,11 @@ def _figure(
     )
 
 
+def _of_one_shape(pairs: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """Those whose numbers can be compared: how many a detector finds may differ; all where none can be."""
+    return [pair for pair in pairs if pair[0].shape == pair[1].shape] or pairs
+
+
 def _energies(real: Array, got: Array, columns: Columns | None) -> tuple[float, float, int]:
     """Energy of the answers and of the error, and of how many numbers; infinite error where shapes differ."""
     if real.shape != got.shape:
@@ -125,7 +131,10 @@ def _noise(held: Sequence[tuple[float, float, int]], fitted: Sequence[tuple[floa
     alone = _mean(held)
     if len(fitted) < 2:
         return alone
-    spread = np.std([noise / max(count, 1) for _, noise, count in fitted], ddof=1) / np.sqrt(len(held))
+    noises = [noise / max(count, 1) for _, noise, count in fitted]
+    if not np.isfinite([alone, *noises]).all():
+        return _mean([*held, *fitted])
+    spread = np.std(noises, ddof=1) / np.sqrt(len(held))
     return _mean([*held, *fitted]) if alone <= _mean(fitted) + CHANCE * spread else alone
 
 
