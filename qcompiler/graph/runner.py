@@ -108,6 +108,7 @@ class Runner:
             self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
+        self._sequences = {entry.name for entry in self._session.get_inputs() if entry.type.startswith("seq(")}
 
     @property
     def types(self) -> dict[str, str]:
@@ -125,11 +126,16 @@ class Runner:
         wanted, how = self._wanted if outputs is None else list(outputs), ort.RunOptions()
         how.only_execute_path_to_fetches = outputs is not None
         try:
-            arrays = {name: np.asarray(value) for name, value in feed.items()}  # arithmetic makes scalars of rank 0
-            values = self._session.run(wanted, arrays, how)
+            values = self._session.run(wanted, {name: self._given(name, value) for name, value in feed.items()}, how)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
         return dict(zip(wanted, (_as_array(value) for value in values), strict=True))
+
+    def _given(self, name: str, value: NDArray[Any]) -> Any:
+        """An input as onnxruntime takes it: a sequence, told as `run` tells one, as a list; arithmetic makes scalars of
+        arrays of rank 0.
+        """
+        return list(value) if name in self._sequences else np.asarray(value)
 
 
 def _as_array(value: Any) -> NDArray[Any]:

@@ -208,6 +208,5 @@ def _piece(part: Part, programs: Mapping[tuple[str, ...], Program]) -> Piece:
     inputs, outputs = (tuple(tensor.name for tensor in side) for side in (part.graph.inputs, part.graph.outputs))
     if not part.outside:
         return Piece(True, inputs, outputs, programs[_key(part)].to_bytes())
-    sequences = tuple(tensor.name for tensor in part.graph.inputs if _type_name(tensor) == "sequence")
     content = to_model(part.graph, pack=False).SerializeToString(deterministic=True)
-    return Piece(False, inputs, outputs, content, sequences)
+    return Piece(False, inputs, outputs, content)

@@ -58,14 +58,12 @@ class Piece:
         is_segment: it runs on the machine.
         inputs, outputs: names of the tensors that it reads and writes.
         content: bytes of a ``.qprog``, or of an ONNX model.
-        sequences: those of ``inputs`` that are sequences.
     """
 
     is_segment: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     content: bytes = field(repr=False)
-    sequences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class MixedProgram:
         parts = [
             {
                 "file": name, "kind": "integer" if piece.is_segment else "float", "inputs": piece.inputs,
-                "outputs": piece.outputs, "sequences": piece.sequences,
+                "outputs": piece.outputs,
             }
             for name, piece in zip(self._files(), self.pieces, strict=True)
         ]  # fmt: skip
@@ -172,12 +170,9 @@ def _read(archive: zipfile.ZipFile, name: str) -> MixedProgram:
             "the model again"
         )
     pieces = tuple(
-        Piece(
-            part["kind"] == "integer", tuple(part["inputs"]), tuple(part["outputs"]), archive.read(part["file"]),
-            tuple(part["sequences"]),
-        )
+        Piece(part["kind"] == "integer", tuple(part["inputs"]), tuple(part["outputs"]), archive.read(part["file"]))
         for part in manifest["parts"]
-    )  # fmt: skip
+    )
     return MixedProgram(
         manifest["name"], tuple(Border(**each) for each in manifest["inputs"]),
         tuple(Border(**each) for each in manifest["outputs"]), pieces,

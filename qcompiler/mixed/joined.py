@@ -120,7 +120,7 @@ class _Float:
     """A float part on onnxruntime."""
 
     def __init__(self, piece: Piece) -> None:
-        self._inputs, self._sequences = piece.inputs, piece.sequences
+        self._inputs = piece.inputs
         try:
             model = onnx.load_from_string(piece.content)
         except Exception as error:  # protobuf's DecodeError has no public home
@@ -129,10 +129,7 @@ class _Float:
 
     def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Its outputs."""
-        feeds: dict[str, Any] = {name: values[name] for name in self._inputs}
-        for name in self._sequences:
-            feeds[name] = list(feeds[name])
-        return self._runner.run(feeds)
+        return self._runner.run({name: values[name] for name in self._inputs})
 
 
 def _checked(program: MixedProgram, feeds: Feed) -> Feed:

@@ -16,7 +16,7 @@ from qcompiler.runtime.errors import ProgramError
 
 PROGRAM = MixedProgram(
     "net", (Border("x", "float32", ["N", 4]),), (Border("y", "float32", None),),
-    (Piece(True, ("x",), ("a",), b"segment"), Piece(False, ("a",), ("y",), b"model", ("a",))),
+    (Piece(True, ("x",), ("a",), b"segment"), Piece(False, ("a",), ("y",), b"model")),
     (
         Outside("loop_1", "Loop", "no jumps", 0.25), Outside("top", "TopK", "no form", 0.5),
         Outside("r", "Relu", "", 0.0, is_island=True),
