@@ -23,12 +23,18 @@ class Declined:
 
 @dataclass(frozen=True)
 class FloatNode:
-    """A node that stays float; ``share``: its part of all multiply-accumulates, None where not measured."""
+    """A node that stays float.
+
+    Attributes:
+        share: its part of all multiply-accumulates, None where not measured.
+        is_island: it has an integer form, but stays among nodes that have none.
+    """
 
     node: str
     op: str
     reason: str
     share: float | None = None
+    is_island: bool = False
 
 
 @dataclass(frozen=True)

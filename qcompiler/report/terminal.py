@@ -80,7 +80,8 @@ def _program(report: Report) -> Iterator[Row]:
         segments, share = _figure(report, "segments"), _figure(report, "program_mac_share")
         part = "" if share is None else f" with {_percent(share)} of all multiply-accumulates"
         yield "program", f"mixed: {segments or 0:.0f} integer segment(s){part}, the rest on onnxruntime"
-        yield from _nodes("outside", report.outside)
+        yield from _nodes("outside", [node for node in report.outside if not node.is_island])
+        yield from _nodes("too small", [node for node in report.outside if node.is_island])
 
 
 def _sizes(report: Report) -> Iterator[Row]:
