@@ -1,0 +1,20 @@
+"""Programs of the integer machine as C: one file of C99 without a library, for where no Python is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qcompiler.c_output.c_source import CSource
+    from qcompiler.runtime import Program
+
+__all__ = ["to_c"]
+
+
+def to_c(program: Program, stem: str = "model", dims: Mapping[str, int] | None = None) -> CSource:
+    """A program for these sizes of its symbolic dimensions as ``<stem>.c`` and ``<stem>.h``; see `c_source.to_c`."""
+    from qcompiler.c_output import c_source
+
+    return c_source.to_c(program, stem, dims)

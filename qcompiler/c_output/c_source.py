@@ -1,0 +1,259 @@
+"""A program as C: one file of C99 and its header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.c_output.c_calls import (
+    KERNELS,
+    NAMES,
+    ROWS,
+    Instruction,
+    fields_text,
+    kernel_of,
+    operands_of,
+    scratch_bytes,
+)
+from qcompiler.c_output.c_ports import (
+    Crossing,
+    copied_in,
+    copied_out,
+    described,
+    entering,
+    grids_text,
+    leaving,
+    needs_infinity,
+)
+from qcompiler.c_output.c_text import array, comment, identifier, listed
+from qcompiler.c_output.fragments import definitions
+from qcompiler.errors import OptionError, UnsupportedError
+from qcompiler.runtime.binding.bind import Bound, bind
+from qcompiler.runtime.instructions.instruction import Source
+from qcompiler.runtime.program.contents import Port
+from qcompiler.runtime.program.model import Program
+
+Array = NDArray[Any]
+ALIGNMENT = 8
+"""Bytes of the largest element of an arena."""
+
+
+@dataclass(frozen=True)
+class CSource:
+    """A program in C.
+
+    Attributes:
+        name: what its functions and macros begin with.
+        header: the text of ``<stem>.h``.
+        source: the text of ``<stem>.c``.
+    """
+
+    name: str
+    header: str
+    source: str
+
+
+def to_c(program: Program, stem: str = "model", dims: Mapping[str, int] | None = None) -> CSource:
+    """A program for these sizes as C99 that needs no library: ``<stem>.c`` and ``<stem>.h``.
+
+    Args:
+        program: what the integer machine runs.
+        stem: of the files' names; functions and macros begin with it, other characters than letters and digits
+            being replaced.
+        dims: sizes of the program's symbolic dimensions.
+
+    Raises:
+        OptionError: a dimension has no size.
+        ProgramError: a size is unknown, or does not fit the program.
+        UnsupportedError: lists every instruction without a kernel in C, by node.
+    """
+    sizes = dict(dims or {})
+    missing = [name for name in program.dims if name not in sizes]
+    if missing:
+        given = " ".join(f"--dim {name}=SIZE" for name in missing)
+        raise OptionError(
+            f"the feeds decide the size of {', '.join(map(repr, missing))}, and C has fixed sizes: "
+            f"compile with {given}, a number each"
+        )
+    return _Writer(program, bind(program, **sizes), stem).write()
+
+
+@dataclass
+class _Tables:
+    """Constants that instructions share: the text of each, by what it holds."""
+
+    names: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+    def array(self, element: str, values: Array) -> str:
+        """The name of a constant array with these values."""
+        key = (element, values.tobytes())
+        if key not in self.names:
+            self.names[key] = f"c{len(self.names)}"
+            self.texts.append(array(self.names[key], element, values))
+        return self.names[key]
+
+    def structure(self, struct: str, parts: list[str]) -> str:
+        """The name of a constant structure with these members."""
+        key = (struct, ", ".join(parts).encode())
+        if key not in self.names:
+            self.names[key] = f"f{len(self.names)}"
+            self.texts.append(f"static const struct {struct} {self.names[key]} = {{\n{listed(parts)}}};\n")
+        return self.names[key]
+
+
+class _Writer:
+    def __init__(self, program: Program, bound: Bound, stem: str) -> None:
+        self._program, self._bound, self._stem = program, bound, stem
+        self._name = identifier(stem)
+        self._prefix = self._name.upper()
+        self._tables = _Tables()
+        self._inputs = self._crossings("INPUT", program.inputs, bound.input_shapes)
+        self._outputs = self._crossings("OUTPUT", program.outputs, bound.output_shapes)
+        self._instructions = list(self._read())
+        self._scratch = -(-bound.arena_bytes // ALIGNMENT) * ALIGNMENT
+        self._arena = max(self._scratch + max(map(scratch_bytes, self._instructions), default=0), ALIGNMENT)
+
+    def write(self) -> CSource:
+        """Both texts."""
+        self._refuse_unknown()
+        calls = [line for instruction in self._instructions for line in self._call(instruction)]
+        compute = _function("static int compute(unsigned char *arena)", ["(void)arena;", *calls, "return 0;"])
+        on_codes = self._run("_codes", copied_in, lambda index, crossing: copied_out(index, crossing))
+        core = definitions(compute + on_codes)
+        with_floats = grids_text([*self._inputs, *self._outputs]) + self._run(
+            "", lambda index, crossing, prefix: entering(index, crossing, prefix), leaving
+        )
+        border = definitions(with_floats, core)
+        parts = [
+            comment(f"{self._stem}.c: made by qcompiler; do not edit. What it is called by is in {self._stem}.h."),
+            f'\n#include "{self._stem}.h"\n\n#include <stddef.h>\n',
+            "\n#define AT(offset) ((void *)(arena + (offset)))\n",
+            *(f"\n{text}" for text in core.values()),
+            *(f"\n{text}" for text in self._tables.texts),
+            f"\n{compute}\n{on_codes}",
+            f"\n#ifndef {self._prefix}_NO_FLOAT\n",
+            "#ifdef __FAST_MATH__\n#error the border needs floats as IEEE 754 has them: compile without -ffast-math\n"
+            "#endif\n#include <float.h>\n",
+            "#include <math.h>\n" if needs_infinity(self._outputs) else "",
+            *(f"\n{text}" for text in border.values()),
+            f"\n{with_floats}#endif\n",
+        ]
+        return CSource(self._name, self._header(), "".join(parts))
+
+    def _crossings(self, side: str, ports: tuple[Port, ...], shapes: Mapping[str, tuple[int, ...]]) -> list[Crossing]:
+        buffers, offsets = self._program.buffers, self._bound.offsets
+        return [
+            Crossing(f"{side}_{i}", port, shapes[port.name], buffers[port.buffer].element, offsets[port.buffer])
+            for i, port in enumerate(ports)
+        ]
+
+    def _read(self) -> Iterator[Instruction]:
+        """The instructions that do anything."""
+        for index, (numbers, kinds) in enumerate(zip(self._bound.code.tolist(), self._bound.kinds.tolist(), strict=True)):
+            if Source.BUFFER not in kinds:
+                continue
+            opcode = self._program.opcode(index)
+            sources = {name: Source(kind) for name, kind in opcode.row(kinds).items()}
+            yield Instruction(index, opcode, opcode.row(numbers), sources, self._program.nodes[index])
+
+    def _refuse_unknown(self) -> None:
+        unknown = [each for each in self._instructions if each.opcode.name not in KERNELS]
+        if unknown:
+            nodes = ", ".join(f"'{each.node}' ({each.opcode.name})" for each in unknown)
+            raise UnsupportedError(f"there is no kernel in C for {nodes}; use the .qprog output")
+
+    def _call(self, instruction: Instruction) -> Iterator[str]:
+        """The statement that runs an instruction."""
+        arguments = [f"&{self._tables.structure(f'{instruction.opcode.name}_fields', fields_text(instruction))}"]
+        arguments += [self._operand(instruction, name) for name in operands_of(instruction.opcode)]
+        if scratch_bytes(instruction):
+            arguments.append(f"AT({self._scratch})")
+        call = f"{kernel_of(instruction)}({', '.join(arguments)})"
+        yield comment(f"{instruction.opcode.name}: {instruction.node}")
+        if instruction.opcode.name != "gather":
+            yield f"{call};"
+            return
+        yield f"if ({call}) {{"
+        yield f"    return {self._prefix}_INDEX_OUT_OF_RANGE;"
+        yield "}"
+
+    def _operand(self, instruction: Instruction, name: str) -> str:
+        source, value = instruction.sources[name], instruction.numbers[name]
+        if source == Source.BUFFER:
+            return f"AT({value})"
+        if source == Source.ABSENT:
+            return "0"
+        constant = int(self._program.code[instruction.index, instruction.opcode.position(name)])
+        values = self._program.constant(constant)
+        order = ROWS.get((instruction.opcode.name, name))
+        if order is not None:
+            values = order(values.reshape(-1), instruction.numbers)
+        return self._tables.array(NAMES[self._program.constants[constant].element], np.ascontiguousarray(values))
+
+    def _run(self, suffix: str, enter: Any, leave: Any) -> str:
+        """A function that takes the inputs, runs, and gives the outputs."""
+        lines = ["unsigned char *const arena = memory;", "int status;"]
+        lines += [] if self._inputs else ["(void)in;"]
+        for index, crossing in enumerate(self._inputs):
+            lines += enter(index, crossing, self._prefix)
+        lines += ["status = compute(arena);", "if (status != 0) {", "    return status;", "}"]
+        for index, crossing in enumerate(self._outputs):
+            lines += leave(index, crossing)
+        return _function(self._signature(suffix), [*lines, "return 0;"])
+
+    def _signature(self, suffix: str) -> str:
+        return f"int {self._name}_run{suffix}(const void *const in[], void *const out[], void *memory)"
+
+    def _header(self) -> str:
+        prefix = self._prefix
+        guard = f"{prefix}_H"
+        described_ports = chain.from_iterable(described(each, prefix) for each in (*self._inputs, *self._outputs))
+        lines = [
+            comment(f"{self._stem}.h: made by qcompiler; do not edit."),
+            f"#ifndef {guard}",
+            f"#define {guard}",
+            "",
+            "#include <stdint.h>",
+            "",
+            comment("bytes of working memory that a run needs, and a divisor that its address must have"),
+            f"#define {prefix}_ARENA_BYTES {self._arena}",
+            f"#define {prefix}_ARENA_ALIGNMENT {ALIGNMENT}",
+            "",
+            f"#define {prefix}_INPUTS {len(self._inputs)}",
+            f"#define {prefix}_OUTPUTS {len(self._outputs)}",
+            "",
+            *described_ports,
+            comment("what a run may return; 0: the outputs are there"),
+            f"#define {prefix}_NOT_FINITE 1 {comment('an input holds NaN or infinity')}",
+            f"#define {prefix}_INDEX_OUT_OF_RANGE 2 {comment('an input selects what a table does not have')}",
+            f"#define {prefix}_OTHER_NUMBER 3 {comment('an input holds another number than its _ONLY')}",
+            "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+            "/* Arrays in the order above, dense, of _TYPE elements. Runs with memory of their own may share the time. */",
+            f"{self._signature('')};",
+            "",
+            "/* The same where every input and output is the codes inside, of _CODE_TYPE elements: no float is made.",
+            f" * With {prefix}_NO_FLOAT defined this is the only function that {self._stem}.c has. */",
+            f"{self._signature('_codes')};",
+            "",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
+            "",
+            "#endif",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _function(signature: str, lines: list[str]) -> str:
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"{signature}\n{{\n{body}\n}}\n"
