@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -42,20 +42,57 @@ Array = NDArray[Any]
 ALIGNMENT = 8
 """Bytes of the largest element of an arena."""
 
+PREAMBLE = "#include <stddef.h>\n\n#define AT(offset) ((void *)(arena + (offset)))\n"
+"""What kernels and bodies need."""
+
+FLOAT_PREAMBLE = """\
+#ifdef __FAST_MATH__
+#error the border needs floats as IEEE 754 has them: compile without -ffast-math
+#endif
+#include <float.h>
+"""
+"""What the border needs."""
+
 
 @dataclass(frozen=True)
 class CSource:
     """A program in C.
 
     Attributes:
-        name: what its functions and macros begin with.
+        stem: of its files' names.
+        name: what its functions begin with, and in capitals its macros.
         header: the text of ``<stem>.h``.
-        source: the text of ``<stem>.c``.
+        kernels: the kernels that it calls, by name, each behind what it calls itself.
+        body: its constants, and the function that runs on codes.
+        border_kernels: what is added for floats, likewise.
+        border: the function that runs on floats.
+        has_infinity: an output may be infinite.
     """
 
+    stem: str
     name: str
     header: str
-    source: str
+    kernels: Mapping[str, str]
+    body: str
+    border_kernels: Mapping[str, str]
+    border: str
+    has_infinity: bool
+
+    @property
+    def source(self) -> str:
+        """The text of ``<stem>.c``."""
+        head = comment(f"{self.stem}.c: made by qcompiler; do not edit. How it is called is in {self.stem}.h.")
+        return "\n".join(
+            [
+                f'{head}\n#include "{self.stem}.h"\n\n{PREAMBLE}',
+                *self.kernels.values(),
+                self.body,
+                f"#ifndef {self.name.upper()}_NO_FLOAT\n{FLOAT_PREAMBLE}",
+                *(["#include <math.h>\n"] if self.has_infinity else []),
+                *self.border_kernels.values(),
+                f"{self.border}\n#endif\n",
+            ]
+        )
 
 
 def to_c(program: Program, stem: str = "model", dims: Mapping[str, int] | None = None) -> CSource:
@@ -124,27 +161,20 @@ class _Writer:
         self._refuse_unknown()
         calls = [line for instruction in self._instructions for line in self._call(instruction)]
         compute = _function("static int compute(unsigned char *arena)", ["(void)arena;", *calls, "return 0;"])
-        on_codes = self._run("_codes", copied_in, lambda index, crossing: copied_out(index, crossing))
-        core = definitions(compute + on_codes)
-        with_floats = grids_text([*self._inputs, *self._outputs]) + self._run(
-            "", lambda index, crossing, prefix: entering(index, crossing, prefix), leaving
+        on_codes = self._run("_codes", copied_in, copied_out)
+        kernels = definitions(compute + on_codes)
+        grids = grids_text([*self._inputs, *self._outputs])
+        border = grids + self._run("", entering, leaving)
+        return CSource(
+            stem=self._stem,
+            name=self._name,
+            header=self._header(),
+            kernels=kernels,
+            body="\n".join([*self._tables.texts, compute, on_codes]),
+            border_kernels=definitions(border, kernels),
+            border=border,
+            has_infinity=needs_infinity(self._outputs),
         )
-        border = definitions(with_floats, core)
-        parts = [
-            comment(f"{self._stem}.c: made by qcompiler; do not edit. What it is called by is in {self._stem}.h."),
-            f'\n#include "{self._stem}.h"\n\n#include <stddef.h>\n',
-            "\n#define AT(offset) ((void *)(arena + (offset)))\n",
-            *(f"\n{text}" for text in core.values()),
-            *(f"\n{text}" for text in self._tables.texts),
-            f"\n{compute}\n{on_codes}",
-            f"\n#ifndef {self._prefix}_NO_FLOAT\n",
-            "#ifdef __FAST_MATH__\n#error the border needs floats as IEEE 754 has them: compile without -ffast-math\n"
-            "#endif\n#include <float.h>\n",
-            "#include <math.h>\n" if needs_infinity(self._outputs) else "",
-            *(f"\n{text}" for text in border.values()),
-            f"\n{with_floats}#endif\n",
-        ]
-        return CSource(self._name, self._header(), "".join(parts))
 
     def _crossings(self, side: str, ports: tuple[Port, ...], shapes: Mapping[str, tuple[int, ...]]) -> list[Crossing]:
         buffers, offsets = self._program.buffers, self._bound.offsets
@@ -196,7 +226,9 @@ class _Writer:
             values = order(values.reshape(-1), instruction.numbers)
         return self._tables.array(NAMES[self._program.constants[constant].element], np.ascontiguousarray(values))
 
-    def _run(self, suffix: str, enter: Any, leave: Any) -> str:
+    def _run(
+        self, suffix: str, enter: Callable[[int, Crossing, str], list[str]], leave: Callable[[int, Crossing], list[str]]
+    ) -> str:
         """A function that takes the inputs, runs, and gives the outputs."""
         lines = ["unsigned char *const arena = memory;", "int status;"]
         lines += [] if self._inputs else ["(void)in;"]

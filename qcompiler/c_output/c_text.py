@@ -67,7 +67,7 @@ def array(name: str, element: str, values: Array) -> str:
     if flat.dtype.kind == "f":
         parts = [real(value) for value in flat.tolist()]
     else:
-        parts = [integer(value) for value in flat.tolist()]
+        parts = list(map(integer if flat.itemsize == 8 else str, flat.tolist()))
     per_line = max((WIDTH - 4) // (max(map(len, parts)) + 2), 1)
     lines = ("    " + ", ".join(parts[first : first + per_line]) for first in range(0, len(parts), per_line))
     return f"static const {C_TYPES[element]} {name}[{flat.size}] = {{\n" + ",\n".join(lines) + "};\n"

@@ -1,0 +1,140 @@
+"""Compiles programs as C and runs them: many in one file, in a process of their own, on this CPU or on an emulated
+one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qcompiler.c_output import to_c
+from qcompiler.c_output.c_source import PREAMBLE, CSource
+from qcompiler.runtime import Program
+from qcompiler.runtime.binding.bind import bind
+
+Array = NDArray[Any]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+HAS_COMPILER = shutil.which("cc") is not None
+needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler (cc) on this machine")
+
+_OWN_NAMES = re.compile(r"\b([cf]\d+|compute|(?:in|out)put_\d+_\w+)\b")
+_MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+
+struct job {
+    int (*run)(const void *const in[], void *const out[], void *arena);
+    size_t arena, inputs, outputs, sizes[16];
+};
+
+static const struct job jobs[] = {
+%s
+};
+
+int main(void)
+{
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        const struct job *job = &jobs[i];
+        void *places[16], *arena = calloc(1, job->arena); /* as the arena of the machine */
+        for (size_t j = 0; j < job->inputs + job->outputs; j++) {
+            places[j] = malloc(job->sizes[j] + 1);
+            if (j < job->inputs && fread(places[j], 1, job->sizes[j], stdin) != job->sizes[j]) {
+                return 9;
+            }
+        }
+        const int status = job->run((const void *const *)places, places + job->inputs, arena);
+        fwrite(&status, sizeof status, 1, stdout);
+        for (size_t j = 0; j < job->inputs + job->outputs; j++) {
+            if (j >= job->inputs) {
+                fwrite(places[j], 1, job->sizes[j], stdout);
+            }
+            free(places[j]);
+        }
+        free(arena);
+    }
+    return 0;
+}
+"""
+
+
+class CaseInC(NamedTuple):
+    """A program without symbols, what is fed to it as codes, and the codes that it must give.
+
+    Attributes:
+        status: what the run must return; where it is not 0, outputs do not matter.
+        what: for messages.
+    """
+
+    program: Program
+    feeds: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    what: str = ""
+    status: int = 0
+
+
+def check_in_c(
+    cases: Sequence[CaseInC], flags: Iterable[str] = SANITIZED, compiler: str = "cc", emulator: Sequence[str] = ()
+) -> None:
+    """All programs, compiled as one file, give the codes that they must."""
+    sources = [to_c(case.program, f"p{number}") for number, case in enumerate(cases)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.c"
+        path.write_text(_together(sources) + _MAIN % "\n".join(map(_job, sources, cases)), encoding="ascii")
+        binary = str(path.with_suffix(""))
+        subprocess.run([compiler, *STRICT, *flags, str(path), "-o", binary], check=True)
+        feeds = b"".join(_bytes(case.feeds[port.name]) for case in cases for port in case.program.inputs)
+        done = subprocess.run([*emulator, binary], input=feeds, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    place = 0
+    for case in cases:
+        place = _check(case, done.stdout, place)
+    assert place == len(done.stdout)
+
+
+def _check(case: CaseInC, data: bytes, place: int) -> int:
+    """Compare what one run returned, from a place of the data on; the place behind it."""
+    status = int(np.frombuffer(data, np.int32, 1, place)[0])
+    place += 4
+    assert status == case.status, f"{case.what}: returned {status}"
+    bound = bind(case.program)
+    for port in case.program.outputs:
+        dtype, shape = case.program.code_dtype(port), bound.output_shapes[port.name]
+        count = int(np.prod(shape))
+        values = np.frombuffer(data, dtype, count, place).reshape(shape)
+        if status == 0:
+            np.testing.assert_array_equal(values, case.expected[port.name], err_msg=f"{case.what}, output {port.name}")
+        place += values.nbytes
+    return place
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _together(sources: Sequence[CSource]) -> str:
+    """All programs as one file; what they share is in it once."""
+    kernels: dict[str, str] = {}
+    for source in sources:
+        for name, text in source.kernels.items():
+            kernels.setdefault(name, text)
+    headers = [source.header for source in sources]
+    bodies = [_OWN_NAMES.sub(rf"{source.name}_\1", source.body) for source in sources]
+    return "\n".join([*headers, PREAMBLE, *kernels.values(), *bodies])
+
+
+def _job(source: CSource, case: CaseInC) -> str:
+    bound = bind(case.program)
+    ports, shapes = (*case.program.inputs, *case.program.outputs), {**bound.input_shapes, **bound.output_shapes}
+    sizes = [int(np.prod(shapes[port.name])) * case.program.code_dtype(port).itemsize for port in ports]
+    numbers = f"{len(case.program.inputs)}, {len(case.program.outputs)}, {{{', '.join(map(str, sizes))}}}"
+    return f"    {{{source.name}_run_codes, {source.name.upper()}_ARENA_BYTES, {numbers}}},"
