@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -105,19 +105,25 @@ def to_c(program: Program, stem: str = "model", dims: Mapping[str, int] | None =
         dims: sizes of the program's symbolic dimensions.
 
     Raises:
-        OptionError: a dimension has no size.
+        OptionError: a dimension has no size, or the name is none for C.
         ProgramError: a size is unknown, or does not fit the program.
         UnsupportedError: lists every instruction without a kernel in C, by node.
     """
     sizes = dict(dims or {})
-    missing = [name for name in program.dims if name not in sizes]
-    if missing:
-        given = " ".join(f"--dim {name}=SIZE" for name in missing)
-        raise OptionError(
-            f"the feeds decide the size of {', '.join(map(repr, missing))}, and C has fixed sizes: "
-            f"compile with {given}, a number each"
-        )
+    check_dims(program.dims, sizes)
+    if not stem.isascii() or not stem.isprintable() or any(mark in stem for mark in '"\\'):
+        raise OptionError(f"{stem}.c: a file that C includes by name has a name of printable ASCII, without quotes")
     return _Writer(program, bind(program, **sizes), stem).write()
+
+
+def check_dims(symbols: Iterable[str], sizes: Mapping[str, int]) -> None:
+    """OptionError where a symbolic dimension has no size."""
+    missing = [name for name in symbols if name not in sizes]
+    if missing:
+        raise OptionError(
+            f"C has fixed sizes, and the feeds decide that of {', '.join(map(repr, missing))}: "
+            f"give {' '.join(f'--c-dim {name}=SIZE' for name in missing)}"
+        )
 
 
 @dataclass
@@ -185,7 +191,8 @@ class _Writer:
 
     def _read(self) -> Iterator[Instruction]:
         """The instructions that do anything."""
-        for index, (numbers, kinds) in enumerate(zip(self._bound.code.tolist(), self._bound.kinds.tolist(), strict=True)):
+        rows = zip(self._bound.code.tolist(), self._bound.kinds.tolist(), strict=True)
+        for index, (numbers, kinds) in enumerate(rows):
             if Source.BUFFER not in kinds:
                 continue
             opcode = self._program.opcode(index)
@@ -270,7 +277,7 @@ class _Writer:
             'extern "C" {',
             "#endif",
             "",
-            "/* Arrays in the order above, dense, of _TYPE elements. Runs with memory of their own may share the time. */",
+            "/* Dense arrays in the order above, of _TYPE elements. Runs at the same time need an arena each. */",
             f"{self._signature('')};",
             "",
             "/* The same where every input and output is the codes inside, of _CODE_TYPE elements: no float is made.",
