@@ -6,7 +6,10 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--graphs 1000``: so many random networks of each kind, where the suite takes a few."""
+    """``--c-target armv7``; ``--graphs 1000``: so many random networks of each kind, where the suite takes a few."""
+    parser.addoption(
+        "--c-target", default="host", help="where the kernels' cases run as C: host, aarch64 or armv7 (emulated)"
+    )
     parser.addoption(
         "--graphs", type=int, default=None, help="random networks of each kind that exact passes are tried on"
     )

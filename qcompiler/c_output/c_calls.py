@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -51,7 +52,8 @@ KERNELS = {
 _REDUCTIONS = {0: "sum", 1: "sum", 2: "max", 3: "min"}
 
 
-class Instruction(NamedTuple):
+@dataclass(frozen=True)
+class Instruction:
     """An instruction that is bound to sizes.
 
     Attributes:
@@ -67,9 +69,13 @@ class Instruction(NamedTuple):
     sources: Mapping[str, Source]
     node: str
 
+    def is_absent(self, operand: str) -> bool:
+        """An optional operand that is not there, or that is not to be read."""
+        return self.sources[operand] == Source.ABSENT or self.numbers.get(f"has_{operand}") == 0
+
     def element(self, operand: str) -> str:
         """The element type of an operand, as the names of kernels have it; that of an absent one matters to nobody."""
-        if self.sources[operand] == Source.ABSENT:
+        if self.is_absent(operand):
             return NAMES[Element.I32]
         if f"{operand}_type" in self.numbers:
             return NAMES[Element(self.numbers[f"{operand}_type"])]

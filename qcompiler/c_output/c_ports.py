@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from qcompiler.runtime.instructions.instruction import ELEMENT_DTYPE, Element
 from qcompiler.runtime.program.contents import Port
 
 
-class Crossing(NamedTuple):
+@dataclass(frozen=True)
+class Crossing:
     """An input or output of a program that is bound to sizes.
 
     Attributes:
@@ -75,9 +76,8 @@ def grids_text(crossings: Iterable[Crossing]) -> str:
     for crossing in crossings:
         if crossing.port.axis is not None:
             name = crossing.place.lower()
-            scales, zeros = np.float32(crossing.port.scale), np.int32(crossing.port.zero_point)
-            parts.append(array(f"{name}_scales", "f32", np.asarray(scales)))
-            parts.append(array(f"{name}_zero_points", "i32", np.asarray(zeros)))
+            parts.append(array(f"{name}_scales", "f32", np.asarray(crossing.port.scale, np.float32)))
+            parts.append(array(f"{name}_zero_points", "i32", np.asarray(crossing.port.zero_point, np.int32)))
     return "".join(parts)
 
 

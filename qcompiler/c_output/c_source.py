@@ -221,11 +221,10 @@ class _Writer:
         yield "}"
 
     def _operand(self, instruction: Instruction, name: str) -> str:
-        source, value = instruction.sources[name], instruction.numbers[name]
-        if source == Source.BUFFER:
-            return f"AT({value})"
-        if source == Source.ABSENT:
+        if instruction.is_absent(name):
             return "0"
+        if instruction.sources[name] == Source.BUFFER:
+            return f"AT({instruction.numbers[name]})"
         constant = int(self._program.code[instruction.index, instruction.opcode.position(name)])
         values = self._program.constant(constant)
         order = ROWS.get((instruction.opcode.name, name))

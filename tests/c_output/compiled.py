@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,37 @@ import pytest
 from numpy.typing import NDArray
 
 from qcompiler.c_output import to_c
-from qcompiler.c_output.c_source import PREAMBLE, CSource
+from qcompiler.c_output.c_source import FLOAT_PREAMBLE, PREAMBLE, CSource
 from qcompiler.runtime import Program
 from qcompiler.runtime.binding.bind import bind
+from qcompiler.runtime.program.contents import Port
 
 Array = NDArray[Any]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
-SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-HAS_COMPILER = shutil.which("cc") is not None
+
+
+class Target(NamedTuple):
+    """Where C is compiled for, and how it is run.
+
+    Attributes:
+        tools: the compiler, and the emulator if there is one.
+    """
+
+    tools: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def is_there(self) -> bool:
+        """Its tools are installed."""
+        return all(shutil.which(tool) for tool in self.tools)
+
+
+TARGETS = {
+    "host": Target(("cc",), ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
+    "aarch64": Target(("aarch64-linux-gnu-gcc", "qemu-aarch64"), ("-O2", "-static")),
+    "armv7": Target(("arm-linux-gnueabihf-gcc", "qemu-arm"), ("-O2", "-static")),
+}
+HAS_COMPILER = TARGETS["host"].is_there
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler (cc) on this machine")
 
 _OWN_NAMES = re.compile(r"\b([cf]\d+|compute|(?:in|out)put_\d+_\w+)\b")
@@ -71,8 +94,9 @@ class CaseInC(NamedTuple):
     """A program without symbols, what is fed to it as codes, and the codes that it must give.
 
     Attributes:
-        status: what the run must return; where it is not 0, outputs do not matter.
         what: for messages.
+        status: what the run must return; where it is not 0, outputs do not matter.
+        as_codes: inputs and outputs are codes; else what C has for their types in the model.
     """
 
     program: Program
@@ -80,20 +104,25 @@ class CaseInC(NamedTuple):
     expected: Mapping[str, Array]
     what: str = ""
     status: int = 0
+    as_codes: bool = True
+
+    def dtype(self, port: Port) -> np.dtype[Any]:
+        """The type in which an input or output is given."""
+        if self.as_codes or port.scale is None:
+            return self.program.code_dtype(port)
+        return np.dtype("float64" if port.dtype == "float64" else "float32")
 
 
-def check_in_c(
-    cases: Sequence[CaseInC], flags: Iterable[str] = SANITIZED, compiler: str = "cc", emulator: Sequence[str] = ()
-) -> None:
+def check_in_c(cases: Sequence[CaseInC], target: Target = TARGETS["host"]) -> None:
     """All programs, compiled as one file, give the codes that they must."""
     sources = [to_c(case.program, f"p{number}") for number, case in enumerate(cases)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.c"
         path.write_text(_together(sources) + _MAIN % "\n".join(map(_job, sources, cases)), encoding="ascii")
         binary = str(path.with_suffix(""))
-        subprocess.run([compiler, *STRICT, *flags, str(path), "-o", binary], check=True)
-        feeds = b"".join(_bytes(case.feeds[port.name]) for case in cases for port in case.program.inputs)
-        done = subprocess.run([*emulator, binary], input=feeds, capture_output=True, check=False)
+        subprocess.run([target.tools[0], *STRICT, *target.flags, str(path), "-o", binary], check=True)
+        feeds = b"".join(_bytes(case, port) for case in cases for port in case.program.inputs)
+        done = subprocess.run([*target.tools[1:], binary], input=feeds, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     place = 0
     for case in cases:
@@ -108,7 +137,7 @@ def _check(case: CaseInC, data: bytes, place: int) -> int:
     assert status == case.status, f"{case.what}: returned {status}"
     bound = bind(case.program)
     for port in case.program.outputs:
-        dtype, shape = case.program.code_dtype(port), bound.output_shapes[port.name]
+        dtype, shape = case.dtype(port), bound.output_shapes[port.name]
         count = int(np.prod(shape))
         values = np.frombuffer(data, dtype, count, place).reshape(shape)
         if status == 0:
@@ -117,24 +146,25 @@ def _check(case: CaseInC, data: bytes, place: int) -> int:
     return place
 
 
-def _bytes(array: Array) -> bytes:
-    return np.ascontiguousarray(array).tobytes()
+def _bytes(case: CaseInC, port: Port) -> bytes:
+    return np.ascontiguousarray(case.feeds[port.name], case.dtype(port)).tobytes()
 
 
 def _together(sources: Sequence[CSource]) -> str:
     """All programs as one file; what they share is in it once."""
     kernels: dict[str, str] = {}
     for source in sources:
-        for name, text in source.kernels.items():
+        for name, text in (*source.kernels.items(), *source.border_kernels.items()):
             kernels.setdefault(name, text)
     headers = [source.header for source in sources]
-    bodies = [_OWN_NAMES.sub(rf"{source.name}_\1", source.body) for source in sources]
-    return "\n".join([*headers, PREAMBLE, *kernels.values(), *bodies])
+    bodies = [_OWN_NAMES.sub(rf"{source.name}_\1", f"{source.body}\n{source.border}") for source in sources]
+    return "\n".join([*headers, PREAMBLE, FLOAT_PREAMBLE, "#include <math.h>", *kernels.values(), *bodies])
 
 
 def _job(source: CSource, case: CaseInC) -> str:
     bound = bind(case.program)
     ports, shapes = (*case.program.inputs, *case.program.outputs), {**bound.input_shapes, **bound.output_shapes}
-    sizes = [int(np.prod(shapes[port.name])) * case.program.code_dtype(port).itemsize for port in ports]
+    sizes = [int(np.prod(shapes[port.name])) * case.dtype(port).itemsize for port in ports]
     numbers = f"{len(case.program.inputs)}, {len(case.program.outputs)}, {{{', '.join(map(str, sizes))}}}"
-    return f"    {{{source.name}_run_codes, {source.name.upper()}_ARENA_BYTES, {numbers}}},"
+    function = f"{source.name}_run{'_codes' if case.as_codes else ''}"
+    return f"    {{{function}, {source.name.upper()}_ARENA_BYTES, {numbers}}},"

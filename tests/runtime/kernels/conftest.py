@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.c_output.compiled import HAS_COMPILER, CaseInC, check_in_c
+from tests.c_output.compiled import HAS_COMPILER, TARGETS, CaseInC, check_in_c
 from tests.runtime import checked
 
 EXAMPLES = (0, 1, 2, 5, 9, 14, 20)
@@ -15,12 +15,12 @@ EXAMPLES = (0, 1, 2, 5, 9, 14, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def recorded_cases() -> Iterator[list[CaseInC]]:
+def recorded_cases(request: pytest.FixtureRequest) -> Iterator[list[CaseInC]]:
     """The programs that the tests of a file ran, which C then runs too."""
     cases: list[CaseInC] = []
     yield cases
     if cases:
-        check_in_c(cases)
+        check_in_c(cases, TARGETS[request.config.getoption("--c-target")])
 
 
 @pytest.fixture(autouse=True)
