@@ -91,12 +91,13 @@ int main(void)
 
 
 class CaseInC(NamedTuple):
-    """A program without symbols, what is fed to it as codes, and the codes that it must give.
+    """A program, what is fed to it as codes, and the codes that it must give.
 
     Attributes:
         what: for messages.
         status: what the run must return; where it is not 0, outputs do not matter.
         as_codes: inputs and outputs are codes; else what C has for their types in the model.
+        dims: sizes of the program's symbolic dimensions.
     """
 
     program: Program
@@ -105,6 +106,7 @@ class CaseInC(NamedTuple):
     what: str = ""
     status: int = 0
     as_codes: bool = True
+    dims: Mapping[str, int] = {}
 
     def dtype(self, port: Port) -> np.dtype[Any]:
         """The type in which an input or output is given."""
@@ -115,7 +117,7 @@ class CaseInC(NamedTuple):
 
 def check_in_c(cases: Sequence[CaseInC], target: Target = TARGETS["host"]) -> None:
     """All programs, compiled as one file, give the codes that they must."""
-    sources = [to_c(case.program, f"p{number}") for number, case in enumerate(cases)]
+    sources = [to_c(case.program, f"p{number}", case.dims) for number, case in enumerate(cases)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.c"
         path.write_text(_together(sources) + _MAIN % "\n".join(map(_job, sources, cases)), encoding="ascii")
@@ -135,7 +137,7 @@ def _check(case: CaseInC, data: bytes, place: int) -> int:
     status = int(np.frombuffer(data, np.int32, 1, place)[0])
     place += 4
     assert status == case.status, f"{case.what}: returned {status}"
-    bound = bind(case.program)
+    bound = bind(case.program, **case.dims)
     for port in case.program.outputs:
         dtype, shape = case.dtype(port), bound.output_shapes[port.name]
         count = int(np.prod(shape))
@@ -162,7 +164,7 @@ def _together(sources: Sequence[CSource]) -> str:
 
 
 def _job(source: CSource, case: CaseInC) -> str:
-    bound = bind(case.program)
+    bound = bind(case.program, **case.dims)
     ports, shapes = (*case.program.inputs, *case.program.outputs), {**bound.input_shapes, **bound.output_shapes}
     sizes = [int(np.prod(shapes[port.name])) * case.dtype(port).itemsize for port in ports]
     numbers = f"{len(case.program.inputs)}, {len(case.program.outputs)}, {{{', '.join(map(str, sizes))}}}"
