@@ -153,5 +153,3 @@ def needs_infinity(crossings: Iterable[Crossing]) -> bool:
     """An output stands for infinity."""
     fills = chain.from_iterable(crossing.port.fills for crossing in crossings)
     return any(fill is not None and np.isinf(fill) for fill in fills)
-
-

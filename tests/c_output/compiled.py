@@ -23,6 +23,7 @@ from qcompiler.runtime.binding.bind import bind
 from qcompiler.runtime.program.contents import Port
 
 Array = NDArray[Any]
+BOARD = Path(__file__).parents[2] / "examples/c/cortex_m"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
 
 
@@ -30,24 +31,34 @@ class Target(NamedTuple):
     """Where C is compiled for, and how it is run.
 
     Attributes:
-        tools: the compiler, and the emulator if there is one.
+        flags: of the compiler.
+        emulator: the words before the name of what runs.
     """
 
-    tools: tuple[str, ...]
-    flags: tuple[str, ...]
+    compiler: str
+    flags: tuple[str, ...] = ()
+    emulator: tuple[str, ...] = ()
 
     @property
-    def is_there(self) -> bool:
-        """Its tools are installed."""
-        return all(shutil.which(tool) for tool in self.tools)
+    def missing(self) -> str:
+        """Which of its tools is not installed; "" for none."""
+        return next((tool for tool in (self.compiler, *self.emulator[:1]) if shutil.which(tool) is None), "")
 
 
 TARGETS = {
-    "host": Target(("cc",), ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
-    "aarch64": Target(("aarch64-linux-gnu-gcc", "qemu-aarch64"), ("-O2", "-static")),
-    "armv7": Target(("arm-linux-gnueabihf-gcc", "qemu-arm"), ("-O2", "-static")),
-}
-HAS_COMPILER = TARGETS["host"].is_there
+    "host": Target("cc", ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
+    "aarch64": Target("aarch64-linux-gnu-gcc", ("-O2", "-static"), ("qemu-aarch64",)),
+    "armv7": Target("arm-linux-gnueabihf-gcc", ("-O2", "-static"), ("qemu-arm",)),
+    "cortex-m4": Target(
+        "arm-none-eabi-gcc",
+        ("-O2", "-mcpu=cortex-m4", "-mthumb", "--specs=rdimon.specs", "-T", str(BOARD / "mps2.ld"),
+         str(BOARD / "vectors.c")),
+        ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "null",
+         "-semihosting-config", "enable=on,target=native", "-kernel"),
+    ),
+}  # fmt: skip
+"""Where the tests run C: this CPU, with sanitizers; emulated ones; a microcontroller without an operating system."""
+HAS_COMPILER = not TARGETS["host"].missing
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler (cc) on this machine")
 
 _OWN_NAMES = re.compile(r"\b([cf]\d+|compute|(?:in|out)put_\d+_\w+)\b")
@@ -122,9 +133,9 @@ def check_in_c(cases: Sequence[CaseInC], target: Target = TARGETS["host"]) -> No
         path = Path(folder) / "all.c"
         path.write_text(_together(sources) + _MAIN % "\n".join(map(_job, sources, cases)), encoding="ascii")
         binary = str(path.with_suffix(""))
-        subprocess.run([target.tools[0], *STRICT, *target.flags, str(path), "-o", binary], check=True)
+        subprocess.run([target.compiler, *STRICT, str(path), *target.flags, "-o", binary], check=True)
         feeds = b"".join(_bytes(case, port) for case in cases for port in case.program.inputs)
-        done = subprocess.run([*target.tools[1:], binary], input=feeds, capture_output=True, check=False)
+        done = subprocess.run([*target.emulator, binary], input=feeds, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     place = 0
     for case in cases:

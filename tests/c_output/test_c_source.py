@@ -53,10 +53,10 @@ def test_a_network_gives_the_codes_and_the_numbers_of_the_machine(network: tuple
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["aarch64", "armv7"])
+@pytest.mark.parametrize("name", ["aarch64", "armv7", "cortex-m4"])
 def test_a_network_on_an_emulated_processor(name: str, network: tuple[Program, Mapping[str, Array]]) -> None:
-    if not TARGETS[name].is_there:
-        pytest.skip(f"not installed: {' or '.join(TARGETS[name].tools)}")
+    if TARGETS[name].missing:
+        pytest.skip(f"{TARGETS[name].missing} is not installed")
     check_in_c(cases_of(*network), TARGETS[name])
 
 
@@ -147,4 +147,5 @@ def test_what_does_nothing_is_left_out() -> None:
 
 
 def test_a_target_whose_tools_are_missing_is_known() -> None:
-    assert not Target(("no-such-compiler",), ()).is_there
+    assert Target("no-such-compiler").missing == "no-such-compiler"
+    assert Target("cc", emulator=("no-such-emulator", "-M", "board")).missing in ("cc", "no-such-emulator")
