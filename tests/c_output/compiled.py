@@ -62,6 +62,7 @@ HAS_COMPILER = not TARGETS["host"].missing
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="there is no C compiler (cc) on this machine")
 
 _OWN_NAMES = re.compile(r"\b([cf]\d+|compute|(?:in|out)put_\d+_\w+)\b")
+_ARRAY = re.compile(r"static const (?P<type>\w+) (?P<name>c\d+)(?P<rest>\[\d+\] = \{\n.*?\};\n)", re.DOTALL)
 _MAIN = """
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,8 +171,21 @@ def _together(sources: Sequence[CSource]) -> str:
         for name, text in (*source.kernels.items(), *source.border_kernels.items()):
             kernels.setdefault(name, text)
     headers = [source.header for source in sources]
-    bodies = [_OWN_NAMES.sub(rf"{source.name}_\1", f"{source.body}\n{source.border}") for source in sources]
+    arrays: dict[tuple[str, str], str] = {}
+    bodies = [_renamed(source, arrays) for source in sources]
     return "\n".join([*headers, PREAMBLE, FLOAT_PREAMBLE, "#include <math.h>", *kernels.values(), *bodies])
+
+
+def _renamed(source: CSource, arrays: dict[tuple[str, str], str]) -> str:
+    """The body and the border with names of their own; ``arrays`` are the constants that others have, by content."""
+    names: dict[str, str] = {}
+
+    def once(found: re.Match[str]) -> str:
+        names[found["name"]] = arrays.setdefault((found["type"], found["rest"]), f"{source.name}_{found['name']}")
+        return found[0] if names[found["name"]].startswith(f"{source.name}_") else ""
+
+    text = _ARRAY.sub(once, f"{source.body}\n{source.border}")
+    return _OWN_NAMES.sub(lambda word: names.get(word[0], f"{source.name}_{word[0]}"), text)
 
 
 def _job(source: CSource, case: CaseInC) -> str:
