@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from qcompiler.c_output.fragments import C_TYPES
 
 Array = NDArray[Any]
-WIDTH = 120
+WIDTH, INDENT = 120, "    "
 _INT64_MIN = -(1 << 63)
 
 
@@ -41,8 +40,9 @@ def identifier(text: str) -> str:
 
 def comment(text: str) -> str:
     """A comment of one line, whatever the text holds."""
-    plain = "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
-    return f"/* {plain.replace('*/', '* /').replace('/*', '/ *').replace('??', '? ?')} */"
+    plain = "".join(each if each.isascii() and each.isprintable() else "_" for each in text)
+    apart = re.sub(r"\*(?=/)|/(?=\*)|\?(?=\?)", lambda mark: f"{mark[0]} ", plain)  # no end, no beginning, no trigraph
+    return f"/* {apart} */"
 
 
 def string(text: str) -> str:
@@ -53,17 +53,21 @@ def string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def listed(parts: Iterable[str], indent: str = "    ") -> str:
-    """Parts with commas between them, on lines of at most `WIDTH` columns."""
-    return textwrap.fill(
-        ", ".join(parts), WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+def listed(parts: Sequence[str]) -> str:
+    """Parts with commas between them, on lines of at most `WIDTH` columns where no part is longer."""
+    lines = [""]
+    for place, part in enumerate(parts):
+        text = part if place == len(parts) - 1 else f"{part},"
+        if lines[-1] and len(INDENT) + len(lines[-1]) + 1 + len(text) > WIDTH:
+            lines.append("")
+        lines[-1] += f" {text}" if lines[-1] else text
+    return "\n".join(INDENT + line for line in lines)
 
 
 def array(name: str, element: str, values: Array) -> str:
     """The definition of a constant array, flat; an empty one gets an element that nobody reads."""
     flat = values.reshape(-1) if values.size else np.zeros(1, values.dtype)
+    flat = flat.view(np.uint8) if flat.dtype == np.bool_ else flat
     if flat.dtype.kind == "f":
         parts = [real(value) for value in flat.tolist()]
     else:

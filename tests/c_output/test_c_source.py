@@ -118,6 +118,23 @@ def test_constants_that_are_alike_are_there_once() -> None:
     assert len(re.findall(r"^static const ", to_c(b.program()).body, re.MULTILINE)) == 2
 
 
+@needs_compiler
+def test_constants_of_every_type_are_operands() -> None:
+    cases = []
+    for dtype in (np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_):
+        limits = (0, 1) if dtype is np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        held = np.array([*limits, 0, 1], dtype)
+        b = ProgramBuilder()
+        x, y = b.buffer((4,), dtype), b.buffer((4,), dtype)
+        b.input("x", x, dtype, (4,))
+        chosen = np.array([True, False, True, False])
+        b.emit("where", node="w", c=chosen, a=x, b=held, y=y, dims=[4], c_strides=[1], a_strides=[1], b_strides=[1])
+        b.output("y", y, dtype, (4,))
+        program, feeds = b.program(), {"x": held[::-1].copy()}
+        cases.append(CaseInC(program, feeds, Session(program).raw(feeds), f"{dtype}"))
+    check_in_c(cases)
+
+
 def test_open_sizes_are_refused_in_one_line_that_names_them() -> None:
     with pytest.raises(OptionError, match=r"decide that of 'batch': give --c-dim batch=SIZE$"):
         to_c(two_layers())
