@@ -57,6 +57,8 @@ ALLOWED: Mapping[str, str] = {
     "lowering/to_machine": "errors graph lowering/core shapes runtime/errors runtime/instructions runtime/program",
     "lowering": "graph lowering/core lowering/rules lowering/to_machine lowering/to_onnx runtime",
     "mixed": "errors graph lowering onnx_io records runtime runtime/errors shapes",
+    # programs as C
+    "c_output": "errors runtime runtime/binding runtime/instructions runtime/program",
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
     "losses": "errors graph",
@@ -93,9 +95,10 @@ ALLOWED: Mapping[str, str] = {
     "options pipeline",
     "report": "activations calibration errors feeds graph records",
     "page": "calibration errors graph grids records report version",
-    "api": "errors feeds graph lowering manager mixed onnx_io options pass_base presets records report runtime shapes",
-    "commands": "api errors feeds graph layer_rules lowering manager mixed onnx_io options page pass_base presets "
-    "records report runtime shapes version",
+    "api": "c_output errors feeds graph lowering manager mixed onnx_io options pass_base presets records report "
+    "runtime shapes",
+    "commands": "api c_output errors feeds graph layer_rules lowering manager mixed onnx_io options page pass_base "
+    "presets records report runtime shapes version",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api mixed pass_base pipeline version",
     # old names, for passes of other packages

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from qcompiler import lowering
+from qcompiler.c_output import write_c
 from qcompiler.errors import DataError, ModelError, NoIntegerFormError, OptionError, UnsupportedError
 from qcompiler.feeds.selection import count_feeds, feeds_to_judge, fold_of, spread_feeds, spread_places
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
@@ -39,7 +40,7 @@ from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
 from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
-from qcompiler.shapes.seen_types import complete_types
+from qcompiler.shapes.seen_types import complete_types, drop_wrong_shapes
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 NO_CURE = "wider ranges alone do not bring it back"
@@ -125,11 +126,24 @@ class Compiled:
         """The integer machine, ready to run the program of integers alone. Raises as `program` does."""
         return Session(self.program)
 
-    def save(self, path: str | os.PathLike[str], *, form: Form = "qdq", force: bool = False) -> None:
-        """Write ``.onnx`` or ``.qprog``, after running what is to be written.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        form: Form = "qdq",
+        force: bool = False,
+        dims: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write ``.onnx``, ``.qprog`` or ``.c`` (and ``.h``), after running what is to be written.
+
+        Args:
+            path: of the file.
+            form: what an ``.onnx`` holds.
+            force: files may be replaced.
+            dims: sizes of symbolic dimensions in a ``.c``.
 
         Raises:
-            OptionError: the path is a folder, exists without ``force``, or has another suffix.
+            OptionError: the path is a folder, exists without ``force``, or has another suffix; a ``.c`` lacks a size.
             UnsupportedError: this form cannot express the model.
             ExportError: the result does not load or run.
         """
@@ -138,6 +152,10 @@ class Compiled:
             program = self.mixed or self.program
             run(program, self.feeds[0])
             program.save(target)
+            return
+        if target.suffix == ".c":
+            self.session().run(dict(self.feeds[0]))
+            write_c(self.program, target, dims)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
         export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
@@ -151,9 +169,14 @@ def load(model: Model) -> Graph:
 def check_output(path: str | os.PathLike[str], *, force: bool) -> Path:
     """The path, if a result may be written there; OptionError otherwise."""
     target = Path(path)
-    if not target.is_dir() and target.suffix not in (".onnx", ".qprog"):
-        raise OptionError(f"-o {target}: must end in .onnx (for any runtime) or .qprog (for the integer machine)")
+    if not target.is_dir() and target.suffix not in (".onnx", ".qprog", ".c"):
+        raise OptionError(
+            f"-o {target}: must end in .onnx (for any runtime), .qprog (for the integer machine) "
+            "or .c (for any C compiler)"
+        )
     export.check_target(target, force=force, option="-o")
+    if target.suffix == ".c":
+        export.check_target(target.with_suffix(".h"), force=force, option="-o")
     return target
 
 
@@ -200,6 +223,8 @@ def compile(
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     source = on_data(source)
     judge = _set_apart(original, source, sizes, ctx)
+    for name in drop_wrong_shapes(graph, *judge.held[0]):
+        ctx.warn(f"output '{name}' has other sizes than the model declares; what it declares of them is not used")
     complete_types(graph, judge.held[0][0])
     switches = {} if for_onnx else fix_switches(graph, source)
     for name, number in switches.items():

@@ -26,7 +26,7 @@ def _pictures(rng: np.random.Generator) -> Callable[[int], Feed]:
 def _member(
     model: onnx.ModelProto, draw: Callable[[int], Feed], wanted: dict[str, float], rows: tuple[int, ...] = (1,)
 ) -> Member:
-    return Member(model, [draw(1) for _ in range(16)], [draw(count) for count in rows for _ in range(4)], wanted)
+    return Member(model, [draw(1) for _ in range(48)], [draw(count) for count in rows for _ in range(4)], wanted)
 
 
 def detector(rng: np.random.Generator) -> Member:

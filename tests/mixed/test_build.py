@@ -22,6 +22,8 @@ from tests.helpers.exact_members import Feed, Member, data_of, model_of, weight_
 from tests.helpers.mixed_members import KINDS, SCALER, learned
 
 FAST = Options(level=0)
+MARGIN = 3.0
+"""Decibels by which roundings that fall otherwise on the machine may differ from those of the quantized graph."""
 LAYOUTS = {
     "detector": "IF", "top_k": "IF", "in_the_middle": "IFI", "in_sequence": "IFIFI", "around": "IFI", "loop": "IFI",
     "trees": "IF",
@@ -41,10 +43,14 @@ def layout(program: MixedProgram) -> str:
     return "".join("I" if piece.is_segment else "F" for piece in program.pieces)
 
 
-def judge(member: Member, program: MixedProgram) -> None:
-    """Outputs in the model's order, of its types and shapes, and as near to it as the member says."""
-    session, real = MixedSession(MixedProgram.load(program.to_bytes())), Runner(member.model)
-    found, same = Sqnr(), dict[str, list[bool]]()
+def judge(member: Member, result: Compiled) -> MixedProgram:
+    """The program, if its outputs come in the model's order, of its types and shapes, and are as near to it as the
+    member says, or as the quantized graph is in onnxruntime (a grid that calibration left too small shows there, too).
+    """
+    program = MixedProgram.load(mixed_of(result).to_bytes())
+    session, real, graph = MixedSession(program), Runner(member.model), Runner(result.graph)
+    found, bound = Sqnr(), Sqnr()
+    same: dict[str, list[bool]] = {}
     for feed in member.trial:
         expected, got = real.run(feed), session.run(feed)
         assert [*expected] == [*got]
@@ -53,9 +59,14 @@ def judge(member: Member, program: MixedProgram) -> None:
             if name in member.wanted:
                 assert got[name].shape == value.shape
                 same.setdefault(name, []).extend(np.ravel(got[name] == value).tolist())
-        found.add({name: expected[name] for name in member.wanted}, got)
+        found.add(expected, got)
+        bound.add(expected, graph.run(feed))
     for name, least in member.wanted.items():
-        assert (np.mean(same[name]) if least <= 1 else found.db()[name]) >= least, name
+        if least <= 1:
+            assert np.mean(same[name]) >= least, name
+        else:
+            assert found.db()[name] >= min(least, bound.db()[name] - MARGIN), name
+    return program
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,11 +74,10 @@ def judge(member: Member, program: MixedProgram) -> None:
 @given(seed=st.integers(0, 2**20))
 def test_a_member_of_each_kind_is_as_near_to_its_float_model_as_any(kind: str, seed: int) -> None:
     member = KINDS[kind](np.random.default_rng(seed))
-    program = mixed_of(compiled(member))
+    program = judge(member, compiled(member))
     assert layout(program) == LAYOUTS[kind]
     assert program.integer_share is not None
     assert program.integer_share > 0.4
-    judge(member, program)
 
 
 def test_the_same_model_gives_the_same_bytes_at_every_level() -> None:
@@ -107,10 +117,9 @@ def _projected(rng: np.random.Generator, body: str, result: str, constants: Mapp
 
 def test_what_a_loop_takes_from_outside_crosses_to_it() -> None:
     member = KINDS["loop"](np.random.default_rng(5))
-    program = mixed_of(compiled(member))
+    program = judge(member, compiled(member))
     assert len(program.pieces[1].inputs) == 1  # read at its start, and in its body
     assert [each.op for each in program.outside] == ["Loop"]
-    judge(member, program)
 
 
 def test_sequences_stay_outside_and_may_pass_by_a_segment() -> None:
@@ -122,12 +131,11 @@ def test_sequences_stay_outside_and_may_pass_by_a_segment() -> None:
         "two": np.array(2),
     }  # fmt: skip
     member = _projected(rng, body, "float[N, 8]", constants)
-    program = mixed_of(compiled(member))
+    program = judge(member, compiled(member))
     assert layout(program).startswith("IFIF")
     crossing = {*program.pieces[1].outputs} & {*program.pieces[3].inputs}
     assert "q" in crossing
     assert not any("q" in piece.inputs for piece in program.pieces if piece.is_segment)
-    judge(member, program)
 
 
 def test_a_number_of_rows_that_is_data_may_be_none() -> None:
@@ -137,8 +145,7 @@ def test_a_number_of_rows_that_is_data_may_be_none() -> None:
         h = Gather<axis = 0>(r, j)  f = MatMul(h, p)  z = Relu(f)"""
     constants = {"p": weight_of(rng, 64, 64), "least": np.float32(1), "zero": np.array([0])}
     member = _projected(rng, body, "float[M, 8]", constants)
-    program = mixed_of(compiled(member))
-    judge(member, program)
+    program = judge(member, compiled(member))
     got = MixedSession(program).run({"x": np.zeros((4, 24), np.float32)})["y"]
     assert got.shape == (0, 8)
 
@@ -154,9 +161,8 @@ def test_sizes_cross_a_border_without_being_data() -> None:
     }  # fmt: skip
     feeds: list[Feed] = [{"x": data_of(rng, n, t, 24)} for n, t in ((2, 5), (2, 5), (2, 6), (3, 7), (1, 2))]
     member = Member(learned(model_of(text, constants)), feeds[:3], feeds[3:], {"y": 18.0})
-    program = mixed_of(compiled(member))
+    program = judge(member, compiled(member))
     assert layout(program) == "IFI"
-    judge(member, program)
 
 
 def test_outputs_may_be_constants_sizes_and_of_other_float_types() -> None:
@@ -166,7 +172,7 @@ def test_outputs_may_be_constants_sizes_and_of_other_float_types() -> None:
     constants = {"u": weight_of(rng, 24, 24), "c": weight_of(rng, 3), "four": np.array([4])}
     feeds: list[Feed] = [{"x": data_of(rng, 2, 24).astype(np.float16)} for _ in range(4)]
     member = Member(model_of(text, constants), feeds[:3], feeds[3:], {"s": 1.0, "k": 40.0, "b": 18.0})
-    judge(member, mixed_of(compiled(member)))
+    judge(member, compiled(member))
 
 
 def test_segments_are_programs_of_the_machine_and_keep_their_grids_across_a_border() -> None:
