@@ -21,6 +21,7 @@ from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
+from qcompiler.passes.activations.scale_inputs import ScaleInputs
 from qcompiler.passes.activations.settle_ranges import SettleRanges
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
@@ -123,6 +124,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     RotateInputs,
     RoundTables,
     RoundWeights,
+    ScaleInputs,
     ScaleSalient,
     SettleRanges,
     ShiftChannels,

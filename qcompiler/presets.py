@@ -23,6 +23,7 @@ from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
+from qcompiler.passes.activations.scale_inputs import ScaleInputs
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
@@ -123,7 +124,7 @@ class Preset:
     def _equivalences(self) -> Passes:
         smooth = (SmoothActivations(),) if self.options.level == 3 else ()
         rotate = (RotateInputs(bits=4 if self._few_bits else 8),) if self._narrow and self.options.level > 0 else ()
-        return (*smooth, *rotate)
+        return (ScaleInputs(), *smooth, *rotate)
 
     def _tables(self) -> Passes:
         if self.options.weights == "auto":
