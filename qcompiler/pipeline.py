@@ -47,6 +47,7 @@ from qcompiler.passes.fuse.fuse_hard_swish import FuseHardSwish
 from qcompiler.passes.fuse.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse.fuse_matmul_bias import FuseMatMulBias
 from qcompiler.passes.fuse.fuse_pad import FusePad
+from qcompiler.passes.fuse.fuse_sigmoid import FuseSigmoid
 from qcompiler.passes.fuse.fuse_softmax import FuseSoftmax
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
@@ -101,6 +102,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseLayerNorm,
     FuseMatMulBias,
     FusePad,
+    FuseSigmoid,
     FuseSoftmax,
     FuseSplit,
     InlineIf,
@@ -153,6 +155,7 @@ NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(),
     RemoveIdentity(),
     FuseLayerNorm(),
+    FuseSigmoid(),
     FuseGelu(),
     FuseHardSwish(),
     FusePad(),
