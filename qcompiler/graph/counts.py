@@ -27,22 +27,25 @@ _DEPTH = 12
 def is_count(tensor: Tensor, kinds: Mapping[str, Value]) -> bool:
     """True for a float tensor of whole numbers without a bound, but for what keeps a divisor from 0."""
     value = kinds.get(tensor.name, DATA)
-    return value.kind == Kind.INDEX and not value.bounded and is_float(tensor) and _is_whole(tensor, _DEPTH)
+    return value.kind == Kind.INDEX and not value.bounded and is_float(tensor) and _is_whole(tensor, kinds, _DEPTH)
 
 
-def _is_whole(tensor: Tensor, depth: int) -> bool:
+def _is_whole(tensor: Tensor, kinds: Mapping[str, Value], depth: int) -> bool:
     value = constant_of(tensor)
     if value is not None:
         return value.dtype.kind in "iub" or bool(np.isfinite(value).all() and np.all(_nearly_whole(value)))
     if not is_float(tensor) and tensor.dtype is not None:
         return True
+    few = kinds.get(tensor.name, DATA).values
+    if few is not None and np.isfinite(few).all():
+        return all(item == round(item) for item in few)
     node = producer(tensor)
     if node is None or depth == 0:
         return False
     if node.op in MOVEMENT or node.op in ("Cast", "CumSum", "ReduceSum"):
-        return _is_whole(node.inputs[0], depth - 1)
+        return _is_whole(node.inputs[0], kinds, depth - 1)
     if node.op == "Clip" or node.op in _WHOLE:
-        return all(_is_whole(each, depth - 1) for each in node.inputs if each.name)
+        return all(_is_whole(each, kinds, depth - 1) for each in node.inputs if each.name)
     return False
 
 
