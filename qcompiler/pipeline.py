@@ -21,7 +21,6 @@ from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations
-from qcompiler.passes.activations.scale_inputs import ScaleInputs
 from qcompiler.passes.activations.settle_ranges import SettleRanges
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
@@ -37,6 +36,7 @@ from qcompiler.passes.equalize.equalize_channels import EqualizeChannels
 from qcompiler.passes.equalize.preshift import Preshift
 from qcompiler.passes.equalize.rotate import Rotate
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.scale_inputs import ScaleInputs
 from qcompiler.passes.equalize.scale_salient import ScaleSalient
 from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations

@@ -23,7 +23,6 @@ from qcompiler.passes.activations.keep_fills import KeepFills
 from qcompiler.passes.activations.log_codes import LogCodes
 from qcompiler.passes.activations.narrow_activations import NarrowActivations
 from qcompiler.passes.activations.quantize_activations import QuantizeActivations, WideInputs
-from qcompiler.passes.activations.scale_inputs import ScaleInputs
 from qcompiler.passes.activations.sign_activations import SignActivations
 from qcompiler.passes.activations.split_fills import SplitFills
 from qcompiler.passes.activations.turn_positions import TurnPositions
@@ -31,6 +30,7 @@ from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.scale_inputs import ScaleInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits

@@ -274,10 +274,8 @@ class QuantizeActivations(Pass):
             ranges = [roomy(group, extent, ROOM_OF_BYTES if some else room, intervals) for extent in ranges]
             grids = [grid_for(extent, headroom) for extent in ranges]
             step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
-            if not step and group.counts and _takes_wide(group, layers, placement.border) and _fits_counts(ranges):
-                step = 1.0
-            if step:
-                grids = [QuantSpec.per_tensor(step, 0, np.int16)] * len(grids)
+            if step or (group.counts and _takes_wide(group, layers, placement.border) and _fits_counts(ranges)):
+                grids = [QuantSpec.per_tensor(step or 1.0, 0, np.int16)] * len(grids)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, grids[0], taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (grids[0], grids[1])

@@ -17,8 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.float_zones import is_unequal
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, float_inputs, is_float, producer
-from ...graph.operators import LAYERS
+from ...graph.ir import Graph, Node, Tensor, constant_of, float_inputs, is_float, producer
 from ...pass_base import Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
 from ...rewriting.layer_inputs import input_channels, is_padded, layers_behind, scale_weights, shift_of
@@ -26,7 +25,6 @@ from ...rewriting.match import (
     Array,
     bypass,
     constant_operand,
-    is_output,
     made_by,
     new_constant,
     rename,

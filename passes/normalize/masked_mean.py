@@ -40,21 +40,26 @@ def _axes(node: Node) -> list[int] | None:
 
 def _bounded_sum(tensor: Tensor) -> tuple[Node, Node | None] | None:
     """The sum that a divisor is, and the node that keeps it above a small bound, if there is one."""
-    bound = made_by(tensor, "Clip", "Max")
-    added = made_by(tensor, "Add")
-    found = None if added is None else constant_operand(added)
-    if added is not None and found is not None:
-        total, least = made_by(found[0], "ReduceSum"), float(found[1].reshape(-1)[0]) if found[1].size == 1 else 0.0
-        small = total is not None and 0 < least <= NEGLIGIBLE and is_integral(total.inputs[0])
-        return (total, added) if total is not None and small else None
+    bound = made_by(tensor, "Clip", "Max", "Add")
     if bound is None:
         total = made_by(tensor, "ReduceSum")
         return None if total is None else (total, None)
-    total, least = made_by(bound.inputs[0], "ReduceSum"), scalar_of(bound.inputs[1]) if len(bound.inputs) > 1 else None
-    above = len(bound.inputs) > 2 and (bound.op == "Max" or bool(bound.inputs[2].name))
-    if total is None or least is None or not 0 < least <= 1 or above or not is_integral(total.inputs[0]):
+    counted, least, above = _parts(bound)
+    total = None if counted is None else made_by(counted, "ReduceSum")
+    most = NEGLIGIBLE if bound.op == "Add" else 1.0
+    if total is None or least is None or not 0 < least <= most or above or not is_integral(total.inputs[0]):
         return None
     return total, bound
+
+
+def _parts(bound: Node) -> tuple[Tensor | None, float | None, bool]:
+    """What a node keeps above a bound, the bound, and whether there is one above, too."""
+    if bound.op == "Add":
+        found = constant_operand(bound)
+        number = scalar_of(bound.inputs[0]) or scalar_of(bound.inputs[1])
+        return None if found is None else found[0], number, False
+    least = scalar_of(bound.inputs[1]) if len(bound.inputs) > 1 else None
+    return bound.inputs[0], least, len(bound.inputs) > 2 and (bound.op == "Max" or bool(bound.inputs[2].name))
 
 
 def _source(tensor: Tensor) -> Tensor:

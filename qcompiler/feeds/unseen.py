@@ -168,5 +168,5 @@ def _other_settings(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, 
         number = float(values[0].reshape(-1)[0])
         if all(np.all(value == number) for value in values):
             other = 2 * number or 1.0
-            changed = np.full_like(values[0], other)
-            yield f"another setting: '{tensor.name}' {other:g} instead of {number:g}", {**feeds[0], tensor.name: changed}
+            what = f"another setting: '{tensor.name}' {other:g} instead of {number:g}"
+            yield what, {**feeds[0], tensor.name: np.full_like(values[0], other)}

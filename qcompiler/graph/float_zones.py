@@ -111,7 +111,7 @@ def border_zones(graph: Graph) -> set[int]:
     for node in graph.nodes:
         operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
         mine = operands and all(id(each) in known and len(consumers(each)) == 1 for each in operands)
-        if mine and (node.op == "Concat" and _is_given(operands, graph) or id(node.outputs[0]) in scalers):
+        if mine and ((node.op == "Concat" and _is_given(operands, graph)) or id(node.outputs[0]) in scalers):
             scaled = node.op != "Concat" and (is_unequal(node) or scalers[id(node.outputs[0])].is_unequal)
             known[id(node.outputs[0])] = scaled or any(known[id(each)] for each in operands)
             found.add(id(node))
@@ -207,11 +207,8 @@ def _front(graph: Graph) -> set[int]:
             found[id(node)] = node
             known |= {id(tensor) for tensor in node.outputs}
     scalers = _scalers(graph)
-    apart = any(
-        is_unequal(node) or _normalizes(node) or (id(node.outputs[0]) in scalers and scalers[id(node.outputs[0])].is_unequal)
-        for node in found.values()
-    )
-    if apart:
+    apart = any(is_unequal(node) or _normalizes(node) for node in found.values())
+    if apart or any(scaler.is_unequal for key, scaler in scalers.items() if key in known):
         return set(found)
     return set()
 

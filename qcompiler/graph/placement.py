@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.counts import is_count
+from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.fill_tails import border_fills
 from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
 from qcompiler.graph.ir import (

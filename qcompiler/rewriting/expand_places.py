@@ -163,6 +163,8 @@ def _trilu(w: Writer, node: Node) -> Results:
     rows = w.ints("Unsqueeze", rows, w.int64("row", [1]))
     diagonal = rows if shift is None else w.ints("Add", rows, shift)
     inside = w.op("GreaterOrEqual" if node.attrs.get("upper", 1) else "LessOrEqual", columns, diagonal, dtype=bool)
+    if np.dtype(x.dtype) == np.dtype(bool):
+        return [w.op("And", inside, x, dtype=bool)]
     return [w.op("Where", inside, x, w.constant("outside", np.zeros((), x.dtype)), dtype=x.dtype)]
 
 

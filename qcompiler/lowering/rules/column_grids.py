@@ -27,8 +27,9 @@ MAX_ZERO_POINT = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """``factor * x + offset`` of a graph input, or of several joined: float64 arrays that broadcast to its shape from the
-    right.
+    """``factor * x + offset`` of a graph input, or of several joined.
+
+    factor, offset: float64 arrays that broadcast to its shape from the right.
     """
 
     source: Tensor

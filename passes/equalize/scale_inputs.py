@@ -82,12 +82,14 @@ def _given(tensor: Tensor) -> str:
 def _columns(graph: Graph) -> Iterator[Columns]:
     known = float_inputs(graph)
     found: list[tuple[Tensor, Sequence[Tensor], int | None]] = [(tensor, [tensor], None) for tensor in known]
-    for node in (node for node in graph.nodes if node.op == "Concat"):
-        if all(any(part is each for each in known) and len(consumers(part)) == 1 for part in node.inputs):
-            found.append((node.outputs[0], node.inputs, int(node.attrs["axis"])))
+    found += [
+        (node.outputs[0], node.inputs, int(node.attrs["axis"])) for node in graph.nodes if node.op == "Concat"
+        and all(any(part is each for each in known) and len(consumers(part)) == 1 for part in node.inputs)
+    ]  # fmt: skip
     for tensor, parts, joined_along in found:
         shape, layers = tensor.shape, layers_behind(graph, tensor)
-        if not layers or shape is None or len(shape) < 2 or any(int(layer.attrs.get("group", 1)) > 1 for layer in layers):
+        grouped = any(int(layer.attrs.get("group", 1)) > 1 for layer in layers)
+        if not layers or grouped or shape is None or len(shape) < 2:
             continue
         axes = {1 if layer.op in ("Conv", "ConvTranspose") else len(shape) - 1 for layer in layers}
         sizes = {input_channels(layer) for layer in layers}
