@@ -35,7 +35,7 @@ from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
 from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
-from qcompiler.shapes.seen_types import complete_types
+from qcompiler.shapes.seen_types import complete_types, drop_wrong_shapes
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 NO_CURE = "wider ranges alone do not bring it back"
@@ -169,6 +169,8 @@ def compile(
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     source = on_data(source)
     judge = _set_apart(original, source, sizes, ctx)
+    for name in drop_wrong_shapes(graph, *judge.held[0]):
+        ctx.warn(f"output '{name}' has other sizes than the model declares; what it declares of them is not used")
     complete_types(graph, judge.held[0][0])
     switches = {} if for_onnx else fix_switches(graph, source)
     for name, number in switches.items():

@@ -7,15 +7,15 @@
 - Ids, masks, segments and positions of token models: see `qcompiler.feeds.tokens`.
 - An integer of one number that is compared with a constant (a sample rate) is that constant.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
-  other; with tokens, each feed has one of several lengths. Where the model cannot run with those (an audio model wants
-  more samples than a text has tokens), `settle_sizes` looks for larger ones.
+  other; with tokens, each feed has one of several lengths. Where the model cannot run with those, or says hardly
+  anything (an audio model wants more samples than a text has tokens), `settle_sizes` looks for larger ones.
 
 What is to be drawn is read from the graph once: passes rewrite it, and the feeds stay the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,9 @@ LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUE
 
 LARGEST_IMAGE = 512
 """The largest side of a picture among them."""
+
+FEWEST = 2
+"""Size of an output's symbolic axis (frames of audio) below which larger inputs are tried."""
 
 SHORTEST = 8
 """Tokens of the shortest text."""
@@ -90,27 +93,39 @@ class SyntheticFeeds:
 
 def settle_sizes(graph: Graph, ctx: Context) -> None:
     """Give ``ctx.dims`` sizes of `LARGER` for the symbols that have none, if the model runs with those and not with
-    the default ones; nothing is changed where it runs with none.
+    the default ones, or if every output then has `FEWEST` elements along its symbolic axes and not with the default
+    ones; nothing is changed where it runs with none.
     """
     places: dict[str, tuple[int, bool]] = {}
     for tensor in graph.inputs:
         symbols = [(axis, size) for axis, size in enumerate(tensor.shape or ()) if isinstance(size, str)]
         for order, (axis, size) in enumerate(symbols):  # the first one of [2, batch, 128] is a batch, too
-            image = len(tensor.shape or ()) == 4
+            rank = len(tensor.shape or ())
             if size not in ctx.dims:
-                places.setdefault(size, (axis if image else order, image))
+                places.setdefault(size, (order if rank == 3 else axis, rank == 4))
     if not places:
         return
-    runner, given = Runner(graph), dict(ctx.dims)
+    runner, given, runs = Runner(graph), dict(ctx.dims), []
     larger = ({name: _larger(*place, *sizes) for name, place in places.items()} for sizes in LARGER)
     for found in ({}, *larger):
         ctx.dims = given | found
         try:
-            runner.run(next(iter(SyntheticFeeds(graph, ctx, 1))))
+            outputs = runner.run(next(iter(SyntheticFeeds(graph, ctx, 1))))
         except ModelError:
             continue
-        return
-    ctx.dims = given
+        if not any(_hardly_anything(tensor, outputs[tensor.name], places) for tensor in graph.outputs):
+            return
+        runs.append(found)
+    ctx.dims = given | (runs[0] if runs else {})
+
+
+def _hardly_anything(tensor: Tensor, value: NDArray[Any], inputs: Container[str]) -> bool:
+    """True for an output with fewer than `FEWEST` elements along a symbolic axis that is not one of the inputs'."""
+    shape = tensor.shape if tensor.shape is not None and len(tensor.shape) == value.ndim else value.shape
+    return value.size == 0 or any(
+        isinstance(size, str) and size not in inputs and axis > 0 and value.shape[axis] < FEWEST
+        for axis, size in enumerate(shape)
+    )
 
 
 def _larger(axis: int, image: bool, first: int, others: int) -> int:
@@ -134,7 +149,7 @@ def _read_input(graph: Graph, tensor: Tensor) -> _Input:
 def _feed(inputs: Sequence[_Input], dims: Mapping[str, int], length: int, rng: np.random.Generator) -> Feed:
     """One feed; all its texts have the same share of padding."""
     used = drawn_share(rng) if any(each.tokens is not None for each in inputs) else 1.0
-    return {each.name: _draw(each, _shape(each, dims, length), used, rng) for each in inputs}
+    return {each.name: np.asarray(_draw(each, _shape(each, dims, length), used, rng)) for each in inputs}
 
 
 def _lengths_taken(graph: Graph, inputs: Sequence[_Input], ctx: Context) -> tuple[int, ...]:

@@ -125,7 +125,8 @@ class Runner:
         wanted, how = self._wanted if outputs is None else list(outputs), ort.RunOptions()
         how.only_execute_path_to_fetches = outputs is not None
         try:
-            values = self._session.run(wanted, dict(feed), how)
+            arrays = {name: np.asarray(value) for name, value in feed.items()}  # arithmetic makes scalars of rank 0
+            values = self._session.run(wanted, arrays, how)
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
         return dict(zip(wanted, (_as_array(value) for value in values), strict=True))

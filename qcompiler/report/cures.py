@@ -8,6 +8,7 @@ import numpy as np
 
 from qcompiler.activations.pairs import set_grid
 from qcompiler.calibration.sensitivity import find_pairs
+from qcompiler.errors import ModelError
 from qcompiler.graph.ir import Graph, copy_of, names_in, read_spec, replace_uses
 from qcompiler.graph.runner import Runner
 from qcompiler.records import OutputFigure
@@ -29,7 +30,11 @@ def find_cures(graph: Graph, judge: Judge) -> dict[tuple[str, str], str]:
     before = {_key(each): each.sqnr_db for each in judge.figures(Runner(graph).run)}
     found: dict[tuple[str, str], str] = {}
     for text, changed in _cures(graph):
-        for each in judge.figures(Runner(changed).run):
+        try:
+            figures = judge.figures(Runner(changed).run)
+        except ModelError:  # other grids of what decides sizes
+            continue
+        for each in figures:
             if _key(each) not in found and each.sqnr_db >= before.get(_key(each), np.inf) + GAIN_DB:
                 found[_key(each)] = text.format(each.sqnr_db)
     return found

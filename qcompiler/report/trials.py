@@ -83,6 +83,8 @@ def _ratios(wanted: Values, got: Values, stated: Mapping[str, float]) -> dict[st
 
 def _cured(trial: Trial, output: str, graph: Graph, feed: Feed, wanted: Values, stated: Mapping[str, float]) -> Trial:
     """The trial with what helps: ranges that hold such inputs."""
+    if not _answers(Runner(graph), feed):
+        return trial
     values = _ratios(wanted, _answers(Runner(_with_ranges_of(graph, feed)), feed), stated)
     if values.get(output, -np.inf) < trial.sqnr_db + GAIN_DB:
         return trial

@@ -6,6 +6,7 @@
     Trilu                      a Where with a constant triangle, or one made of Range
     ArgMin(x)                  ArgMax(-x)
     CumSum(x)                  x times a triangle of ones, or a sum of what one made of Range leaves
+    Range of whole floats      Range of integers, then a Cast: how many there are must not hang on a grid
 
 Sizes along which places are counted must be known; the first axis may be symbolic where nothing is counted beyond it.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.graph.ir import Node, Tensor, constant_of, is_float
+from qcompiler.graph.ir import Node, Tensor, constant_of, is_float, producer
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 MOST_PLACES = 1 << 22
@@ -206,6 +207,28 @@ def _cum_sum(w: Writer, node: Node) -> Results:
     return [w.op("Transpose", total, dtype=x.dtype, perm=[turn.index(place) for place in range(rank)])]
 
 
+def _range(w: Writer, node: Node) -> Results:
+    """Floats that count from one whole number to another."""
+    if not is_float(node.outputs[0]):
+        return None
+    ends = [_whole(w, tensor) for tensor in node.inputs]
+    if any(end is None for end in ends):
+        return "its ends are not known to be whole numbers"
+    return [w.op("Cast", w.ints("Range", *ends), to=1 if w.dtype == np.float32 else 11)]
+
+
+def _whole(w: Writer, tensor: Tensor) -> Tensor | None:
+    """The int64 number that a float one was made of; None for others."""
+    value, source = constant_of(tensor), producer(tensor)
+    if value is not None:
+        whole = value.size == 1 and float(value.reshape(())).is_integer()
+        return w.int64("end", int(value.reshape(()))) if whole else None
+    if source is None or source.op != "Cast" or np.dtype(source.inputs[0].dtype).kind not in "iu":
+        return None
+    inner = source.inputs[0]
+    return inner if inner.dtype == np.int64 else w.ints("Cast", inner, to=7)
+
+
 def _reduce_prod(w: Writer, node: Node) -> Results:
     x, axes, rank = node.inputs[0], given(node, 1), rank_of(node.inputs[0])
     value = None if axes is None else constant_of(axes)
@@ -269,6 +292,7 @@ PLACES: dict[str, Rule] = {
     "Trilu": _trilu,
     "ArgMin": _arg_min,
     "CumSum": _cum_sum,
+    "Range": _range,
     "ReduceProd": _reduce_prod,
     "LpPool": _lp_pool,
     "GlobalLpPool": _lp_pool,

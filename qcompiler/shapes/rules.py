@@ -115,6 +115,8 @@ def _squeeze(site: Site) -> Answer:
         return None
     if not axes:
         axes = [index for index, size in enumerate(x) if same(size, 1)]
+        if not all(isinstance(size, int) for size in x):
+            return None  # a symbolic size may be 1
     return [tuple(size for index, size in enumerate(x) if index not in axes)]
 
 

@@ -15,7 +15,7 @@ from qcompiler.graph.origin import origin_of
 from qcompiler.graph.runner import Runner, light_model
 from qcompiler.shapes.infer import annotate
 
-__all__ = ["complete_types"]
+__all__ = ["complete_types", "drop_wrong_shapes"]
 
 _ELEMENT_TYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
@@ -53,6 +53,41 @@ def complete_types(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> bool:
             tensor.shape = [None] * ranks[name]
     annotate(graph)
     return True
+
+
+def drop_wrong_shapes(
+    graph: Graph, feed: Mapping[str, NDArray[Any]], answers: Mapping[str, NDArray[Any]]
+) -> list[str]:
+    """Forget what the model declares of its outputs' sizes where a run says otherwise; the names of these outputs.
+
+    Args:
+        graph: the float graph.
+        feed: what it was run on.
+        answers: its outputs.
+    """
+    sizes = {
+        symbol: size
+        for tensor in graph.inputs
+        if tensor.name in feed
+        for symbol, size in zip(tensor.shape or (), feed[tensor.name].shape, strict=False)
+        if isinstance(symbol, str)
+    }
+    wrong = []
+    for tensor in graph.outputs:
+        value = answers.get(tensor.name)
+        if tensor.shape is None or not isinstance(value, np.ndarray) or value.dtype == object:
+            continue
+        if len(tensor.shape) != value.ndim:
+            kept = [None] * value.ndim
+        else:
+            kept = [
+                None if sizes.get(declared, declared) != size and (isinstance(declared, int) or declared in sizes)
+                else declared for declared, size in zip(tensor.shape, value.shape, strict=True)
+            ]  # fmt: skip
+        if kept != list(tensor.shape):
+            tensor.shape = kept
+            wrong.append(tensor.name)
+    return wrong
 
 
 def _ranks(graph: Graph, names: list[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:

@@ -116,6 +116,30 @@ def test_sizes_that_run_or_were_given_stay():
     assert ctx.dims == {"T": 7}
 
 
+def test_sizes_grow_until_outputs_have_frames():
+    graph = graph_of(
+        """g (float[1, T] x, float low) => (float[1, 1, F] y, float z) {
+            u = Unsqueeze(x, one)  y = MaxPool <kernel_shape = [16], strides = [100]> (u)
+            z = Abs(low) }""",
+        one=np.array([1]),
+    )  # fmt: skip
+    ctx = Context()
+    settle_sizes(graph, ctx)
+    assert ctx.dims == {"T": 128}
+    assert isinstance(next(iter(SyntheticFeeds(graph, ctx, 1)))["low"], np.ndarray)  # no scalar
+
+
+def test_outputs_that_no_size_fills_change_nothing():
+    graph = graph_of(
+        """g (float[1, T] x) => (float[1, F] y) {
+            s = ReduceSum <keepdims = 1> (x, one)  y = Abs(s) }""",
+        one=np.array([1]),
+    )  # fmt: skip
+    ctx = Context()
+    settle_sizes(graph, ctx)
+    assert ctx.dims == {}
+
+
 def test_a_number_that_is_compared_with_a_constant_is_that_constant():
     graph = graph_of(
         """g (float[N] x, int64 rate) => (float[N] y) {

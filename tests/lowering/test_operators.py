@@ -217,6 +217,16 @@ def test_argmax_and_shape_leave_as_integers() -> None:
     assert np.array_equal(result.outputs["i"], result.expected["i"])
 
 
+@pytest.mark.parametrize("limits", ["low, high", "low", "'', high"])
+def test_integers_are_clipped(limits: str) -> None:
+    feed = {"x": normal(2, 5, 3)}
+    text = f"""g (float[2,5,3] x) => (int64[2,1,3] i, float[] y) {{
+        y = Relu(x) a = ArgMax<axis=1>(y) i = Clip(a, {limits.replace("''", "")}) }}"""
+    graph = quantize(graph_of(text, low=np.int64(1), high=np.int64(3)), feed)
+    result = check(graph, feed)
+    assert np.array_equal(result.outputs["i"], result.expected["i"])
+
+
 def test_comparison_with_a_constant_on_the_same_grid_keeps_ties() -> None:
     feed = {"x": np.arange(-8, 8, dtype=np.float32).reshape(4, 4)}
     text = "g (float[4,4] x) => (bool[4,4] b, float[] y) { b = GreaterOrEqual(x, k) y = Relu(x) }"

@@ -51,6 +51,16 @@ def _plain(lw: Lowering, node: Node) -> None:
     )
 
 
+def _clip(lw: Lowering, node: Node) -> None:
+    """Clip of integers: the larger of the lower limit, then the smaller of the upper one."""
+    source, output = lw.integer(node.inputs[0]), node.outputs[0]
+    for op, limit in zip(("Max", "Min"), node.inputs[1:], strict=False):
+        if limit.name:
+            name, inputs = f"{output.name}_{op.lower()}", [source, lw.integer(limit)]
+            source = lw.out.op(f"Integer{op}", name, inputs, {}, output.dtype, output.shape)
+    lw.integers[id(output)] = source
+
+
 def _reduce(lw: Lowering, node: Node) -> None:
     """ReduceSum, ReduceMax and ReduceMin of integers, taken as codes; beyond 16 bits they saturate."""
     source, output = node.inputs[0], node.outputs[0]
@@ -157,6 +167,7 @@ INTEGER_RULES: dict[str, IntegerRule] = {
     "Cast": _cast,
     "Identity": _identity,
     "Concat": _concat,
+    "Clip": _clip,
     "ArgMax": _argmax,
     "LabelEncoder": _labels,
     "QuantizeLinear": _quantize,

@@ -76,7 +76,13 @@ def _squeeze(lw: Lowering, node: Node, _index: int) -> Operands:
     rank = rank_of(node.inputs[0])
     axes = _optional(lw, node, 1)
     if axes is None:
-        axes = [axis for axis in range(rank) if node.inputs[0].shape[axis] == 1]
+        sizes = node.inputs[0].shape
+        symbol = next((size for size in sizes if not isinstance(size, int | np.integer)), None)
+        if symbol is not None:
+            raise UnsupportedError(
+                f"whether it removes an axis depends on the size '{symbol}'; fix that dimension: --dim NAME=SIZE"
+            )
+        axes = [axis for axis in range(rank) if sizes[axis] == 1]
     return "Squeeze", [lw.out.int64("axes", sorted(int(axis) % rank for axis in np.reshape(axes, -1)))], {}
 
 
