@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "feeds",
         ),
     ),
+    ("programs as C", ("c_output",)),
     ("lowering", ("lowering", "lowering/rules", "lowering/to_machine", "lowering/to_onnx", "lowering/core")),
     ("graph and files", ("onnx_io", "pass_base", "shapes", "graph")),
     (
@@ -124,6 +125,14 @@ WAY: tuple[tuple[str, tuple[str, ...]], ...] = (
             "qcompiler.lowering.to_machine.emitter:Emitter",
             "runtime.program.builder:ProgramBuilder",
             "runtime.program.file:write_contents",
+        ),
+    ),
+    (
+        "Writing `.c`",
+        (
+            "qcompiler.c_output.c_source:to_c",
+            "qcompiler.c_output.c_calls:kernel_of",
+            "qcompiler.c_output.fragments:definitions",
         ),
     ),
     (

@@ -56,6 +56,8 @@ ALLOWED: Mapping[str, str] = {
     "lowering/to_onnx": "errors graph lowering/core",
     "lowering/to_machine": "errors graph lowering/core shapes runtime/errors runtime/instructions runtime/program",
     "lowering": "graph lowering/core lowering/rules lowering/to_machine lowering/to_onnx runtime",
+    # programs as C
+    "c_output": "errors runtime runtime/binding runtime/instructions runtime/program",
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
     "losses": "errors graph",
@@ -92,9 +94,10 @@ ALLOWED: Mapping[str, str] = {
     "options pipeline",
     "report": "activations calibration errors feeds graph records",
     "page": "calibration errors graph grids records report version",
-    "api": "errors feeds graph lowering manager onnx_io options pass_base presets records report runtime shapes",
-    "commands": "api errors feeds graph layer_rules lowering manager onnx_io options page pass_base presets records "
-    "report runtime shapes version",
+    "api": "c_output errors feeds graph lowering manager onnx_io options pass_base presets records report runtime "
+    "shapes",
+    "commands": "api c_output errors feeds graph layer_rules lowering manager onnx_io options page pass_base presets "
+    "records report runtime shapes version",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api pass_base pipeline version",
     # old names, for passes of other packages

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from qcompiler import lowering
+from qcompiler.c_output import write_c
 from qcompiler.errors import DataError, ModelError, OptionError, UnsupportedError
 from qcompiler.feeds.selection import count_feeds, feeds_to_judge, fold_of, spread_feeds, spread_places
 from qcompiler.feeds.sources import Source, open_source, synthetic_source, without
@@ -95,11 +96,24 @@ class Compiled:
         """The integer machine, ready to run."""
         return Session(self.program)
 
-    def save(self, path: str | os.PathLike[str], *, form: Form = "qdq", force: bool = False) -> None:
-        """Write ``.onnx`` or ``.qprog``, after running what is to be written.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        form: Form = "qdq",
+        force: bool = False,
+        dims: Mapping[str, int] | None = None,
+    ) -> None:
+        """Write ``.onnx``, ``.qprog`` or ``.c`` (and ``.h``), after running what is to be written.
+
+        Args:
+            path: of the file.
+            form: what an ``.onnx`` holds.
+            force: files may be replaced.
+            dims: sizes of symbolic dimensions in a ``.c``.
 
         Raises:
-            OptionError: the path is a folder, exists without ``force``, or has another suffix.
+            OptionError: the path is a folder, exists without ``force``, or has another suffix; a ``.c`` lacks a size.
             UnsupportedError: this form cannot express the model.
             ExportError: the result does not load or run.
         """
@@ -107,6 +121,10 @@ class Compiled:
         if target.suffix == ".qprog":
             self.session().run(dict(self.feeds[0]))
             self.program.save(target)
+            return
+        if target.suffix == ".c":
+            self.session().run(dict(self.feeds[0]))
+            write_c(self.program, target, dims)
             return
         result = self.graph if form == "qdq" else lowering.to_integer_onnx(self.integer_graph)
         export.save(result, target, reference_feed=self.feeds[0], force=force, pack=self.pack)
@@ -120,9 +138,14 @@ def load(model: Model) -> Graph:
 def check_output(path: str | os.PathLike[str], *, force: bool) -> Path:
     """The path, if a result may be written there; OptionError otherwise."""
     target = Path(path)
-    if not target.is_dir() and target.suffix not in (".onnx", ".qprog"):
-        raise OptionError(f"-o {target}: must end in .onnx (for any runtime) or .qprog (for the integer machine)")
+    if not target.is_dir() and target.suffix not in (".onnx", ".qprog", ".c"):
+        raise OptionError(
+            f"-o {target}: must end in .onnx (for any runtime), .qprog (for the integer machine) "
+            "or .c (for any C compiler)"
+        )
     export.check_target(target, force=force, option="-o")
+    if target.suffix == ".c":
+        export.check_target(target.with_suffix(".h"), force=force, option="-o")
     return target
 
 

@@ -326,8 +326,14 @@ class CompileRequest:
     model: Path
     options: Options
     outputs: Sequence[Path] = option(
-        dataclasses.MISSING, "Result: .onnx for any runtime, .qprog for the integer machine; may be given twice.",
+        dataclasses.MISSING, "Result: .onnx for any runtime, .qprog for the integer machine, .c (and .h) for "
+        "any C compiler; may be given several times.",
         OUTPUT, "-o out.onnx -o out.qprog", names=("-o", "--output"), kind=list[Path], metavar="FILE",
+    )  # fmt: skip
+    c_dims: tuple[str, ...] = option(
+        (), "Size of a symbolic dimension in the .c, where all sizes are fixed (feeds may have others); may be given "
+        "several times.", OUTPUT, "-o model.c --c-dim batch=1", names=("--c-dim",), kind=list[str],
+        metavar="NAME=SIZE", unset="none", read=tuple,
     )  # fmt: skip
     force: bool = option(
         False, "Replace existing outputs.", OUTPUT, "--force", names=("--force",), kind=bool,

@@ -125,6 +125,12 @@ def _outputs(folder: Path) -> bool:
     return (folder / "out.qprog").exists() and (folder / "out.onnx").exists()
 
 
+def _c_dims(folder: Path) -> bool:
+    refused = run(folder, "-o", folder / "net.c")
+    ran(folder, "-o", folder / "net.c", "--c-dim", "N=3")
+    return refused.exit_code == 2 and "NET_INPUT_0_SHAPE {3, 4}" in (folder / "net.h").read_text()
+
+
 def _force(folder: Path) -> bool:
     ran(folder)
     return run(folder, "-o", folder / "out.onnx").exit_code == 2 and ran(folder, "--force").exit_code == 0
@@ -148,7 +154,7 @@ def _save_recipe(folder: Path) -> bool:
 
 EFFECTS: dict[str, Callable[[Path], bool]] = {
     "seed": lambda _: _seed(), "verify": lambda _: _verify(), "dims": lambda _: _dims(), "form": _form,
-    "calib": _calib, "outputs": _outputs, "force": _force, "report": _report,
+    "calib": _calib, "outputs": _outputs, "c_dims": _c_dims, "force": _force, "report": _report,
     "recipe": _recipe, "save_recipe": _save_recipe,
     "print_after": lambda folder: "# after fold-shapes" in ran(folder, "--print-after", "fold-shapes").stderr,
     "time_passes": lambda folder: re.search(r"\d s +fold-shapes", ran(folder, "--time-passes").stderr) is not None,

@@ -92,8 +92,9 @@ def test_the_compilers_wheel_holds_every_module_and_only_the_package(wheels: dic
         if path.is_file()
     }
     typed = {"qcompiler/py.typed", "qcompiler/runtime/py.typed"}
+    kernels = {f"qcompiler/c_output/kernels/{path.name}" for path in (ROOT / "qcompiler/c_output/kernels").iterdir()}
     assert assets
-    assert modules(wheels["onnx_qcompiler"]) == wanted | assets | typed
+    assert modules(wheels["onnx_qcompiler"]) == wanted | assets | kernels | typed
 
 
 def test_the_runtimes_wheel_holds_every_module_of_the_machine_and_nothing_else(wheels: dict[str, Path]) -> None:

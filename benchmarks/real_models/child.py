@@ -1,6 +1,6 @@
 """Compiles one model in a process of its own and says on the last line, as JSON, what became of it.
 
-    python -m benchmarks.real_models.child MODEL.onnx OUT.qprog [NAME=SIZE ...]
+    python -m benchmarks.real_models.child MODEL.onnx OUT.qprog LEVEL [NAME=SIZE ...]
 
 Feeds are made up; the outputs are compared with the float model's on others than those that the compiler saw.
 """
@@ -58,11 +58,11 @@ def size_of(model: Path) -> int:
     return sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*"))
 
 
-def result_of(model: Path, out: Path, dims: tuple[str, ...]) -> dict[str, Any]:
+def result_of(model: Path, out: Path, level: int, dims: tuple[str, ...]) -> dict[str, Any]:
     """Figures of one compilation, or the reason why there is none."""
     start = time.perf_counter()
     try:
-        compiled = compile(model, options=Options(dims=dims), for_onnx=out.suffix == ".onnx")
+        compiled = compile(model, options=Options(level=level, dims=dims), for_onnx=out.suffix == ".onnx")
         compiled.save(out, force=True)
         decibel = worst_decibels(model, out, dims)
     except QCompilerError as error:
@@ -77,8 +77,8 @@ def result_of(model: Path, out: Path, dims: tuple[str, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Print the result; the exit status is 0 for a refusal, too."""
-    model, out, *dims = sys.argv[1:]
-    result = result_of(Path(model), Path(out), tuple(dims))
+    model, out, level, *dims = sys.argv[1:]
+    result = result_of(Path(model), Path(out), int(level), tuple(dims))
     result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result))
 

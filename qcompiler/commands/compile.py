@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qcompiler.api import Compiled, check_output, compile, describe_program, worst_layers
+from qcompiler.commands.as_c import check_sizes_of_c, sizes_of_c, write_program_as_c
 from qcompiler.commands.child_process import temporary_prefix
 from qcompiler.commands.recipes import recipe_of
 from qcompiler.errors import OptionError, suggestion
@@ -36,13 +37,12 @@ PAGE = ".html"
 
 
 def compile_and_write(request: CompileRequest, console: Console, errors: Console) -> None:
-    """Compile for every output; nothing is written unless all of them ran."""
-    targets = [check_output(path, force=request.force) for path in request.outputs]
-    _check_report(request.report, force=request.force)
-    if request.save_recipe is not None:
-        check_target(request.save_recipe, force=request.force, option="--save-recipe")
-    if any(target.resolve() == request.model.resolve() for target in targets):
-        raise OptionError(f"-o {request.model}: is the model itself; choose another path")
+    """Compile for every output; nothing is written unless all of them ran. A ``.qprog`` is only written as ``.c``."""
+    targets = _checked_targets(request)
+    if request.model.suffix == ".qprog":
+        write_program_as_c(request, targets)
+        return
+    check_sizes_of_c(request)
     # each result waits beside its target, in a folder of its own: external data may come with it
     with ExitStack() as stack:
         folders = [
@@ -73,6 +73,17 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
             errors.print(f"{timing.seconds:9.3f} s  {timing.name}", highlight=False)
 
 
+def _checked_targets(request: CompileRequest) -> list[Path]:
+    """The outputs, where all files may be written."""
+    targets = [check_output(path, force=request.force) for path in request.outputs]
+    _check_report(request.report, force=request.force)
+    if request.save_recipe is not None:
+        check_target(request.save_recipe, force=request.force, option="--save-recipe")
+    if any(target.resolve() == request.model.resolve() for target in targets):
+        raise OptionError(f"-o {request.model}: is the model itself; choose another path")
+    return targets
+
+
 def _compile_all(
     request: CompileRequest, places: list[Path], errors: Console
 ) -> tuple[Report, NetworkView | None]:
@@ -92,7 +103,7 @@ def _compile_all(
             report = compiled.report
         for place in places:
             if as_qdq[place] == for_onnx:
-                compiled.save(place, form=request.options.form)
+                compiled.save(place, form=request.options.form, dims=sizes_of_c(request))
         if history is not None:
             network = _network(compiled, history, timed=any(place.suffix == ".qprog" for place in places))
         del compiled

@@ -53,8 +53,25 @@ def analytic_means(tensors: Iterable[Tensor], statistics: Mapping[str, BatchNorm
     return {name: known.moments.mean for name, known in found.items() if known is not None}
 
 
-def known_of(tensor: Tensor, statistics: Mapping[str, BatchNormStatistics], depth: int = _DEPTH) -> Known | None:
-    """What ``statistics`` (by tensor name) tell of a tensor; None: nothing."""
+def known_of(
+    tensor: Tensor,
+    statistics: Mapping[str, BatchNormStatistics],
+    depth: int = _DEPTH,
+    seen: dict[int, Known | None] | None = None,
+) -> Known | None:
+    """What ``statistics`` (by tensor name) tell of a tensor; None: nothing.
+
+    ``seen`` has what was found of tensors before, by id: branches of a graph meet again.
+    """
+    seen = {} if seen is None else seen
+    if id(tensor) not in seen:
+        seen[id(tensor)] = _known(tensor, statistics, depth, seen)
+    return seen[id(tensor)]
+
+
+def _known(
+    tensor: Tensor, statistics: Mapping[str, BatchNormStatistics], depth: int, seen: dict[int, Known | None]
+) -> Known | None:
     given = statistics.get(tensor.name)
     if given is not None:
         return Known(Moments(given.mean, given.variance), normal=True)
@@ -65,13 +82,17 @@ def known_of(tensor: Tensor, statistics: Mapping[str, BatchNormStatistics], dept
         return _of_layer_norm(node)
     pieces = pieces_of(node)
     if pieces is not None or node.op in _SMOOTH:
-        inner = known_of(node.inputs[0], statistics, depth - 1)
+        inner = known_of(node.inputs[0], statistics, depth - 1, seen)
         return None if inner is None else _of_function(node, inner, pieces)
-    parts = [known_of(each, statistics, depth - 1) for each in node.inputs[: 1 if node.op in _ONE else None]]
-    rule = _RULES.get(node.op)
-    if rule is None or not parts or any(part is None for part in parts):
+    rule, parts = _RULES.get(node.op), []
+    if rule is None:
         return None
-    return rule(node, [part for part in parts if part is not None])
+    for each in node.inputs[: 1 if node.op in _ONE else None]:
+        part = known_of(each, statistics, depth - 1, seen)
+        if part is None:
+            return None
+        parts.append(part)
+    return rule(node, parts) if parts else None
 
 
 def _of_layer_norm(node: Node) -> Known | None:

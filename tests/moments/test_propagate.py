@@ -72,3 +72,9 @@ def test_a_likely_range_covers_the_widest_channel_and_goes_through_functions() -
     assert behind.lo == 0.0
     assert abs(behind.hi - 4.5) < 0.05
     assert likely_range(z, known, 4.0) is None
+
+
+def test_branches_that_meet_again_are_followed_once() -> None:
+    text = " ".join(f"a{i} = Relu(x{i}) b{i} = Tanh(x{i}) x{i + 1} = Add(a{i}, b{i})" for i in range(60))
+    graph = graph_of(f"g (float[1, 4, 2, 2] x0) => (float[1, 4, 2, 2] x60) {{ {text} }}")
+    assert likely_range(graph.outputs[0], {}, 4.0) is None  # two to the power of 60 paths

@@ -36,6 +36,10 @@ from tests.runtime.references import references
 Array = NDArray[Any]
 
 
+def on_result(program: Program, feeds: dict[str, Array], outputs: dict[str, Array]) -> None:
+    """Called with every program of `run_one` and its outputs; tests that want them replace it."""
+
+
 @functools.cache
 def used_names(function: FunctionType) -> frozenset[str]:
     """Names of the globals that a function loads."""
@@ -183,4 +187,5 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
             np.testing.assert_array_equal(
                 result[name], value, err_msg=f"{opcode}, {what}: differs from the plain kernel interpreted"
             )
+    on_result(program, feeds, plain)
     return plain
