@@ -10,6 +10,7 @@ form, so that two ways to the same size compare equal:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import gcd, lcm
 from typing import Any, TypeAlias
 
@@ -17,6 +18,9 @@ import sympy
 
 Dim: TypeAlias = "int | sympy.Expr"
 Nested: TypeAlias = "int | str | list[Any]"
+
+remembered = lru_cache(maxsize=1 << 14)
+"""Shapes are inferred anew after many passes, and the algebra of a few sizes takes most of that time."""
 
 
 def symbol(name: str) -> sympy.Expr:
@@ -32,6 +36,7 @@ def as_dim(value: Any) -> Dim:
     return int(expanded) if expanded.is_Integer else expanded
 
 
+@remembered
 def same(a: Dim, b: Dim) -> bool:
     """True when both sizes are equal whatever the symbols are."""
     if isinstance(a, int) and isinstance(b, int):
@@ -39,11 +44,19 @@ def same(a: Dim, b: Dim) -> bool:
     return bool(a == b or sympy.expand(sympy.sympify(a) - b) == 0)
 
 
+@remembered
 def maximum(a: Dim, b: Dim) -> Dim:
     """The larger size."""
     return as_dim(sympy.Max(a, b))
 
 
+@remembered
+def quotient(a: Dim, b: Dim) -> Dim:
+    """``a / b``, which is known to be whole."""
+    return as_dim(sympy.cancel(sympy.sympify(a) / b))
+
+
+@remembered
 def minimum(a: Dim, b: Dim) -> Dim:
     """The smaller size."""
     return as_dim(sympy.Min(a, b))
@@ -81,6 +94,7 @@ def _floor(expr: Any) -> Dim:
     return whole + lifted + sympy.floor(sum(parts, sympy.Rational(remainder, size)), evaluate=False)
 
 
+@remembered
 def floor_div(a: Dim, k: int) -> Dim:
     """``a // k`` for k >= 1."""
     if isinstance(a, int):

@@ -11,7 +11,7 @@ from typing import Any
 import sympy
 
 from qcompiler.shapes import windows
-from qcompiler.shapes.dims import Dim, as_dim, ceil_div, maximum, minimum, same
+from qcompiler.shapes.dims import Dim, as_dim, ceil_div, maximum, minimum, quotient, same
 from qcompiler.shapes.site import Answer, Shape, Site, product
 
 
@@ -88,7 +88,7 @@ def reshape_target(x: tuple[Dim, ...], target: Sequence[Any], allow_zero: bool =
     if isinstance(total, int) and isinstance(rest, int):
         dims[unknown[0]] = total // rest
         return tuple(dims)
-    dims[unknown[0]] = as_dim(sympy.cancel(sympy.sympify(total) / rest))
+    dims[unknown[0]] = quotient(total, rest)
     return tuple(dims)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Constant
 from qcompiler.shapes import rules
-from qcompiler.shapes.dims import as_dim, floor_div, same, scaled
+from qcompiler.shapes.dims import as_dim, floor_div, remembered, same, scaled
 from qcompiler.shapes.site import Site, Value
 
 _LIMIT = 1024
@@ -129,6 +129,7 @@ def _int_div(a: Any, b: Any) -> Any:
     return as_dim(ratio) if ratio.is_integer else None
 
 
+@remembered
 def _number(op: str, kind: str, a: Any, b: Any) -> Any:
     """One element of a binary operator; None when it is not exact."""
     known = sympy.sympify(a).is_number and sympy.sympify(b).is_number
