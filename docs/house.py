@@ -76,7 +76,7 @@ ALLOWED: Mapping[str, str] = {
     "passes/expand": "graph pass_base rewriting shapes",
     "passes/fuse": "graph pass_base rewriting shapes",
     "passes/normalize": "graph pass_base rewriting shapes",
-    "passes/equalize": "activations calibration equivalence feeds graph pass_base records linear_algebra",
+    "passes/equalize": "activations calibration equivalence feeds graph pass_base records rewriting linear_algebra",
     "passes/activations": "activations calibration errors feeds graph grids layer_rules moments pass_base records "
     "rewriting shapes",
     "passes/weights": "losses calibration errors feeds graph grids onnx_io pass_base records rewriting solvers weights "

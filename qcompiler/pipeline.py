@@ -36,6 +36,7 @@ from qcompiler.passes.equalize.equalize_channels import EqualizeChannels
 from qcompiler.passes.equalize.preshift import Preshift
 from qcompiler.passes.equalize.rotate import Rotate
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.scale_inputs import ScaleInputs
 from qcompiler.passes.equalize.scale_salient import ScaleSalient
 from qcompiler.passes.equalize.shift_channels import ShiftChannels
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
@@ -46,6 +47,7 @@ from qcompiler.passes.fuse.fuse_hard_swish import FuseHardSwish
 from qcompiler.passes.fuse.fuse_layer_norm import FuseLayerNorm
 from qcompiler.passes.fuse.fuse_matmul_bias import FuseMatMulBias
 from qcompiler.passes.fuse.fuse_pad import FusePad
+from qcompiler.passes.fuse.fuse_sigmoid import FuseSigmoid
 from qcompiler.passes.fuse.fuse_softmax import FuseSoftmax
 from qcompiler.passes.lower import Lower
 from qcompiler.passes.normalize.clamp_attention_mask import ClampAttentionMask
@@ -100,6 +102,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     FuseLayerNorm,
     FuseMatMulBias,
     FusePad,
+    FuseSigmoid,
     FuseSoftmax,
     FuseSplit,
     InlineIf,
@@ -123,6 +126,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     RotateInputs,
     RoundTables,
     RoundWeights,
+    ScaleInputs,
     ScaleSalient,
     SettleRanges,
     ShiftChannels,
@@ -151,6 +155,7 @@ NORMALIZE: tuple[Pass, ...] = (
     FoldConstants(),
     RemoveIdentity(),
     FuseLayerNorm(),
+    FuseSigmoid(),
     FuseGelu(),
     FuseHardSwish(),
     FusePad(),

@@ -30,6 +30,7 @@ from qcompiler.passes.activations.widen_activations import WidenActivations
 from qcompiler.passes.correct.correct_bias import CorrectBias
 from qcompiler.passes.correct.match_batchnorm import MatchBatchnorm, UnmatchBatchnorm
 from qcompiler.passes.equalize.rotate_inputs import RotateInputs
+from qcompiler.passes.equalize.scale_inputs import ScaleInputs
 from qcompiler.passes.equalize.smooth_activations import SmoothActivations
 from qcompiler.passes.replace.snnk_bundle import SnnkBundle
 from qcompiler.passes.weights.allocate_bits import DEFAULT_SHARE, AllocateBits
@@ -123,7 +124,7 @@ class Preset:
     def _equivalences(self) -> Passes:
         smooth = (SmoothActivations(),) if self.options.level == 3 else ()
         rotate = (RotateInputs(bits=4 if self._few_bits else 8),) if self._narrow and self.options.level > 0 else ()
-        return (*smooth, *rotate)
+        return (ScaleInputs(), *smooth, *rotate)
 
     def _tables(self) -> Passes:
         if self.options.weights == "auto":

@@ -140,6 +140,11 @@ def _decides(group: Group) -> bool:
     return any(node.op in DECIDING for tensor in group.tensors for node in consumers(tensor))
 
 
+def _fits_counts(ranges: Iterable[Range]) -> bool:
+    """True where 16-bit codes of step 1 reach beyond the counts that were seen."""
+    return all(HEADROOM * max(-extent.lo, extent.hi) <= np.iinfo(np.int16).max for extent in ranges)
+
+
 def _as_likely(group: Group, extent: Range, ctx: Context, intervals: Intervals) -> Range:
     """A range with what BatchNorm statistics make likely, within what mathematics admits."""
     for tensor in group.tensors:
@@ -269,8 +274,8 @@ class QuantizeActivations(Pass):
             ranges = [roomy(group, extent, ROOM_OF_BYTES if some else room, intervals) for extent in ranges]
             grids = [grid_for(extent, headroom) for extent in ranges]
             step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
-            if step:
-                grids = [QuantSpec.per_tensor(step, 0, np.int16)] * len(grids)
+            if step or (group.counts and _takes_wide(group, layers, placement.border) and _fits_counts(ranges)):
+                grids = [QuantSpec.per_tensor(step or 1.0, 0, np.int16)] * len(grids)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, grids[0], taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (grids[0], grids[1])

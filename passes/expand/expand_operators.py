@@ -29,13 +29,17 @@ _OPSET = 20
 
 
 _OF_MACHINE = {**PLACES, **MATRICES}
+_OF_INTEGERS = frozenset({"CumSum", "Trilu"})
+"""What the machine has no form of on integers and truth values, either."""
 
 
 def _rule(node: Node, machine: bool) -> Rule | None:
     if node.domain == "com.microsoft":
         return FUSED.get(node.op) or ATTENTION.get(node.op) or FUSED_HEADS.get(node.op)
-    if node.domain not in STANDARD_DOMAINS or not any(is_float(tensor) for tensor in (*node.inputs, *node.outputs)):
+    if node.domain not in STANDARD_DOMAINS:
         return None
+    if not any(is_float(tensor) for tensor in (*node.inputs, *node.outputs)):
+        return PLACES[node.op] if machine and node.op in _OF_INTEGERS else None
     return STANDARD.get(node.op) or HEADS.get(node.op) or (_OF_MACHINE.get(node.op) if machine else None)
 
 

@@ -17,15 +17,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph.float_zones import is_unequal
-from ...graph.ir import Graph, Node, Tensor, constant_of, consumers, float_inputs, is_float, producer
-from ...graph.operators import LAYERS
+from ...graph.ir import Graph, Node, Tensor, constant_of, float_inputs, is_float, producer
 from ...pass_base import Context, Pass
 from ...rewriting.fold_into_layer import fold, why_not
+from ...rewriting.layer_inputs import input_channels, is_padded, layers_behind, scale_weights, shift_of
 from ...rewriting.match import (
     Array,
     bypass,
     constant_operand,
-    is_output,
     made_by,
     new_constant,
     rename,
@@ -38,33 +37,6 @@ _RATIO = 1e4
 """Largest |c / a| for which an addition may change places with a multiplication: beyond, float32 loses digits."""
 
 
-def _layers_behind(graph: Graph, tensor: Tensor) -> list[Node]:
-    """The layers with constant weights that read ``tensor``; empty when anybody else reads it."""
-    users = consumers(tensor)
-    if is_output(graph, tensor) or not all(_takes(graph, user, tensor) for user in users):
-        return []
-    return users
-
-
-def _takes(graph: Graph, node: Node, tensor: Tensor) -> bool:
-    inside = any(node is other for other in graph.nodes)
-    first_only = [index for index, source in enumerate(node.inputs) if source is tensor] == [0]
-    return (
-        inside
-        and node.op in LAYERS
-        and first_only
-        and not node.attrs.get("transA", 0)
-        and why_not(node, shift=False) is None
-    )
-
-
-def _input_channels(node: Node) -> int:
-    weight = np.asarray(constant_of(node.inputs[1]))
-    if node.op == "Conv":
-        return int(weight.shape[1] * node.attrs.get("group", 1))
-    return int(weight.shape[1] if node.op == "Gemm" and node.attrs.get("transB", 0) else weight.shape[0])
-
-
 def _per_channel(values: Array, shape: Shape, layers: list[Node]) -> Array | None:
     """``values`` as [1] or [C] along the input channels of all ``layers``."""
     if shape is None or values.ndim > len(shape) or not np.all(np.isfinite(values)):
@@ -72,43 +44,10 @@ def _per_channel(values: Array, shape: Shape, layers: list[Node]) -> Array | Non
     if values.size == 1:
         return values.astype(np.float64).reshape(1)
     axes = {1 if layer.op in ("Conv", "ConvTranspose") else len(shape) - 1 for layer in layers}
-    sizes = {_input_channels(layer) for layer in layers}
+    sizes = {input_channels(layer) for layer in layers}
     wanted = tuple(min(sizes) if {index} == axes else 1 for index in range(len(shape)))
     fits = len(axes) == 1 and len(sizes) == 1 and (1,) * (len(shape) - values.ndim) + values.shape == wanted
     return values.astype(np.float64).reshape(-1) if fits else None
-
-
-def _weighted(node: Node, factor: Array) -> Array:
-    """The weight with every input channel multiplied by its factor, float64."""
-    weight: Array = np.asarray(constant_of(node.inputs[1]), np.float64)
-    factors: Array = np.broadcast_to(factor, (_input_channels(node),))
-    if node.op == "Conv":
-        groups = int(node.attrs.get("group", 1))
-        parts = weight.reshape(groups, -1, *weight.shape[1:])
-        weight = (parts * factors.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
-    elif node.op == "Gemm" and node.attrs.get("transB", 0):
-        weight = weight * factors
-    else:
-        weight = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
-    return weight
-
-
-def _is_padded(node: Node) -> bool:
-    return any(node.attrs.get("pads") or []) or node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-
-
-def _shift_of(node: Node, offset: Array) -> Array:
-    """What adding ``offset`` to a layer's input adds to its output, per output channel, float64."""
-    moved = _weighted(node, offset)
-    if node.op == "Gemm":
-        return np.asarray(node.attrs.get("alpha", 1.0) * moved.sum(axis=1 if node.attrs.get("transB", 0) else 0))
-    return np.asarray(moved.reshape(moved.shape[0], -1).sum(axis=1))
-
-
-def _scale_weights(graph: Graph, layers: list[Node], factor: Array) -> None:
-    for layer in layers:
-        dtype = np.asarray(constant_of(layer.inputs[1])).dtype
-        layer.inputs[1] = new_constant(graph, f"{layer.inputs[1].name}_scaled", _weighted(layer, factor).astype(dtype))
 
 
 def _factor(node: Node, tensor: Tensor, values: Array | None) -> Array | None:
@@ -135,7 +74,7 @@ class FoldScaleForward(Pass):
 
 def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> bool:
     found = constant_operand(node)
-    layers = _layers_behind(graph, node.outputs[0])
+    layers = layers_behind(graph, node.outputs[0])
     if found is None or not layers or not is_float(found[0]):
         return False
     vector = _per_channel(found[1], shapes.get(node.outputs[0].name), layers)
@@ -148,7 +87,7 @@ def _fold(graph: Graph, node: Node, shapes: dict[str, Shape], ctx: Context) -> b
             return False
         if factor is None or not bypass(graph, node, found[0]):
             return False
-        _scale_weights(graph, layers, factor)
+        scale_weights(graph, layers, factor)
         return True
     return _fold_offset(graph, node, found[0], vector, layers) or _swap(graph, node, found[0], found[1], layers, shapes)
 
@@ -168,14 +107,14 @@ def _fold_offset(graph: Graph, node: Node, x: Tensor, vector: Array, layers: lis
     if node.op == "Sub" and node.inputs[0] is not x:
         return False
     if any(
-        layer.op not in ("Conv", "Gemm") or _is_padded(layer) or why_not(layer, shift=True) is not None
+        layer.op not in ("Conv", "Gemm") or is_padded(layer) or why_not(layer, shift=True) is not None
         for layer in layers
     ):
         return False
     if not bypass(graph, node, x):
         return False
     for layer in layers:
-        fold(graph, layer, np.ones(1), _shift_of(layer, -vector if node.op == "Sub" else vector))
+        fold(graph, layer, np.ones(1), shift_of(layer, -vector if node.op == "Sub" else vector))
     return True
 
 
@@ -205,5 +144,5 @@ def _swap(graph: Graph, node: Node, x: Tensor, offset: Array, layers: list[Node]
     slot = 0 if constant_of(node.inputs[0]) is not None else 1
     node.inputs[slot] = new_constant(graph, f"{node.inputs[slot].name}_swapped", values.astype(offset.dtype))
     rename(graph, node.outputs[0], "swapped")
-    _scale_weights(graph, layers, factor)
+    scale_weights(graph, layers, factor)
     return True

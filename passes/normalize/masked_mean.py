@@ -4,7 +4,8 @@
 
 Sums grow with the length of the text, so no grid holds them for every length; means lie where the values lie. A lower
 bound of the divisor, at most 1 (``Clip(sum, 1e-9)``, ``Max(sum, 1)``), only acts where the count, a whole number, is 0.
-There the dividend is 0, too, as the same mask is in it; so any other small bound gives the same quotient.
+There the dividend is 0, too, as the same mask is in it; so any other small bound gives the same quotient. What is added
+to the divisor (``sum + 1e-6``), is such a bound where it is negligible beside a count of 1.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import numpy as np
 from ...graph.ir import Graph, Node, Tensor, Variable, constant_of, names_in, unique_name
 from ...graph.operators import MOVEMENT
 from ...pass_base import Context, Pass
-from ...rewriting.match import insert_before, made_by, new_constant, scalar_of, standard
+from ...rewriting.match import constant_operand, insert_before, made_by, new_constant, scalar_of, standard
 from ...shapes.infer import infer_shapes
 from .clamp_attention_mask import is_integral
 
 SMALL = 1e-6
 """Lower bound of a mask's mean: below that of one token in any text."""
+
+
+NEGLIGIBLE = 1e-4
+"""Largest number added to a count that is as good as a lower bound."""
 
 
 def _axes(node: Node) -> list[int] | None:
@@ -35,15 +40,26 @@ def _axes(node: Node) -> list[int] | None:
 
 def _bounded_sum(tensor: Tensor) -> tuple[Node, Node | None] | None:
     """The sum that a divisor is, and the node that keeps it above a small bound, if there is one."""
-    bound = made_by(tensor, "Clip", "Max")
+    bound = made_by(tensor, "Clip", "Max", "Add")
     if bound is None:
         total = made_by(tensor, "ReduceSum")
         return None if total is None else (total, None)
-    total, least = made_by(bound.inputs[0], "ReduceSum"), scalar_of(bound.inputs[1]) if len(bound.inputs) > 1 else None
-    above = len(bound.inputs) > 2 and (bound.op == "Max" or bool(bound.inputs[2].name))
-    if total is None or least is None or not 0 < least <= 1 or above or not is_integral(total.inputs[0]):
+    counted, least, above = _parts(bound)
+    total = None if counted is None else made_by(counted, "ReduceSum")
+    most = NEGLIGIBLE if bound.op == "Add" else 1.0
+    if total is None or least is None or not 0 < least <= most or above or not is_integral(total.inputs[0]):
         return None
     return total, bound
+
+
+def _parts(bound: Node) -> tuple[Tensor | None, float | None, bool]:
+    """What a node keeps above a bound, the bound, and whether there is one above, too."""
+    if bound.op == "Add":
+        found = constant_operand(bound)
+        number = scalar_of(bound.inputs[0]) or scalar_of(bound.inputs[1])
+        return None if found is None else found[0], number, False
+    least = scalar_of(bound.inputs[1]) if len(bound.inputs) > 1 else None
+    return bound.inputs[0], least, len(bound.inputs) > 2 and (bound.op == "Max" or bool(bound.inputs[2].name))
 
 
 def _source(tensor: Tensor) -> Tensor:
@@ -115,11 +131,12 @@ def _mean_of(graph: Graph, node: Node, before: Node) -> Tensor:
 
 
 def _bounded(graph: Graph, node: Node, source: Tensor, before: Node) -> Tensor:
-    """A copy of ``node`` that keeps ``source`` above `SMALL`."""
+    """What ``node`` is, or stands for, that keeps ``source`` above `SMALL`."""
     output = Variable(
         unique_name(names_in(graph), f"{node.outputs[0].name}_mean"), dtype=np.float32, shape=node.outputs[0].shape
     )
     name = unique_name(names_in(graph), f"{node.name}_mean")
     least = new_constant(graph, f"{name}_least", np.array(SMALL, np.float32))
-    insert_before(graph, before, Node(node.op, name, dict(node.attrs), [source, least], [output]))
+    op = "Max" if node.op == "Add" else node.op
+    insert_before(graph, before, Node(op, name, dict(node.attrs), [source, least], [output]))
     return output

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from qcompiler.calibration.collect import HUGE
 from qcompiler.calibration.observers import Range
 from qcompiler.graph.ir import Graph, Node, Tensor, constant_of, is_float, producer
 
@@ -111,4 +112,6 @@ def _largest(tensor: Tensor, ranges: Mapping[str, Range]) -> float | None:
 
 def _positive_scalar(tensor: Tensor) -> float | None:
     value = constant_of(tensor)
-    return float(value.reshape(())) if value is not None and value.size == 1 and float(value.reshape(())) > 0 else None
+    if value is None or value.size != 1 or not float(value.reshape(())) > 0:
+        return None
+    return min(float(value.reshape(())), HUGE)  # where the grid of the constant ends

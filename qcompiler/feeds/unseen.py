@@ -1,8 +1,8 @@
 """Inputs unlike those of the calibration, made from one of its feeds, where the graph admits them.
 
-Padding in a mask that held none, half and twice the length, a batch of two, an empty cache, later positions. What
-belongs to what is read from the symbols of the inputs' shapes and from the words that exporters use in their names; a
-feed that the float model refuses says nothing.
+Padding in a mask that held none, half and twice the length, a batch of two, an empty cache, later positions, another
+number where an input held one alone. What belongs to what is read from the symbols of the inputs' shapes and from the
+words that exporters use in their names; a feed that the float model refuses says nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ __all__ = ["unseen_feeds"]
 
 Array = NDArray[Any]
 
+SETTING = 4
+"""Most elements of a row of an input that is a setting, not data."""
+
 SHORTEST = 4
 """Least length that is tried at half."""
 
@@ -30,6 +33,7 @@ def unseen_feeds(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Fee
     yield from _other_batch(graph, feeds)
     yield from _empty_caches(graph, feeds)
     yield from _later_positions(graph, feeds)
+    yield from _other_settings(graph, feeds)
 
 
 def _is_called(tensor: Tensor, *words: str) -> bool:
@@ -152,3 +156,17 @@ def _later_positions(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str,
                 f"later positions: '{tensor.name}' up to {int(later.max(initial=0))}",
                 {**feeds[0], tensor.name: later},
             )
+
+
+def _other_settings(graph: Graph, feeds: Sequence[Feed]) -> Iterator[tuple[str, Feed]]:
+    """Another number where all feeds have the same: a speed, a noise level."""
+    for tensor in graph.inputs:
+        values = [feed[tensor.name] for feed in feeds]
+        few = all(0 < value.size <= SETTING * (value.shape[0] if value.ndim > 1 else 1) for value in values)
+        if np.dtype(tensor.dtype).kind != "f" or not few or len(feeds) < 2 or _is_called(tensor, "mask"):
+            continue
+        number = float(values[0].reshape(-1)[0])
+        if all(np.all(value == number) for value in values):
+            other = 2 * number or 1.0
+            what = f"another setting: '{tensor.name}' {other:g} instead of {number:g}"
+            yield what, {**feeds[0], tensor.name: np.full_like(values[0], other)}

@@ -13,8 +13,11 @@ joins or rescales values on their way to an output: parts of an output that diff
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompiler.graph.intervals import Intervals
 from qcompiler.graph.ir import (
@@ -31,6 +34,8 @@ from qcompiler.graph.ir import (
 from qcompiler.graph.operators import LAYERS, NORMS
 
 __all__ = ["AT_DECADES", "AT_INPUT", "AT_OUTPUT", "behind", "border_zones", "float_zones", "is_unequal"]
+
+Array = NDArray[Any]
 
 AT_INPUT = "scales or normalizes an input whose parts differ in size; quantized behind it"
 AT_DECADES = "what a logarithm or a root reads spans decades, which codes of even steps do not hold"
@@ -100,18 +105,15 @@ def border_zones(graph: Graph) -> set[int]:
 
     It scales float inputs whose columns differ in size, and joins the parts of an output.
     """
+    scalers = _scalers(graph)
     known = {id(tensor): False for tensor in float_inputs(graph)}
     found: set[int] = set()
     for node in graph.nodes:
         operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
-        if (
-            node.op in _AFFINE
-            and len(operands) == 1
-            and id(operands[0]) in known
-            and not _divides(node)
-            and len(consumers(operands[0])) == 1
-        ):
-            known[id(node.outputs[0])] = is_unequal(node) or known[id(operands[0])]
+        mine = operands and all(id(each) in known and len(consumers(each)) == 1 for each in operands)
+        if mine and ((node.op == "Concat" and _is_given(operands, graph)) or id(node.outputs[0]) in scalers):
+            scaled = node.op != "Concat" and (is_unequal(node) or scalers[id(node.outputs[0])].is_unequal)
+            known[id(node.outputs[0])] = scaled or any(known[id(each)] for each in operands)
             found.add(id(node))
     chains = [node for node in graph.nodes if id(node) in found]
     unequal = _ends_unequal(chains, known)
@@ -128,6 +130,56 @@ def border_zones(graph: Graph) -> set[int]:
 def _leaves(node: Node, graph: Graph) -> bool:
     """True for the Cast of an output of another float type."""
     return node.op == "Cast" and any(node.outputs[0] is tensor for tensor in graph.outputs)
+
+
+def _is_given(tensors: Iterable[Tensor], graph: Graph) -> bool:
+    return all(any(tensor is given for given in float_inputs(graph)) for tensor in tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaler:
+    """``factor * x + offset`` of an input, with a number for each column or one for all."""
+
+    factor: Array
+    offset: Array
+
+    def then(self, op: str, constant: Array) -> _Scaler:
+        """Followed by a sum, a difference, a product or a quotient with a constant."""
+        if op in ("Add", "Sub"):
+            return _Scaler(self.factor, self.offset + (constant if op == "Add" else -constant))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by = constant if op == "Mul" else 1 / constant
+            return _Scaler(self.factor * by, self.offset * by)
+
+    @property
+    def is_unequal(self) -> bool:
+        """True where results of about -1 to 1 come from columns of very different size, or far from 0.
+
+        What takes a mean off alone says nothing of the size.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = np.stack([(-1 - self.offset) / self.factor, (1 - self.offset) / self.factor])
+            widths = np.abs(1 / self.factor)
+        if np.all(self.factor == 1) or not (np.isfinite(ends).all() and np.isfinite(widths).all() and ends.size):
+            return False
+        return float(np.abs(ends).max()) >= UNEQUAL * float(widths.min())
+
+
+def _scalers(graph: Graph) -> dict[int, _Scaler]:
+    """What sums and products with constants make of float inputs, as they are or joined, by id of the result."""
+    plain = _Scaler(np.ones(()), np.zeros(()))
+    known = {id(tensor): plain for tensor in float_inputs(graph)}
+    found: dict[int, _Scaler] = {}
+    for node in graph.nodes:
+        operands = [tensor for tensor in node.inputs if constant_of(tensor) is None]
+        if node.op == "Concat" and operands and _is_given(node.inputs, graph):
+            known[id(node.outputs[0])] = plain
+        if node.op not in _AFFINE or len(operands) != 1 or id(operands[0]) not in known or _divides(node):
+            continue
+        constant = next(value for tensor in node.inputs if (value := constant_of(tensor)) is not None)
+        result = known[id(operands[0])].then(node.op, np.asarray(constant, np.float64))
+        known[id(node.outputs[0])] = found[id(node.outputs[0])] = result
+    return found
 
 
 def _divides(node: Node) -> bool:
@@ -154,7 +206,9 @@ def _front(graph: Graph) -> set[int]:
         if operands and node.op in _FRONT and all(id(tensor) in known for tensor in operands):
             found[id(node)] = node
             known |= {id(tensor) for tensor in node.outputs}
-    if any(is_unequal(node) for node in found.values()) or any(_normalizes(node) for node in found.values()):
+    scalers = _scalers(graph)
+    apart = any(is_unequal(node) or _normalizes(node) for node in found.values())
+    if apart or any(scaler.is_unequal for key, scaler in scalers.items() if key in known):
         return set(found)
     return set()
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from qcompiler.graph.counts import is_count
 from qcompiler.graph.exactness import exact_nodes, is_share
 from qcompiler.graph.fill_tails import border_fills
 from qcompiler.graph.float_zones import AT_DECADES, AT_OUTPUT, border_zones, float_zones
@@ -61,6 +62,7 @@ class Group:
         tensors: in graph order.
         unit_range: probabilities: the grid covers 0 to 1, whatever was observed.
         open_ended: sums over an axis of unknown length: longer inputs than those of the calibration give larger values.
+        counts: whole numbers of any size (`counts.is_count`).
         wide: the parts of a quotient of means over a mask, of which small numbers count as much as large ones.
         step: the one step that their int16 grid can have: the upper half of an integer phase, or the angle that it is;
             0: measured.
@@ -69,6 +71,7 @@ class Group:
     tensors: list[Tensor]
     unit_range: bool = False
     open_ended: bool = False
+    counts: bool = False
     wide: bool = False
     step: float = 0.0
 
@@ -315,6 +318,7 @@ def _group(
         whole = all(producer(tensor) is not None for tensor in group.tensors)
         group.unit_range = whole and bool(sources) and all(node.op == "Softmax" for node in sources)
         group.open_ended = any(_sums_unknown_length(node) for node in sources)
+        group.counts = all(is_count(tensor, kinds) for tensor in group.tensors)
         group.step = max(_phase_step(tensor) for tensor in group.tensors)
         group.wide = any(_is_in_masked_mean(tensor, kinds) for tensor in group.tensors)
     result.groups = list(groups.values())

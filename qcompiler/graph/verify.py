@@ -92,10 +92,19 @@ def _qdq(node: Node) -> Iterator[tuple[str, str]]:
         yield _label(node), f"its zero point is {spec.dtype}, its codes are {np.dtype(stored.dtype)}"
 
 
+def _convolves_by_data(node: Node) -> bool:
+    """True for a convolution whose weights are computed while the model runs: it is float, whatever it reads."""
+    if node.op not in ("Conv", "ConvTranspose"):
+        return False
+    source = producer(node.inputs[1])
+    stored = source.inputs[0] if source is not None and source.op == "DequantizeLinear" else node.inputs[1]
+    return constant_of(stored) is None
+
+
 def _quantized(graph: Graph) -> Iterator[tuple[str, str]]:
     """A layer is integer with all its operands, or float with all of them; integer weights are initializers."""
     for node in graph.nodes:
-        if node.op not in LAYERS or node.domain not in STANDARD_DOMAINS:
+        if node.op not in LAYERS or node.domain not in STANDARD_DOMAINS or _convolves_by_data(node):
             continue
         operands = [tensor for tensor in node.inputs[:2] if is_float(tensor) or spec_of(tensor) is not None]
         coded = [tensor for tensor in operands if spec_of(tensor) is not None]

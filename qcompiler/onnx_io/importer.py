@@ -71,6 +71,7 @@ def _import(source: str | os.PathLike[str] | onnx.ModelProto, where: str) -> Gra
     graph = _to_graph(light, detached)
     graph.__dict__[ORIGIN] = origin
     unpack(graph)
+    _drop_indices(graph)
     _name_everything(graph)
     _sort(graph)
     _check_weights(graph)
@@ -273,6 +274,15 @@ def _attach(tensor: Tensor, weights: dict[str, NDArray[Any]], plain: set[str]) -
 
 def _sort(graph: Graph) -> None:
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+
+def _drop_indices(graph: Graph) -> None:
+    """Cut off the indices of pools that nobody reads: onnxruntime cannot run such a pool between codes."""
+    for body in _bodies(graph):
+        left = {id(tensor) for tensor in body.outputs}
+        for node in (node for node in body.nodes if node.op == "MaxPool" and len(node.outputs) == 2):
+            if not node.outputs[1].outputs and id(node.outputs[1]) not in left:
+                node.outputs.pop()
 
 
 def _bodies(graph: Graph) -> Iterable[Graph]:

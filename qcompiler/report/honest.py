@@ -4,9 +4,10 @@ A figure is the energy of the float answers over that of the error. The energy o
 out. Where these hold few numbers it is uncertain by itself; then the feeds that were fitted to count, too: those of
 each fold with the ranges that the others give (k-fold cross-validation; Stone 1974). The feed that reaches farthest of
 all is beyond the ranges of all others once, and its error alone says little of how often such feeds come: it counts as
-at most `FARTHEST` times the second largest. Where there are too few feeds for folds, those that were fitted to count as
-they are, as long as those held out err by no more than they do but for chance: by `CHANCE` standard errors of a mean
-over as many fitted feeds as there are held-out ones.
+at most `FARTHEST` times the second largest. Weights and biases were fitted to the feeds of all folds nevertheless, so
+these err less than feeds held out, which are few: the mean error of either counts half. Where there are too few feeds
+for folds, those that were fitted to count as they are, as long as those held out err by no more than they do but for
+chance: by `CHANCE` standard errors of a mean over as many fitted feeds as there are held-out ones.
 """
 
 from __future__ import annotations
@@ -139,12 +140,13 @@ def _noise(held: Sequence[tuple[float, float, int]], fitted: Sequence[tuple[floa
 
 
 def _pooled(held: Sequence[tuple[float, float, int]], fitted: Sequence[tuple[float, float, int]]) -> float:
-    """The same over feeds none of which the ranges were taken from."""
-    every = sorted([*held, *fitted], key=lambda each: each[1] / max(each[2], 1), reverse=True)
-    (signal, noise, count), second = every[0], every[1]
-    if np.isfinite(noise):
-        noise = min(noise, FARTHEST * second[1] / max(second[2], 1) * max(count, 1))
-    return _mean([(signal, noise, count), *every[1:]])
+    """The same over feeds none of which the ranges were taken from: those held out count as much as all others."""
+    apart = sorted((noise / max(count, 1) for _, noise, count in (*held, *fitted)), reverse=True)
+    most = FARTHEST * apart[1] if np.isfinite(apart[0]) else np.inf
+    return sum(
+        _mean([(signal, min(noise, most * max(count, 1)), count) for signal, noise, count in part])
+        for part in (held, fitted)
+    ) / 2  # fmt: skip
 
 
 def _mean(energies: Sequence[tuple[float, float, int]]) -> float:

@@ -5,7 +5,7 @@
     OneHot, Hardmax            indices compared with 0, 1, 2, …
     Trilu                      a Where with a constant triangle, or one made of Range
     ArgMin(x)                  ArgMax(-x)
-    CumSum(x)                  x times a triangle of ones
+    CumSum(x)                  x times a triangle of ones, or a sum of what one made of Range leaves
     Range of whole floats      Range of integers, then a Cast: how many there are must not hang on a grid
 
 Sizes along which places are counted must be known; the first axis may be symbolic where nothing is counted beyond it.
@@ -157,15 +157,16 @@ def _one_hot(w: Writer, node: Node) -> Results:
 
 def _trilu(w: Writer, node: Node) -> Results:
     x, shift = node.inputs[0], given(node, 1)
-    number = np.array(0) if shift is None else constant_of(shift)
     rank = rank_of(x)
-    if rank is None or number is None:
-        return "its rank or its diagonal is unknown"
+    if rank is None or x.dtype is None:
+        return "its rank or its type is unknown"
     rows, columns = (_count_of(w, x, axis) for axis in (rank - 2, rank - 1))
     rows = w.ints("Unsqueeze", rows, w.int64("row", [1]))
-    diagonal = w.ints("Add", rows, w.int64("shift", int(number.reshape(-1)[0])))
+    diagonal = rows if shift is None else w.ints("Add", rows, shift)
     inside = w.op("GreaterOrEqual" if node.attrs.get("upper", 1) else "LessOrEqual", columns, diagonal, dtype=bool)
-    return [w.op("Where", inside, x, w.constant("outside", 0.0))]
+    if np.dtype(x.dtype) == np.dtype(bool):
+        return [w.op("And", inside, x, dtype=bool)]
+    return [w.op("Where", inside, x, w.constant("outside", np.zeros((), x.dtype)), dtype=x.dtype)]
 
 
 def _count_of(w: Writer, x: Tensor, axis: int) -> Tensor:
@@ -181,17 +182,29 @@ def _arg_min(w: Writer, node: Node) -> Results:
 
 
 def _cum_sum(w: Writer, node: Node) -> Results:
-    """A matrix product with a triangle of ones, along the last axis."""
+    """A matrix product with a triangle of ones, along the last axis; of integers a sum of what the triangle leaves."""
     x, where, rank = node.inputs[0], constant_of(node.inputs[1]), rank_of(node.inputs[0])
     if where is None or rank is None:
         return "its axis is not constant, or its rank is unknown"
     axis = int(where.reshape(-1)[0]) % rank
-    size = x.shape[axis]
-    if not isinstance(size, int | np.integer) or not 0 < size <= MOST_SUMMANDS:
-        return f"it sums along an axis whose size is not known, or beyond {MOST_SUMMANDS}; fix it: --dim NAME=SIZE"
-    triangle = np.triu(np.ones((int(size), int(size))), int(node.attrs.get("exclusive", 0)))
-    weight = w.constant("triangle", triangle.T if node.attrs.get("reverse", 0) else triangle)
-    return [w.along(x, weight, axis, rank)]
+    size, reverse, exclusive = x.shape[axis], node.attrs.get("reverse", 0), int(node.attrs.get("exclusive", 0))
+    if is_float(x) and isinstance(size, int | np.integer) and 0 < size <= MOST_SUMMANDS:
+        triangle = np.triu(np.ones((int(size), int(size))), exclusive)
+        return [w.along(x, w.constant("triangle", triangle.T if reverse else triangle), axis, rank)]
+    counted = _count_of(w, x, axis)
+    each, last = w.ints("Unsqueeze", counted, w.int64("row", [1])), counted
+    before = ("Greater" if reverse else "Less") + ("" if exclusive else "OrEqual")
+    inside = w.op(before, each, last, dtype=bool)
+    if is_float(x):
+        return [w.along(x, w.op("Cast", inside, to=1), axis, rank)]
+    turn = [place for place in range(rank) if place != axis] + [axis]
+    turned = x if axis == rank - 1 else w.op("Transpose", x, dtype=x.dtype, perm=turn)
+    apart = w.op("Unsqueeze", turned, w.int64("column", [rank]), dtype=x.dtype)
+    kept = w.op("Where", inside, apart, w.constant("outside", np.zeros((), x.dtype)), dtype=x.dtype)
+    total = w.op("ReduceSum", kept, w.int64("axes", [rank - 1]), dtype=x.dtype, keepdims=0)
+    if axis == rank - 1:
+        return [total]
+    return [w.op("Transpose", total, dtype=x.dtype, perm=[turn.index(place) for place in range(rank)])]
 
 
 def _range(w: Writer, node: Node) -> Results:

@@ -90,3 +90,9 @@ def test_integer_operators_belong_to_the_integer_stage_alone() -> None:
         verify.check(graph, Stage.FLOAT)
     with pytest.raises(VerifyError, match="'w' is a float tensor inside the integer graph"):
         verify.check(graph, Stage.INTEGER)
+
+
+def test_a_convolution_by_data_may_read_codes_beside_floats() -> None:
+    graph = graph_of("g (float[1, 3, 6, 6] x, float[4, 3, 3, 3] w) => (float[1, 4, 4, 4] y) { y = Conv(x, w) }")
+    insert_qdq(graph, graph.inputs[1], QuantSpec.per_tensor(0.1, 128, np.uint8), names_in(graph))
+    verify.check(graph.toposort(), Stage.QUANTIZED)

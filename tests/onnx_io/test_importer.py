@@ -352,3 +352,12 @@ def test_defaults_of_newer_attributes_are_dropped():
         14,
     )
     assert set(load_graph(model).nodes[0].attrs) == {"blocksize"}
+
+
+def test_indices_of_a_pool_that_nobody_reads_are_cut_off() -> None:
+    """onnxruntime cannot run a MaxPool of codes that has them."""
+    text = """g (float[2, 4, 9] x) => (float[2, 4, 4] y, int64[2, 4, 4] kept) {
+        y, i = MaxPool <kernel_shape = [2], strides = [2]> (x)
+        z, kept = MaxPool <kernel_shape = [2], strides = [2]> (x) }"""
+    graph = load_graph(model_of(text))
+    assert sorted(len(node.outputs) for node in graph.nodes) == [1, 2]

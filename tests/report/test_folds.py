@@ -59,7 +59,19 @@ def test_the_farthest_feed_counts_as_a_few_of_the_next() -> None:
         return {"y": one + np.float32(errors[int(feed["x"][0, 0])])}
 
     stated = judge.figures(run, lambda _fold: run)[0].sqnr_db
-    assert stated == pytest.approx(-10 * np.log10(0.01 * (9 + FARTHEST) / 10), abs=1e-3)
+    assert stated == pytest.approx(-10 * np.log10(0.01 * (1 + (7 + FARTHEST) / 8) / 2), abs=1e-3)
+
+
+def test_feeds_held_out_count_as_much_as_all_that_weights_were_fitted_to() -> None:
+    zero, one = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
+    answered = [({"x": zero + index}, {"y": one}) for index in range(10)]
+    judge = Judge(answered[:2], answered[2:], {}, folds=[0] * 4 + [1] * 4)
+
+    def run(feed: Feed) -> dict[str, np.ndarray]:
+        return {"y": one + np.float32(0.2 if feed["x"][0, 0] < 2 else 0.1)}
+
+    stated = judge.figures(run, lambda _fold: run)[0].sqnr_db
+    assert stated == pytest.approx(-10 * np.log10((0.04 + 0.01) / 2), abs=1e-3)
 
 
 def test_few_numbers_are_judged_in_folds() -> None:

@@ -71,3 +71,16 @@ def test_positions_beyond_those_seen_are_tried_and_losses_told(seed: int) -> Non
     for trial in compiled.report.trials:
         assert is_lost(trial) == any(trial.what in warning for warning in compiled.report.warnings)
         assert not trial.cure or is_lost(trial)
+
+
+def test_a_setting_that_all_feeds_share_is_changed() -> None:
+    graph = graph_of("g (float[B, 9] x, float[1] speed, float[B, 1] level) => (float[B, 9] y) { y = Mul(x, speed) }")
+    feeds = [
+        {"x": np.ones((2, 9), np.float32), "speed": np.array([0.5], np.float32), "level": np.float32([[level], [3]])}
+        for level in (1, 2)
+    ]
+    found = dict(unseen_feeds(graph, feeds))
+    assert [what for what in found if what.startswith("another setting")] == [
+        "another setting: 'speed' 1 instead of 0.5"
+    ]
+    assert found["another setting: 'speed' 1 instead of 0.5"]["speed"].tolist() == [1.0]

@@ -75,6 +75,33 @@ def test_triangles(upper: int, shift: int, sizes: str) -> None:
     check_same(model, {"x": real(0, 2, 5, 6)})
 
 
+@pytest.mark.parametrize("upper", [0, 1])
+@pytest.mark.parametrize("kind", ["bool", "int32"])
+def test_triangles_of_truths_behind_a_computed_diagonal(upper: int, kind: str) -> None:
+    body = f"s = Size(z)  k = Sub(s, two)  y = Trilu <upper = {upper}> (x, k)"
+    model = model_of(f"{kind}[N, M] x, float[P] z", body, f"{kind} y", two=array(2))
+    check_same(model, {"x": RNG.integers(0, 2, (5, 6)).astype(kind), "z": real(0, 4)})
+
+
+@pytest.mark.parametrize("attributes", ["", "<reverse = 1>", "<exclusive = 1>", "<reverse = 1, exclusive = 1>"])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["float", "int64", "int32"])
+def test_running_sums_of_unknown_length(attributes: str, axis: int, kind: str) -> None:
+    model = model_of(f"{kind}[N, T, U] x", f"y = CumSum {attributes} (x, a)", f"{kind} y", a=array(axis))
+    x = real(0, 2, 5, 6) if kind == "float" else RNG.integers(-4, 9, (2, 5, 6)).astype(kind)
+    check_same(model, {"x": x})
+
+
+def test_positions_that_a_mask_counts() -> None:
+    body = "c = CumSum(m, one)  p = Mul(c, m)  e = Gather(table, p)  y = Add(e, x)"
+    model = model_of("int64[N, T] m, float[N, T, 4] x", body, one=array(1), table=real(1, 60, 4))
+    lengths = [int(length) for length in RNG.integers(3, 12, 9)] + [40, 50, 20]
+    feeds: list[Feed] = [
+        {"m": RNG.integers(0, 2, (2, length)), "x": real(length, 2, length, 4)} for length in lengths
+    ]
+    check_on_machine(model, feeds, 35)
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("last", [0, 1])
 def test_arg_min(axis: int, last: int) -> None:

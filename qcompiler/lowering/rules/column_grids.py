@@ -27,7 +27,10 @@ MAX_ZERO_POINT = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """``factor * x + offset`` of a graph input, float64 arrays that broadcast to its shape from the right."""
+    """``factor * x + offset`` of a graph input, or of several joined.
+
+    factor, offset: float64 arrays that broadcast to its shape from the right.
+    """
 
     source: Tensor
     factor: Array
@@ -47,14 +50,20 @@ def scaled_input(lw: Lowering, tensor: Tensor) -> Scaled | None:
     source = node.inputs[slot]
     before = scaled_input(lw, source)
     if before is None:
-        if (
-            producer(source) is not None
-            or not is_float(source)
-            or not any(source is given for given in lw.source.inputs)
-        ):
+        if not all(_is_given(lw, part) for part in _parts(source)):
             return None
         before = Scaled(source, np.ones(()), np.zeros(()))
     return _behind(node, slot, before, constant)
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The inputs that are joined in a tensor; the tensor itself where it is no Concat."""
+    node = producer(tensor)
+    return list(node.inputs) if node is not None and node.op == "Concat" else [tensor]
+
+
+def _is_given(lw: Lowering, tensor: Tensor) -> bool:
+    return producer(tensor) is None and is_float(tensor) and any(tensor is given for given in lw.source.inputs)
 
 
 def _behind(node: Node, slot: int, before: Scaled, constant: Array) -> Scaled | None:
@@ -91,9 +100,31 @@ def quantize_scaled(lw: Lowering, tensor: Tensor, target: Target) -> Coded | Non
         np.broadcast_to(each.reshape(-1), (columns,)).tolist()
         for each in (grid.scale / found.factor, zeros.astype(np.int64))
     )
-    attrs = {"scale": scale, "zp": zero, "axis": axis, "dtype": grid.dtype}
-    codes = lw.out.op("Quantize", target.name, [lw.integers[id(found.source)]], attrs, grid.dtype, tensor.shape)
-    return Coded(codes, grid, grid.qmin, grid.qmax)
+    codes = _columns_quantized(lw, found.source, tensor, axis, (scale, zero), target)
+    return None if codes is None else Coded(codes, grid, grid.qmin, grid.qmax)
+
+
+def _columns_quantized(
+    lw: Lowering, source: Tensor, tensor: Tensor, axis: int, columns: tuple[list[float], list[int]], target: Target
+) -> Tensor | None:
+    """Codes of a graph input, or of several joined along the axis of the columns; None along another."""
+    parts, dtype, first = _parts(source), target.grid.dtype, 0
+    node = producer(source)
+    if node is not None and int(node.attrs["axis"]) % len(tensor.shape or ()) != axis:
+        return None
+    sizes = [part.shape[axis] for part in parts]
+    if not all(isinstance(size, int | np.integer) for size in sizes):
+        return None
+    codes = []
+    for part, size in zip(parts, sizes, strict=True):
+        scale, zero = (each[first:first + int(size)] for each in columns)
+        name = target.name if node is None else f"{target.name}_{part.name}"
+        attrs = {"scale": scale, "zp": zero, "axis": axis, "dtype": dtype}
+        codes.append(lw.out.op("Quantize", name, [lw.integers[id(part)]], attrs, dtype, part.shape))
+        first += int(size)
+    if node is None:
+        return codes[0]
+    return lw.out.op("Concat", target.name, codes, {"axis": axis}, dtype, tensor.shape)
 
 
 def _column_axis(found: Scaled, shape: Any) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcompiler.errors import UnsupportedError
-from qcompiler.graph.ir import STANDARD_DOMAINS, Node, Tensor, is_float, producer, read_spec
+from qcompiler.graph.ir import STANDARD_DOMAINS, Node, Tensor, consumers, is_float, producer, read_spec
 from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.code_grid import Coded, CodeGrid, Target
 from qcompiler.lowering.constants import Array, evaluate
@@ -56,6 +56,10 @@ def find_chain(lw: Lowering, tensor: Tensor) -> Chain | None:
     if len(leaves) != 1 or not nodes:
         return None
     return Chain(next(iter(leaves.values())), list(nodes.values()))
+
+
+_TRUTHS = CodeGrid(2.0**-8, 0, "int16")
+"""Grid of an input of which only matters whether it is 0: what is beyond its ends is not."""
 
 
 def _pointwise(lw: Lowering, node: Node) -> bool:
@@ -159,6 +163,26 @@ def _table_of_joint(lw: Lowering, node: Node, target: Target) -> Coded:
     """A unary operator behind operators on two varying tensors: their result gets codes of its own first."""
     leaf = next(tensor for tensor in node.inputs if tensor.name and lw.constants.value(tensor) is None)
     return _table(lw, Chain(leaf, [node]), node.outputs[0], lw.natural(leaf), target)
+
+
+def whole_numbers(lw: Lowering, node: Node) -> Coded:
+    """Codes of step 1 of a Cast from floats to integers or truth values, which a table cuts off as the model does."""
+    result = node.outputs[0]
+    chain = find_chain(lw, result) or Chain(node.inputs[0], [node])
+    if producer(chain.leaf) is None and is_float(chain.leaf) and np.dtype(result.dtype) == np.dtype(bool):
+        codes = lw.value(chain.leaf, Target.whole(_grid_of_input(chain.leaf), f"{chain.leaf.name}_codes"))
+    elif is_float(chain.leaf):
+        codes = lw.natural(chain.leaf)
+    else:
+        codes = lw.integer_codes(chain.leaf, Target.whole(integer_grid(chain.leaf), f"{chain.leaf.name}_codes"))
+    return _table(lw, chain, result, codes, Target.whole(CodeGrid(1.0, 0, "int16"), f"{result.name}_codes"))
+
+
+def _grid_of_input(tensor: Tensor) -> CodeGrid:
+    """The grid on which others read an input; one that tells what is 0 where nobody else does."""
+    specs = [read_spec(node) for node in consumers(tensor) if node.op == "QuantizeLinear"]
+    known = [CodeGrid.from_spec(spec) for spec in specs if spec is not None and spec.axis is None]
+    return known[0] if known else _TRUTHS
 
 
 def elementwise_bounds(lw: Lowering, node: Node) -> Bounds:

@@ -14,6 +14,7 @@ from qcompiler.graph.operators import lowered_by
 from qcompiler.lowering.code_grid import CodeGrid, Target, common_factors
 from qcompiler.lowering.engine import IntegerRule, Lowering
 from qcompiler.lowering.ranks import rank_of
+from qcompiler.lowering.rules.elementwise import whole_numbers
 from qcompiler.lowering.rules.movers import mover_operands
 from qcompiler.lowering.rules.operands import operand
 from qcompiler.lowering.rules.reductions import reduced_axes
@@ -83,9 +84,9 @@ def _cast(lw: Lowering, node: Node) -> None:
     if is_float(source):
         inner = producer(source)
         if inner is None or inner.op != "Cast" or is_float(inner.inputs[0]):
-            raise UnsupportedError("a Cast from float to integers has no integer form")
+            return _write(lw, node, "Cast", [whole_numbers(lw, node).tensor], {"to": int(node.attrs["to"])})
         source = inner.inputs[0]  # integers that were float in between
-    _write(lw, node, "Cast", [lw.integer(source)], {"to": int(node.attrs["to"])})
+    return _write(lw, node, "Cast", [lw.integer(source)], {"to": int(node.attrs["to"])})
 
 
 def _identity(lw: Lowering, node: Node) -> None:

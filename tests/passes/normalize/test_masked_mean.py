@@ -16,6 +16,7 @@ TEXT = "g (float[N, T, 4] x, int64[N, T] m) => (float[N, 4] y) {{ " + HEAD + "  
     ("n0 = ReduceSum <keepdims = 0> (u, one)  n = Clip(n0, least)", {"least": np.float32(1e-9)}),
     ("n0 = ReduceSum <keepdims = 0> (u, one)  n = Max(n0, least)", {"least": np.float32(1)}),
     ("n0 = ReduceSum <keepdims = 1> (f, one)  n = Clip(n0, least)", {"least": np.float32(0.5)}),
+    ("n0 = ReduceSum <keepdims = 1> (f, one)  n = Add(least, n0)", {"least": np.float32(1e-7)}),
 ])  # fmt: skip
 def test_a_quotient_of_sums_is_one_of_means(count: str, constants: dict[str, np.ndarray]) -> None:
     graph = graph_of(TEXT.format(count=count), last=np.array([2]), one=np.array([1]), **constants)
