@@ -85,6 +85,17 @@ def _checked_index(node: Node, index: int) -> int:
     return index
 
 
+def _listed(problems: Mapping[str, str]) -> str:
+    """What stands in the way, by label ``'name' (Op)``: nodes of one operator and one reason are named once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for label, reason in problems.items():
+        alike.setdefault((label.rpartition(" ")[2], reason), []).append(label)
+    return "; ".join(
+        f"{labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {reason}"
+        for (_, reason), labels in alike.items()
+    )
+
+
 class Lowering:
     """The state of lowering one graph.
 
@@ -129,8 +140,8 @@ class Lowering:
                 self._stored[id(node.outputs[0])] = self._guarded(node, self._quantized)
         outputs = [self._guarded_output(tensor) for tensor in self.source.outputs]
         if self._problems:
-            listing = "; ".join(f"{label}: {reason}" for label, reason in self._problems.items())
-            raise NoIntegerFormError(f"no integer form for {len(self._problems)} node(s): {listing}", self._culprits)
+            count = len(self._problems)
+            raise NoIntegerFormError(f"no integer form for {count} node(s): {_listed(self._problems)}", self._culprits)
         self.out.graph.outputs = [tensor for tensor in outputs if tensor is not None]
         return self.out.graph
 

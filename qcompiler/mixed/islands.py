@@ -5,8 +5,8 @@ converted between float and codes and rounded once more; that costs about as muc
 multiply-accumulates save. So an island with less work than `MACS_AN_ELEMENT` stays outside, but for the largest one: a
 model has a program where anything of it can be integer.
 
-Measured on one core (AMD Zen 3, AVX2), a MatMul of 1024 rows with both borders on the machine against onnxruntime in
-float, medians in turns: 1.3 of its time at 16 multiply-accumulates an element, 0.9 at 32 and 64, 0.3 at 128.
+Measured once on one core (AMD Zen 3, AVX2), a MatMul of 1024 rows with both borders on the machine against onnxruntime
+in float, each timed by itself: 1.3 of its time at 16 multiply-accumulates an element, 0.9 at 32 and 64, 0.3 at 128.
 """
 
 from __future__ import annotations

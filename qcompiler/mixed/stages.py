@@ -1,8 +1,9 @@
-"""The fewest parts that a graph of two kinds of nodes falls into.
+"""Few parts that a graph of two kinds of nodes falls into.
 
 All nodes of a part are of one kind, and no part reads what a later one writes. Along a path of the graph every change
-of kind begins a new part, so no partition has fewer parts than the path with the most changes; a node's stage, the
-changes before it on the worst path to it, reaches exactly that, and the nodes of one stage are a part.
+of kind begins a new part, so no partition has fewer parts than the path with the most changes, plus one. A node's stage
+is the number of changes before it on the worst path to it, and the nodes of one stage are a part: at most one part more
+than that bound, where paths of both kinds begin the graph.
 """
 
 from __future__ import annotations

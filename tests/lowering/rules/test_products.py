@@ -260,6 +260,15 @@ def test_every_node_without_an_integer_form_is_listed() -> None:
         assert part in text
 
 
+def test_nodes_that_fail_alike_are_named_once() -> None:
+    feed = {"x": normal(2, 6)}
+    text = "g (float[2,6] x) => (float[] y) { a = CumSum(x, one) b = Relu(a) c = CumSum(b, one) y = CumSum(c, one) }"
+    with pytest.raises(UnsupportedError) as caught:
+        lower_graph(quantize(graph_of(text, one=np.int64(1)), feed))
+    assert str(caught.value).startswith("no integer form for 3 node(s): 'CumSum_0' (CumSum) and 2 more: ")
+    assert str(caught.value).count("CumSum_") == 1
+
+
 def test_second_outputs_are_refused() -> None:
     feed = {"x": normal(2, 6)}
     graph = graph_of("g (float[2,6] x) => (float[] y, float[] m) { y, m = LayerNormalization(x, g0) }", g0=normal(6))
