@@ -137,7 +137,7 @@ def judge(model: onnx.ModelProto, feed: Feed, expected: Feed, *, machine: bool, 
     if any(not within(expected[name], value) for name, value in float_outputs.items()):
         return "onnxruntime differs from the expected output"
     try:
-        result = compile(model, data=[feed], options=Options(integer_only=not mixed), for_onnx=not machine)
+        result = compile(model, data=[feed], options=Options(mixed=mixed), for_onnx=not machine)
         outputs = run(result.mixed or result.program, feed) if machine else Runner(result.graph).run(feed)
     except QCompilerError as error:
         return f"refused: {error}"

@@ -72,7 +72,7 @@ class Compiled:
         pack: store few-valued constants of an ``.onnx`` file in fewer bits, at a newer opset: the options ask for grids
             of few levels, or the model came with such weights.
         switches: inputs that the program was made for one number of (`qcompiler.feeds.switches`), with that number.
-        integer_only: a model that has no program of integers alone has none at all.
+        allow_mixed: a model that has no program of integers alone has a mixed one.
         judge: feeds with the float model's answers; None where the float model that counts is another.
     """
 
@@ -83,7 +83,7 @@ class Compiled:
     float_graph: Graph | None = field(default=None, repr=False)
     pack: bool = True
     switches: Mapping[str, int] = field(default_factory=dict)
-    integer_only: bool = False
+    allow_mixed: bool = False
     judge: Judge | None = field(default=None, repr=False)
 
     @cached_property
@@ -106,7 +106,7 @@ class Compiled:
             UnsupportedError: nothing of the model can be integer.
         """
         refusal = self._attempt
-        if isinstance(refusal, Program) or self.integer_only or self.stage == Stage.INTEGER:
+        if isinstance(refusal, Program) or not self.allow_mixed or self.stage == Stage.INTEGER:
             return None
         return build_mixed(self.graph, self.feeds[0], refusal, self.switches)
 
@@ -240,7 +240,7 @@ def compile(
     ctx.report.figures["seconds"] = time.perf_counter() - start
     result = Compiled(
         graph, stage, ctx.report, [feed for feed, _ in judge.held], normalized, few_levels, switches,
-        options.integer_only, judge if ctx.matched_pair is None else None,
+        options.mixed, judge if ctx.matched_pair is None else None,
     )  # fmt: skip
     if stage != Stage.INTEGER:
         _measure(result)

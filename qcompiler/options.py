@@ -246,10 +246,9 @@ class Options:
         "--rule 'name=encoder.0.*,bits=4' --rule op=Softmax,skip", names=("--rule",), kind=list[str],
         metavar="KEY=VALUE,…", unset="the same for all", read=lambda texts: tuple(map(LayerRule.read, texts)),
     )  # fmt: skip
-    integer_only: bool = option(
-        False, "Refuse a .qprog that is not integer from input to output, naming the operators in the way; without it "
-        "such a model becomes a mixed program, whose float parts run on onnxruntime.", OUTPUT, "--integer-only",
-        names=("--integer-only",), kind=bool,
+    mixed: bool = option(
+        False, "Where some operators have no integer form, write a .qprog whose float parts run on onnxruntime, beside "
+        "the machine, instead of refusing it.", OUTPUT, "--mixed", names=("--mixed",), kind=bool,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -98,13 +98,13 @@ def _dims() -> bool:
     return list(compiled.graph.inputs[0].shape or ()) == [3, 4]
 
 
-def _integer_only() -> bool:
+def _mixed() -> bool:
     member = KINDS["trees"](np.random.default_rng(0))
-    plain, strict = (
-        qcompiler.compile(member.model, data=member.calibration, options=Options(0, integer_only=only), for_onnx=False)
-        for only in (False, True)
+    plain, mixed = (
+        qcompiler.compile(member.model, data=member.calibration, options=Options(0, mixed=allowed), for_onnx=False)
+        for allowed in (False, True)
     )
-    return plain.mixed is not None and strict.mixed is None
+    return plain.mixed is None and mixed.mixed is not None
 
 
 def run(folder: Path, *arguments: object) -> Result:
@@ -165,7 +165,7 @@ def _save_recipe(folder: Path) -> bool:
 EFFECTS: dict[str, Callable[[Path], bool]] = {
     "seed": lambda _: _seed(), "verify": lambda _: _verify(), "dims": lambda _: _dims(), "form": _form,
     "calib": _calib, "outputs": _outputs, "c_dims": _c_dims, "force": _force, "report": _report,
-    "integer_only": lambda _: _integer_only(), "recipe": _recipe, "save_recipe": _save_recipe,
+    "mixed": lambda _: _mixed(), "recipe": _recipe, "save_recipe": _save_recipe,
     "print_after": lambda folder: "# after fold-shapes" in ran(folder, "--print-after", "fold-shapes").stderr,
     "time_passes": lambda folder: re.search(r"\d s +fold-shapes", ran(folder, "--time-passes").stderr) is not None,
     "as_json": lambda folder: "figures" in json.loads(ran(folder, "--json").stdout),

@@ -17,7 +17,7 @@ from qcompiler.api import Compiled, check_output, compile, describe_program, sta
 from qcompiler.commands.as_c import check_sizes_of_c, sizes_of_c, write_program_as_c
 from qcompiler.commands.child_process import temporary_prefix
 from qcompiler.commands.recipes import recipe_of
-from qcompiler.errors import OptionError, suggestion
+from qcompiler.errors import NoIntegerFormError, OptionError, suggestion
 from qcompiler.graph.ir import Graph
 from qcompiler.onnx_io.export import check_target
 from qcompiler.options import CompileRequest, command_of
@@ -105,7 +105,7 @@ def _compile_all(
             worst_layers(compiled)
             report = compiled.report
         if programs and not for_onnx:
-            state_program(compiled, report)
+            _state_program(compiled, report, request)
         for place in places:
             if as_qdq[place] == for_onnx:
                 compiled.save(place, form=request.options.form, dims=sizes_of_c(request))
@@ -116,6 +116,16 @@ def _compile_all(
     if report is None:
         raise OptionError("-o: name at least one file to write")
     return report, network
+
+
+def _state_program(compiled: Compiled, report: Report, request: CompileRequest) -> None:
+    try:
+        state_program(compiled, report)
+    except NoIntegerFormError as error:
+        if request.options.mixed:
+            raise
+        hint = f"{error}; with --mixed such parts run on onnxruntime, beside the machine"
+        raise NoIntegerFormError(hint, error.nodes) from None
 
 
 def _network(compiled: Compiled, history: GridHistory, *, timed: bool) -> NetworkView:

@@ -19,8 +19,7 @@ def summary(program: MixedProgram) -> str:
     more = f"; and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
     return (
         f"this is a mixed program: {program.segments} integer segment(s){share}, and on onnxruntime beside them "
-        f"{'; '.join(named)}{more}; qrun and qcompiler.run run it, the machine's runtime alone does not "
-        "(--integer-only refuses such a program)"
+        f"{'; '.join(named)}{more}; qrun and qcompiler.run run it, the machine's runtime alone does not"
     )
 
 

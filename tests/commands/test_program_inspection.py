@@ -16,7 +16,8 @@ from tests.helpers.mixed_members import KINDS
 
 def test_it_says_which_kind_a_program_is_and_what_runs_it(tmp_path: Path) -> None:
     member = KINDS["trees"](np.random.default_rng(0))
-    result = qcompiler.compile(member.model, data=member.calibration, options=Options(level=0), for_onnx=False)
+    options = Options(level=0, mixed=True)
+    result = qcompiler.compile(member.model, data=member.calibration, options=options, for_onnx=False)
     assert result.mixed is not None
     result.save(tmp_path / "mixed.qprog")
     (tmp_path / "integer.qprog").write_bytes(result.mixed.pieces[0].content)

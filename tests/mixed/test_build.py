@@ -21,7 +21,7 @@ from qcompiler.runtime import Program
 from tests.helpers.exact_members import Feed, Member, data_of, model_of, weight_of
 from tests.helpers.mixed_members import KINDS, SCALER, learned
 
-FAST = Options(level=0)
+FAST = Options(level=0, mixed=True)
 MARGIN = 3.0
 """Decibels by which roundings that fall otherwise on the machine may differ from those of the quantized graph."""
 LAYOUTS = {
@@ -88,7 +88,7 @@ def test_one_member_of_each_kind_keeps_its_figure(kind: str) -> None:
 
 
 def test_the_same_model_gives_the_same_bytes_at_every_level() -> None:
-    for options in (FAST, Options()):
+    for options in (FAST, Options(mixed=True)):
         first, second = (mixed_of(compiled(KINDS["top_k"](np.random.default_rng(3)), options)) for _ in range(2))
         assert first.to_bytes() == second.to_bytes()
 
@@ -96,13 +96,13 @@ def test_the_same_model_gives_the_same_bytes_at_every_level() -> None:
 def test_a_model_of_integers_alone_has_no_mixed_program_and_the_program_that_it_had() -> None:
     text = "g (float[N, 8] x) => (float[N, 8] y) { a = MatMul(x, w) y = Relu(a) }"
     member = Member(model_of(text, {"w": np.eye(8, dtype=np.float32)}), [{"x": np.ones((2, 8), np.float32)}], [])
-    plain, strict = compiled(member), compiled(member, Options(level=0, integer_only=True))
+    plain, strict = compiled(member), compiled(member, Options(level=0))
     assert (plain.mixed, strict.mixed) == (None, None)
     assert plain.program.to_bytes() == strict.program.to_bytes()
 
 
-def test_integer_only_keeps_the_refusal() -> None:
-    result = compiled(KINDS["top_k"](np.random.default_rng(0)), Options(level=0, integer_only=True))
+def test_a_mixed_program_is_asked_for() -> None:
+    result = compiled(KINDS["top_k"](np.random.default_rng(0)), Options(level=0))
     assert result.mixed is None
     with pytest.raises(NoIntegerFormError, match=r"no integer form for 1 node\(s\): 'TopK_best' \(TopK\)"):
         result.program  # noqa: B018

@@ -26,7 +26,8 @@ FEED = MEMBER.trial[0]
 
 @cache
 def program() -> MixedProgram:
-    result = qcompiler.compile(MEMBER.model, data=MEMBER.calibration, options=Options(level=0), for_onnx=False)
+    options = Options(level=0, mixed=True)
+    result = qcompiler.compile(MEMBER.model, data=MEMBER.calibration, options=options, for_onnx=False)
     assert result.mixed is not None
     return result.mixed
 

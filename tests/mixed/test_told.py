@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiled(folder: Path, *arguments: object) -> Result:
-    given = [folder / "model.onnx", "-O", "0", "--calib", folder / "feeds.npz", "--force", *arguments]
+    given = [folder / "model.onnx", "-O", "0", "--calib", folder / "feeds.npz", "--force", "--mixed", *arguments]
     return RUNNER.invoke(application(compile_command), [str(argument) for argument in given])
 
 
@@ -53,18 +53,27 @@ def test_both_forms_have_one_report(folder: Path) -> None:
     assert not any("no integer program" in warning for warning in told["warnings"])
 
 
-@pytest.mark.parametrize("arguments", [("--integer-only",), ("-o", "{}/out2.onnx", "--format", "integer")])
-def test_a_refusal_is_one_line_and_nothing_is_written(folder: Path, arguments: tuple[str, ...]) -> None:
-    result = compiled(folder, "-o", folder / "out2.qprog", *(text.format(folder) for text in arguments))
+def test_a_refusal_is_one_line_and_nothing_is_written(folder: Path) -> None:
+    result = compiled(folder, "-o", folder / "out2.qprog", "-o", folder / "out2.onnx", "--format", "integer")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("error: no integer form for 1 node(s): 'NonMaxSuppression")
     assert not [*folder.glob("out2*")]
 
 
+def test_a_mixed_program_is_not_written_unasked(folder: Path) -> None:
+    given = [folder / "model.onnx", "-O", "0", "--calib", folder / "feeds.npz", "-o", folder / "out3.qprog"]
+    result = RUNNER.invoke(application(compile_command), [*map(str, given)])
+    assert result.exit_code == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: no integer form for 1 node(s): 'NonMaxSuppression")
+    assert last.endswith("; with --mixed such parts run on onnxruntime, beside the machine")
+    assert not [*folder.glob("out3*")]
+
+
 def test_a_program_of_integers_alone_says_so(folder: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Exp(x) }'
     onnx.save(onnx.parser.parse_model(text), folder / "exp.onnx")
-    arguments = [folder / "exp.onnx", "-o", folder / "exp.qprog", "-O", "0", "--integer-only"]
+    arguments = [folder / "exp.onnx", "-o", folder / "exp.qprog", "-O", "0", "--mixed"]
     result = RUNNER.invoke(application(compile_command), [*map(str, arguments)])
     assert result.stdout.splitlines()[0].split(maxsplit=1) == ["program", "integer from input to output"]
     told = RUNNER.invoke(application(inspect_command), [str(folder / "exp.qprog"), "--json"])
@@ -88,7 +97,7 @@ def test_commands_run_and_compare_a_mixed_program(folder: Path) -> None:
 def test_outputs_that_are_sequences_of_maps_are_told(folder: Path) -> None:
     member = KINDS["trees"](np.random.default_rng(1))
     onnx.save(member.model, folder / "trees.onnx")
-    arguments = [folder / "trees.onnx", "-o", folder / "trees.qprog", "-O", "0"]
+    arguments = [folder / "trees.onnx", "-o", folder / "trees.qprog", "-O", "0", "--mixed"]
     assert RUNNER.invoke(application(compile_command), [*map(str, arguments)]).exit_code == 0
     run = RUNNER.invoke(application(run_command), [str(folder / "trees.qprog"), "--json"])
     assert "sequences, maps or strings" in json.loads(run.stdout)["outputs"]["named"]
