@@ -56,7 +56,7 @@ ALLOWED: Mapping[str, str] = {
     "lowering/to_onnx": "errors graph lowering/core",
     "lowering/to_machine": "errors graph lowering/core shapes runtime/errors runtime/instructions runtime/program",
     "lowering": "graph lowering/core lowering/rules lowering/to_machine lowering/to_onnx runtime",
-    "mixed": "errors graph lowering onnx_io records runtime runtime/errors shapes",
+    "mixed": "errors graph lowering onnx_io records runtime runtime/errors runtime/program shapes",
     # programs as C
     "c_output": "errors runtime runtime/binding runtime/instructions runtime/program",
     # what is measured on feeds, and what passes do with it

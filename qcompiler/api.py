@@ -223,9 +223,7 @@ def compile(
     source = synthetic_source(graph, ctx) if data is None else open_source(data, graph)
     source = on_data(source)
     judge = _set_apart(original, source, sizes, ctx)
-    for name in drop_wrong_shapes(graph, *judge.held[0]):
-        ctx.warn(f"output '{name}' has other sizes than the model declares; what it declares of them is not used")
-    complete_types(graph, judge.held[0][0])
+    _learn_types(graph, judge, ctx)
     switches = {} if for_onnx else fix_switches(graph, source)
     for name, number in switches.items():
         ctx.warn(f"input '{name}' is {number} in every feed and chooses a branch: the program admits no other number")
@@ -245,6 +243,13 @@ def compile(
     if stage != Stage.INTEGER:
         _measure(result)
     return result
+
+
+def _learn_types(graph: Graph, judge: Judge, ctx: Context) -> None:
+    """Take from a run what the model says of its tensors wrongly, or not at all."""
+    for name in drop_wrong_shapes(graph, *judge.held[0]):
+        ctx.warn(f"output '{name}' has other sizes than the model declares; what it declares of them is not used")
+    complete_types(graph, judge.held[0][0])
 
 
 def _set_apart(graph: Graph, source: Source, sizes: Sizes, ctx: Context) -> Judge:
@@ -349,12 +354,14 @@ def _mostly_float(report: Report, share: float) -> str:
 def describe_program(result: Compiled) -> None:
     """Add the figures of the integer program to the report, or the reason why there is none."""
     try:
-        memory = Session(result.program).memory_for(result.feeds[0])
+        result.report.figures |= _memory(result)
     except UnsupportedError as error:
         result.report.warnings.append(f"no integer program: {error}")
-        return
-    result.report.figures["arena_bytes"] = memory.arena
-    result.report.figures["constants_bytes"] = memory.constants
+
+
+def _memory(result: Compiled) -> dict[str, int]:
+    memory = Session(result.program).memory_for(result.feeds[0])
+    return {"arena_bytes": memory.arena, "constants_bytes": memory.constants}
 
 
 def state_program(result: Compiled, report: Report) -> None:
@@ -367,8 +374,7 @@ def state_program(result: Compiled, report: Report) -> None:
     """
     if result.mixed is None:
         report.program = "integer"
-        memory = Session(result.program).memory_for(result.feeds[0])
-        report.figures |= {"arena_bytes": memory.arena, "constants_bytes": memory.constants}
+        report.figures |= _memory(result)
         return
     session, own = MixedSession(result.mixed), report is result.report
     tell(result.mixed, report, is_its_own=own)

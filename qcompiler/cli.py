@@ -160,10 +160,10 @@ def inspect_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model is: inputs, work, operators, what would be integer; then a command and feeds to begin with.
+    """Say what a model is: inputs, work, operators, what would be integer; then a command and feeds to begin with. Of
+    a .qprog it says whether it is integer from input to output, and what runs it.
 
-    For example: qcompile inspect model.onnx Of a .qprog it says whether it is integer from input to output, and what
-    runs it.
+    For example: qcompile inspect model.onnx
     """
     with _one_line_errors():
         if model.suffix == ".qprog":

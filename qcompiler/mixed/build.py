@@ -19,12 +19,13 @@ from qcompiler.errors import NoIntegerFormError, UnsupportedError
 from qcompiler.graph.ir import Feed, Graph, Tensor
 from qcompiler.graph.macs import all_macs
 from qcompiler.graph.origin import origin_of
-from qcompiler.mixed.container import Border, MixedProgram, Outside, Piece
+from qcompiler.mixed.container import Border, MixedProgram, Piece
 from qcompiler.mixed.cut import Part, cut, prepared_copy, without_idle_pairs
 from qcompiler.mixed.dependencies import Reads, tensors_read
 from qcompiler.mixed.islands import too_small
 from qcompiler.mixed.stages import dependencies
 from qcompiler.onnx_io.export import to_model
+from qcompiler.records import FloatNode
 from qcompiler.runtime import Program
 from qcompiler.shapes.seen_types import seen_shapes
 
@@ -154,12 +155,12 @@ def _lowered(graph: Graph) -> Program:
 
 def _outside(
     graph: Graph, parts: Sequence[Part], outside: Mapping[str, str], small: Collection[str], seen: _Seen
-) -> tuple[Outside, ...]:
+) -> tuple[FloatNode, ...]:
     """The nodes of the float parts."""
     total = sum(seen.macs.values())
     left = {name for part in parts if part.outside for name in part.nodes}
     return tuple(
-        Outside(
+        FloatNode(
             node.name, node.op, outside[node.name], seen.macs.get(node.name, 0) / total if total else None,
             node.name in small,
         )
@@ -169,7 +170,7 @@ def _outside(
 
 
 def _program(
-    graph: Graph, parts: Sequence[Part], programs: Mapping[tuple[str, ...], Program], outside: tuple[Outside, ...],
+    graph: Graph, parts: Sequence[Part], programs: Mapping[tuple[str, ...], Program], outside: tuple[FloatNode, ...],
     seen: _Seen, only: Mapping[str, int],
 ) -> MixedProgram:  # fmt: skip
     total = sum(seen.macs.values())

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from qcompiler.errors import ModelError
+from qcompiler.records import FloatNode
+from qcompiler.runtime.program.file import MIXED_MAGIC, write_atomically
 
-__all__ = ["FORMAT", "MANIFEST", "VERSION", "Border", "MixedProgram", "Outside", "Piece", "is_mixed"]
+__all__ = ["FORMAT", "MANIFEST", "VERSION", "Border", "MixedProgram", "Piece", "is_mixed"]
 
 FORMAT, VERSION, MANIFEST = "qprog-mixed", 1, "manifest.json"
 _DATE = (1980, 1, 1, 0, 0, 0)
-_MAGIC = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,6 @@ class Border:
     name: str
     dtype: str
     shape: list[int | str] | None
-
-
-@dataclass(frozen=True)
-class Outside:
-    """A node that runs on onnxruntime, with the reason.
-
-    Attributes:
-        share: its part of all multiply-accumulates.
-        is_island: it has an integer form, but stays among nodes that have none.
-    """
-
-    node: str
-    op: str
-    reason: str
-    share: float | None = None
-    is_island: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ class MixedProgram:
     inputs: tuple[Border, ...]
     outputs: tuple[Border, ...]
     pieces: tuple[Piece, ...]
-    outside: tuple[Outside, ...]
+    outside: tuple[FloatNode, ...]
     integer_share: float | None
     only: Mapping[str, int] = field(default_factory=dict)
 
@@ -110,10 +95,7 @@ class MixedProgram:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, atomically."""
-        target = Path(path)
-        part = target.with_name(f".{target.name}.part")
-        part.write_bytes(self.to_bytes())
-        part.replace(target)
+        write_atomically(Path(path), [self.to_bytes()])
 
     def _files(self) -> list[str]:
         return [f"{index}.{'qprog' if piece.is_segment else 'onnx'}" for index, piece in enumerate(self.pieces)]
@@ -151,7 +133,7 @@ class MixedProgram:
 def is_mixed(path: str | os.PathLike[str]) -> bool:
     """True for a file that begins as a mixed program does."""
     with Path(path).open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(MIXED_MAGIC)) == MIXED_MAGIC
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -176,5 +158,5 @@ def _read(archive: zipfile.ZipFile, name: str) -> MixedProgram:
     return MixedProgram(
         manifest["name"], tuple(Border(**each) for each in manifest["inputs"]),
         tuple(Border(**each) for each in manifest["outputs"]), pieces,
-        tuple(Outside(**each) for each in manifest["outside"]), manifest["integer_share"], manifest["only"],
+        tuple(FloatNode(**each) for each in manifest["outside"]), manifest["integer_share"], manifest["only"],
     )  # fmt: skip

@@ -45,7 +45,9 @@ class MixedSession:
             FeedError: an input is missing, unknown, or of the wrong dtype or rank, or a segment refuses it.
             ModelError: onnxruntime cannot run a float part on it.
         """
-        values = self._all(feeds)
+        values = dict(_checked(self.program, feeds))
+        for part in self._runs:
+            values |= part.run(values)
         return {port.name: values[port.name] for port in self.program.outputs}
 
     def trace(self, feeds: Feed) -> dict[str, Array]:
@@ -71,12 +73,6 @@ class MixedSession:
             "scratch_bytes": max((each.scratch for each in known), default=0),
             "constants_bytes": sum(each.constants for each in known),
         }
-
-    def _all(self, feeds: Feed) -> dict[str, Array]:
-        values = dict(_checked(self.program, feeds))
-        for part in self._runs:
-            values |= part.run(values)
-        return values
 
 
 class _Segment:

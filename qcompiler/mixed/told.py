@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcompiler.mixed.container import MixedProgram
-from qcompiler.records import FloatNode, Report
+from qcompiler.records import Report
 
 __all__ = ["summary", "tell"]
 
@@ -31,8 +31,7 @@ def _percent(share: float) -> str:
 def tell(program: MixedProgram, report: Report, *, is_its_own: bool) -> None:
     """Put a mixed program into a report, its summary first; ``is_its_own``: the report is of nothing else."""
     report.program = "mixed"
-    ranked = sorted(program.outside, key=lambda each: each.is_island)
-    report.outside = [FloatNode(each.node, each.op, each.reason, each.share, each.is_island) for each in ranked]
+    report.outside = sorted(program.outside, key=lambda each: each.is_island)
     report.figures["segments"] = program.segments
     report.figures["program_mac_share"] = program.integer_share
     if is_its_own:

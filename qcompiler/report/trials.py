@@ -51,12 +51,14 @@ def try_unseen(reference: Graph, graph: Graph, feeds: Sequence[Feed], stated: Ma
             wanted = real.run(feed)
         except ModelError:
             continue  # the model itself does not take it
-        values = _ratios(wanted, _answers(got, feed), stated)
+        answers = _answers(got, feed)
+        values = _ratios(wanted, answers, stated)
         if not values:
             continue
         output = min(values, key=lambda name: values[name] - stated[name])
         trial = Trial(what, f"'{output}'", values[output], stated[output])
-        found.append(_cured(trial, output, graph, feed, wanted, stated) if is_lost(trial) else trial)
+        curable = bool(answers) and is_lost(trial)
+        found.append(_cured(trial, output, graph, feed, wanted, stated) if curable else trial)
     return found
 
 
@@ -83,8 +85,6 @@ def _ratios(wanted: Values, got: Values, stated: Mapping[str, float]) -> dict[st
 
 def _cured(trial: Trial, output: str, graph: Graph, feed: Feed, wanted: Values, stated: Mapping[str, float]) -> Trial:
     """The trial with what helps: ranges that hold such inputs."""
-    if not _answers(Runner(graph), feed):
-        return trial
     values = _ratios(wanted, _answers(Runner(_with_ranges_of(graph, feed)), feed), stated)
     if values.get(output, -np.inf) < trial.sqnr_db + GAIN_DB:
         return trial

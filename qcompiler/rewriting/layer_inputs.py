@@ -9,7 +9,7 @@ from qcompiler.graph.operators import LAYERS
 from qcompiler.rewriting.fold_into_layer import why_not
 from qcompiler.rewriting.match import Array, is_output, new_constant
 
-__all__ = ["input_channels", "input_energy", "is_padded", "layers_behind", "scale_weights", "shift_of", "weighted"]
+__all__ = ["input_channels", "input_energy", "is_padded", "layers_behind", "scale_weights", "shift_of"]
 
 
 def layers_behind(graph: Graph, tensor: Tensor) -> list[Node]:
@@ -40,7 +40,7 @@ def input_channels(node: Node) -> int:
     return int(weight.shape[1] if node.op == "Gemm" and node.attrs.get("transB", 0) else weight.shape[0])
 
 
-def weighted(node: Node, factor: Array) -> Array:
+def _weighted(node: Node, factor: Array) -> Array:
     """The weight with every input channel multiplied by its factor, float64."""
     weight: Array = np.asarray(constant_of(node.inputs[1]), np.float64)
     factors: Array = np.broadcast_to(factor, (input_channels(node),))
@@ -70,7 +70,7 @@ def is_padded(node: Node) -> bool:
 
 def shift_of(node: Node, offset: Array) -> Array:
     """What adding ``offset`` to a layer's input adds to its output, per output channel, float64."""
-    moved = weighted(node, offset)
+    moved = _weighted(node, offset)
     if node.op == "Gemm":
         return np.asarray(node.attrs.get("alpha", 1.0) * moved.sum(axis=1 if node.attrs.get("transB", 0) else 0))
     return np.asarray(moved.reshape(moved.shape[0], -1).sum(axis=1))
@@ -80,4 +80,4 @@ def scale_weights(graph: Graph, layers: list[Node], factor: Array) -> None:
     """Multiply every input channel of the layers' weights by its factor."""
     for layer in layers:
         dtype = np.asarray(constant_of(layer.inputs[1])).dtype
-        layer.inputs[1] = new_constant(graph, f"{layer.inputs[1].name}_scaled", weighted(layer, factor).astype(dtype))
+        layer.inputs[1] = new_constant(graph, f"{layer.inputs[1].name}_scaled", _weighted(layer, factor).astype(dtype))

@@ -50,7 +50,7 @@ def write_contents(program: Contents, path: Path) -> None:
         ProgramError: the file cannot be written; what was there before is untouched.
     """
     try:
-        _write_atomically(path, encoded(program))
+        write_atomically(path, encoded(program))
     except OSError as error:
         raise ProgramError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -150,7 +150,8 @@ def _header(parts: Mapping[str, NDArray[Any]], description: str, version: int = 
     return text + b" " * (-(len(text) + 8) % ALIGNMENT)
 
 
-def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file whole or not at all: what was there before stays until all of it is written."""
     import tempfile
     from pathlib import Path
 

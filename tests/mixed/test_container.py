@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qcompiler.errors import ModelError
-from qcompiler.mixed.container import MANIFEST, Border, MixedProgram, Outside, Piece, is_mixed
+from qcompiler.mixed.container import MANIFEST, Border, MixedProgram, Piece, is_mixed
+from qcompiler.records import FloatNode
 from qcompiler.runtime import Program, Session
 from qcompiler.runtime.errors import ProgramError
 
@@ -18,8 +19,8 @@ PROGRAM = MixedProgram(
     "net", (Border("x", "float32", ["N", 4]),), (Border("y", "float32", None),),
     (Piece(True, ("x",), ("a",), b"segment"), Piece(False, ("a",), ("y",), b"model")),
     (
-        Outside("loop_1", "Loop", "no jumps", 0.25), Outside("top", "TopK", "no form", 0.5),
-        Outside("r", "Relu", "", 0.0, is_island=True),
+        FloatNode("loop_1", "Loop", "no jumps", 0.25), FloatNode("top", "TopK", "no form", 0.5),
+        FloatNode("r", "Relu", "", 0.0, is_island=True),
     ),
     0.25, {"rate": 16000},
 )  # fmt: skip
