@@ -1,11 +1,12 @@
 """Codes of logarithms where a relative precision is needed over decades: for the machine.
 
-Where a logarithm, a quotient or a reciprocal power reads values whose small ones even steps lose
+Where a logarithm, a quotient, a root or a reciprocal power reads values whose small ones even steps lose
 (`activations.relative_need`), what these are computed from is written in logarithms (`rewriting.log_forms`), back to
 the layers:
 
 - ``log x`` is its logarithm as it comes;
-- ``a / x``, and ``a`` times a reciprocal power of ``x``, are ``sign(a) exp(log|a| - log x)``.
+- ``a / x``, and ``a`` times a reciprocal power of ``x``, are ``sign(a) exp(log|a| - log x)``;
+- a root of ``x`` (the magnitude of a spectrum) is ``exp(log x / 2)``.
 
 Where 8 even bits lose them and 16 do not, there are 16. Logarithms are taken of 16-bit codes. Where only a few layers
 lie between them and the inputs (a Fourier transform, a projection), these get inputs of 16 bits and weights of 16 bits
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...activations.fine_layers import refine_layers
-from ...activations.relative_need import lost_operands, needs_relative, relative_operand
+from ...activations.relative_need import lost_operands, needs_relative, relative_operand, root_of
 from ...calibration.collect import collect_ranges
 from ...feeds.sources import feeds_of
 from ...graph.float_zones import FRONT_LAYERS, behind
@@ -135,6 +136,9 @@ def _is_front(layer: Layer) -> bool:
 
 def _rewrite(graph: Graph, node: Node, forms: LogForms, lost: set[int]) -> bool:
     """Let a node's readers read what logarithms give; a reciprocal hands its need on."""
+    if root_of(node) is not None and id(node.inputs[0]) in lost:
+        form = forms.of(node.outputs[0])
+        return form is not None and _replace(graph, node, forms, lost, forms.op("Exp", form))
     operand = relative_operand(node)
     if node.op == "Mul":
         slot = next((slot for slot in (1, 0) if id(node.inputs[slot]) in lost and producer(node.inputs[slot])), None)

@@ -3,8 +3,10 @@
 The need comes from the reader. A logarithm turns the relative error of its operand into an absolute one; a quotient and
 a reciprocal power hand it on; roots, powers and maxima ask the same of what they are computed from. With ``s`` the step
 of 16 bits over the range of a tensor ``x``, its relative error is the mean of ``min(1, s^2 / 12 x^2)``; from `LOST` on,
-even steps lose it; so do they where the step of a numerator is as large beside its quotients. Of 8 bits, which layers
-of an ``.onnx`` file read, `LOST_BY_BYTES` is asked, and of what normalizations read, too.
+even steps lose it; so do they where the step of a numerator is as large beside its quotients. A root asks for less: the
+error that a step of what it reads makes, relative to the mean square of its results (the magnitudes of a spectrum have
+half the decades of its power). Of 8 bits, which layers of an ``.onnx`` file read, `LOST_BY_BYTES` is asked, and of what
+normalizations read, too.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from qcompiler.graph.operators import MOVEMENT, NORMS
 from qcompiler.graph.runner import Runner
 from qcompiler.graph.value_kinds import value_kinds
 
-__all__ = ["Lost", "lost_operands", "needs_relative", "relative_operand"]
+__all__ = ["Lost", "lost_operands", "needs_relative", "relative_operand", "root_of"]
 
 LOST, LOST_BY_BYTES = 1e-4, 1e-3
 """Relative error, squared, from which small values count as lost on grids of 16 bits, and of 8 bits."""
@@ -51,9 +53,19 @@ def relative_operand(node: Node) -> Tensor | None:
     return found if found is not None and constant_of(found) is None and is_float(found) else None
 
 
+def root_of(node: Node) -> float | None:
+    """The exponent of a square root or another power between 0 and 1 of what varies; None for any other node."""
+    if node.op not in ("Sqrt", "Pow") or constant_of(node.inputs[0]) is not None or not is_float(node.inputs[0]):
+        return None
+    exponent = np.array(0.5) if node.op == "Sqrt" else constant_of(node.inputs[1])
+    if exponent is None or exponent.size != 1 or not 0 < float(exponent.reshape(())) < 1:
+        return None
+    return float(exponent.reshape(()))
+
+
 def needs_relative(node: Node) -> bool:
     """True where small values of what a node reads may count as much as large ones."""
-    return node.op in NORMS or relative_operand(node) is not None
+    return node.op in NORMS or relative_operand(node) is not None or root_of(node) is not None
 
 
 @dataclass(frozen=True)
@@ -79,16 +91,20 @@ def lost_operands(graph: Graph, data: Iterable[Feed]) -> Lost:
     behind = {id(tensor): _behind(tensor) for tensor in operands if not kinds[tensor.name].exact}
     names = list(dict.fromkeys(tensor.name for tensors in behind.values() for tensor in tensors))
     norms = [node for node in graph.nodes if node.op in NORMS and constant_of(node.inputs[0]) is None]
-    if not names and not norms:
+    asked = {id(tensor) for tensors in behind.values() for tensor in tensors}
+    roots = [node for node in graph.nodes if root_of(node) is not None and id(node.outputs[0]) not in asked]
+    roots = [node for node in roots if not kinds[node.inputs[0].name].exact]
+    if not names and not norms and not roots:
         return Lost(set(), set())
     quotients = [node for node in graph.nodes if node.op == "Div" and id(node.inputs[1]) in behind]
     quotients = [node for node in quotients if constant_of(node.inputs[0]) is None]
-    runner = Runner(graph, list(dict.fromkeys([*names, *(node.inputs[0].name for node in (*quotients, *norms))])))
+    runner = Runner(graph, list(dict.fromkeys([*names, *(node.inputs[0].name for node in (*quotients, *norms, *roots))])))
     seen = [runner.run(feed) for feed in spread_feeds(data, FEEDS)]
 
     def lost(steps: float, most: float) -> set[int]:
         few = {name for name in names if _error([each[name] for each in seen], steps) > most}
         found = {key for key, tensors in behind.items() if any(tensor.name in few for tensor in tensors)}
+        found |= {id(node.inputs[0]) for node in roots if _root_error(node, seen, steps) > most}
         return found | {id(node.inputs[1]) for node in quotients if _quotient_error(node, seen, steps) > most}
 
     rows = {id(node.inputs[0]) for node in norms if _norm_error(node, seen, STEPS_OF_BYTES) > LOST_BY_BYTES}
@@ -112,6 +128,17 @@ def _quotient_error(node: Node, seen: Sequence[Mapping[str, NDArray[Any]]], step
     quotients = [(np.square(above / below), np.square(step / below) / 12) for above, below in pairs if below.all()]
     signal, noise = (sum(float(np.broadcast_to(each[i], each[0].shape).sum()) for each in quotients) for i in (0, 1))
     return noise / max(signal, 1e-30)
+
+
+def _root_error(node: Node, seen: Sequence[Mapping[str, NDArray[Any]]], steps: float) -> float:
+    """Squared error of roots, relative to the mean of their squares, that a step of what they read makes."""
+    arrays = [np.asarray(each[node.inputs[0].name], np.float64).reshape(-1) for each in seen]
+    values, exponent = np.concatenate([*arrays, np.zeros(0)]), root_of(node) or 1.0
+    if not values.size or values.min() < 0:
+        return 0.0
+    roots = values**exponent
+    noise = np.square((values + values.max() / steps / np.sqrt(12)) ** exponent - roots).mean()
+    return float(noise / max(float(np.square(roots).mean()), 1e-30))
 
 
 def _behind(tensor: Tensor) -> list[Tensor]:

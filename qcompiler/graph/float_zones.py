@@ -251,7 +251,7 @@ def _decades(graph: Graph, lost: Collection[int]) -> set[int]:
     found: set[int] = set()
     for node in graph.nodes:
         measured = next((tensor for tensor in node.inputs if id(tensor) in lost), None)
-        if measured is not None and node.op in (*NORMS, "Div", "Pow", "Reciprocal"):
+        if measured is not None and node.op in (*NORMS, "Div", "Pow", "Reciprocal", "Sqrt"):
             found |= _dividing(node)
             continue
         operand = _relative_operand(node)
