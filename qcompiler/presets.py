@@ -106,13 +106,12 @@ class Preset:
         """An ``.onnx`` file computes with positions and fills as the model does; the machine has forms of its own for
         both.
         """
-        machine: Passes = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills())
+        logarithms = () if self.options.widen == "off" else (LogCodes(),)
+        machine: Passes = () if self.for_onnx else (SplitFills(), TurnPositions(), KeepFills(), *logarithms)
         wide: WideInputs = "between layers" if self.for_onnx else "anything"
         zones: Zones = "float" if self.for_onnx else "border"
         if self.options.level == 0 or self.options.widen == "off":
             wide = "nothing"
-        elif not self.for_onnx:
-            machine = (*machine, LogCodes())
         return (*machine, QuantizeActivations(leave_exact=self.for_onnx, zones=zones, wide=wide))
 
     def _replacements(self) -> Passes:

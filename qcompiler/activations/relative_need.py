@@ -98,7 +98,8 @@ def lost_operands(graph: Graph, data: Iterable[Feed]) -> Lost:
         return Lost(set(), set())
     quotients = [node for node in graph.nodes if node.op == "Div" and id(node.inputs[1]) in behind]
     quotients = [node for node in quotients if constant_of(node.inputs[0]) is None]
-    runner = Runner(graph, list(dict.fromkeys([*names, *(node.inputs[0].name for node in (*quotients, *norms, *roots))])))
+    read = [node.inputs[0].name for node in (*quotients, *norms, *roots)]
+    runner = Runner(graph, list(dict.fromkeys([*names, *read])))
     seen = [runner.run(feed) for feed in spread_feeds(data, FEEDS)]
 
     def lost(steps: float, most: float) -> set[int]:

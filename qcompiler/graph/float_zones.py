@@ -268,12 +268,15 @@ def _decades(graph: Graph, lost: Collection[int]) -> set[int]:
 
 
 def _dividing(node: Node) -> set[int]:
-    """A division by what spans decades, and what computes its operands; a normalization behind a front end alone."""
+    """A division by what spans decades, or a root of it, and what computes its operands; a normalization behind a front
+    end alone.
+    """
     chain, layers, whole = behind(*node.inputs)
     few = whole and len(layers) <= FRONT_LAYERS
     if node.op in NORMS and not (few and layers):
         return set()
-    products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and node.op != "Div"}
+    inverts = node.op not in ("Div", "Sqrt")
+    products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and inverts}
     return chain | {id(node)} | products | (layers if few else set())
 
 

@@ -28,6 +28,20 @@ def test_decades_are_lost_to_even_steps_and_one_is_not(text: str) -> None:
     assert not names(f"a = Abs(x)  {text}", FLAT, **constants)
 
 
+@pytest.mark.parametrize("exponent", [0.5, 0.25])
+def test_what_even_steps_lose_of_a_root_is_what_rounding_to_them_costs(exponent: float) -> None:
+    told = set()
+    for decades in (0.0, 2.0, 4.0, 6.0, 9.0, 12.0):
+        x = (10.0 ** RNG.uniform(-decades, 0, (512, 4)) * RNG.choice([1e-3, 1.0, 50.0])).astype(np.float32)
+        step = x.max() / 255
+        roots, rounded = (np.float64(values) ** exponent for values in (x, np.rint(x / step) * step))
+        noise = np.square(rounded - roots).mean() / np.square(roots).mean() / 1e-3
+        lost = bool(names("a = Abs(x)  y = Pow(a, e)", x, by_bytes=True, e=np.float32(exponent)))
+        assert lost == (noise > 1) or 1 / 3 < noise < 3
+        told.add(lost)
+    assert told == {False, True}
+
+
 def test_fewer_bits_lose_sooner() -> None:
     three = np.sqrt(DECADES)
     assert not names("a = Abs(x)  y = Log(a)", three)

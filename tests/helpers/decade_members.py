@@ -116,6 +116,33 @@ def by_size(rng: np.random.Generator) -> Member:
     return Member(model_of(text, constants), [draw() for _ in range(32)], [draw() for _ in range(12)], {"y": 22.0})
 
 
+def magnitudes(rng: np.random.Generator) -> Member:
+    """A network on the magnitudes of a spectrum, with weights the larger the quieter a bin is."""
+    size, width, outputs = int(rng.choice([64, 128])), int(rng.integers(8, 24)), int(rng.integers(2, 6))
+    bins, hop, samples = size // 2 + 1, size // 2, int(size * rng.integers(6, 10))
+    angle = 2 * np.pi * np.outer(np.arange(bins), np.arange(size)) / size
+    taps = (np.hanning(size) * np.concatenate([np.cos(angle), -np.sin(angle)]))[:, None].astype(np.float32)
+    draw: Callable[[], Feed] = lambda: {"x": _sound(rng, 1, samples, 2.0)}  # noqa: E731
+    calibration, trial = [draw() for _ in range(16)], [draw() for _ in range(8)]
+    frames = np.lib.stride_tricks.sliding_window_view(np.concatenate([feed["x"][0] for feed in calibration]), size)
+    loudness = np.abs(np.fft.rfft(frames[::hop] * np.hanning(size))).mean(axis=0).astype(np.float32)
+    root = str(rng.choice(["s = Sqrt(p)", "s = Pow(p, half)"]))
+    text = f"""g (float[N, T] x) => (float[N, {outputs}] y) {{ a = Unsqueeze(x, one)
+        f = Conv <kernel_shape = [{size}], strides = [{hop}]> (a, taps)
+        re = Slice(f, zero, bins, one)  im = Slice(f, bins, end, one)  rr = Pow(re, two)  ii = Pow(im, two)
+        p = Add(rr, ii)  {root}
+        c = Conv <kernel_shape = [3], pads = [1, 1]> (s, w)  h = Relu(c)  m = ReduceMean <axes = [2], keepdims = 0> (h)
+        y = MatMul(m, v) }}"""
+    constants = {
+        "one": np.array([1]), "zero": np.array([0]), "bins": np.array([bins]), "end": np.array([2 * bins]),
+        "taps": taps, "two": np.float32(2), "half": np.float32(0.5),
+        "w": (rng.standard_normal((width, bins, 3)) / loudness[:, None] / bins).astype(np.float32),
+        "v": weight_of(rng, width, outputs),
+    }  # fmt: skip
+    constants = {name: value for name, value in constants.items() if f"{name})" in text or f"{name}," in text}
+    return Member(model_of(text, constants), calibration, trial, {"y": 26.0})
+
+
 KINDS: dict[str, Callable[[np.random.Generator], Member]] = {
     "log_spectrum": log_spectrum, "log_of_power": log_of_power, "by_size": by_size,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
 from qcompiler.pass_base import Context
 from qcompiler.passes.activations.log_codes import LogCodes
-from tests.helpers.decade_members import KINDS
+from tests.helpers.decade_members import KINDS, magnitudes
 from tests.helpers.exact_members import Feed, Member
 from tests.helpers.graphs import graph_of, ops
 
@@ -44,6 +44,22 @@ def test_many_values_do_not_make_them_less_precise(seed: int, *, for_onnx: bool)
     row = np.concatenate([feed["x"] for feed in member.calibration])
     member.calibration = [{"x": np.tile(np.roll(row, step, axis=1), (4, 1))} for step in range(8)]
     assert decibels(member, for_onnx=for_onnx) >= member.wanted["y"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_quiet_magnitudes_of_a_spectrum_survive_on_the_machine(seed: int) -> None:
+    member = magnitudes(np.random.default_rng([seed, 11]))
+    assert decibels(member, for_onnx=False) >= member.wanted["y"]
+
+
+def test_a_root_that_loses_nothing_stays() -> None:
+    graph = graph_of(
+        "g (float[N, 8] x) => (float[N, 4] y) { q = Mul(x, x)  e = Add(q, one)  r = Sqrt(e)  y = MatMul(r, w) }",
+        one=np.float32(1), w=np.ones((8, 4), np.float32),
+    )  # fmt: skip
+    ctx = Context(data=[{"x": np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)}])
+    Manager([LogCodes()]).run(graph, ctx)
+    assert ops(graph) == ["Mul", "Add", "Sqrt", "MatMul"]
 
 
 def rewritten(graph: Graph, *feeds: Feed) -> Context:
