@@ -31,13 +31,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
+from ...activations.int16 import gemm_slots, slot_fits, wide_spec, widen
 from ...activations.pairs import is_older, remove_pair
 from ...activations.table_bytes import table_bytes
 from ...calibration.sensitivity import Pair, activation_units, find_pairs, measure_noise
 from ...feeds.sources import feeds_of
 from ...graph.ir import Constant, Graph, Node, names_in, producer, read_spec
-from ...graph.layers import Layer, find_layers, weight_slots
+from ...graph.layers import Layer, find_layers
 from ...graph.macs import layer_macs
 from ...graph.operators import RECURRENT
 from ...pass_base import Context, Pass
@@ -255,10 +255,4 @@ def _provable(unit: Unit, layers: dict[int, Layer]) -> bool:
     if spec is None:
         return False
     scale = float(wide_spec(spec, producer(unit.pairs[0].quantize.inputs[0])).scale)
-    return all(_slot_fits(node, slot, layers, scale) for node, slot in unit.slots)
-
-
-def _slot_fits(node: Node, slot: int, layers: dict[int, Layer], scale: float) -> bool:
-    if id(node) in layers:
-        return weights_fit(layers[id(node)], scale)
-    return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)
+    return all(slot_fits(node, slot, layers, scale) for node, slot in unit.slots)

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ...activations.int16 import GEMMS
+from ...activations.int16 import GEMMS, is_state
 from ...activations.pairs import is_older
 from ...activations.relative_need import lost_operands
 from ...activations.seen_ranges import (
@@ -44,6 +44,7 @@ from ...graph.ir import (
     Constant,
     Feed,
     Graph,
+    Node,
     QuantSpec,
     consumers,
     float_inputs,
@@ -54,6 +55,7 @@ from ...graph.ir import (
 )
 from ...graph.layers import Layer, find_layers
 from ...graph.mask_inputs import mask_candidates, mask_inputs
+from ...graph.operators import MOVERS
 from ...graph.placement import Group, Placement, Zones, place
 from ...graph.ranges import Range
 from ...graph.value_kinds import DATA, Value, value_kinds
@@ -89,7 +91,7 @@ DEVIATIONS = 6.0
 """Without data, ranges reach so far from the mean of a channel of which BatchNorm statistics are known."""
 
 MEAN_HEADROOM = 2.0
-"""The same of a mean."""
+"""The same of a mean, and of a state, which may be what earlier steps gave, many more than were seen."""
 
 MOST_STORED = 1024
 """Elements of a stored constant that may have 16 bits because few values of its readers were seen."""
@@ -117,7 +119,25 @@ def _has_output(group: Group, graph: Graph, border: Collection[int]) -> bool:
 def _takes_wide(group: Group, layers: Mapping[int, Layer], border: Collection[int]) -> bool:
     """True where no reader of a grid multiplies it, but for layers that take 16 bits."""
     readers = [node for tensor in group.tensors for node in consumers(tensor) if id(node) not in border]
-    return all(holds_wide_input(layers[id(node)]) if id(node) in layers else node.op not in GEMMS for node in readers)
+    multiplying = [node for node in readers if node.op in GEMMS and not _begins_with(node, group)]
+    return all(id(node) in layers and holds_wide_input(layers[id(node)]) for node in multiplying)
+
+
+def _begins_with(node: Node, group: Group) -> bool:
+    """True for a recurrent node to which a grid's tensors are the state that it begins with, and nothing else."""
+    members = {id(tensor) for tensor in group.tensors}
+    slots = [slot for slot, tensor in enumerate(node.inputs) if id(tensor) in members]
+    return all(is_state(node, slot) for slot in slots)
+
+
+def _is_state(group: Group) -> bool:
+    return any(_begins_with(node, group) for tensor in group.tensors for node in consumers(tensor))
+
+
+def _is_only_state(group: Group) -> bool:
+    """True where nothing but recurrent nodes reads a state, perhaps behind movers."""
+    readers = [node for tensor in group.tensors for node in consumers(tensor)]
+    return _is_state(group) and all(node.op in MOVERS or _begins_with(node, group) for node in readers)
 
 
 def _feeds_layer(group: Group, layers: Mapping[int, Layer]) -> bool:
@@ -248,14 +268,15 @@ class QuantizeActivations(Pass):
         if nan:
             ctx.warn(f"the calibration feeds make the tensor '{nan[0]}' NaN; its grid covers the other values")
         layers = {id(layer.node): layer for layer in find_layers(graph)}
-        for group in placement.groups:
+        for group in self._gridded(placement):
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
             at_border = at_output or _has_input(group, graph, placement.border)
             few = self.wide != "nothing" and (at_border or not made_up) and few_seen(group, seen[1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
-            asked |= any(tensor.name in ctx.wide for tensor in group.tensors)
+            state = self.zones == "border" and _is_state(group)
+            asked |= state or any(tensor.name in ctx.wide for tensor in group.tensors)
             wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
             hardly = few and hardly_seen(group, seen[1])
             if self.wide == "between layers":
@@ -266,7 +287,7 @@ class QuantizeActivations(Pass):
                     continue  # float, which is exact: the file keeps its opset
             room = (ROOM_HARDLY if hardly else ROOM_FEW) if few and wide else 1.0
             some = few and not wide and some_seen(group, seen[1])
-            headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide else float(wide)
+            headroom = HEADROOM if open_ended else MEAN_HEADROOM if group.wide or (state and wide) else float(wide)
             ranges = [group_range(group, each, intervals, at_output=at_output) for each in seen]
             if made_up:
                 ranges = [_as_likely(group, extent, ctx, intervals) for extent in ranges]
@@ -282,3 +303,9 @@ class QuantizeActivations(Pass):
                 ctx.fold_grids[tensor.name] = grids[2:]
         graph.toposort()
         return True
+
+    def _gridded(self, placement: Placement) -> list[Group]:
+        """All groups, but for the states that recurrent nodes of an ``.onnx`` file begin with: no runtime of such files
+        has recurrent kernels that read codes.
+        """
+        return [group for group in placement.groups if self.zones != "float" or not _is_only_state(group)]

@@ -14,10 +14,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...activations.int16 import gemm_slots, products_fit, weights_fit, wide_spec, widen
+from ...activations.int16 import gemm_slots, slot_fits, wide_spec, widen
 from ...calibration.sensitivity import activation_units, find_pairs
 from ...graph.ir import Graph, Node, names_in, producer, read_spec
 from ...graph.layers import Layer, find_layers, weight_slots
+from ...graph.operators import RECURRENT
 from ...pass_base import Context, Pass
 
 
@@ -25,16 +26,17 @@ def refusal(slots: Sequence[tuple[Node, int]], layers: Mapping[int, Layer], scal
     """Why what is read at ``slots`` cannot take 16 bits at that scale; None where it can."""
     places = {(id(node), slot) for node, slot in slots}
     for node, slot in slots:
-        if id(node) in layers:
-            if not weights_fit(layers[id(node)], scale):
-                return f"the accumulator of '{node.name}' ({node.op}) could leave 32 bits"
-        elif node.op != "MatMul" or weight_slots(node):
+        is_product = id(node) not in layers and node.op not in RECURRENT
+        if is_product and (node.op != "MatMul" or weight_slots(node)):
             return f"'{node.name}' ({node.op}) has no form with 16-bit inputs"
-        elif not products_fit(node, slot) or (id(node), 1 - slot) in places:
-            return (
-                f"'{node.name}' (MatMul) multiplies it by activations, and their products are not proven to stay "
-                "within 32 bits"
-            )
+        if slot_fits(node, slot, layers, scale) and not (is_product and (id(node), 1 - slot) in places):
+            continue
+        if not is_product:
+            return f"the accumulator of '{node.name}' ({node.op}) could leave 32 bits"
+        return (
+            f"'{node.name}' (MatMul) multiplies it by activations, and their products are not proven to stay "
+            "within 32 bits"
+        )
     return None
 
 

@@ -1,7 +1,8 @@
 """16-bit grids: what they are, and where the int32 accumulators of the layers that read them provably hold.
 
 ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel of a layer with stored weights; ``depth * |a| * |b| < 2^31``
-for a product of two activations, where a row of probabilities sums to what it can sum to.
+for a product of two activations, where a row of probabilities sums to what it can sum to. The states that an LSTM or a
+GRU begins with are not multiplied as they come: they take 16 bits always.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.activations.pairs import set_grid
+from qcompiler.calibration.needed import hold_wide_input
 from qcompiler.calibration.sensitivity import Pair
 from qcompiler.graph.ir import Node, QuantSpec, Tensor, consumers, producer, quantized_source, read_spec, spec_of
-from qcompiler.graph.layers import Layer, bias_constant, bias_floor, set_weight_scale
+from qcompiler.graph.layers import (
+    BIAS_LIMIT,
+    Layer,
+    bias_constant,
+    bias_floor,
+    set_weight_scale,
+    underlying_constant,
+    weight_slots,
+)
 from qcompiler.graph.operators import LAYERS, RECURRENT
 from qcompiler.graph.placement import operand_slots
 from qcompiler.lowering.factors import ACCUMULATOR_LIMIT, DYNAMIC_LIMIT
@@ -36,7 +46,36 @@ def gemm_slots(tensors: Sequence[Tensor]) -> list[tuple[Node, int]]:
     members = {id(tensor) for tensor in tensors}
     readers = [node for tensor in tensors for node in consumers(tensor) if node.op in GEMMS]
     unique = list({id(node): node for node in readers}.values())
-    return [(node, slot) for node in unique for slot in operand_slots(node) if id(node.inputs[slot]) in members]
+    slots = [(node, slot) for node in unique for slot in operand_slots(node) if id(node.inputs[slot]) in members]
+    return [(node, slot) for node, slot in slots if not is_state(node, slot)]
+
+
+def is_state(node: Node, slot: int) -> bool:
+    """True where a recurrent node reads the state that it begins with."""
+    return node.op in RECURRENT and slot > 0
+
+
+def slot_fits(node: Node, slot: int, layers: Mapping[int, Layer], scale: float) -> bool:
+    """True when accumulators cannot leave int32 with int16 codes of that scale at a slot of `gemm_slots`."""
+    if id(node) in layers:
+        return weights_fit(layers[id(node)], scale)
+    if node.op in RECURRENT:
+        return _sequence_fits(node, scale)
+    return node.op == "MatMul" and not weight_slots(node) and products_fit(node, slot)
+
+
+def _sequence_fits(node: Node, scale: float) -> bool:
+    """The same of the sequence that a recurrent node reads: weights [D, gates*H, K], biases [D, 2*gates*H]."""
+    stored = underlying_constant(node.inputs[1])
+    if stored is None:
+        return False
+    weight = np.asarray(stored.values, np.float64)
+    if not hold_wide_input(weight.reshape(-1, weight.shape[-1])):
+        return False
+    if len(node.inputs) < 4 or not node.inputs[3].name:
+        return True
+    both, steps = underlying_constant(node.inputs[3]), np.abs(weight).max(axis=2) / 127 * scale
+    return both is not None and bool(np.all(np.abs(both.values[:, : steps.shape[1]]) <= BIAS_LIMIT * steps))
 
 
 def raised_scale(layer: Layer, input_scale: float) -> QuantSpec | None:
