@@ -103,3 +103,22 @@ def test_a_chain_of_steps_keeps_to_the_float_one(seed: int, kind: str, *, stacke
     errors = np.square(got - wanted)
     assert np.sqrt(errors.mean()) < 0.01
     assert np.sqrt(errors[-100:].mean()) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_first_state_beyond_1_is_not_clipped(seed: int, kind: str) -> None:
+    rng = np.random.default_rng([seed, 5])
+    graph, most = network(rng, kind, stacked=False), 5.0 if kind == "LSTM" else 1.9
+
+    def feed() -> Feed:
+        return {tensor.name: rng.uniform(-most, most, tensor.shape).astype(np.float32) for tensor in graph.inputs}
+
+    model, feeds = gs.export_onnx(copy_of(graph)), [feed() for _ in range(60)]
+    session = qcompiler.compile(model, data=feeds, for_onnx=False).session()
+    real, errors = Runner(graph).run, list[float]()
+    for given in (feed() for _ in range(20)):
+        wanted, got = real(given), session.run(given)
+        errors += [float(np.abs(wanted[name] - got[name]).max() / np.abs(wanted[name]).max()) for name in list(got)[1:]]
+    assert np.median(errors) < 0.02
+    assert max(errors) < 0.1

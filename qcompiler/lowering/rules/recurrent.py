@@ -1,8 +1,9 @@
 """LSTM and GRU: one integer node a direction; runtime/kernels/recurrent.py defines its roundings.
 
 Gate pre-activations are Q11, activations Q15 (tables of 65536 entries), the cell state Q16. The hidden state is int16
-over [-1, 1]: its error goes through every later step. Where the recurrent weights are so large that their products with
-16 bits might leave int32, it lives on the grid of the output Y, or of Y_h where Y is not read.
+over [-1, 1], or over what the state that it begins with may be: its error goes through every later step. Where the
+recurrent weights are so large that their products with 16 bits might leave int32, it lives on the grid of the output Y,
+or of Y_h where Y is not read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _GATE_BITS, _CELL_BITS = 11, 16
 _WIDE_LIMIT = 2**30 // 2**15
 """Largest sum of magnitudes of recurrent weights for which int16 states leave room for a bias of 2^30 in an int32
 accumulator."""
+_GRU_LIMIT = 2.0
+"""Largest magnitude of a GRU's hidden state: its mixture with the gates' result, times a factor, stays within int64."""
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
 _GATES = {"LSTM": 4, "GRU": 3}
 
@@ -51,22 +54,34 @@ def lower_recurrent(lw: Lowering, node: Node, index: int, target: Target) -> Cod
     return requantized(lw.out, source, target, 1.0, output.shape)
 
 
-def recurrent_bounds(_lw: Lowering, _node: Node) -> Bounds:
-    """Hidden states are products of sigmoid and tanh."""
-    return -1.0, 1.0
+def recurrent_bounds(lw: Lowering, node: Node) -> Bounds:
+    """Hidden states are products of sigmoid and tanh, or of a GRU's first one."""
+    reach = max(1.0, _first_reach(lw, node)) if node.op == "GRU" else 1.0
+    return -reach, reach
+
+
+def _first_reach(lw: Lowering, node: Node) -> float:
+    """Largest magnitude of the hidden state that a node begins with, as far as it is held."""
+    if not _given(lw, node, 5):
+        return 0.0
+    known, limit = lw.constants.value(node.inputs[5]), _GRU_LIMIT if node.op == "GRU" else np.inf
+    if known is not None:
+        return min(float(np.abs(known).max()), limit)
+    source = lw.natural(node.inputs[5])
+    return min(source.grid.scale * source.magnitude, limit)
 
 
 def recurrent_grid(lw: Lowering, node: Node) -> CodeGrid:
     """The grid of the hidden state."""
-    weight = read_weight(lw.constants, node.inputs[2], 1)
+    weight, reach = read_weight(lw.constants, node.inputs[2], 1), max(1.0, _first_reach(lw, node))
     if weight is None or np.abs(weight.codes.astype(np.int64)).sum(axis=2).max(initial=0) < _WIDE_LIMIT:
-        return CodeGrid.covering(-1.0, 1.0)
+        return CodeGrid.covering(-reach, reach)
     for output in node.outputs[:2]:
         for reader in consumers(output) if output.name else []:
             spec = read_spec(reader) if reader.op == "QuantizeLinear" else None
             if spec is not None:
                 return CodeGrid.from_spec(spec)
-    return CodeGrid.covering(-1.0, 1.0)
+    return CodeGrid.covering(-reach, reach)
 
 
 def _lower_node(lw: Lowering, node: Node) -> list[Coded]:
