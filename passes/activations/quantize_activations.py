@@ -255,8 +255,9 @@ class QuantizeActivations(Pass):
             few = self.wide != "nothing" and (at_border or not made_up) and few_seen(group, seen[1])
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
-            asked |= any(tensor.name in ctx.wide for tensor in group.tensors)
-            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
+            marked = any(tensor.name in ctx.wide for tensor in group.tensors)
+            held = layers if marked or self.wide == "anything" else {}
+            wide = (asked or marked) and _takes_wide(group, held, placement.border)
             hardly = few and hardly_seen(group, seen[1])
             if self.wide == "between layers":
                 older = is_older(graph)
