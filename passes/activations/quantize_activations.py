@@ -276,8 +276,9 @@ class QuantizeActivations(Pass):
             asked = few or any(tensor.name in seen[0].needed for tensor in group.tensors)
             asked |= self.wide == "anything" and _decides(group)
             state = self.zones == "border" and _is_state(group)
-            asked |= state or any(tensor.name in ctx.wide for tensor in group.tensors)
-            wide = asked and _takes_wide(group, layers if self.wide == "anything" else {}, placement.border)
+            marked = any(tensor.name in ctx.wide for tensor in group.tensors)
+            held = layers if marked or self.wide == "anything" else {}
+            wide = (asked or state or marked) and _takes_wide(group, held, placement.border)
             hardly = few and hardly_seen(group, seen[1])
             if self.wide == "between layers":
                 older = is_older(graph)

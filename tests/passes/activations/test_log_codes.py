@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import qcompiler
+from qcompiler.api import Options
 from qcompiler.graph.ir import Graph
 from qcompiler.graph.runner import Runner
 from qcompiler.manager import Manager
@@ -50,6 +51,14 @@ def test_many_values_do_not_make_them_less_precise(seed: int, *, for_onnx: bool)
 def test_quiet_magnitudes_of_a_spectrum_survive_on_the_machine(seed: int) -> None:
     member = magnitudes(np.random.default_rng([seed, 11]))
     assert decibels(member, for_onnx=False) >= member.wanted["y"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_layers_in_front_read_16_bits_at_any_effort(seed: int) -> None:
+    member = magnitudes(np.random.default_rng([seed, 12]))
+    compiled = qcompiler.compile(member.model, data=member.calibration, options=Options(level=0), for_onnx=False)
+    quantized = [node for node in compiled.graph.inputs[0].outputs if node.op == "QuantizeLinear"]
+    assert [np.dtype(node.outputs[0].dtype) for node in quantized] == [np.int16]
 
 
 def test_a_root_that_loses_nothing_stays() -> None:
