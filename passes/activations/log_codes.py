@@ -137,7 +137,7 @@ def _is_front(layer: Layer) -> bool:
 def _rewrite(graph: Graph, node: Node, forms: LogForms, lost: set[int]) -> bool:
     """Let a node's readers read what logarithms give; a reciprocal hands its need on."""
     if root_of(node) is not None and id(node.inputs[0]) in lost:
-        form = forms.of(node.outputs[0])
+        form = forms.derived(node.outputs[0])
         return form is not None and _replace(graph, node, forms, lost, forms.op("Exp", form))
     operand = relative_operand(node)
     if node.op == "Mul":
@@ -195,7 +195,7 @@ def _replace_rest(graph: Graph, forms: LogForms, lost: set[int]) -> None:
         output = node.outputs[0]
         if id(output) not in lost or not _is_reciprocal(output):
             continue
-        form = forms.of(output)
+        form = forms.derived(output)
         if form is not None and (consumers(output) or any(output is each for each in graph.outputs)):
             _replace(graph, node, forms, lost, forms.op("Exp", form))
 

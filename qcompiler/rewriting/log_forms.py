@@ -80,6 +80,7 @@ class LogForms:
         self._graph, self._taken, self._extents = graph, taken, dict(extents)
         self._intervals = Intervals(graph)
         self._forms: dict[int, Tensor | None] = {}
+        self._of_codes: set[int] = set()
         self._magnitudes: dict[int, Tensor] = {}
         self._kept: list[Tensor] = []  # ids stay theirs
         self._moved: dict[int, list[Tensor]] = {}
@@ -94,6 +95,13 @@ class LogForms:
             self._forms[id(tensor)] = self._of_constant(tensor) if known else self._new(tensor)
             self._base = before
         return self._forms[id(tensor)]
+
+    def derived(self, tensor: Tensor) -> Tensor | None:
+        """The logarithm of a tensor, written from those of what it is computed from; None where only its own codes
+        would tell it.
+        """
+        form = self.of(tensor)
+        return None if id(tensor) in self._of_codes else form
 
     def magnitude(self, tensor: Tensor) -> Tensor:
         """The logarithm of the absolute value of a tensor."""
@@ -163,7 +171,10 @@ class LogForms:
         found = None if rule is None or node is None else rule(self, node)
         if found is not None:
             return found
-        return self._entry(tensor, signed=False) if self._intervals.of(tensor).lo >= 0 and is_float(tensor) else None
+        if self._intervals.of(tensor).lo < 0 or not is_float(tensor):
+            return None
+        self._of_codes.add(id(tensor))
+        return self._entry(tensor, signed=False)
 
     def _entry(self, tensor: Tensor, *, signed: bool) -> Tensor:
         """The logarithm of a tensor's codes."""

@@ -68,9 +68,9 @@ def _clipped(forms: LogForms, node: Node) -> Tensor | None:
 
 def _reduced(forms: LogForms, node: Node) -> Tensor | None:
     form = forms.of(node.inputs[0])
-    if form is None or "axes" in node.attrs or node.attrs.get("noop_with_empty_axes"):
-        return None
     axes, keep = [tensor for tensor in node.inputs[1:] if tensor.name], bool(node.attrs.get("keepdims", 1))
+    if form is None or "axes" in node.attrs or (not axes and node.attrs.get("noop_with_empty_axes")):
+        return None
     if node.op in _SPAN:
         return forms.op(node.op, form, *axes, **node.attrs)
     count = _count(node)

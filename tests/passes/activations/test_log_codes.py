@@ -61,6 +61,12 @@ def test_layers_in_front_read_16_bits_at_any_effort(seed: int) -> None:
     assert [np.dtype(node.outputs[0].dtype) for node in quantized] == [np.int16]
 
 
+def test_a_root_of_what_has_no_logarithm_stays() -> None:
+    graph = graph_of("g (float[N, 8] x) => (float[N, 4] y) { r = Sqrt(x)  y = MatMul(r, w) }", w=np.ones((8, 4), "f"))
+    rewritten(graph, {"x": spread(64, 8) ** 2})
+    assert ops(graph) == ["Sqrt", "MatMul"]
+
+
 def test_a_root_that_loses_nothing_stays() -> None:
     graph = graph_of(
         "g (float[N, 8] x) => (float[N, 4] y) { q = Mul(x, x)  e = Add(q, one)  r = Sqrt(e)  y = MatMul(r, w) }",
