@@ -2,7 +2,7 @@
 
 ``sum|w| * 2^15 + |bias| < 2^31`` for every output channel of a layer with stored weights; ``depth * |a| * |b| < 2^31``
 for a product of two activations, where a row of probabilities sums to what it can sum to. The states that an LSTM or a
-GRU begins with are not multiplied as they come: they take 16 bits always.
+GRU begins with are not multiplied as they come, so they take 16 bits whatever the weights.
 """
 
 from __future__ import annotations
