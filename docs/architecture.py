@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "losses",
             "moments",
             "feeds",
+            "scores",
         ),
     ),
     ("programs as C", ("c_output",)),

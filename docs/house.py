@@ -61,6 +61,7 @@ ALLOWED: Mapping[str, str] = {
     "c_output": "errors runtime runtime/binding runtime/instructions runtime/program",
     # what is measured on feeds, and what passes do with it
     "feeds": "errors graph pass_base",
+    "scores": "errors feeds runtime/errors",
     "losses": "errors graph",
     "moments": "graph pass_base",
     "calibration": "losses errors feeds graph grids pass_base records solvers linear_algebra",
@@ -85,7 +86,7 @@ ALLOWED: Mapping[str, str] = {
     "passes/replace": "calibration graph pass_base passes/activations passes/weights replacement linear_algebra",
     "passes/lower": "graph lowering pass_base",
     # what drives them
-    "options": "errors grids layer_rules",
+    "options": "errors grids layer_rules scores",
     "manager": "errors graph pass_base records",
     "pipeline": (
         "errors graph pass_base passes/activations passes/correct passes/equalize passes/expand "
@@ -98,7 +99,7 @@ ALLOWED: Mapping[str, str] = {
     "api": "c_output errors feeds graph lowering manager mixed onnx_io options pass_base presets records report "
     "runtime shapes",
     "commands": "api c_output errors feeds graph layer_rules lowering manager mixed onnx_io options page pass_base "
-    "presets records report runtime shapes version",
+    "presets records report runtime scores shapes version",
     "cli": "commands errors options report runtime/errors",
     "qcompiler": "api mixed pass_base pipeline version",
     # old names, for passes of other packages

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from qcompiler.errors import OptionError, suggestion
 from qcompiler.layer_rules import LayerRule
+from qcompiler.scores.score_drop import ScoreDrop
 
 __all__ = [
     "ACTIVATION_GRIDS", "GROUPS", "CompileRequest", "Flag", "Form", "Options", "command_of", "flag_of", "options_of",
@@ -345,6 +346,16 @@ class CompileRequest:
     calib: str | None = option(
         None, "Calibration feeds: a .npz, a folder of .npz or .npy, or module:function.", CALIBRATION,
         "--calib feeds.npz", metavar="FEEDS", unset="made up from the model",
+    )  # fmt: skip
+    accuracy: str | None = option(
+        None, "Find the smallest weights that keep a measure of your own: module:function, called with run(feeds) -> "
+        "outputs and returning a number, higher is better.", WEIGHTS,
+        "--accuracy my_pkg.my_mod:score --max-drop 0.5%", metavar="FUNCTION", unset="no search",
+    )  # fmt: skip
+    max_drop: ScoreDrop | None = option(  # noqa: RUF009 - a field
+        None, "With --accuracy: what the number may lose, as a share of the float model's or in its own unit.", WEIGHTS,
+        "--accuracy my_pkg.my_mod:score --max-drop 0.01", metavar="DROP", unset="1%", read=ScoreDrop.read,
+        rule="a share such as 0.5%, or a number such as 0.01, not negative",
     )  # fmt: skip
     report: Path | None = option(  # noqa: RUF009 - a field
         None, "Also write the report: .html, a page with the network, histograms and plots, or .json.", REPORT,

@@ -299,6 +299,46 @@ class Trial:
     cure: str = ""
 
 
+@dataclass(frozen=True)
+class SizeTrial:
+    """What one way to store the weights gave in the user's own measure.
+
+    Attributes:
+        options: the options that were tried, as typed.
+        score: the lowest of all files that were asked for; None where these options cannot compile the model.
+        size: bytes of all files together.
+        keeps: the score is not below the least one.
+        chosen: it is what was written.
+        reason: why there is no score.
+    """
+
+    options: str
+    score: float | None
+    size: int
+    keeps: bool
+    chosen: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SizeSearch:
+    """The search for the smallest file that keeps the user's own measure, higher being better.
+
+    Attributes:
+        function: that measures, as typed.
+        drop: what might be lost, as typed.
+        score: of the float model.
+        least: that a result had to reach.
+        trials: in the order in which they were made.
+    """
+
+    function: str
+    drop: str
+    score: float
+    least: float
+    trials: list[SizeTrial]
+
+
 @dataclass
 class Report:
     """Everything one compilation wants to tell. All figures are measured, None where they were not.
@@ -322,6 +362,7 @@ class Report:
     replacements: list[Replaced] = field(default_factory=list)
     allocation: Allocation | None = None
     grids: list[GridChoice] = field(default_factory=list)
+    search: SizeSearch | None = None
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     outputs: list[OutputFigure] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)

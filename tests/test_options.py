@@ -162,10 +162,23 @@ def _save_recipe(folder: Path) -> bool:
     return "level = 0" in (folder / "recipe.toml").read_text()
 
 
+def _accuracy(folder: Path) -> bool:
+    given = ["--accuracy", "tests.test_options:half", "--force"]
+    ran(folder, *given, "--max-drop", "1")
+    return run(folder, "-o", folder / "out.onnx", *given).exit_code == 2
+
+
+def half(run: Callable[[Any], Any]) -> float:
+    """A measure that is 1 for the float model of `SMALL` and less for any other."""
+    x = np.linspace(-1, 1, 400, dtype=np.float32).reshape(-1, 4)
+    return 1.0 if np.allclose(run({"x": x})["y"], np.exp(x) + x, atol=1e-6) else 0.5
+
+
 EFFECTS: dict[str, Callable[[Path], bool]] = {
     "seed": lambda _: _seed(), "verify": lambda _: _verify(), "dims": lambda _: _dims(), "form": _form,
     "calib": _calib, "outputs": _outputs, "c_dims": _c_dims, "force": _force, "report": _report,
-    "mixed": lambda _: _mixed(), "recipe": _recipe, "save_recipe": _save_recipe,
+    "accuracy": _accuracy, "max_drop": _accuracy, "mixed": lambda _: _mixed(), "recipe": _recipe,
+    "save_recipe": _save_recipe,
     "print_after": lambda folder: "# after fold-shapes" in ran(folder, "--print-after", "fold-shapes").stderr,
     "time_passes": lambda folder: re.search(r"\d s +fold-shapes", ran(folder, "--time-passes").stderr) is not None,
     "as_json": lambda folder: "figures" in json.loads(ran(folder, "--json").stdout),

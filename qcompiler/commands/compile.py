@@ -8,18 +8,25 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qcompiler.api import Compiled, check_output, compile, describe_program, state_program, worst_layers
 from qcompiler.commands.as_c import check_sizes_of_c, sizes_of_c, write_program_as_c
 from qcompiler.commands.child_process import temporary_prefix
+from qcompiler.commands.executors import executor_of
 from qcompiler.commands.recipes import recipe_of
+from qcompiler.commands.size_search import Scored, Way, check_search, smallest
 from qcompiler.errors import NoIntegerFormError, OptionError, suggestion
+from qcompiler.feeds.sources import input_specs
 from qcompiler.graph.ir import Graph
+from qcompiler.graph.runner import Runner
 from qcompiler.onnx_io.export import check_target
+from qcompiler.onnx_io.importer import load_graph
 from qcompiler.options import CompileRequest, command_of
 from qcompiler.page.grid_history import GridHistory
 from qcompiler.page.network import NetworkView, look_at
@@ -31,34 +38,54 @@ from qcompiler.records import Report
 from qcompiler.report.listing import listing
 from qcompiler.report.terminal import show
 from qcompiler.runtime import Session
+from qcompiler.scores.metric import Metric, metric_named
 from qcompiler.version import __version__
 
 PAGE = ".html"
 """Suffix of a report that is a page for people."""
 
 
+@dataclass(frozen=True)
+class _Made:
+    """Results that wait to be moved: each file in a folder of its own, since external data may come with it.
+
+    Attributes:
+        places: the files.
+        report: of the first of them.
+        network: for a report that is a page.
+    """
+
+    places: list[Path]
+    report: Report
+    network: NetworkView | None
+
+    def sizes(self) -> list[int]:
+        """Bytes of each file, with what belongs to it."""
+        return [sum(part.stat().st_size for part in place.parent.iterdir()) for place in self.places]
+
+
 def compile_and_write(request: CompileRequest, console: Console, errors: Console) -> None:
     """Compile for every output; nothing is written unless all of them ran. A ``.qprog`` is only written as ``.c``."""
+    check_search(request)
     targets = _checked_targets(request)
     if request.model.suffix == ".qprog":
         write_program_as_c(request, targets)
         return
     check_sizes_of_c(request)
-    # each result waits beside its target, in a folder of its own: external data may come with it
+    typed = command_of(request)
     with ExitStack() as stack:
-        folders = [
-            stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=temporary_prefix(os.getpid())))
-            for target in targets
-        ]
-        places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
-        report, network = _compile_all(request, places, errors)
-        for place, target in zip(places, targets, strict=True):
-            report.file_bytes[target.name] = sum(part.stat().st_size for part in place.parent.iterdir())
+        if request.accuracy is None:
+            made = _make(request, targets, stack, errors)
+        else:
+            request, made = _search(request, targets, stack, errors)
+        report = made.report
+        for place, target, size in zip(made.places, targets, made.sizes(), strict=True):
+            report.file_bytes[target.name] = size
             for part in sorted(place.parent.iterdir()):
                 part.replace(target.parent / part.name)
-    if request.report is not None and network is not None:
-        origin = origin_of(request.model, targets, command_of(request))
-        _write_text(request.report, page(report, network, origin))
+    if request.report is not None and made.network is not None:
+        origin = origin_of(request.model, targets, typed)
+        _write_text(request.report, page(report, made.network, origin))
     elif request.report is not None:
         _write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
     if request.save_recipe is not None:
@@ -83,6 +110,47 @@ def _checked_targets(request: CompileRequest) -> list[Path]:
     if any(target.resolve() == request.model.resolve() for target in targets):
         raise OptionError(f"-o {request.model}: is the model itself; choose another path")
     return targets
+
+
+def _make(request: CompileRequest, targets: list[Path], stack: ExitStack, errors: Console) -> _Made:
+    """Compile; each result waits beside its target."""
+    folders = [
+        stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=temporary_prefix(os.getpid())))
+        for target in targets
+    ]
+    places = [Path(folder) / target.name for folder, target in zip(folders, targets, strict=True)]
+    return _Made(places, *_compile_all(request, places, errors))
+
+
+def _search(
+    request: CompileRequest, targets: list[Path], stack: ExitStack, errors: Console
+) -> tuple[CompileRequest, _Made]:
+    """The smallest results that keep the user's measure, with the request that makes them again."""
+    graph = load_graph(request.model)
+    metric = metric_named(str(request.accuracy), input_specs(graph))
+    programs = [target.with_suffix(".qprog") for target in targets if target.suffix == ".c"]
+
+    def attempt(way: Way) -> Scored[_Made]:
+        # a .c has the bits of the program, which is made beside it to be run
+        made = _make(replace(request, options=way.of(request.options)), [*targets, *programs], stack, errors)
+        score = min(_score(metric, place) for place in made.places if place.suffix != ".c")
+        wanted = replace(made, places=made.places[: len(targets)])
+        return Scored(wanted, sum(wanted.sizes()), score)
+
+    def tell(line: str) -> None:
+        errors.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    score = metric.score(Runner(graph).run, "the float model")
+    tell(f"float: {score:.6g}")
+    found = smallest(request, score, attempt, tell)
+    found.files.report.search = found.search
+    return replace(request, options=found.way.of(request.options)), found.files
+
+
+def _score(metric: Metric, place: Path) -> float:
+    """The user's measure of a result. An ``.onnx`` runs in arithmetic that is exact on every CPU."""
+    run = executor_of(place).run if place.suffix == ".qprog" else Runner(onnx.load(place)).run
+    return metric.score(run, place.name)
 
 
 def _compile_all(

@@ -6,12 +6,9 @@ it is read.
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
-import sys
 import tempfile
-import traceback
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -23,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, QCompilerError
+from qcompiler.feeds.functions import function_named, is_function_name, what_happened
 from qcompiler.feeds.synthetic import SyntheticFeeds, settle_sizes
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.pass_base import Context
@@ -207,25 +205,10 @@ def _open_named(text: str, specs: tuple[InputSpec, ...]) -> Source:
         if path.suffix not in (".npz", ".npy"):
             raise DataError(f"{text}: not a .npz or .npy file; give one of these, a folder of them, or module:function")
         return Source(text, specs, lambda: _read_file(path, specs))
-    module, colon, function = text.partition(":")
-    if colon and all(part.isidentifier() for part in [*module.split("."), function]):
-        call = _import_function(text, module, function)
+    if is_function_name(text):
+        call = function_named(text, "yields feeds")
         return Source(text, specs, lambda: _numbered(f"{text}: feed", _called(text, call)))
     raise DataError(f"{text}: no such file or folder; give a .npz, a folder of .npz or .npy files, or module:function")
-
-
-def _import_function(text: str, module: str, function: str) -> Callable[[], Iterable[Any]]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the user's module may raise anything
-        raise DataError(f"{text}: cannot be imported: {_what_happened(error)}") from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise DataError(f"{text}: '{function}' is not a function that yields feeds")
-    return found  # type: ignore[no-any-return]
 
 
 def _called(text: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
@@ -235,7 +218,7 @@ def _called(text: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
     except QCompilerError:
         raise
     except Exception as error:  # the user's function may raise anything
-        raise DataError(f"{text}: {_what_happened(error)}") from error
+        raise DataError(f"{text}: {what_happened(error)}") from error
 
 
 def _iterable(text: str, feeds: Any) -> Iterable[Any]:
@@ -245,17 +228,6 @@ def _iterable(text: str, feeds: Any) -> Iterable[Any]:
             "arrays by input name)"
         )
     return feeds
-
-
-def _what_happened(error: Exception) -> str:
-    """An error of the user's own code in one line, with its place."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<")
-    ]
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def _spool(feeds: Iterable[Any], specs: tuple[InputSpec, ...]) -> Source:

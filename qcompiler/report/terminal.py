@@ -35,7 +35,7 @@ def show_mapping(result: Mapping[str, Any], console: Console) -> None:
 
 def rows(report: Report) -> list[Row]:
     """The lines of the closing table."""
-    parts = (_program, _sizes, _accuracy, _replacements, _widths, _bits, _memory, _worst, _left_float, _effort)
+    parts = (_program, _sizes, _search, _accuracy, _replacements, _widths, _bits, _memory, _worst, _left_float, _effort)
     return [line for part in parts for line in part(report)]
 
 
@@ -92,6 +92,15 @@ def _sizes(report: Report) -> Iterator[Row]:
         yield "file", f"{name}: {size(written)}"
     if share is not None:
         yield "integer", f"{_percent(share)} of all multiply-accumulates"
+
+
+def _search(report: Report) -> Iterator[Row]:
+    found = report.search
+    chosen = next((trial for trial in found.trials if trial.chosen), None) if found else None
+    if found is None or chosen is None or chosen.score is None:
+        return
+    yield "accuracy", f"{found.function}: {chosen.score:.6g}, {found.score:.6g} in float, at least {found.least:.6g}"
+    yield "", f"with {chosen.options}, the smallest that keeps it of {len(found.trials)} trials"
 
 
 def _percent(share: float) -> str:

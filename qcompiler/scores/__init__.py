@@ -1,0 +1,1 @@
+"""Scores of the user: what measures a model, and what of it may be lost."""
