@@ -28,7 +28,7 @@ from ...activations.fine_layers import refine_layers
 from ...activations.relative_need import lost_operands, needs_relative, relative_operand, root_of
 from ...calibration.collect import collect_ranges
 from ...feeds.sources import feeds_of
-from ...graph.float_zones import FRONT_LAYERS, behind
+from ...graph.float_zones import behind
 from ...graph.ir import (
     Feed,
     Graph,
@@ -91,12 +91,11 @@ def _widen(graph: Graph, lost: set[int], ctx: Context) -> None:
     for node in graph.nodes:
         if not any(id(tensor) in lost for tensor in node.inputs):
             continue
-        chain, layers, whole = behind(*node.inputs)
-        few = whole and len(layers) <= FRONT_LAYERS
-        if node.op in NORMS and not few:
+        chain, layers, is_front = behind(*node.inputs)
+        if node.op in NORMS and not is_front:
             continue
         for each in graph.nodes:
-            if id(each) in chain or (few and id(each) in layers):
+            if id(each) in chain or (is_front and id(each) in layers):
                 ctx.wide |= {tensor.name for tensor in (*each.inputs[:1], *each.outputs)}
 
 
@@ -129,9 +128,9 @@ def _channel_sizes(graph: Graph, data: Iterable[Feed]) -> dict[str, NDArray[np.f
 
 
 def _is_front(layer: Layer) -> bool:
-    _, layers, whole = behind(layer.node.outputs[0])
+    _, _, is_front = behind(layer.node.outputs[0])
     biases = layer.node.inputs[2:]
-    return whole and len(layers) <= FRONT_LAYERS and all(constant_of(bias) is not None for bias in biases)
+    return is_front and all(constant_of(bias) is not None for bias in biases)
 
 
 def _rewrite(graph: Graph, node: Node, forms: LogForms, lost: set[int]) -> bool:
@@ -201,11 +200,11 @@ def _replace_rest(graph: Graph, forms: LogForms, lost: set[int]) -> None:
 
 
 def _front_layers(forms: LogForms) -> set[int]:
-    """Ids of the layers between the inputs and the codes of which logarithms are taken, where these are few."""
+    """Ids of the layers between the inputs and the codes of which logarithms are taken, where these are a front end."""
     found: set[int] = set()
     for tensor in forms.entries:
-        _, layers, whole = behind(tensor)
-        found |= layers if whole and len(layers) <= FRONT_LAYERS else set()
+        _, layers, is_front = behind(tensor)
+        found |= layers if is_front else set()
     return found
 
 
@@ -217,8 +216,8 @@ def _mark(graph: Graph, forms: LogForms, ctx: Context) -> None:
     ctx.wide |= {tensor.name for node in written for tensor in node.outputs} | {each.name for each in forms.entries}
     ctx.steps |= forms.steps
     for tensor in forms.entries:
-        _, layers, whole = behind(tensor)
-        nodes = [node for node in graph.nodes if whole and id(node) in layers]
+        _, layers, is_front = behind(tensor)
+        nodes = [node for node in graph.nodes if is_front and id(node) in layers]
         ctx.wide |= {each.name for node in nodes for each in (node.inputs[0], node.outputs[0])}
 
 

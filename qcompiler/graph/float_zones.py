@@ -5,7 +5,8 @@ where columns or samples of it differ in size: quantized behind.
 - *decades*: what a logarithm,
 a high root or a reciprocal power reads. These need a relative precision of their input (the error of log x is that
   of x over x), which a uniform grid gives to its largest values alone; so their operands stay float back to the layer
-  that computes them, and with the whole chain where it is a front end of few layers (a spectrum, then mel bands).
+  that computes them, and with the whole chain where it is a front end: few layers (a spectrum, then mel bands), or a
+  bank of filters.
 - *tail*: what only moves,
 joins or rescales values on their way to an output: parts of an output that differ in size keep grids of their own.
 """
@@ -50,6 +51,9 @@ RESOLVED = 64.0
 FRONT_LAYERS = 3
 """Most layers between the input and a logarithm or root that needs small values, for a float front end."""
 
+BANK_LAYERS = 256
+"""The same of a bank of filters: layers between which nothing but linear operators stands."""
+
 ROOT = 0.5
 """Exponent below which a power (cube root, reciprocal) needs small values resolved."""
 
@@ -85,6 +89,7 @@ _STATISTICS = frozenset(
 )
 _ELEMENTWISE = frozenset({*_AFFINE, "Abs", "Clip", "Max", "Min", "Neg", "Pow", "Reciprocal", "Relu", "Sqrt", "Where"})
 _FRONT = _MOVING | _STATISTICS | _ELEMENTWISE
+_LINEAR = _MOVING | {"Add", "AveragePool", "Div", "Mul", "Neg", "ReduceMean", "ReduceSum", "Sub", "Sum"}
 _CARRYING = (_FRONT | {"Exp", "Softplus", "Sum", "AveragePool", "MaxPool"}) - {"Gather", "Where"}
 _LEAVING = _MOVING - {"Cast", "Expand", "Gather", "Pad"}
 
@@ -260,10 +265,10 @@ def _decades(graph: Graph, lost: Collection[int]) -> set[int]:
         extent = intervals.of(operand)
         if extent.lo > 0 and extent.hi <= RESOLVED * extent.lo:
             continue
-        chain, layers, whole = behind(operand)
-        if node.op == "Log" or (whole and 0 < len(layers) <= FRONT_LAYERS):
+        chain, layers, is_front = behind(operand)
+        if node.op == "Log" or (is_front and layers):
             found |= chain | {id(node)}
-            found |= layers if whole and len(layers) <= FRONT_LAYERS else set()
+            found |= layers if is_front else set()
     return found
 
 
@@ -271,13 +276,12 @@ def _dividing(node: Node) -> set[int]:
     """A division by what spans decades, or a root of it, and what computes its operands; a normalization behind a front
     end alone.
     """
-    chain, layers, whole = behind(*node.inputs)
-    few = whole and len(layers) <= FRONT_LAYERS
-    if node.op in NORMS and not (few and layers):
+    chain, layers, is_front = behind(*node.inputs)
+    if node.op in NORMS and not (is_front and layers):
         return set()
     inverts = node.op not in ("Div", "Sqrt")
     products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and inverts}
-    return chain | {id(node)} | products | (layers if few else set())
+    return chain | {id(node)} | products | (layers if is_front else set())
 
 
 def _holds_a_one(tensor: Tensor) -> bool:
@@ -302,28 +306,45 @@ def _relative_operand(node: Node) -> Tensor | None:
 
 
 def behind(*tensors: Tensor) -> tuple[set[int], set[int], bool]:
-    """What computes tensors: operators of an element, of movement and of sums; layers; and whether these are all there
-    is up to the inputs.
+    """What computes tensors: operators of an element, of movement and of sums; layers; and whether these are a front
+    end, that is all there is up to the inputs: `FRONT_LAYERS` layers, or a bank of filters.
 
-    Behind more than `FRONT_LAYERS` layers only what stands behind the last ones is told.
+    Behind other layers only what stands behind the last ones is told.
     """
-    near = _walk(tensors, through_layers=False)
-    far = _walk(tensors, through_layers=True)
-    return far if far[2] and len(far[1]) <= FRONT_LAYERS else near
+    chain, layers, whole = _walk(tensors, BANK_LAYERS)
+    if whole and (len(layers) <= FRONT_LAYERS or _is_bank(layers.values())):
+        return set(chain), set(layers), True
+    chain, layers, whole = _walk(tensors, 0)
+    return set(chain), set(layers), whole
 
 
-def _walk(tensors: Iterable[Tensor], *, through_layers: bool) -> tuple[set[int], set[int], bool]:
-    chain: set[int] = set()
-    layers: set[int] = set()
+def _is_bank(layers: Iterable[Node]) -> bool:
+    """True where layers, of known weights, and what computes their inputs are linear."""
+    nodes = list(layers)
+    chain, _, _ = _walk([node.inputs[0] for node in nodes], BANK_LAYERS)
+    return all(any(constant_of(each) is not None for each in node.inputs[:2]) for node in nodes) and all(
+        node.op in _LINEAR and (node.op not in ("Div", "Mul") or not _multiplies(node)) for node in chain.values()
+    )
+
+
+def _multiplies(node: Node) -> bool:
+    """True for a product or a quotient of two tensors, and for a number divided by one."""
+    return constant_of(node.inputs[1]) is None and (node.op == "Div" or constant_of(node.inputs[0]) is None)
+
+
+def _walk(tensors: Iterable[Tensor], most: int) -> tuple[dict[int, Node], dict[int, Node], bool]:
+    """Operators and layers (up to ``most``) behind tensors by id, and whether these are all up to the inputs."""
+    chain: dict[int, Node] = {}
+    layers: dict[int, Node] = {}
     pending, whole = [tensor for tensor in tensors if constant_of(tensor) is None], True
     while pending:
         node = producer(pending.pop())
         if node is None or id(node) in chain or id(node) in layers:
             continue
-        if node.op in LAYERS and through_layers and len(layers) <= FRONT_LAYERS:
-            layers.add(id(node))
-        elif node.op in _CARRYING or (through_layers and node.op == "Log"):
-            chain.add(id(node))
+        if node.op in LAYERS and len(layers) < most:
+            layers[id(node)] = node
+        elif node.op in _CARRYING or (most and node.op == "Log"):
+            chain[id(node)] = node
         else:
             whole = False
             continue

@@ -1,5 +1,5 @@
-"""Random small models whose values span decades: log spectra, logarithms of sums and quotients, and what divides by the
-size of small signals.
+"""Random small models whose values span decades: log spectra, of octaves too, logarithms of sums and quotients, and
+what divides by the size of small signals.
 """
 
 from __future__ import annotations
@@ -143,6 +143,35 @@ def magnitudes(rng: np.random.Generator) -> Member:
     return Member(model_of(text, constants), calibration, trial, {"y": 26.0})
 
 
+def octaves(rng: np.random.Generator) -> Member:
+    """A log spectrum octave by octave: low-pass filters that halve the rate, and filters of some tones behind each."""
+    count, tones, taps = int(rng.integers(4, 7)), int(rng.integers(4, 9)), int(rng.choice([32, 48]))
+    angle = np.outer(np.pi * 2.0 ** (-np.arange(tones) / tones) / 2, np.arange(taps) - taps / 2)
+    window = np.hanning(taps) / taps
+    low = np.sinc((np.arange(taps) - (taps - 1) / 2) / 2) * np.hanning(taps) / 2
+    text, parts, hop = "g (float[N, T] x) => (float[N, B, M] y) { x0 = Unsqueeze(x, one)  ", [], 2**count
+    for level in range(count):
+        conv = f"kernel_shape = [{taps}], pads = [{taps // 2}, {taps // 2 - 1}]"
+        for part in ("re", "im"):
+            text += f"{part}{level} = Conv <{conv}, strides = [{hop >> level}]> (x{level}, {part})  "
+        text += f"x{level + 1} = Conv <{conv}, strides = [2]> (x{level}, low)  " if level < count - 1 else ""
+        text += f"c{level} = Unsqueeze(re{level}, last)  d{level} = Neg(im{level})  "
+        text += f"e{level} = Unsqueeze(d{level}, last)  s{level} = Concat <axis = 3> (c{level}, e{level})  "
+        parts.append(f"s{level}")
+    root = str(rng.choice(["p = Sqrt(q)  r = Mul(p, p)  ", "r = Identity(q)  "]))
+    text += f"""s = Concat <axis = 1> ({', '.join(parts)})  ss = Mul(s, s)
+        q = ReduceSum <keepdims = 0, noop_with_empty_axes = {int(rng.integers(2))}> (ss, last)  {root}
+        e = Add(r, eps)  y = Log(e) }}"""
+    constants = {
+        "one": np.array([1]), "last": np.array([3]), "low": low[None, None].astype(np.float32),
+        "re": (window * np.cos(angle))[:, None].astype(np.float32),
+        "im": (window * np.sin(angle))[:, None].astype(np.float32), "eps": np.float32(10.0 ** -rng.uniform(6, 8)),
+    }  # fmt: skip
+    decades, samples = rng.uniform(2, 3), hop * int(rng.integers(12, 24))
+    draw: Callable[[], Feed] = lambda: {"x": _sound(rng, 1, samples, decades)}  # noqa: E731
+    return Member(model_of(text, constants), [draw() for _ in range(16)], [draw() for _ in range(8)], {"y": 45.0})
+
+
 KINDS: dict[str, Callable[[np.random.Generator], Member]] = {
-    "log_spectrum": log_spectrum, "log_of_power": log_of_power, "by_size": by_size,
+    "log_spectrum": log_spectrum, "log_of_power": log_of_power, "by_size": by_size, "octaves": octaves,
 }  # fmt: skip
