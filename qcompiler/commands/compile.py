@@ -20,6 +20,7 @@ from qcompiler.commands.as_c import check_sizes_of_c, sizes_of_c, write_program_
 from qcompiler.commands.child_process import temporary_prefix
 from qcompiler.commands.executors import executor_of
 from qcompiler.commands.recipes import recipe_of
+from qcompiler.commands.report_file import PAGE, check_report, write_text
 from qcompiler.commands.size_search import Scored, Way, check_search, smallest
 from qcompiler.errors import NoIntegerFormError, OptionError, suggestion
 from qcompiler.feeds.sources import input_specs
@@ -40,9 +41,6 @@ from qcompiler.report.terminal import show
 from qcompiler.runtime import Session
 from qcompiler.scores.metric import Metric, metric_named
 from qcompiler.version import __version__
-
-PAGE = ".html"
-"""Suffix of a report that is a page for people."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,12 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
                 part.replace(target.parent / part.name)
     if request.report is not None and made.network is not None:
         origin = origin_of(request.model, targets, typed)
-        _write_text(request.report, page(report, made.network, origin))
+        write_text(request.report, page(report, made.network, origin))
     elif request.report is not None:
-        _write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
+        write_text(request.report, json.dumps(report.as_dict(), indent=1) + "\n")
     if request.save_recipe is not None:
         head = f"qcompiler {__version__}, {request.model.name} with SHA-256 {sha256(request.model)}"
-        _write_text(request.save_recipe, recipe_of(request, head))
+        write_text(request.save_recipe, recipe_of(request, head))
     if request.as_json:
         print(json.dumps(report.as_dict(), indent=1))  # noqa: T201
     for warning in report.warnings:
@@ -104,7 +102,7 @@ def compile_and_write(request: CompileRequest, console: Console, errors: Console
 def _checked_targets(request: CompileRequest) -> list[Path]:
     """The outputs, where all files may be written."""
     targets = [check_output(path, force=request.force) for path in request.outputs]
-    _check_report(request.report, force=request.force)
+    check_report(request.report, force=request.force)
     if request.save_recipe is not None:
         check_target(request.save_recipe, force=request.force, option="--save-recipe")
     if any(target.resolve() == request.model.resolve() for target in targets):
@@ -265,17 +263,3 @@ def _progress(console: Console, total: int) -> Iterator[_Advance]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Advance(progress, total)
-
-
-def _check_report(path: Path | None, *, force: bool) -> None:
-    if path is None:
-        return
-    if path.suffix not in (PAGE, ".json"):
-        raise OptionError(f"--report {path}: must end in .html (for people) or .json (for machines)")
-    check_target(path, force=force, option="--report")
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

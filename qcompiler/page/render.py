@@ -5,29 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qcompiler.page.network import NetworkView, NodeView
 from qcompiler.page.provenance import Origin
-from qcompiler.records import Allocation, OutputFigure, Report
+from qcompiler.page.templates import BAD_DB, FAIR_DB, written
+from qcompiler.records import Allocation, Report
 from qcompiler.report.decibels import SAME_DB
 from qcompiler.report.pareto import loss_db
-from qcompiler.report.terminal import decibels, size
+from qcompiler.report.terminal import decibels
 
 __all__ = ["page"]
-
-BAD_DB, FAIR_DB = 10.0, 20.0
-"""Below the first, an output has probably lost what it says; below the second, people should look at it."""
-ASSETS = files("qcompiler.page") / "assets"
 
 
 def page(report: Report, network: NetworkView, origin: Origin) -> str:
     """The page of one compilation."""
     total = sum(node.weight_bytes for node in network.nodes) or 1
-    return _environment().get_template("report.html").render(
+    return written(
+        "report.html",
         report=report,
         origin=origin,
         network=network,
@@ -39,22 +34,7 @@ def page(report: Report, network: NetworkView, origin: Origin) -> str:
         steps=_steps(report),
         float_share=sum(each.share or 0.0 for each in report.left_float),
         data={"nodes": [_plain(node) for node in network.nodes], "edges": network.edges, "front": _front(report)},
-        source=_source,
     )
-
-
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("qcompiler.page", "assets"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    made.filters |= {"size": size, "db": _db, "percent": _percent, "tone": _tone, "count": _count, "micro": _micro}
-    return made
-
-
-def _source(name: str) -> str:
-    """A script or style sheet as it stands; none holds what would end its element."""
-    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _worst_first(network: NetworkView) -> list[tuple[int, NodeView]]:
@@ -109,32 +89,3 @@ def _front(report: Report) -> dict[str, Any] | None:
         "measured": [[each.size / full, loss_db(each.measured), each.origin] for each in found.candidates],
         "budget": None if found.budget is None else found.budget / full,
     }
-
-
-def _db(value: float | None) -> str:
-    return "" if value is None else "same" if value >= SAME_DB else f"{value:.1f}"
-
-
-def _tone(value: float | OutputFigure | None) -> str:
-    """The style of a figure in dB."""
-    number = value.sqnr_db if isinstance(value, OutputFigure) else value
-    return "none" if number is None else "bad" if number < BAD_DB else "fair" if number < FAIR_DB else "good"
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return ""
-    return f"{100 * share:.0f} %" if share in (0, 1) or 0.1 <= share < 0.995 else f"{min(100 * share, 99.9):.1f} %"
-
-
-def _count(number: float) -> str:
-    """``1.2 M``, as people read large counts."""
-    for unit in ("", " k", " M", " G"):
-        if number < 1000:
-            return f"{number:.0f}" if not unit else f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} T"
-
-
-def _micro(nanoseconds: float | None) -> str:
-    return "" if nanoseconds is None else f"{nanoseconds / 1000:.1f} µs"

@@ -1,12 +1,9 @@
 "use strict";
 (() => {
-  const { nodes, edges, front } = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const { data: { nodes, edges, front }, dark, style, short, element, plot, on_change } = shared;
   const LOW = [232, 106, 92], MIDDLE = [242, 203, 92], HIGH = [96, 188, 152], DARK = "#14171a";
   const sum = (key) => nodes.reduce((total, node) => total + (node[key] || 0), 0) || 1;
   const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
-  const short = (value) => Number(value.toPrecision(4)).toString();
 
   // What a node can be coloured by: its value from 0 (red) to 1 (green), the text on it, and the ends of the legend.
   const shareOf = (key) => {
@@ -31,13 +28,6 @@
     const t = Math.min(Math.max(share, 0), 1);
     const [from, to, part] = t < 0.5 ? [LOW, MIDDLE, 2 * t] : [MIDDLE, HIGH, 2 * t - 1];
     return `rgb(${from.map((value, i) => Math.round(value + part * (to[i] - value))).join(",")})`;
-  };
-
-  const element = (tag, text, parent) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (parent) parent.append(made);
-    return made;
   };
 
   // ---- the graph
@@ -98,14 +88,6 @@
   };
 
   // ---- plots
-  const plot = (parent, options, data) => {
-    const axis = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { stroke: style("--line") } };
-    const width = Math.max(240, Math.min(parent.clientWidth || 600, 640));
-    return new uPlot({
-      width, height: 220, cursor: { drag: { setScale: false } }, legend: { show: false }, ...options,
-      axes: options.axes.map((each) => ({ ...axis, ...each })),
-    }, data, parent);
-  };
   const levels_over = (grid, colour) => (u) => {
     const at = (code) => u.valToPos(grid.scale * (code - (grid.zero || 0)), "x", true);
     const { left, top, width, height } = u.bbox, first = at(grid.low || 0), last = at(grid.high);
@@ -272,10 +254,8 @@
   dark.addEventListener("change", () => {
     graph.style(sheet());
     paint(colour.value);
-    redraw();
   });
-  let resized;
-  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 200); });
+  on_change(redraw);
   explain(colour.value);
   draw_front();
   look_from_afar();
