@@ -223,13 +223,22 @@ def diff_command(
     second: Annotated[Path, typer.Argument(help="The other: .onnx or .qprog.")],
     feeds: Feeds = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many layers to list, worst first.")] = 10,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write the comparison: .html for people, .json for machines.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two models on the same feeds: SQNR of each output and of each layer, worst layer first."""
-    with _one_line_errors():
-        from qcompiler.commands.diff import compare
+    """Compare two models on the same feeds: each output, where along the layers they part, and the worst feeds.
 
-        _show(compare(first, second, feeds, count), as_json)
+    For example: qdiff model.onnx out.onnx --feeds feeds.npz --report diff.html
+    """
+    with _one_line_errors():
+        from qcompiler.commands.diff import DiffRequest, compare_and_write, summary
+
+        found = compare_and_write(DiffRequest(first, second, feeds, count, report, force))
+        _show(found.as_dict(count) if as_json else summary(found, count), as_json)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import onnx
@@ -16,43 +15,10 @@ from qcompiler.page.network import NetworkView, NodeView
 from qcompiler.page.provenance import Origin
 from qcompiler.page.render import page
 from qcompiler.records import Allocation, Candidate, FloatNode, LayerBits, OutputFigure, Report, Trial
+from tests.helpers.page_html import Checked
 from tests.helpers.page_models import small_model
 
-VOID = {"meta", "link", "input", "br"}
 ORIGIN = Origin("m.onnx", "qcompile m.onnx", "a CPU", "Linux", "today", {"qcompiler": "1"}, {"m.onnx": "ab"})
-
-
-class Checked(HTMLParser):
-    """Raises where elements do not close in order; keeps identifiers, texts and what would be loaded."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self._inside = ""
-        self.ids: list[str] = []
-        self.loaded: list[str] = []
-        self.text = ""
-        self.data = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.ids += [given["id"]] if "id" in given else []
-        self.loaded += [given[name] for name in ("src", "href", "data", "action", "srcset") if given.get(name)]
-        if tag not in VOID:
-            self.open.append(tag)
-        self._inside = tag if tag == "script" and given.get("type") == "application/json" else ""
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self._inside and self.open and self.open[-1] == "script":
-            self.data += data
-        elif "script" not in self.open and "style" not in self.open:
-            self.text += data
 
 
 def written(folder: Path, *options: str) -> tuple[str, Checked]:
@@ -67,12 +33,7 @@ def written(folder: Path, *options: str) -> tuple[str, Checked]:
 
 def test_the_page_is_sound_complete_and_loads_nothing(tmp_path):
     text, parsed = written(tmp_path, "-O", "1")
-    assert len(parsed.ids) == len(set(parsed.ids))
-    assert {link for link in parsed.loaded if not link.startswith("#")} == {"data:,"}
-    assert all(link[1:] in parsed.ids for link in parsed.loaded if link.startswith("#"))
-    styles = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
-    assert "url(" not in styles
-    assert "@import" not in styles
+    parsed.assert_whole()
     nodes = json.loads(parsed.data)["nodes"]
     layers = [node["name"] for node in nodes if "weight_grid" in node]
     assert len(layers) == 3
