@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompiler.commands.executors import Executor, OnnxExecutor, Values, executor_of
 from qcompiler.commands.model_facts import facts_of, names_of
@@ -102,8 +103,8 @@ def compare(first: Executor, second: Executor, request: DiffRequest) -> Comparis
     on_worst = traces if farthest is given else [side.trace(farthest) for side in (first, second)]
     layers = _layers(graphs, traces, on_worst)
     return Comparison(
-        len(answered), total.db(), _figures(answered, inputs), _equal(answered), alone, layers, part(layers),
-        off_by_more_than_one(*traces), [each for each in worst if each.differs],
+        len(answered), total.db(), _figures(answered, inputs), _equal(answered), alone, _uncompared(answered[0]),
+        layers, part(layers), off_by_more_than_one(*traces), [each for each in worst if each.differs],
     )  # fmt: skip
 
 
@@ -128,9 +129,20 @@ def _alone(each: Answered) -> tuple[list[str], list[str]]:
 
 
 def _common(each: Answered) -> Answered:
-    """Without the outputs that only one model has."""
+    """Without the outputs that only one model has; maps from classes to numbers become numbers."""
     names = [name for name in each.first if name in each.second]
-    return Answered(each.feed, *({name: side[name] for name in names} for side in (each.first, each.second)))
+    sides = (each.first, each.second)
+    return Answered(each.feed, *({name: _without_maps(side[name]) for name in names} for side in sides))
+
+
+def _without_maps(value: NDArray[Any]) -> NDArray[Any]:
+    """A sequence of maps of the same keys as numbers [maps, keys]; anything else as it is."""
+    if value.dtype.kind != "O" or not value.size or not all(isinstance(each, dict) for each in value.flat):
+        return value
+    keys = [*value.flat[0]]
+    if any(each.keys() != set(keys) for each in value.flat):
+        return value
+    return np.array([[each[key] for key in keys] for each in value.flat])
 
 
 def _figures(answered: Sequence[Answered], inputs: Graph) -> list[Any]:
@@ -148,6 +160,10 @@ def _equal(answered: Sequence[Answered]) -> list[EqualShare]:
             equal = sum(int(np.sum(one == other)) for one, other in pairs if one.shape == other.shape)
             found.append(EqualShare(name, equal, sum(one.size for one, _ in pairs)))
     return found
+
+
+def _uncompared(each: Answered) -> list[str]:
+    return [name for name, value in each.first.items() if value.dtype.kind not in "fiub" and not is_text(value)]
 
 
 def _layers(graphs: Sequence[Graph], traces: Sequence[Values], on_worst: Sequence[Values]) -> list[SharedTensor]:
@@ -209,7 +225,8 @@ def summary(found: Comparison, count: int) -> dict[str, Any]:
 def _outputs(found: Comparison) -> dict[str, str]:
     lines = {name: decibels(value) for name, value in found.outputs_sqnr_db.items()}
     lines |= {f"{each.output}{each.columns}": decibels(each.sqnr_db) for each in found.outputs if each.columns}
-    return lines | {each.output: f"{each.equal} of {each.elements} equal" for each in found.equal}
+    lines |= {each.output: f"{each.equal} of {each.elements} equal" for each in found.equal}
+    return lines | dict.fromkeys(found.uncompared, "not compared: neither numbers nor texts")
 
 
 def place_text(at: SharedTensor) -> str:

@@ -57,7 +57,7 @@ def _typed(tensors: Sequence[Tensor]) -> dict[str, str]:
 
 
 def _type(dtype: Any) -> str:
-    if dtype is None:
+    if dtype is None or isinstance(dtype, int):  # no tensor
         return "sequence or map"
     return "text" if np.dtype(dtype) == np.object_ else str(np.dtype(dtype))
 

@@ -14,7 +14,7 @@ from qcompiler.report.terminal import decibels
 
 __all__ = ["ModelFacts", "comparison_page"]
 
-MOST_TENSORS, MOST_IMAGES = 24, 6
+MOST_TENSORS, MOST_IMAGES = 24, 2
 """Inputs of a feed that are shown, and how many of these may be pictures; as many outputs."""
 
 
@@ -79,11 +79,13 @@ def _shown(feed: WorstFeed) -> _Shown:
 def _verdict(found: Comparison) -> tuple[str, str]:
     """How it is to be shown, and one sentence."""
     named = {f"{each.output}{each.columns}": each.sqnr_db for each in found.outputs}
-    figures = {name: value for name, value in (named or found.outputs_sqnr_db).items() if value < SAME_DB}
+    figures = {name: value for name, value in named.items() if value < SAME_DB}
     unequal = [each for each in found.equal if each.equal < each.elements]
     if not figures and unequal:
         worst = min(unequal, key=lambda each: each.equal / each.elements)
         return "fair", f"Of '{worst.output}', {worst.equal} of {worst.elements} elements are equal."
+    if not figures and found.uncompared:
+        return "fair", f"No output that was compared differs; {', '.join(found.uncompared)} could not be."
     if not figures:
         return "good", "No output differs."
     name = min(figures, key=figures.__getitem__)

@@ -21,7 +21,7 @@ __all__ = ["Sample", "sample"]
 
 Array = NDArray[Any]
 
-LEAST_SIDE, MOST_SIDE = 16, 192
+LEAST_SIDE, MOST_SIDE = 16, 160
 DARK = 32
 """Brightness of 255 that an image reaches whose numbers are meant so."""
 LONG, MOST_POINTS = 128, 800
@@ -91,8 +91,10 @@ def _shape(array: Array) -> str:
 
 
 def _text(array: Array) -> str:
-    words = [_word(each) for each in array.flat[:MOST_WORDS]] + ["…"] * (array.size > MOST_WORDS)
-    return _shortened((" " if array.dtype.kind in "iub" else "\n").join(words))
+    """Words in a line; texts that hold spaces in lines of their own."""
+    words = [_word(each) for each in array.flat[:MOST_WORDS]]
+    mark = "\n" if any(" " in word for word in words) else " "
+    return _shortened(mark.join(words + ["…"] * (array.size > MOST_WORDS)))
 
 
 def _word(value: Any) -> str:

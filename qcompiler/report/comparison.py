@@ -154,6 +154,7 @@ class Comparison:
         outputs: of every float output and group of columns, with their spread over feeds.
         equal: of every other output.
         alone: outputs of one model only, by its place.
+        uncompared: outputs that are neither numbers nor texts.
         layers: tensors of both, in the order in which they are computed.
         parting: where they part; None where they do not, or share no tensor.
         codes: share of the codes that differ by more than one step, by code tensor of both, in their order.
@@ -165,6 +166,7 @@ class Comparison:
     outputs: list[OutputFigure]
     equal: list[EqualShare]
     alone: tuple[list[str], list[str]]
+    uncompared: list[str]
     layers: list[SharedTensor]
     parting: Parting | None
     codes: dict[str, float]
@@ -197,6 +199,7 @@ class Comparison:
             "outputs": [asdict(each) for each in self.outputs],
             "equal_outputs": [asdict(each) for each in self.equal],
             "outputs_of_one_model": [*self.alone],
+            "outputs_not_compared": self.uncompared,
         }
         if self.layers:
             found["worst_layers_sqnr_db"] = _rounded(self.lowest_layers(count), 2)

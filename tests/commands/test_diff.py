@@ -152,6 +152,24 @@ def test_outputs_of_integers_and_those_of_one_model_are_told(tmp_path: Path) -> 
     assert "Only a.onnx has: more." in text
 
 
+def test_maps_from_classes_to_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
+    text = "g (float[N, 3] x) => (float[N, 3] y) { y = OP(x) }"
+    models = {}
+    for name, op in (("a", "Tanh"), ("b", "Relu")):
+        models[name] = model_of(text.replace("OP", op))
+        models[name].opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+        zipped = onnx.helper.make_node("ZipMap", ["y"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 5])
+        models[name].graph.node.append(zipped)
+        kind = onnx.TypeProto()
+        kind.sequence_type.elem_type.map_type.key_type = onnx.TensorProto.INT64
+        kind.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        models[name].graph.output.append(onnx.ValueInfoProto(name="maps", type=kind))
+    paths = saved(tmp_path, **models)
+    given = found(*paths, "--feeds", feeds(tmp_path, x=(7, 3)), "--report", tmp_path / "r.html")
+    assert given["outputs_not_compared"] == []
+    assert given["outputs_sqnr_db"]["maps"] == given["outputs_sqnr_db"]["y"]
+
+
 def test_codes_of_a_model_and_its_program_are_compared_in_their_order(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, a=chain(3))
     given = feeds(tmp_path, 12, x=(3, 8))

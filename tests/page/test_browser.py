@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from qcompiler.page.comparison_page import ModelFacts, comparison_page
 from qcompiler.page.histograms import BINS, Histogram
 from qcompiler.page.layering import positions
 from qcompiler.page.network import CodeCounts, GridView, NetworkView, NodeView
 from qcompiler.page.provenance import Origin
 from qcompiler.page.render import page
 from qcompiler.records import OutputFigure, Report
+from tests.helpers.diff_pages import long_comparison
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -62,6 +64,17 @@ def text_of(browser: Any, name: str) -> str:
     return str(browser.find_element("id", name).text)
 
 
+def colours_of(browser: Any, selector: str) -> list[int]:
+    """How many colours each canvas has."""
+    found: list[int] = browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(c => {"
+        " const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " const seen = new Set(); for (let i = 0; i < p.length; i += 4) seen.add(p.slice(i, i + 3).join());"
+        " return seen.size })", selector
+    )  # fmt: skip
+    return found
+
+
 def test_search_and_click_show_a_layer(browser, tmp_path):
     opened(browser, tmp_path, 30)
     browser.find_element("id", "search").send_keys("LAYER_17\n")
@@ -73,12 +86,7 @@ def test_search_and_click_show_a_layer(browser, tmp_path):
     assert "Its grid was chosen by a-pass." in detail
     assert "-14 to 12.5" in detail
     assert "-12.8 to 12.7, in steps of 0.1" in detail
-    drawn = browser.execute_script(
-        "return [...document.querySelectorAll('#detail canvas')].map(c => {"
-        " const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        " const seen = new Set(); for (let i = 0; i < p.length; i += 4) seen.add(p.slice(i, i + 3).join());"
-        " return seen.size })"
-    )
+    drawn = colours_of(browser, "#detail canvas")
     assert len(drawn) == 2
     assert min(drawn) > 2
     assert browser.get_log("browser") == []
@@ -99,3 +107,24 @@ def test_two_thousand_nodes_open_at_once(browser, tmp_path):
     spent = {each["name"]: each["value"] for each in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
     assert 0 < spent["TaskDuration"] < MOST_SECONDS
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "dark")])
+def test_two_models_side_by_side(browser, tmp_path, width, scheme):
+    text = comparison_page(long_comparison(50), ModelFacts("a.onnx", {}), ModelFacts("b.onnx", {}), ORIGIN)
+    (tmp_path / "d.html").write_text(text, encoding="utf-8")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((tmp_path / "d.html").as_uri())
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert "t25: 12.0 dB on the worst feed, 15.0 dB on the first." in text_of(browser, "here")
+    assert browser.get_log("browser") == []
+    assert len(colours_of(browser, "#line canvas")) == 1
+    assert min(colours_of(browser, "#line canvas, .wave canvas")) > 2
+    assert len(colours_of(browser, ".wave canvas")) == 8
+    sizes = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert sizes == [[True, 160]] * 16
+    browser.get_log("browser")  # what it says of reading canvases

@@ -110,4 +110,5 @@ def test_long_texts_are_cut() -> None:
     text = sample("ids", [np.arange(600)[None]]).texts[0]
     assert text.startswith("0 1 2 ")
     assert text.endswith(" 511 …")
-    assert sample("x", [np.array(["é<b>", "y"], object)]).texts == ["é<b>\ny"]
+    assert sample("x", [np.array(["é<b>", "y"], object)]).texts == ["é<b> y"]
+    assert sample("x", [np.array([["a b", "c"]])]).texts == ["a b\nc"]
