@@ -18,6 +18,7 @@ from ...pass_base import Context, Pass
 from ...rewriting.expand_attention import ATTENTION
 from ...rewriting.expand_fused import FUSED
 from ...rewriting.expand_heads import FUSED_HEADS, HEADS
+from ...rewriting.expand_indices import INDICES
 from ...rewriting.expand_matrices import MATRICES
 from ...rewriting.expand_places import PLACES
 from ...rewriting.expand_standard import STANDARD
@@ -28,8 +29,8 @@ _OPSET = 20
 """The oldest opset in which all that the rules write exists; the importer moves almost every model beyond it."""
 
 
-_OF_MACHINE = {**PLACES, **MATRICES}
-_OF_INTEGERS = frozenset({"CumSum", "Trilu"})
+_OF_MACHINE = {**PLACES, **INDICES, **MATRICES}
+_OF_INTEGERS = frozenset({"CumSum", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "Trilu"})
 """What the machine has no form of on integers and truth values, either."""
 
 
@@ -39,7 +40,7 @@ def _rule(node: Node, machine: bool) -> Rule | None:
     if node.domain not in STANDARD_DOMAINS:
         return None
     if not any(is_float(tensor) for tensor in (*node.inputs, *node.outputs)):
-        return PLACES[node.op] if machine and node.op in _OF_INTEGERS else None
+        return _OF_MACHINE[node.op] if machine and node.op in _OF_INTEGERS else None
     return STANDARD.get(node.op) or HEADS.get(node.op) or (_OF_MACHINE.get(node.op) if machine else None)
 
 
@@ -64,7 +65,8 @@ class ExpandOperators(Pass):
             if graph.opset < _OPSET:
                 ctx.declined(node, f"the model could not be moved to opset {_OPSET}, where its parts exist")
                 continue
-            written = _expand(graph, Writer(node, taken, shared), _rule(node, self.machine), ctx)
+            leaving = {id(tensor) for tensor in graph.outputs}
+            written = _expand(graph, Writer(node, taken, shared, leaving), _rule(node, self.machine), ctx)
             changed |= bool(written)
             pending += [inner for inner in written if _rule(inner, self.machine) is not None]
         if changed:

@@ -46,6 +46,8 @@ KERNELS = {
     "gru": "gru_{x}_{y}_{lengths}",
     "argmax": "argmax_{x}",
     "piecewise": "piecewise_{y}",
+    "topk": "topk_{x}",
+    "scatter": "scatter_{x}_{indices}",
 }
 """The kernel of each opcode, by the element types of its operands."""
 
@@ -123,7 +125,8 @@ def fields_text(instruction: Instruction) -> list[str]:
 
 def scratch_bytes(instruction: Instruction) -> int:
     """Working memory of its kernel, which is its last argument; 0: it takes none."""
-    return 4 * instruction.numbers["hidden"] if instruction.opcode.name == "gru" else 0
+    numbers = instruction.numbers
+    return {"gru": 4 * numbers.get("hidden", 0), "topk": 8 * numbers.get("count", 0)}.get(instruction.opcode.name, 0)
 
 
 def _conv_rows(w: Array, f: Numbers) -> Array:

@@ -213,7 +213,7 @@ class _Writer:
             arguments.append(f"AT({self._scratch})")
         call = f"{kernel_of(instruction)}({', '.join(arguments)})"
         yield comment(f"{instruction.opcode.name}: {instruction.node}")
-        if instruction.opcode.name != "gather":
+        if instruction.opcode.name not in ("gather", "scatter"):
             yield f"{call};"
             return
         yield f"if ({call}) {{"

@@ -89,7 +89,7 @@ OPERATORS: Mapping[str, Operator] = {
     **_of("GlobalMaxPool ReduceMax ReduceMin", Operator("reduction", shares_grid=True, may_be_infinite=True)),
     **_of("GlobalAveragePool ReduceMean ReduceSum", Operator("reduction")),
     **_of("AveragePool", Operator("average pool")),
-    **_of("ArgMax", Operator("integers")),
+    **_of("ArgMax TopK", Operator("integers")),
     **_of("LRN", Operator("lrn")),
     **_of("ConstantOfShape", Operator("filled", ())),
     **_of("Softmax", Operator("softmax", may_be_infinite=True)),

@@ -11,6 +11,7 @@ from functools import reduce
 import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of
+from qcompiler.rewriting.expand_einsum import einsum
 from qcompiler.rewriting.expand_padding import explicit_padding
 from qcompiler.rewriting.expand_recurrent import recurrent
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
@@ -152,6 +153,7 @@ STANDARD: dict[str, Rule] = {
     "ReduceLogSumExp": _reduce_log_sum_exp,
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance,
+    "Einsum": einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), explicit_padding),
     "Sum": _chained("Add"),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.graph.ir import Constant, Graph, Node, Tensor, Variable, is_float, replace_uses, unique_name
+from qcompiler.graph.ir import (
+    Constant,
+    Graph,
+    Node,
+    Tensor,
+    Variable,
+    consumers,
+    is_float,
+    replace_uses,
+    unique_name,
+)
 
 __all__ = ["Results", "Rule", "Writer", "given", "rank_of"]
 
@@ -36,14 +46,21 @@ class Writer:
         node: the node that is replaced.
         dtype: element type of what it computes.
         shared: what nodes before it have computed and this one may read, by a key of its rule.
+        leaving: ids of the graph's outputs.
     """
 
-    def __init__(self, node: Node, taken: set[str], shared: dict[tuple[Any, ...], Tensor]) -> None:
-        self.node, self.shared, self._taken = node, shared, taken
+    def __init__(
+        self, node: Node, taken: set[str], shared: dict[tuple[Any, ...], Tensor], leaving: Collection[int] = ()
+    ) -> None:
+        self.node, self.shared, self.leaving, self._taken = node, shared, leaving, taken
         self.nodes: list[Node] = []
         self._base = next((tensor.name for tensor in node.outputs if tensor.name), node.name)
         floats = [tensor for tensor in (*node.outputs, *node.inputs) if is_float(tensor)]
         self.dtype = np.dtype(floats[0].dtype) if floats else np.dtype(np.float32)
+
+    def is_read(self, tensor: Tensor) -> bool:
+        """Whether a node or the user reads an output of the node."""
+        return bool(consumers(tensor)) or id(tensor) in self.leaving
 
     def op(self, op: str, *inputs: Tensor | None, dtype: Any = None, **attrs: Any) -> Variable:
         """The output of a new node; missing trailing inputs are left out, others are empty."""

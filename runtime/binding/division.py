@@ -222,7 +222,7 @@ def _rows(name: str, f: Values, most: int, threads: int) -> Iterator[Part]:
     """[outer, k, inner] along outer; a reduction leaves out k."""
     if f.get("per_row"):
         return
-    written = f["inner"] if name in ("reduce", "argmax") else f["k"] * f["inner"]
+    written = {"reduce": 1, "argmax": 1, "topk": f.get("count", 0)}.get(name, f["k"]) * f["inner"]
     for first, count in _ranges(f["outer"], most):
         yield {
             "outer": count,
@@ -312,6 +312,7 @@ DIVIDERS: dict[str, tuple[_Divider, str]] = {
     "layernorm": (_rows, "xy"),
     "reduce": (_rows, "xy"),
     "argmax": (_rows, "xy"),
+    "topk": (_rows, "xy"),
     **{name: (_walk, f"{''.join(BY_NAME[name].walked)}y") for name in _WALKS},
 }
 """How to divide an opcode, and the activations it must have for that."""

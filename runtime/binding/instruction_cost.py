@@ -13,8 +13,8 @@ from math import prod
 from ..instructions.instruction import MAX_RANK, Element, Values
 
 ELEMENT_COST = {
-    "softmax": 0.35, "layernorm": 0.25, "reduce": 0.05, "argmax": 0.5, "binary": 0.1, "where": 0.2, "compare": 0.2,
-    "table": 0.2, "piecewise": 0.05, "requant": 0.015, "resize_linear": 3.0,
+    "softmax": 0.35, "layernorm": 0.25, "reduce": 0.05, "argmax": 0.5, "topk": 2.0, "binary": 0.1, "where": 0.2,
+    "compare": 0.2, "table": 0.2, "piecewise": 0.05, "requant": 0.015, "resize_linear": 3.0,
 }  # fmt: skip
 """Nanoseconds per element: of the input for reductions, of the output for the others."""
 

@@ -336,6 +336,30 @@ _define(
     if f["segments"] in SEGMENTS else [f"{f['segments']} segments; there may be {', '.join(map(str, SEGMENTS))}"],
 )
 
+# x [outer, k, inner] -> y [outer, count, inner]: positions along k of the largest (or smallest) elements, in their
+# order; of equal ones the first comes first.
+_define(
+    "topk",
+    [*read("x", INTEGERS), *write("y", (I64,)), *dims("outer", "k"), *dims("inner", default=1), *dims("count"),
+     *flag("smallest")],
+    lambda f: [*dense(f, "x", three(f)), *dense(f, "y", reduced(f) * f["count"], True)],
+    rules=lambda f: [f"{f['count']} of {f['k']} elements are wanted"] if f["count"] > f["k"] else [],
+    scratch=lambda f: rounded(f["count"], 8),
+)
+# y [axis, inner] = x, but row indices[i] is updates[i], the last of equal indices; negative indices wrap; out of range
+# stops the run.
+_define(
+    "scatter",
+    [*read("x", INTEGERS), *read("indices", (I32, I64)), *read("updates", INTEGERS), *write("y", INTEGERS),
+     *dims("axis", "count"), *dims("inner", default=1)],
+    lambda f: [
+        *dense(f, "x", f["axis"] * f["inner"]), *dense(f, "indices", f["count"]),
+        *dense(f, "updates", f["count"] * f["inner"]), *dense(f, "y", f["axis"] * f["inner"], True),
+    ],
+    rules=lambda f: ["x, updates and y have different element types"]
+    if len({f["x_type"], f["updates_type"], f["y_type"]}) > 1 else [],
+)
+
 OPCODES: tuple[Opcode, ...] = tuple(_TABLE)
 BY_NAME: dict[str, Opcode] = {opcode.name: opcode for opcode in OPCODES}
 BY_NUMBER: dict[int, Opcode] = {opcode.number: opcode for opcode in OPCODES}

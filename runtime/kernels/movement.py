@@ -1,4 +1,4 @@
-"""Kernels that move codes: strided copy, fill, gather; and linear resizing."""
+"""Kernels that move codes: strided copy, fill, gather, scatter; and linear resizing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ..vector.copies import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three
 from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
 from .common import at, clamp, fetch, put, rounding, size_of
 
-_MOVE, _FILL, _GATHER, _RESIZE = columns("move"), columns("fill"), columns("gather"), columns("resize_linear")
+_MOVE, _FILL, _GATHER, _SCATTER, _RESIZE = (
+    columns(name) for name in ("move", "fill", "gather", "scatter", "resize_linear")
+)
 _I16, _I32, _I64 = int(Element.I16), int(Element.I32), int(Element.I64)
 
 
@@ -194,6 +196,22 @@ def gather(row: int, scratch: int) -> int:
             if index < 0 or index >= axis:
                 return 1
             _gather_run(row, y + (outer * count + i) * run, outer * axis + index)
+    return 0
+
+
+@jit
+def scatter(row: int, scratch: int) -> int:
+    """``y = x``, then ``y[indices[i]] = updates[i]`` in turn; 1 when an index is out of range, else 0."""
+    axis, y, updates = at(row, _SCATTER.axis), at(row, _SCATTER.y), at(row, _SCATTER.updates)
+    run = at(row, _SCATTER.inner) * size_of(at(row, _SCATTER.x_type))
+    copy_bytes(y, at(row, _SCATTER.x), axis * run)
+    for i in range(at(row, _SCATTER.count)):
+        index = fetch(at(row, _SCATTER.indices), at(row, _SCATTER.indices_type), i)
+        if index < 0:
+            index += axis
+        if index < 0 or index >= axis:
+            return 1
+        copy_bytes(y + index * run, updates + i * run, run)
     return 0
 
 

@@ -9,7 +9,9 @@ from ..vector.memory import load_i16, load_i32, load_i64, store_8, store_16, sto
 from ..vector.pools import max_i16_8, max_i16_32, max_u8_16, max_u8_64, sum_i16_8, sum_i16_32, sum_u8_16, sum_u8_64
 from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
 
-_MAX, _AVERAGE, _REDUCE, _ARGMAX = columns("max_pool"), columns("average_pool"), columns("reduce"), columns("argmax")
+_MAX, _AVERAGE, _REDUCE, _ARGMAX, _TOPK = (
+    columns(name) for name in ("max_pool", "average_pool", "reduce", "argmax", "topk")
+)
 _I16 = int(Element.I16)
 _MOST_POSITIONS = BLOCKS * BLOCK_BYTES // 8
 _SUM, _MEAN, _LARGEST = int(Reduction.SUM), int(Reduction.MEAN), int(Reduction.MAX)
@@ -324,3 +326,61 @@ def argmax(row: int, scratch: int) -> None:
                 at(row, _ARGMAX.select_last) != 0,
             )
             store_64(at(row, _ARGMAX.y), outer * inner + c, position)
+
+
+@jit
+def _comes_first(x: int, element: int, i: int, j: int, smallest: bool) -> bool:
+    """Whether element ``i`` of a line stands before element ``j`` in the result."""
+    a, b = fetch(x, element, i), fetch(x, element, j)
+    if a == b:
+        return i < j
+    return (a < b) == smallest
+
+
+@jit
+def _sift(heap: int, place: int, size: int, x: int, element: int, smallest: bool) -> None:
+    """Lets an entry of a heap sink, whose root is the entry that comes last."""
+    item = load_i64(heap, place)
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _comes_first(x, element, load_i64(heap, child), load_i64(heap, child + 1), smallest):
+            child += 1
+        if not _comes_first(x, element, item, load_i64(heap, child), smallest):
+            break
+        store_64(heap, place, load_i64(heap, child))
+        place = child
+    store_64(heap, place, item)
+
+
+@jit
+def _select(heap: int, row: int, start: int) -> None:
+    """Fills ``heap`` with the elements of a line that come first, in their order."""
+    x, element, smallest = at(row, _TOPK.x), at(row, _TOPK.x_type), at(row, _TOPK.smallest) != 0
+    count, step = at(row, _TOPK.count), at(row, _TOPK.inner)
+    for i in range(count):
+        store_64(heap, i, start + i * step)
+    for i in range(count // 2):
+        _sift(heap, count // 2 - 1 - i, count, x, element, smallest)
+    for j in range(count, at(row, _TOPK.k)):
+        if _comes_first(x, element, start + j * step, load_i64(heap, 0), smallest):
+            store_64(heap, 0, start + j * step)
+            _sift(heap, 0, count, x, element, smallest)
+    for i in range(1, count):
+        last = load_i64(heap, 0)
+        store_64(heap, 0, load_i64(heap, count - i))
+        store_64(heap, count - i, last)
+        _sift(heap, 0, count - i, x, element, smallest)
+
+
+@jit
+def topk(row: int, scratch: int) -> None:
+    """Positions of the largest codes along the middle axis of [outer, k, inner], by a heap of as many as are wanted."""
+    heap, count, inner = scratch + BLOCKS * BLOCK_BYTES, at(row, _TOPK.count), at(row, _TOPK.inner)
+    if count == 0:
+        return
+    for outer in range(at(row, _TOPK.outer)):
+        for c in range(inner):
+            start = outer * at(row, _TOPK.k) * inner + c
+            _select(heap, row, start)
+            for i in range(count):
+                store_64(at(row, _TOPK.y), (outer * count + i) * inner + c, (load_i64(heap, i) - start) // inner)

@@ -9,11 +9,11 @@ from ..kernels.convolution import conv, conv_transpose
 from ..kernels.depthwise import depthwise_conv, is_depthwise
 from ..kernels.elementwise import binary, cast, requantize, table
 from ..kernels.logic import compare, logic, where
-from ..kernels.movement import fill, gather, move, resize_linear
+from ..kernels.movement import fill, gather, move, resize_linear, scatter
 from ..kernels.normalization import layernorm, softmax
 from ..kernels.packed import coded_gemm, is_coded, packed_conv, packed_gemm
 from ..kernels.piecewise import piecewise
-from ..kernels.pooling import argmax, average_pool, max_pool, reduce
+from ..kernels.pooling import argmax, average_pool, max_pool, reduce, topk
 from ..kernels.product import gemm, matmul
 from ..kernels.recurrent import gru, lstm
 from ..kernels.scaled import scaled_conv
@@ -49,6 +49,8 @@ _TRANSFORMED, _SCALED = int(Form.TRANSFORMED), int(Form.SCALED)
     _GRU,
     _ARGMAX,
     _PIECEWISE,
+    _TOPK,
+    _SCATTER,
 ) = (
     BY_NAME[name].number
     for name in (
@@ -76,6 +78,8 @@ _TRANSFORMED, _SCALED = int(Form.TRANSFORMED), int(Form.SCALED)
         "gru",
         "argmax",
         "piecewise",
+        "topk",
+        "scatter",
     )
 )
 
@@ -157,6 +161,8 @@ def _other(opcode: int, row: int, scratch: int) -> None:
         resize_linear(row, scratch)
     elif opcode == _ARGMAX:
         argmax(row, scratch)
+    elif opcode == _TOPK:
+        topk(row, scratch)
     elif opcode == _PIECEWISE:
         piecewise(row, scratch)
 
@@ -167,6 +173,8 @@ def step(row: int, scratch: int) -> int:
     opcode = load_i64(row, 0)
     if opcode == _GATHER:
         return gather(row, scratch)
+    if opcode == _SCATTER:
+        return scatter(row, scratch)
     if opcode in (_CONV, _CONV_TRANSPOSE, _GEMM, _MATMUL, _LSTM, _GRU):
         _product(opcode, row, scratch)
     elif opcode in (_BINARY, _WHERE, _COMPARE, _LOGIC, _TABLE, _REQUANT, _CAST):
@@ -187,7 +195,7 @@ def execute(table: int, first: int, last: int, scratch: int) -> int:
         scratch: address of scratch memory.
 
     Returns:
-        0, or 1 + the index of the instruction that stopped the run (an index out of range in a gather).
+        0, or 1 + the index of the instruction that stopped the run (an index out of range in a gather or scatter).
     """
     for index in range(first, last):
         if step(table + index * ROW_BYTES, scratch) != 0:

@@ -116,6 +116,28 @@ def test_an_index_out_of_range_and_another_number_stop_the_run() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("smallest", [0, 1])
+def test_what_is_chosen_and_put_back(smallest: int) -> None:
+    b, rng = ProgramBuilder(), np.random.default_rng(smallest)
+    x, y, order, back = b.buffer((2, 9, 2), np.int16), *(b.buffer((n,), np.int64) for n in (20, 9, 9))
+    line, counts = b.buffer((9,), np.int16), b.buffer((9,), np.int64)
+    b.input("x", x, np.int16, (2, 9, 2))
+    b.input("line", line, np.int16, (9,))
+    b.input("counts", counts, np.int64, (9,))
+    b.emit("topk", node="best", x=x, y=y, outer=2, k=9, inner=2, count=5, smallest=smallest)
+    b.emit("topk", node="sort", x=line, y=order, outer=1, k=9, count=9, smallest=smallest)
+    b.emit("scatter", node="inverse", x=counts, indices=order, updates=counts, y=back, axis=9, count=9)
+    b.output("y", y, np.int64, (2, 5, 2))
+    b.output("back", back, np.int64, (9,))
+    feeds = {"x": rng.integers(-3, 3, (2, 9, 2)).astype(np.int16), "line": rng.integers(-3, 3, 9).astype(np.int16)}
+    sign = 1 if smallest else -1
+    ranked = np.argsort(sign * feeds["x"], axis=1, kind="stable")[:, :5]
+    inverse = np.argsort(np.argsort(sign * feeds["line"], kind="stable"), kind="stable")
+    expected = {"y": ranked, "back": inverse}
+    check_in_c([CaseInC(b.program(), {**feeds, "counts": np.arange(9)}, expected, "chosen")])
+
+
+@needs_compiler
 def test_strings_are_given_as_their_numbers() -> None:
     b = ProgramBuilder()
     x = b.buffer((3,), np.int64)

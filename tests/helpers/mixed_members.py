@@ -51,17 +51,16 @@ def detector(rng: np.random.Generator) -> Member:
     return _member(model_of(text, constants), _pictures(rng), {"all": 20.0})
 
 
-def top_k(rng: np.random.Generator) -> Member:
-    """A classifier whose head gives the best classes and their probabilities."""
+def normalized(rng: np.random.Generator) -> Member:
+    """A classifier whose head is an operator of another domain, and gives the best class besides."""
     width, classes = int(rng.integers(4, 12)), int(rng.integers(6, 30))
-    text = f"""g (float[N, 3, {SIDE}, {SIDE}] x) => (float[N, K] best, int64[N, K] which) {{
+    text = f"""g (float[N, 3, {SIDE}, {SIDE}] x) => (float[N, K] best, int64[N, 1] which) {{
         a = Conv <kernel_shape = [3, 3], strides = [2, 2]> (x, u, c)  r = Relu(a)
         g0 = GlobalAveragePool(r)  h = Flatten(g0)  y = Gemm(h, w, e)  p = Softmax(y)
-        best, which = TopK(p, k) }}"""
+        best = ai.onnx.ml.Normalizer <norm = "L2"> (p)  which = ArgMax <axis = 1> (p) }}"""
     constants = {
         "u": _conv(rng, width, 3), "c": (0.1 * rng.standard_normal(width)).astype(np.float32),
         "w": 8 * weight_of(rng, width, classes), "e": (0.3 * rng.standard_normal(classes)).astype(np.float32),
-        "k": np.array([int(rng.integers(1, 5))]),
     }  # fmt: skip
     return _member(model_of(text, constants), _pictures(rng), {"best": 20.0}, (1, 5))
 
@@ -166,6 +165,6 @@ def trees(rng: np.random.Generator) -> Member:
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Member]] = {
-    "detector": detector, "top_k": top_k, "in_the_middle": in_the_middle, "in_sequence": in_sequence,
+    "detector": detector, "normalized": normalized, "in_the_middle": in_the_middle, "in_sequence": in_sequence,
     "around": around, "loop": loop, "trees": trees,
 }  # fmt: skip

@@ -217,6 +217,22 @@ def test_argmax_and_shape_leave_as_integers() -> None:
     assert np.array_equal(result.outputs["i"], result.expected["i"])
 
 
+@pytest.mark.parametrize("attributes", ["axis = 1", "axis = -1, largest = 0", "axis = 0"])
+def test_positions_of_the_largest_leave_as_integers(attributes: str) -> None:
+    feed = {"x": np.round(normal(2, 5, 3), 1)}
+    text = f"g (float[2,5,3] x) => (int64[P,Q,R] i, float[] y) {{ y = Relu(x)  _v, i = TopK <{attributes}> (y, k) }}"
+    result = check(quantize(graph_of(text, k=np.array([2])), feed), feed)
+    assert np.array_equal(result.outputs["i"], result.expected["i"])
+
+
+def test_integers_are_put_in_computed_places() -> None:
+    feed = {"x": normal(4), "i": np.array([2, -4, 1])}
+    text = "g (float[4] x, int64[3] i) => (int64[4] s, float[] y) { y = Relu(x)  s = ScatterElements(d, i, u) }"
+    graph = quantize(graph_of(text, d=np.array([7, 8, 9, 10]), u=np.array([0, 1, 2])), feed)
+    result = check(graph, feed)
+    assert np.array_equal(result.outputs["s"], [1, 2, 0, 10])
+
+
 @pytest.mark.parametrize("limits", ["low, high", "low", "'', high"])
 def test_integers_are_clipped(limits: str) -> None:
     feed = {"x": normal(2, 5, 3)}

@@ -20,7 +20,7 @@ from qcompiler.runtime import Session
 from qcompiler.runtime.errors import FeedError, ProgramError
 from tests.helpers.mixed_members import KINDS
 
-MEMBER = KINDS["top_k"](np.random.default_rng(4))
+MEMBER = KINDS["normalized"](np.random.default_rng(4))
 FEED = MEMBER.trial[0]
 
 

@@ -12,14 +12,6 @@ from tests.helpers.expanding import Feed, check_on_machine, check_same, model_of
 RNG = np.random.default_rng(0)
 array = np.array
 FIXED: dict[str, tuple[str, dict[str, Any]]] = {
-    "GatherElements": ("y = GatherElements <axis = 1> (x, i)", {"i": RNG.integers(-5, 5, (2, 3, 6))}),
-    "GatherND": ("y = GatherND(x, i)", {"i": array([[0, 1], [1, -2], [0, 0]])}),
-    "ScatterElements": (
-        "y = ScatterElements <axis = 1> (x, i, u)", {"i": array([[[0, -1, 2]], [[3, 4, 1]]]), "u": real(1, 2, 1, 3)},
-    ),
-    "ScatterND": ("y = ScatterND(x, i, u)", {"i": array([[0, 1], [1, -2], [0, 0]]), "u": real(1, 3, 6)}),
-    "ScatterND of single elements": ("y = ScatterND(x, i, u)", {"i": array([[0, 1, 5], [1, -2, 0]]), "u": real(1, 2)}),
-    "Hardmax": ("y = Hardmax <axis = 1> (x)", {}),
     "CumSum": ("y = CumSum(x, a)", {"a": array(1)}),
     "CumSum backwards": ("y = CumSum <reverse = 1, exclusive = 1> (x, a)", {"a": array(-1)}),
     "ReduceProd": ("y = ReduceProd <keepdims = 0> (x, a)", {"a": array([1])}),
@@ -32,7 +24,7 @@ FIXED: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-ON_MACHINE = ("GatherElements", "ScatterND", "Hardmax", "CumSum", "ReduceProd of two axes", "LpPool")
+ON_MACHINE = ("CumSum", "ReduceProd of two axes", "LpPool")
 """One of each kind of parts."""
 
 
@@ -43,28 +35,6 @@ def test_of_known_sizes(case: str) -> None:
     check_same(model, {"x": real(0, 2, 5, 6)})
     if case in ON_MACHINE:
         check_on_machine(model, [{"x": real(seed, 2, 5, 6)} for seed in range(12)], 35)
-
-
-@pytest.mark.parametrize(("op", "shape", "axis"), [("GatherElements", (2, 4, 3), -1), ("GatherND", (2, 3, 1), None)])
-def test_indices_that_are_inputs(op: str, shape: tuple[int, ...], axis: int | None) -> None:
-    attrs = "axis = -1" if axis else "batch_dims = 1"
-    sizes = ", ".join(map(str, shape))
-    model = model_of(f"float[2, 5, 6] x, int64[{sizes}] i", f"y = {op} <{attrs}> (x, i)")
-    feeds: list[Feed] = [
-        {"x": real(seed, 2, 5, 6), "i": np.random.default_rng(seed).integers(-5, 5, shape)} for seed in range(12)
-    ]
-    check_same(model, feeds[0])
-    check_on_machine(model, feeds, 30)
-
-
-@pytest.mark.parametrize("axis", [1, -1])
-def test_one_hot(axis: int) -> None:
-    body = f"h = OneHot <axis = {axis}> (i, d, v)  y = Mul(h, x)"
-    model = model_of("int64[4, 4] i, float[4, 4, 4] x", body, d=array(4), v=array([0.5, 2], np.float32))
-    feeds: list[Feed] = [
-        {"i": np.random.default_rng(seed).integers(-4, 4, (4, 4)), "x": real(seed, 4, 4, 4)} for seed in range(12)
-    ]
-    check_on_machine(model, feeds, 30)
 
 
 @pytest.mark.parametrize("upper", [0, 1])
@@ -100,13 +70,6 @@ def test_positions_that_a_mask_counts() -> None:
         {"m": RNG.integers(0, 2, (2, length)), "x": real(length, 2, length, 4)} for length in lengths
     ]
     check_on_machine(model, feeds, 35)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-@pytest.mark.parametrize("last", [0, 1])
-def test_arg_min(axis: int, last: int) -> None:
-    body = f"y = ArgMin <axis = {axis}, select_last_index = {last}, keepdims = 0> (x)"
-    check_same(model_of("float[2, 5, 6] x", body, "int64 y"), {"x": np.round(real(0, 2, 5, 6))})
 
 
 def test_losses_are_written_out() -> None:

@@ -52,6 +52,25 @@ static int gather_X_A(const struct gather_fields *f, const X_t *x, const A_t *in
     return 0;
 }
 
+struct scatter_fields {
+    ptrdiff_t axis, count, inner;
+};
+
+/* y = x, then y[indices[i]] = updates[i] in turn; not 0: an index is out of range. */
+static int scatter_X_A(const struct scatter_fields *f, const X_t *x, const A_t *indices, const X_t *updates, X_t *y)
+{
+    copy_X(x, y, f->axis * f->inner);
+    for (ptrdiff_t i = 0; i < f->count; i++) {
+        int64_t index = indices[i];
+        index += index < 0 ? f->axis : 0;
+        if (index < 0 || index >= f->axis) {
+            return 1;
+        }
+        copy_X(updates + i * f->inner, y + (ptrdiff_t)index * f->inner, f->inner);
+    }
+    return 0;
+}
+
 struct resize_linear_fields {
     ptrdiff_t batch, in_h, in_w, in_c, out_h, out_w;
     int32_t x_zp;

@@ -134,3 +134,68 @@ static void argmax_X(const struct argmax_fields *f, const X_t *x, int64_t *y)
         y[i] = best;
     }
 }
+
+struct topk_fields {
+    ptrdiff_t outer, k, inner, count, smallest;
+};
+
+/* Whether element i of a line stands before element j in the result. */
+static int comes_first_X(const struct topk_fields *f, const X_t *line, int64_t i, int64_t j)
+{
+    const X_t a = line[(ptrdiff_t)i * f->inner], b = line[(ptrdiff_t)j * f->inner];
+    if (a == b) {
+        return i < j;
+    }
+    return f->smallest ? a < b : a > b;
+}
+
+/* Lets an entry of a heap sink, whose root is the entry that comes last. */
+static void sift_X(const struct topk_fields *f, const X_t *line, int64_t *heap, ptrdiff_t place, ptrdiff_t size)
+{
+    const int64_t item = heap[place];
+    ptrdiff_t child = 2 * place + 1;
+    while (child < size) {
+        child += child + 1 < size && comes_first_X(f, line, heap[child], heap[child + 1]);
+        if (!comes_first_X(f, line, item, heap[child])) {
+            break;
+        }
+        heap[place] = heap[child];
+        place = child;
+        child = 2 * place + 1;
+    }
+    heap[place] = item;
+}
+
+/* The elements of a line that come first, in their order. */
+static void select_X(const struct topk_fields *f, const X_t *line, int64_t *heap)
+{
+    for (ptrdiff_t i = 0; i < f->count; i++) {
+        heap[i] = i;
+    }
+    for (ptrdiff_t i = f->count / 2; i > 0; i--) {
+        sift_X(f, line, heap, i - 1, f->count);
+    }
+    for (ptrdiff_t j = f->count; j < f->k; j++) {
+        if (comes_first_X(f, line, j, heap[0])) {
+            heap[0] = j;
+            sift_X(f, line, heap, 0, f->count);
+        }
+    }
+    for (ptrdiff_t size = f->count - 1; size > 0; size--) {
+        const int64_t last = heap[0];
+        heap[0] = heap[size];
+        heap[size] = last;
+        sift_X(f, line, heap, 0, size);
+    }
+}
+
+static void topk_X(const struct topk_fields *f, const X_t *x, int64_t *y, void *memory)
+{
+    int64_t *const heap = memory;
+    for (ptrdiff_t i = 0; f->count > 0 && i < f->outer * f->inner; i++) {
+        select_X(f, x + i / f->inner * f->k * f->inner + i % f->inner, heap);
+        for (ptrdiff_t j = 0; j < f->count; j++) {
+            y[(i / f->inner * f->count + j) * f->inner + i % f->inner] = heap[j];
+        }
+    }
+}

@@ -130,6 +130,21 @@ def _argmax(lw: Lowering, node: Node) -> None:
     _write(lw, node, "ArgMax", [inner], attrs)
 
 
+def _topk(lw: Lowering, node: Node) -> None:
+    """Positions; values are taken by them (`expand-operators`)."""
+    source, output = node.inputs[0], node.outputs[1]
+    inner = lw.natural(source).tensor if is_float(source) else lw.integer(source)
+    attrs = {"axis": int(node.attrs.get("axis", -1)) % rank_of(source), "largest": int(node.attrs.get("largest", 1))}
+    count = lw.integer(node.inputs[1])
+    lw.integers[id(output)] = lw.out.op("TopK", output.name, [inner, count], attrs, output.dtype, output.shape)
+
+
+def _scatter(lw: Lowering, node: Node) -> None:
+    if rank_of(node.inputs[0]) != 1 or str(node.attrs.get("reduction", "none")) != "none":
+        raise UnsupportedError("only integers of one axis, put in their places without a reduction, have a form here")
+    _write(lw, node, "Scatter", [lw.integer(tensor) for tensor in node.inputs], {})
+
+
 def _quantize(lw: Lowering, node: Node) -> None:
     """Codes that are read as integers: only where the grid keeps their type."""
     codes = lw.stored_codes(node.outputs[0])
@@ -169,6 +184,8 @@ INTEGER_RULES: dict[str, IntegerRule] = {
     "Concat": _concat,
     "Clip": _clip,
     "ArgMax": _argmax,
+    "TopK": _topk,
+    "ScatterElements": _scatter,
     "LabelEncoder": _labels,
     "QuantizeLinear": _quantize,
     **dict.fromkeys(_COMPARE, _compare),

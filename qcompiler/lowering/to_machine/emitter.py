@@ -92,11 +92,11 @@ class Emitter:
             )  # fmt: skip
 
     def _emit(self, node: Node) -> None:
+        if self._is_folded(node):
+            return
         rule = self._rules.get(node.op)
         if rule is None:
             raise _no_form(node, "the machine has no instruction for it")
-        if self._is_folded(node):
-            return
         try:
             rule(self, node)
         except (UnsupportedError, MachineError, ValueError) as error:

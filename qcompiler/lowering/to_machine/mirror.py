@@ -21,6 +21,7 @@ _ALIKE = (
     "Softmax",
     "LayerNorm",
     "InstanceNorm",
+    "Scatter",
 )
 
 

@@ -142,6 +142,16 @@ def emit_gather(emitter: Emitter, node: Node) -> None:
     )
 
 
+def emit_scatter(emitter: Emitter, node: Node) -> None:
+    """Scatter: elements of a vector at computed places."""
+    x, indices, updates = (emitter.in_order(emitter.view(tensor), None, node.name) for tensor in node.inputs)
+    y = emitter.new(node.outputs[0])
+    emitter.program.emit(
+        "scatter", node=node.name, x=x.handle, indices=indices.handle, updates=updates.handle, y=y.handle,
+        axis=to_nested(x.count), count=to_nested(indices.count), inner=1,
+    )  # fmt: skip
+
+
 def emit_depth_to_space(emitter: Emitter, node: Node) -> None:
     """Reshape, Transpose, Reshape; one copy."""
     x, block = emitter.view(node.inputs[0]), int(node.attrs["blocksize"])

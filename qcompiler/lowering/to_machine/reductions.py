@@ -12,6 +12,7 @@ from qcompiler.lowering.to_machine.emitter import Emitter, output_fields
 from qcompiler.lowering.to_machine.products import geometry
 from qcompiler.lowering.to_machine.views import Order, View, channels_last, is_one, product
 from qcompiler.runtime.instructions.opcodes import Reduction
+from qcompiler.shapes.dims import to_nested
 
 
 def _as_three(emitter: Emitter, view: View, axes: list[int], node: str) -> tuple[View, Order, dict[str, Any]]:
@@ -66,6 +67,17 @@ def emit_argmax(emitter: Emitter, node: Node) -> None:
     emitter.program.emit(
         "argmax", node=node.name, x=x.handle, y=y.handle, select_last=int(node.attrs["select_last_index"]), **sizes
     )
+
+
+def emit_topk(emitter: Emitter, node: Node) -> None:
+    """TopK: positions alone."""
+    axis = int(node.attrs["axis"])
+    x, order, sizes = _as_three(emitter, emitter.view(node.inputs[0]), [axis], node.name)
+    y = emitter.new(node.outputs[0], order)
+    emitter.program.emit(
+        "topk", node=node.name, x=x.handle, y=y.handle, count=to_nested(y.shape[axis]),
+        smallest=1 - int(node.attrs["largest"]), **sizes,
+    )  # fmt: skip
 
 
 def emit_softmax(emitter: Emitter, node: Node) -> None:

@@ -201,3 +201,18 @@ def write_argmax(writer: OnnxWriter, node: Node) -> None:
     """ArgMax, which onnxruntime has for int32."""
     x = writer.cast(writer.tensor(node.inputs[0]), np.int32)
     writer.finish(node.outputs[0], writer.emit("ArgMax", [x], np.int64, **node.attrs))
+
+
+def write_topk(writer: OnnxWriter, node: Node) -> None:
+    """TopK, which onnxruntime has for int64."""
+    x, count = writer.cast(writer.tensor(node.inputs[0]), np.int64), writer.tensor(node.inputs[1])
+    name = node.outputs[0].name
+    codes, places = (writer.variable(f"{name}_{part}", np.int64) for part in ("codes", "places"))
+    writer.graph.nodes.append(Node("TopK", f"{name}_topk", dict(node.attrs), [x, count], [codes, places]))
+    writer.finish(node.outputs[0], places)
+
+
+def write_scatter(writer: OnnxWriter, node: Node) -> None:
+    """ScatterElements of a vector."""
+    inputs = [writer.tensor(tensor) for tensor in node.inputs]
+    writer.finish(node.outputs[0], writer.emit("ScatterElements", inputs, node.outputs[0].dtype, axis=0))

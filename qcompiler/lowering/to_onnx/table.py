@@ -39,6 +39,8 @@ WRITE_RULES: dict[str, Write] = {
     "Compare": elementwise.write_compare,
     "Cast": elementwise.write_cast,
     "ArgMax": elementwise.write_argmax,
+    "TopK": elementwise.write_topk,
+    "Scatter": elementwise.write_scatter,
     **dict.fromkeys(("Add", "Min", "Max"), elementwise.write_add),
     **dict.fromkeys(_SAME, elementwise.write_same),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), elementwise.write_depth_to_space),

@@ -134,6 +134,29 @@ def test_gather_from_a_constant_table() -> None:
     np.testing.assert_array_equal(y, table[indices])
 
 
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+def test_scatter(dtype: Any, index_type: Any) -> None:
+    x, indices = values(dtype, (6, 3)), np.array([0, 5, -1, -6, 2], index_type)
+    updates = values(dtype, (8, 3))[3:]
+    given = {"x": x, "indices": indices, "updates": updates}
+    y = run_one("scatter", given, {"y": ((6, 3), dtype)}, axis=6, inner=3, count=5)["y"]
+    expected = x.copy()
+    for index, row in zip(indices, updates, strict=True):
+        expected[index] = row
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("bad", [6, -7, 2**62, -(2**63)])
+def test_scatter_out_of_range_names_the_node(bad: int) -> None:
+    given = {"x": values(np.int16, (6,)), "indices": np.array([0, bad]), "updates": values(np.int16, (2,))}
+    program, feeds = build_one("scatter", given, {"y": ((6,), np.int16)}, axis=6, count=2)
+    with pytest.raises(FeedError, match=r"^node: an index is out of range"):
+        Session(program).run(feeds)
+    with pytest.raises(FeedError, match="out of range"):
+        run_interpreted(program, feeds)
+
+
 def test_resize_linear() -> None:
     rng = np.random.default_rng(3)
     x = draw(rng, np.uint8, (2, 3, 4, 5))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.runtime import requant as spec
+from qcompiler.runtime.errors import ProgramError
 from qcompiler.runtime.kernels.normalization import integer_sqrt, normalizing_shift
 from qcompiler.runtime.session import Session
 from tests.runtime.checked import build_one, run_one
@@ -139,6 +140,30 @@ def test_argmax(last: int) -> None:
     y = run_one("argmax", {"x": x}, {"y": ((3, 2), np.int64)}, outer=3, k=7, inner=2, select_last=last)["y"]
     expected = 6 - x[:, ::-1].argmax(axis=1) if last else x.argmax(axis=1)
     np.testing.assert_array_equal(y, expected)
+
+
+@given(
+    seed=seeds, dtype=st.sampled_from([np.uint8, np.int16, np.int32, np.int64, np.bool_]), smallest=st.booleans(),
+    k=st.integers(1, 40), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_topk(seed: int, dtype: Any, smallest: bool, k: int, data: Any) -> None:
+    rng, count = np.random.default_rng(seed), data.draw(st.integers(0, k))
+    info = None if dtype is np.bool_ else np.iinfo(dtype)
+    few = np.array([0, 1] if info is None else [info.min, info.max, 0, 1, 7], dtype)
+    x = rng.choice(few, (2, k, 3)) if rng.random() < 0.5 or info is None else draw(rng, dtype, (2, k, 3))
+    fields = {"outer": 2, "k": k, "inner": 3, "count": count, "smallest": int(smallest)}
+    y = run_one("topk", {"x": x}, {"y": ((2, count, 3), np.int64)}, **fields)["y"]
+    rank = np.unique(x, return_inverse=True)[1].reshape(x.shape)  # negated without overflow
+    order = np.argsort(rank if smallest else -rank, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(y, order)
+
+
+def test_topk_of_more_than_there_are_is_refused() -> None:
+    x = np.zeros((1, 3, 1), np.uint8)
+    program, _ = build_one("topk", {"x": x}, {"y": ((1, 4, 1), np.int64)}, outer=1, k=3, count=4)
+    with pytest.raises(ProgramError, match="4 of 3 elements are wanted"):
+        Session(program)
 
 
 def exp_tables(scale: float) -> list[np.ndarray]:
