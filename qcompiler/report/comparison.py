@@ -34,6 +34,8 @@ PARTED_DB = 20.0
 """Error of 10 %: below it two tensors are not the same any more."""
 CLEAN_DB = 40.0
 """Error of 1 %."""
+LEAST_FALL_DB = 1.0
+"""A smaller fall is none: errors grow along the layers by themselves."""
 
 Values = Mapping[str, NDArray[Any]]
 
@@ -80,7 +82,7 @@ class Parting:
     Attributes:
         difference: the first that differs.
         below: the first below `PARTED_DB`; None where there is none.
-        fall: the steepest fall; None where none is below `CLEAN_DB`.
+        fall: the steepest fall; None where none is of `LEAST_FALL_DB`.
     """
 
     difference: int
@@ -267,7 +269,7 @@ def part(layers: Sequence[SharedTensor]) -> Parting | None:
         return None
     below = _first(at for at, value, _ in known if value < PARTED_DB)
     fall, steepest = max((each.fall_db, -at) for at, _, each in known)
-    return Parting(difference, below, -steepest if fall > 0 else None)
+    return Parting(difference, below, -steepest if fall >= LEAST_FALL_DB else None)
 
 
 def _first(places: Iterable[int]) -> int | None:

@@ -47,7 +47,7 @@ def test_float_models_part_at_the_layer_that_was_changed(tmp_path: Path, seed: i
     rng = np.random.default_rng(seed)
     layers = int(rng.integers(2, 9))
     broken = int(rng.integers(layers))
-    harm = float(rng.choice([1.0, 0.001]))
+    harm = float(rng.choice([1.0, 1e-5]))
     paths = saved(tmp_path, a=chain(layers, seed=seed), b=chain(layers, broken, harm, seed=seed))
     given = found(*paths, "--feeds", feeds(tmp_path, x=(3, 8)))
     assert given["parts_at"]["tensor"] == f"m{broken}"

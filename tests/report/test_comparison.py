@@ -32,6 +32,7 @@ def tensors(*figures: float | None, judged: bool = True) -> list[SharedTensor]:
         ((43.0, 19.0, 18.0, 3.0), Parting(0, 1, 1), 1, "part first at"),
         ((43.0, 38.0, 26.0, 25.0), Parting(0, None, 2), 2, "fall apart most at"),
         ((200.0, 70.0, 60.0), Parting(1, None, None), 1, "differ first at"),
+        ((200.0, 42.0, 39.5), Parting(1, None, None), 1, "differ first at"),
         ((200.0, 45.0, 41.0, 19.9), Parting(1, 3, 3), 3, "part first at"),
         ((30.0, None, 19.0), Parting(0, 2, 2), 2, "part first at"),
     ],
