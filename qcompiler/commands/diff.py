@@ -170,7 +170,7 @@ def _layers(graphs: Sequence[Graph], traces: Sequence[Values], on_worst: Sequenc
     """The tensors of both; none where these are but the outputs."""
     first, worst = _of_layers(traces), _of_layers(on_worst)
     if not graphs:
-        return [SharedTensor(name, "", "", first.get(name), worst.get(name)) for name in first]
+        return [SharedTensor(name, "", "", "", first.get(name), worst.get(name), worst.get(name)) for name in first]
     found, ends = along(graphs[0], first, worst, *graphs[1:]), {str(tensor.name) for tensor in graphs[0].outputs}
     return found if any(each.tensor not in ends for each in found) else []
 
@@ -209,6 +209,8 @@ def summary(found: Comparison, count: int) -> dict[str, Any]:
     if found.layers:
         at, meaning = found.parts_at, found.parting.meaning if found.parting else "part first at"
         lines[meaning] = "nowhere: no tensor differs" if at is None else place_text(at)
+        if found.falls_at not in (None, at):
+            lines["steepest fall at"] = place_text(found.falls_at)
         lines["worst layers"] = {name: decibels(value) for name, value in found.lowest_layers(count).items()}
     if found.codes:
         lines["code tensors"] = len(found.codes)
@@ -232,4 +234,4 @@ def _outputs(found: Comparison) -> dict[str, str]:
 def place_text(at: SharedTensor) -> str:
     """A tensor with what writes it, and its error beside that of what it reads."""
     writer = f", written by {at.written_by}" if at.written_by else ""
-    return f"{at.tensor}{writer}: {decibels(at.worst_db or 0.0)}, reads {decibels(at.reads_db)}"
+    return f"{at.tensor}{writer}: {decibels(at.shown_db or 0.0)}, reads {decibels(at.reads_db)}"

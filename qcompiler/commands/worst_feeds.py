@@ -13,6 +13,7 @@ from qcompiler.graph.ir import Feed, Graph
 from qcompiler.report.comparison import CLEAN_DB, WorstFeed
 from qcompiler.report.decibels import SAME_DB
 from qcompiler.report.measure import Sqnr
+from qcompiler.runtime import MachineError
 
 __all__ = ["WORST", "Answered", "worst_feeds"]
 
@@ -86,7 +87,7 @@ def _is_alone(reference: Executor, part: WorstFeed) -> bool:
     """True where the first model gives a row by itself the outputs that it has in its feed."""
     try:
         alone = reference.run(part.given)
-    except QCompilerError:
+    except (QCompilerError, MachineError):
         return False  # a batch of one is not for this model
     total = Sqnr()
     total.add(part.first, alone)

@@ -35,7 +35,7 @@ def _source(name: str) -> str:
 
 
 def _db(value: float | None) -> str:
-    return "" if value is None else "same" if value >= SAME_DB else f"{value:.1f}"
+    return "" if value is None else "same" if value >= SAME_DB else f"{round(value, 1) + 0.0:.1f}"
 
 
 def _tone(value: float | OutputFigure | None) -> str:

@@ -3,17 +3,20 @@
 The error of a tensor holds that of all before it, so the worst tensor is seldom the one to blame. Three places say
 more: the first that differs at all; the first below `PARTED_DB`; and the steepest fall, from what a node reads to what
 it writes. Errors below that of `CLEAN_DB` count as that: to fall from no error to a small one is what rounding does.
+
+An error that nothing behind it shows does no harm: what a Clip cuts off, scores of -10000 that a mask hides from a
+Softmax. So the latter two judge a tensor by the better of its own figure and the worst one of those that read it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from qcompiler.graph.ir import Feed, Graph, Node, consumers, subgraphs
+from qcompiler.graph.ir import Feed, Graph, Node, subgraphs
 from qcompiler.records import OutputFigure
 from qcompiler.report.decibels import SAME_DB
 
@@ -50,18 +53,18 @@ class SharedTensor:
         other_op: the operator that writes it in the other one, where that is another.
         sqnr_db: on the first feed; None where that gives the two other shapes.
         worst_db: on the worst feed; None as well.
-        reads_db: the lowest ``worst_db`` among the shared tensors that it is computed from, without one in between.
-        judged: False for the scores in front of a Softmax: those that a mask hides may differ without harm.
+        shown_db: the same, but no lower than the lowest of the tensors that read it show.
+        reads_db: the lowest ``shown_db`` among the tensors that it is computed from.
     """
 
     tensor: str
     node: str
     op: str
+    other_op: str
     sqnr_db: float | None
     worst_db: float | None
+    shown_db: float | None
     reads_db: float = SAME_DB
-    judged: bool = True
-    other_op: str = ""
 
     @property
     def written_by(self) -> str:
@@ -72,7 +75,7 @@ class SharedTensor:
     @property
     def fall_db(self) -> float:
         """How much further apart it is than what it reads."""
-        return 0.0 if self.worst_db is None else min(self.reads_db, CLEAN_DB) - min(self.worst_db, CLEAN_DB)
+        return 0.0 if self.shown_db is None else min(self.reads_db, CLEAN_DB) - min(self.shown_db, CLEAN_DB)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,11 @@ class Comparison:
         return None if self.parting is None else self.layers[self.parting.place]
 
     @property
+    def falls_at(self) -> SharedTensor | None:
+        """The tensor of the steepest fall."""
+        return None if self.parting is None or self.parting.fall is None else self.layers[self.parting.fall]
+
+    @property
     def codes_part_at(self) -> str | None:
         """The first code tensor with codes that differ by more than one step."""
         return next((name for name, share in self.codes.items() if share), None)
@@ -206,6 +214,7 @@ class Comparison:
         if self.layers:
             found["worst_layers_sqnr_db"] = _rounded(self.lowest_layers(count), 2)
             found["parts_at"] = None if self.parts_at is None else asdict(self.parts_at)
+            found["falls_at"] = None if self.falls_at is None else asdict(self.falls_at)
             found["layers"] = [asdict(each) for each in self.layers]
         if self.codes:
             found["code_tensors"] = len(self.codes)
@@ -227,7 +236,7 @@ def _rounded(values: Mapping[str, float], digits: int) -> dict[str, float]:
 def along(
     graph: Graph, first: Mapping[str, float], worst: Mapping[str, float], other: Graph | None = None
 ) -> list[SharedTensor]:
-    """The shared tensors that depend on an input, in the order of the nodes, with what each reads.
+    """The shared tensors that depend on an input, in the order of the nodes.
 
     Args:
         graph: sorted, of one of the models.
@@ -235,21 +244,33 @@ def along(
         worst: on the worst one.
         other: the graph of the other model, where it has one.
     """
-    ops = {tensor.name: str(node.op) for node in (other.nodes if other else ()) for tensor in node.outputs}
-    reach = {str(tensor.name): SAME_DB for tensor in graph.inputs}
+    writers = {tensor.name: str(node.op) for node in (other.nodes if other else ()) for tensor in node.outputs}
+    before = _shared_before(graph, first.keys() | worst.keys())
+    shown = _shown(before, worst, {str(tensor.name) for tensor in graph.outputs})
     found = []
     for node in graph.nodes:
-        before = [reach[name] for name in _read(node) if name in reach]
-        if not before:
+        for name in (str(tensor.name) for tensor in node.outputs):
+            if name in before:
+                op = writers.get(name, "")
+                reads = min((shown[each] for each in before[name] if each in shown), default=SAME_DB)
+                figures = first.get(name), worst.get(name), shown.get(name)
+                found.append(SharedTensor(name, str(node.name), str(node.op), op * (op != node.op), *figures, reads))
+    return found
+
+
+def _shared_before(graph: Graph, shared: Collection[str]) -> dict[str, frozenset[str]]:
+    """For each shared tensor that depends on an input, those that it is computed from without another in between."""
+    reach: dict[str, frozenset[str]] = {str(tensor.name): frozenset() for tensor in graph.inputs}
+    found = {}
+    for node in graph.nodes:
+        read = [reach[name] for name in _read(node) if name in reach]
+        if not read:
             continue  # constants are no layer
-        for tensor in node.outputs:
-            name = str(tensor.name)
-            reach[name] = worst.get(name, min(before))
-            if name in first or name in worst:
-                judged = all(reader.op != "Softmax" for reader in consumers(tensor))
-                figures, op = (first.get(name), worst.get(name)), ops.get(name, "")
-                named = str(node.name), str(node.op)
-                found.append(SharedTensor(name, *named, *figures, min(before), judged, op * (op != node.op)))
+        before = frozenset[str]().union(*read)
+        for name in (str(tensor.name) for tensor in node.outputs):
+            reach[name] = before
+            if name in shared:
+                found[name], reach[name] = before, frozenset((name,))
     return found
 
 
@@ -261,14 +282,27 @@ def _read(node: Node) -> Iterator[str]:
             yield from _read(inner)
 
 
+def _shown(
+    before: Mapping[str, frozenset[str]], worst: Mapping[str, float], outputs: Collection[str]
+) -> dict[str, float]:
+    """What the tensors behind each show of its error; all of it at an output."""
+    behind: dict[str, float] = {}
+    for name, sources in before.items():
+        for source in sources:
+            behind[source] = min(behind.get(source, SAME_DB), worst.get(name, -SAME_DB))
+    return {
+        name: worst[name] if name in outputs else max(worst[name], behind.get(name, -SAME_DB))
+        for name in before if name in worst
+    }  # fmt: skip
+
+
 def part(layers: Sequence[SharedTensor]) -> Parting | None:
     """Where two models part; None where no tensor differs."""
-    known = [(at, each.worst_db, each) for at, each in enumerate(layers) if each.judged and each.worst_db is not None]
-    difference = _first(at for at, value, _ in known if value < SAME_DB)
+    difference = _first(at for at, each in enumerate(layers) if each.worst_db is not None and each.worst_db < SAME_DB)
     if difference is None:
         return None
-    below = _first(at for at, value, _ in known if value < PARTED_DB)
-    fall, steepest = max((each.fall_db, -at) for at, _, each in known)
+    below = _first(at for at, each in enumerate(layers) if each.shown_db is not None and each.shown_db < PARTED_DB)
+    fall, steepest = max((each.fall_db, -at) for at, each in enumerate(layers))
     return Parting(difference, below, -steepest if fall >= LEAST_FALL_DB else None)
 
 

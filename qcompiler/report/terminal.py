@@ -50,7 +50,7 @@ def size(count: float) -> str:
 
 def decibels(value: float) -> str:
     """A signal-to-noise ratio as people read it."""
-    return "no difference" if value >= SAME_DB else f"{value:.1f} dB"
+    return "no difference" if value >= SAME_DB else f"{round(value, 1) + 0.0:.1f} dB"
 
 
 def show_rows(lines: Sequence[Row], console: Console) -> None:

@@ -27,7 +27,8 @@ def layers(count: int) -> list[SharedTensor]:
     figures = [60.0 if at < count // 2 else 12.0 for at in range(count)]
     reads = [200.0, *figures]
     return [
-        SharedTensor(f"t{at}", f"layer_{at}", "Conv", value + 3, value, reads[at]) for at, value in enumerate(figures)
+        SharedTensor(f"t{at}", f"layer_{at}", "Conv", "", value + 3, value, value, reads[at])
+        for at, value in enumerate(figures)
     ]
 
 

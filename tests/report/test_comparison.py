@@ -13,11 +13,11 @@ WAYS = """g (float[4] x, float[4] z) => (float[4] y) {
   c = Neg(k) a = Relu(x) b = Neg(a) s = Add(b, c) h = Exp(s) p = Softmax(h) y = Add(p, z) }"""
 
 
-def tensors(*figures: float | None, judged: bool = True) -> list[SharedTensor]:
+def tensors(*figures: float | None) -> list[SharedTensor]:
     """A chain."""
     found, last = [], 200.0
     for place, value in enumerate(figures):
-        found.append(SharedTensor(f"t{place}", "", "", value, value, last, judged))
+        found.append(SharedTensor(f"t{place}", "", "", "", value, value, value, last))
         last = last if value is None else value
     return found
 
@@ -46,19 +46,31 @@ def test_the_place(
         assert (found.place, found.meaning) == (place, words)
 
 
-def test_what_is_not_judged_is_no_place() -> None:
-    assert part(tensors(3.0, 2.0, judged=False)) is None
-
-
 def test_every_tensor_knows_what_it_reads_and_constants_are_none() -> None:
-    figures = {"c": 5.0, "a": 60.0, "s": 30.0, "h": 9.0, "p": 50.0, "y": 40.0}
+    figures = {"c": 5.0, "a": 60.0, "s": 30.0, "h": 9.0, "p": 8.0, "y": 7.0}
     found = along(graph_of(WAYS), {"a": 61.0}, figures)
     assert [each.tensor for each in found] == ["a", "s", "h", "p", "y"]
-    assert [each.reads_db for each in found] == [200.0, 60.0, 30.0, 9.0, 50.0]
+    assert [each.reads_db for each in found] == [200.0, 60.0, 30.0, 9.0, 8.0]
+    assert [each.shown_db for each in found] == [60.0, 30.0, 9.0, 8.0, 7.0]
     assert [each.sqnr_db for each in found] == [61.0, None, None, None, None]
-    assert [each.tensor for each in found if not each.judged] == ["h"]
-    assert found[1].fall_db == 10.0
-    assert found[3].fall_db == -31.0
+    assert [each.fall_db for each in found] == [0.0, 10.0, 21.0, 1.0, 1.0]
+
+
+def test_an_error_that_nothing_behind_it_shows_is_none() -> None:
+    """Scores that a mask hides: `h` is far off, what the Softmax writes is not."""
+    figures = {"a": 60.0, "s": 50.0, "h": -9.0, "p": 35.0, "y": 15.0}
+    found = along(graph_of(WAYS), {}, figures)
+    assert [each.shown_db for each in found] == [60.0, 50.0, 35.0, 35.0, 15.0]
+    assert part(found) == Parting(0, 4, 4)
+    figures["p"] = 3.0
+    assert part(along(graph_of(WAYS), {}, figures)) == Parting(0, 2, 2)
+
+
+def test_an_output_shows_its_error_and_one_reader_is_enough() -> None:
+    text = "g (float[4] x) => (float[4] a, float[4] c) { a = Neg(x) b = Exp(a) c = Neg(b) d = Relu(b) e = Neg(d) }"
+    figures = {"a": 3.0, "b": 5.0, "c": 50.0, "d": 9.0, "e": 60.0}
+    found = along(graph_of(text), {}, figures)
+    assert [each.shown_db for each in found] == [3.0, 9.0, 50.0, 60.0, 60.0]
 
 
 def test_a_body_reads_what_it_captures() -> None:
