@@ -14,7 +14,7 @@ up: these could as well be more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -34,6 +34,7 @@ from ...activations.seen_ranges import (
     some_seen,
     within,
 )
+from ...activations.whole_inputs import WHOLE, whole_inputs
 from ...calibration.collect import Statistics, collect_ranges, input_values
 from ...calibration.needed import holds_wide_input
 from ...calibration.observers import ObserverName, affine_grid
@@ -220,6 +221,19 @@ def _warn_of_exact(graph: Graph, kinds: Mapping[str, Value], border: Collection[
         )
 
 
+def _warn_of_nan(statistics: Statistics, ctx: Context) -> None:
+    for name in statistics.nan[:1]:
+        ctx.warn(f"the calibration feeds make the tensor '{name}' NaN; its grid covers the other values")
+
+
+def _put_whole(graph: Graph, whole: Mapping[str, Sequence[Node]], taken: set[str]) -> None:
+    """Let the casts of inputs of whole numbers read codes that are the numbers, where no pair is in between yet."""
+    for tensor in [tensor for tensor in graph.inputs if tensor.name in whole]:
+        readers = [node for node in whole[tensor.name] if node.inputs[0] is tensor]
+        if readers:
+            insert_qdq(graph, tensor, WHOLE, taken, readers)
+
+
 @dataclass(frozen=True)
 class QuantizeActivations(Pass):
     """8-bit grids for the tensors between integer operators, calibrated on the feeds.
@@ -264,10 +278,9 @@ class QuantizeActivations(Pass):
         made_up = isinstance(data, Source) and data.made_up
         taken, intervals, folds = names_in(graph), Intervals(graph), ctx.folds if self.observer == "minmax" else 0
         seen = look(graph, placement, statistics, kinds, data, ctx.held, self.observer, folds)
-        nan = seen[1].statistics.nan
-        if nan:
-            ctx.warn(f"the calibration feeds make the tensor '{nan[0]}' NaN; its grid covers the other values")
+        _warn_of_nan(seen[1].statistics, ctx)
         layers = {id(layer.node): layer for layer in find_layers(graph)}
+        whole = whole_inputs(graph, data) if self.zones == "border" else {}
         for group in self._gridded(placement):
             at_output = _has_output(group, graph, placement.border)
             open_ended = group.open_ended or (made_up and not group.unit_range and at_output)
@@ -295,13 +308,14 @@ class QuantizeActivations(Pass):
             ranges = [balanced(extent) if hardly and not wide else extent for extent in ranges]
             ranges = [roomy(group, extent, ROOM_OF_BYTES if some else room, intervals) for extent in ranges]
             grids = [grid_for(extent, headroom) for extent in ranges]
-            step = max([group.step, *(ctx.steps.get(tensor.name, 0.0) for tensor in group.tensors)])
+            step = max(group.step, *(max(ctx.steps.get(t.name, 0.0), float(t.name in whole)) for t in group.tensors))
             if step or (group.counts and _takes_wide(group, layers, placement.border) and _fits_counts(ranges)):
                 grids = [QuantSpec.per_tensor(step or 1.0, 0, np.int16)] * len(grids)
             for tensor in group.tensors:
                 insert_qdq(graph, tensor, grids[0], taken, placement.readers[id(tensor)])
                 ctx.final_grids[tensor.name] = (grids[0], grids[1])
                 ctx.fold_grids[tensor.name] = grids[2:]
+        _put_whole(graph, whole, taken)
         graph.toposort()
         return True
 

@@ -46,7 +46,7 @@ _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Un
 
 @dataclass(frozen=True, eq=False)
 class TokenInput:
-    """How to draw one integer input, read from the graph once.
+    """How to draw one input of ids, masks or positions, read from the graph once.
 
     Attributes:
         kind: what its values are; ``fill`` is a mask that is added to scores.
@@ -97,10 +97,10 @@ def token_input(graph: Graph, tensor: Tensor) -> TokenInput | None:
     dtype = np.dtype(tensor.dtype)
     if known is not None and dtype.kind == "f":
         return TokenInput("fill" if known.hi == 0 else "mask")
-    if dtype.kind not in "iub":
+    if dtype.kind not in "iub" and not casts_to_integers(tensor):
         return None
     tables = [table for node in readers_behind(tensor) if (table := picked_table(node)) is not None]
-    if dtype == np.bool_ or _is_mask(tensor):
+    if dtype == np.bool_ or (dtype.kind in "iu" and _is_mask(tensor)):
         return TokenInput("mask")
     if not tables:
         return None
@@ -154,6 +154,17 @@ def _is_mask(tensor: Tensor) -> bool:
         return True
     readers = readers_behind(tensor)
     return any(node.op == "Cast" for node in consumers(tensor)) and not any(node.op == "Gather" for node in readers)
+
+
+def casts_to_integers(tensor: Tensor) -> list[Node]:
+    """Casts of a float tensor to integers, as embeddings of models whose inputs are all floats begin."""
+    if np.dtype(tensor.dtype).kind != "f":
+        return []
+    return [
+        node
+        for node in consumers(tensor)
+        if node.op == "Cast" and node.outputs[0].dtype is not None and np.dtype(node.outputs[0].dtype).kind in "iu"
+    ]
 
 
 def readers_behind(tensor: Tensor) -> Sequence[Node]:
