@@ -22,6 +22,7 @@ from qcompiler.errors import ModelError, OptionError
 from qcompiler.graph.ir import Feed, Graph
 from qcompiler.page.comparison_page import comparison_page
 from qcompiler.page.provenance import origin_of, sha256
+from qcompiler.records import OutputFigure
 from qcompiler.report.column_groups import bounded_columns
 from qcompiler.report.comparison import Comparison, EqualShare, SharedTensor, along, is_text, part
 from qcompiler.report.honest import Judge
@@ -87,7 +88,8 @@ def compare(first: Executor, second: Executor, request: DiffRequest) -> Comparis
     """
     graphs = [side.inputs for side in (first, second) if isinstance(side, OnnxExecutor)]
     inputs = graphs[0] if graphs else first.inputs
-    answered = _answered(first, second, feeds_for(inputs, request.feeds))
+    source = feeds_for(inputs, request.feeds)
+    answered = _answered(first, second, source)
     alone = _alone(answered[0])
     answered = [_common(each) for each in answered]
     total = Sqnr()
@@ -104,7 +106,7 @@ def compare(first: Executor, second: Executor, request: DiffRequest) -> Comparis
     layers = _layers(graphs, traces, on_worst)
     return Comparison(
         len(answered), total.db(), _figures(answered, inputs), _equal(answered), alone, _uncompared(answered[0]),
-        layers, part(layers), off_by_more_than_one(*traces), [each for each in worst if each.differs],
+        layers, part(layers), off_by_more_than_one(*traces), [each for each in worst if each.differs], source.made_up,
     )  # fmt: skip
 
 
@@ -145,7 +147,7 @@ def _without_maps(value: NDArray[Any]) -> NDArray[Any]:
     return np.array([[each[key] for key in keys] for each in value.flat])
 
 
-def _figures(answered: Sequence[Answered], inputs: Graph) -> list[Any]:
+def _figures(answered: Sequence[Answered], inputs: Graph) -> list[OutputFigure]:
     held = [(each.feed, each.first) for each in answered]
     got = {id(each.feed): each.second for each in answered}
     return Judge(held, [], bounded_columns(inputs)).figures(lambda feed: got[id(feed)])
@@ -205,7 +207,7 @@ def off_by_more_than_one(first: Values, second: Values) -> dict[str, float]:
 
 def summary(found: Comparison, count: int) -> dict[str, Any]:
     """What people read of it, by name."""
-    lines: dict[str, Any] = {"feeds": found.feeds, "outputs": _outputs(found)}
+    lines: dict[str, Any] = {"feeds": found.feeds_text, "outputs": _outputs(found)}
     if found.layers:
         at, meaning = found.parts_at, found.parting.meaning if found.parting else "part first at"
         lines[meaning] = "nowhere: no tensor differs" if at is None else place_text(at)

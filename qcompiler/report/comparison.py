@@ -164,6 +164,7 @@ class Comparison:
         parting: where they part; None where they do not, or share no tensor.
         codes: share of the codes that differ by more than one step, by code tensor of both, in their order.
         worst: feeds, worst first.
+        made_up: the feeds are not the user's.
     """
 
     feeds: int
@@ -176,6 +177,12 @@ class Comparison:
     parting: Parting | None
     codes: dict[str, float]
     worst: list[WorstFeed]
+    made_up: bool = False
+
+    @property
+    def feeds_text(self) -> str:
+        """How many feeds, and whose."""
+        return f"{self.feeds}, made up from the model" if self.made_up else str(self.feeds)
 
     @property
     def parts_at(self) -> SharedTensor | None:
@@ -205,6 +212,7 @@ class Comparison:
         """Ready for JSON, with the ``count`` worst layers."""
         found: dict[str, Any] = {
             "feeds": self.feeds,
+            "feeds_made_up": self.made_up,
             "outputs_sqnr_db": _rounded(self.outputs_sqnr_db, 2),
             "outputs": [asdict(each) for each in self.outputs],
             "equal_outputs": [asdict(each) for each in self.equal],

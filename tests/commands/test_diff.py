@@ -53,6 +53,7 @@ def test_float_models_part_at_the_layer_that_was_changed(tmp_path: Path, seed: i
     assert given["parts_at"]["tensor"] == f"m{broken}"
     assert given["parts_at"]["node"] == f"product_{broken}"
     assert given["parts_at"]["reads_db"] == 200.0
+    assert not given["feeds_made_up"]
     assert [each["tensor"] for each in given["layers"]] == [f"{kind}{at}" for at in range(layers) for kind in "mt"]
 
 
@@ -105,8 +106,10 @@ def test_a_model_beside_itself_has_no_worst_feed(tmp_path: Path) -> None:
     result = call(path, path, "--report", report)
     assert result.exit_code == 0, result.output
     assert "nowhere: no tensor differs" in result.stdout
+    assert "16, made up from the model" in result.stdout
     text = Checked(report.read_text(encoding="utf-8")).text
     assert "No output differs on any feed." in text
+    assert "16, made up from the model" in text
     assert "Nowhere: of the 6 tensors that both compute, none differs." in text
 
 
