@@ -40,7 +40,7 @@ from qcompiler.report.honest import FEW_NUMBERS, Judge
 from qcompiler.report.trials import is_lost, try_unseen
 from qcompiler.runtime import Program, Session
 from qcompiler.shapes.fixed import Sizes, check_sizes, fix_sizes, parse_sizes
-from qcompiler.shapes.seen_types import complete_types, drop_wrong_shapes
+from qcompiler.shapes.seen_types import complete_types, drop_wrong_shapes, separate_sizes
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 NO_CURE = "wider ranges alone do not bring it back"
@@ -247,6 +247,8 @@ def compile(
 
 def _learn_types(graph: Graph, judge: Judge, ctx: Context) -> None:
     """Take from a run what the model says of its tensors wrongly, or not at all."""
+    for name in separate_sizes(graph, [feed for feed, _ in judge.held]):
+        ctx.warn(f"the model's size '{name}' is several sizes in one feed; each input has sizes of its own instead")
     for name in drop_wrong_shapes(graph, *judge.held[0]):
         ctx.warn(f"output '{name}' has other sizes than the model declares; what it declares of them is not used")
     complete_types(graph, judge.held[0][0])

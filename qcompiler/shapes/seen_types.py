@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from qcompiler.errors import ModelError
-from qcompiler.graph.ir import Graph, Variable
+from qcompiler.graph.ir import Graph, Tensor, Variable
 from qcompiler.graph.origin import origin_of
 from qcompiler.graph.runner import Runner, light_model
 from qcompiler.shapes.infer import annotate
 
-__all__ = ["complete_types", "drop_wrong_shapes", "seen_shapes"]
+__all__ = ["complete_types", "drop_wrong_shapes", "seen_shapes", "separate_sizes"]
 
 _ELEMENT_TYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "float16": np.float16, "string": np.object_, "bool": np.bool_,
@@ -91,6 +91,42 @@ def drop_wrong_shapes(
             tensor.shape = kept
             wrong.append(tensor.name)
     return wrong
+
+
+def separate_sizes(graph: Graph, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> list[str]:
+    """Give each input sizes of its own for the names that stand for several sizes at once; these names.
+
+    onnxruntime runs a float model whose names of sizes are wrong; what trusts them (reuse of memory, programs that are
+    bound by name) fails. Outputs with such a name have an unknown size there.
+    """
+    sizes: dict[tuple[int, str], set[int]] = {}
+    for number, feed in enumerate(feeds):
+        for tensor in graph.inputs:
+            for symbol, size in zip(tensor.shape or (), feed[tensor.name].shape, strict=False):
+                if isinstance(symbol, str):
+                    sizes.setdefault((number, symbol), set()).add(size)
+    wrong = sorted({symbol for (_, symbol), found in sizes.items() if len(found) > 1})
+    for tensor in graph.inputs if wrong else ():
+        _rename_sizes(graph, tensor, wrong, tensor.name)
+    for tensor in graph.outputs if wrong else ():
+        _rename_sizes(graph, tensor, wrong, None)
+    if wrong:
+        annotate(graph)
+    return wrong
+
+
+def _rename_sizes(graph: Graph, tensor: Tensor, wrong: Collection[str], own: str | None) -> None:
+    """Replace names of sizes by names of the tensor's own, which begin with ``own``; None: by nothing."""
+    declared = origin_of(graph).values.get(tensor.name)
+    dims = [] if declared is None else list(declared.type.tensor_type.shape.dim)
+    shape = list(tensor.shape or ())
+    for axis, size in enumerate(shape):
+        if size in wrong:
+            shape[axis] = None if own is None else f"{own}_{size}_{axis}"
+            for dim in dims[axis:axis + 1]:
+                dim.Clear()
+                dim.dim_param = shape[axis] or ""
+    tensor.shape = None if tensor.shape is None else shape
 
 
 def seen_shapes(graph: Graph, names: list[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
