@@ -279,7 +279,8 @@ def _dividing(node: Node) -> set[int]:
     chain, layers, is_front = behind(*node.inputs)
     if node.op in NORMS and not (is_front and layers):
         return set()
-    inverts = node.op not in ("Div", "Sqrt")
+    exponent = constant_of(node.inputs[1]) if node.op == "Pow" else None
+    inverts = node.op not in ("Div", "Sqrt") and not (exponent is not None and np.all(exponent > 0))
     products = {id(user) for user in consumers(node.outputs[0]) if user.op == "Mul" and inverts}
     return chain | {id(node)} | products | (layers if is_front else set())
 

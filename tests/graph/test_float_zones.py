@@ -178,3 +178,19 @@ def test_an_encoder_that_ends_in_unit_vectors_stays_integer() -> None:
         w=np.ones((8, 5), np.float32), axes=np.array([1]),
     )  # fmt: skip
     assert "MatMul" not in zones(graph)
+
+
+@pytest.mark.parametrize(("exponent", "inverts"), [(0.5, False), (0.25, False), (-0.5, True), (-1.0, True)])
+def test_a_product_with_a_reciprocal_stays_float_with_it_and_one_with_a_root_does_not(
+    exponent: float, inverts: bool
+) -> None:
+    graph = graph_of(
+        "g (float[N, 8] x, float[N, 8] z) => (float[N, 8] y) { h = Exp(x)  e = Relu(h)  r = Pow(e, p)  q = Mul(r, z)  "
+        "y = Relu(q) }",
+        p=np.float32(exponent),
+    )
+    operand = next(node.inputs[0] for node in graph.nodes if node.op == "Pow")
+    found = float_zones(graph, {id(operand)})
+    names = {node.op for node in graph.nodes if id(node) in found}
+    assert "Pow" in names
+    assert ("Mul" in names) == inverts
