@@ -102,6 +102,10 @@ def simple_cases() -> dict[str, Case]:
         'ELEMENT_COST["argmax"]': Case(
             "argmax", f"g (float[{flat}] x) => (int64[{rows}] y) {{ y = ArgMax <axis = 1> (x) }}"
         ),
+        'ELEMENT_COST["topk"]': Case(
+            "topk", f"g (float[{flat}] x) => (float[512, 16] y, int64[512, 16] i) {{ y, i = TopK (x, k) }}",
+            {"k": np.array([16])},
+        ),
         'ELEMENT_COST["binary"]': Case("binary", f"{two} => (float[{flat}] y) {{ y = Add (a, b) }}"),
         'ELEMENT_COST["where"]': Case("where", where),
         'ELEMENT_COST["compare"]': Case("compare", f"{two} => (bool[{flat}] y) {{ y = Greater (a, b) }}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from qcompiler.graph.ir import STANDARD_DOMAINS, Feed, Graph, Node, constant_of, quantized_source, subgraphs
+from qcompiler.graph.ir import STANDARD_DOMAINS, Feed, Graph, Node, Tensor, constant_of, quantized_source, subgraphs
 from qcompiler.graph.operators import LAYERS
 from qcompiler.graph.runner import Runner
 
@@ -29,15 +29,31 @@ def all_macs(graph: Graph, feed: Feed) -> list[tuple[Node, int]]:
     """As `layer_macs`, with recurrent nodes, other operators with weight matrices, and control flow around layers.
 
     An operator that is not known is taken to multiply every row of its first input by every weight. What a body of
-    control flow computes cannot be seen from outside: each of its weights counts once.
+    control flow computes cannot be seen from outside: each of its weights counts once, in a Loop once for each step
+    that leaves an output behind.
     """
     nodes = [node for node in graph.nodes if _is_layer(node) or _weights(node)]
-    shapes = _shapes_of(graph, nodes, feed)
+    shapes = _shapes_of(graph, [*nodes, *(node for node in graph.nodes if node.op == "Loop")], feed)
     counted = [
         (node, _macs(node, shapes) if _is_layer(node) else _rows(node, shapes) * _weights(node)) for node in nodes
     ]
-    bodies = [(node, sum(_weights_inside(body) for body in subgraphs(node))) for node in graph.nodes if subgraphs(node)]
+    bodies = [
+        (node, _steps(node, shapes) * sum(_weights_inside(body, _entering(node, body)) for body in subgraphs(node)))
+        for node in graph.nodes if subgraphs(node)
+    ]  # fmt: skip
     return counted + [(node, count) for node, count in bodies if count]
+
+
+def _entering(node: Node, body: Graph) -> dict[int, Tensor]:
+    """What the inputs of a body are outside, by their ids."""
+    pairs = zip(body.inputs[2:], node.inputs[2:], strict=False) if node.op == "Loop" else ()
+    return {id(inner): outer for inner, outer in pairs}
+
+
+def _steps(node: Node, shapes: Shapes) -> int:
+    """Steps of a Loop, as the first axis of what it collects says; 1 for other control flow."""
+    collected = [tensor.name for tensor in node.outputs[len(node.inputs) - 2:]] if node.op == "Loop" else []
+    return max([shapes[name][0] for name in collected if shapes.get(name)], default=1)
 
 
 def _is_layer(node: Node) -> bool:
@@ -59,11 +75,11 @@ def _weights(node: Node) -> int:
     )
 
 
-def _weights_inside(body: Graph) -> int:
+def _weights_inside(body: Graph, entering: Mapping[int, Tensor]) -> int:
     layers = [node for node in body.nodes if _is_layer(node)]
-    own = [constant_of(node.inputs[1]) for node in layers]
+    own = [constant_of(entering.get(id(node.inputs[1]), node.inputs[1])) for node in layers]
     return sum(value.size for value in own if value is not None) + sum(
-        _weights(node) + sum(_weights_inside(inner) for inner in subgraphs(node)) for node in body.nodes
+        _weights(node) + sum(_weights_inside(inner, entering) for inner in subgraphs(node)) for node in body.nodes
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from qcompiler.graph.ir import Node, Tensor, constant_of
 from qcompiler.rewriting.expand_einsum import einsum
 from qcompiler.rewriting.expand_padding import explicit_padding
-from qcompiler.rewriting.expand_recurrent import recurrent
+from qcompiler.rewriting.expand_recurrent import lstm_of_loop, recurrent
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 _NORM_EPSILON = 1e-9
@@ -154,6 +154,7 @@ STANDARD: dict[str, Rule] = {
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance,
     "Einsum": einsum,
+    "Loop": lstm_of_loop,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool"), explicit_padding),
     "Sum": _chained("Add"),
