@@ -11,6 +11,7 @@ A rule declines by returning a reason; the node then stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 from ...graph.ir import STANDARD_DOMAINS, Graph, Node, Tensor, is_float, names_in
@@ -22,15 +23,17 @@ from ...rewriting.expand_indices import INDICES
 from ...rewriting.expand_matrices import MATRICES
 from ...rewriting.expand_places import PLACES
 from ...rewriting.expand_standard import STANDARD
-from ...rewriting.node_writer import Rule, Writer
-from ...shapes.infer import annotate
+from ...rewriting.node_writer import Known, Rule, Writer
+from ...shapes.infer import annotate, infer
 
 _OPSET = 20
 """The oldest opset in which all that the rules write exists; the importer moves almost every model beyond it."""
 
 
 _OF_MACHINE = {**PLACES, **INDICES, **MATRICES}
-_OF_INTEGERS = frozenset({"CumSum", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "Trilu"})
+_OF_INTEGERS = frozenset(
+    {"CumSum", "GatherElements", "GatherND", "Pad", "ScatterElements", "ScatterND", "TopK", "Trilu"}
+)
 """What the machine has no form of on integers and truth values, either."""
 
 
@@ -59,20 +62,31 @@ class ExpandOperators(Pass):
     def run(self, graph: Graph, ctx: Context) -> bool:
         """Rewrite ``graph`` in place; True when an operator was replaced."""
         pending, taken = [node for node in graph.nodes if _rule(node, self.machine) is not None], names_in(graph)
-        changed, shared = False, dict[tuple[Any, ...], Tensor]()
+        changed, shared, known = False, dict[tuple[Any, ...], Tensor](), _numbers(graph)
         while pending:
             node = pending.pop(0)
             if graph.opset < _OPSET:
                 ctx.declined(node, f"the model could not be moved to opset {_OPSET}, where its parts exist")
                 continue
             leaving = {id(tensor) for tensor in graph.outputs}
-            written = _expand(graph, Writer(node, taken, shared, leaving), _rule(node, self.machine), ctx)
+            written = _expand(graph, Writer(node, taken, shared, leaving, known), _rule(node, self.machine), ctx)
             changed |= bool(written)
             pending += [inner for inner in written if _rule(inner, self.machine) is not None]
         if changed:
             graph.toposort()
             annotate(graph)
         return changed
+
+
+def _numbers(graph: Graph) -> Known:
+    """Elements that shape inference knows of integer tensors; it runs when a rule first asks."""
+    values = cache(lambda: infer(graph).values)
+
+    def known(tensor: Tensor) -> list[int | None] | None:
+        value = values().get(tensor.name)
+        return None if value is None else [item if isinstance(item, int) else None for item in value.ints()]
+
+    return known
 
 
 def _expand(graph: Graph, writer: Writer, rule: Rule | None, ctx: Context) -> list[Node]:

@@ -47,7 +47,7 @@ def _constant_range(tensor: Constant, floors: Mapping[str, float]) -> Range:
     values = np.maximum(np.asarray(tensor.values), floors.get(tensor.name, -np.inf))
     finite = values[np.abs(values) < HUGE]
     shown = finite if finite.size else np.clip(values, -HUGE, HUGE)
-    return Range(float(shown.min()), float(shown.max()))
+    return Range(float(shown.min()), float(shown.max())) if shown.size else Range(0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from qcompiler.graph.ir import Node, Tensor, constant_of, is_float, producer
 from qcompiler.rewriting.expand_indices import counts_of, size_of, sizes_of, unknown_sizes
+from qcompiler.rewriting.expand_padding import computed_padding
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, given, rank_of
 
 MOST_FACTORS = 32
@@ -148,4 +149,5 @@ PLACES: dict[str, Rule] = {
     "LpPool": _lp_pool,
     "GlobalLpPool": _lp_pool,
     "CenterCropPad": _centre,
+    "Pad": computed_padding,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ def rank_of(tensor: Tensor) -> int | None:
     return None if tensor.shape is None else len(tensor.shape)
 
 
+Known: TypeAlias = "Callable[[Tensor], list[int | None] | None]"
 Results = Sequence[Tensor | None] | str | None
 """What a rule answers: a tensor for each output (None: nobody reads it), a reason to decline, or None for a node that
 it leaves alone silently."""
@@ -47,12 +48,14 @@ class Writer:
         dtype: element type of what it computes.
         shared: what nodes before it have computed and this one may read, by a key of its rule.
         leaving: ids of the graph's outputs.
+        known: the elements of an integer tensor, None for those that depend on sizes; None where nothing is known.
     """
 
     def __init__(
-        self, node: Node, taken: set[str], shared: dict[tuple[Any, ...], Tensor], leaving: Collection[int] = ()
-    ) -> None:
-        self.node, self.shared, self.leaving, self._taken = node, shared, leaving, taken
+        self, node: Node, taken: set[str], shared: dict[tuple[Any, ...], Tensor], leaving: Collection[int] = (),
+        known: Known = lambda _tensor: None,
+    ) -> None:  # fmt: skip
+        self.node, self.shared, self.leaving, self.known, self._taken = node, shared, leaving, known, taken
         self.nodes: list[Node] = []
         self._base = next((tensor.name for tensor in node.outputs if tensor.name), node.name)
         floats = [tensor for tensor in (*node.outputs, *node.inputs) if is_float(tensor)]

@@ -129,6 +129,11 @@ def _int_div(a: Any, b: Any) -> Any:
     return as_dim(ratio) if ratio.is_integer else None
 
 
+def _int_mod(a: Any, b: Any) -> Any:
+    """With the sign of a divisor above 0."""
+    return as_dim(a - b * floor_div(a, b)) if isinstance(b, int) and b > 0 else None
+
+
 @remembered
 def _number(op: str, kind: str, a: Any, b: Any) -> Any:
     """One element of a binary operator; None when it is not exact."""
@@ -137,8 +142,8 @@ def _number(op: str, kind: str, a: Any, b: Any) -> Any:
         return _float_of(op, a, b)
     if not _exact(kind, a, b):
         return None
-    if op == "Div" and kind == "i":
-        return _int_div(a, b)
+    if op in ("Div", "Mod") and kind == "i":
+        return _int_div(a, b) if op == "Div" else _int_mod(a, b)
     if op == "Div":
         return (
             sympy.expand(sympy.sympify(a) / b)
@@ -160,6 +165,11 @@ def _zip(site: Site, combine: Callable[[str, Any, Any], Any], kind: str | None =
 
 def _binary(op: str) -> Callable[[Site], Answer]:
     return lambda site: _zip(site, lambda kind, a, b: _number(op, kind, a, b))
+
+
+def _mod(site: Site) -> Answer:
+    whole = all(value is not None and value.kind == "i" for value in site.values[:2])
+    return _binary("Mod")(site) if whole and not site.node.attrs.get("fmod", 0) else None
 
 
 def _extreme(function: Any) -> Callable[[Site], Answer]:
@@ -356,7 +366,8 @@ def _reduce(function: Callable[[Any, Any], Any]) -> Callable[[Site], Answer]:
 
 RULES: dict[str, Callable[[Site], Answer]] = {
     "Constant": _constant, "Shape": _shape, "Size": _size, "Cast": _cast, "Identity": _moved(lambda _, items: items),
-    **{op: _binary(op) for op in ("Add", "Sub", "Mul", "Div")}, "Max": _extreme(sympy.Max), "Min": _extreme(sympy.Min),
+    **{op: _binary(op) for op in ("Add", "Sub", "Mul", "Div")}, "Mod": _mod,
+    "Max": _extreme(sympy.Max), "Min": _extreme(sympy.Min),
     **{op: _compare(op) for op in _COMPARE}, "Equal": lambda site: _zip(site, _equal, "b"),
     "Not": _each(lambda _, item: not item), "Neg": _each(lambda _, item: -item), "Floor": _each(_floor_item),
     "Ceil": _each(_ceil_item),

@@ -117,6 +117,21 @@ def test_values_of_shape_arithmetic():
     assert Runner(graph).run({"x": np.zeros((2, 5, 12), np.float32)})["w"].tolist() == [2, 10, 2]
 
 
+def test_values_of_remainders():
+    graph = graph_of(
+        """g (float[N, L, 12] x) => (int64[] t, int64[] u, int64[] v) {
+            s = Shape(x)  l = Gather(s, one)  m = Sub(eight, l)  t = Mod(m, eight)  u = Mod(l, minus)
+            v = Mod <fmod = 1> (m, eight) }""",
+        one=np.int64(1), eight=np.int64(8), minus=np.int64(-3),
+    )  # fmt: skip
+    values = infer(graph).values
+    for length in (1, 5, 8, 9, 30):
+        found = int(values["t"].ints()[0].subs(L, length))
+        assert found == Runner(graph).run({"x": np.zeros((2, length, 12), np.float32)})["t"]
+    assert "u" not in values  # the sign of a negative divisor, and of fmod's dividend, are not followed
+    assert "v" not in values
+
+
 def test_inexact_float_arithmetic_is_not_followed():
     graph = graph_of(
         "g (float[N, L] x) => (int64[2] t) { s = Shape(x)  f = Cast <to = 1> (s)  m = Mul(f, k)  t = Cast <to = 7> (m) "
