@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qcompiler.graph.ir import Node, Tensor, constant_of, is_float
+from qcompiler.graph.ir import Node, Tensor, constant_of, is_float, producer
 from qcompiler.rewriting.node_writer import Results, Rule, Writer, rank_of
 
 MOST_PLACES = 1 << 22
@@ -180,10 +180,10 @@ def _rows(w: Writer, x: Tensor, indices: Tensor, axes: list[int]) -> Tensor | No
 def _scatter_elements(w: Writer, node: Node) -> Results:
     x, indices, updates = node.inputs
     rank = rank_of(x)
-    if not _is_plain(node):
-        return "it reduces"
     if rank is None or rank_of(indices) != rank:
         return unknown_sizes(x)
+    if not _is_plain(node):
+        return _summed_elements(w, node, int(node.attrs.get("axis", 0)) % rank)
     if rank == 1 and not is_float(x) and constant_of(indices) is None:
         return None  # the machine has this
     axis, sizes, known = int(node.attrs.get("axis", 0)) % rank, sizes_of(x), constant_of(indices)
@@ -198,11 +198,11 @@ def _scatter_elements(w: Writer, node: Node) -> Results:
 def _scatter_nd(w: Writer, node: Node) -> Results:
     x, indices, updates = node.inputs
     sizes, known, chosen = sizes_of(x), constant_of(indices), indices.shape
-    if not _is_plain(node):
-        return "it reduces"
     if rank_of(x) is None or not chosen or not isinstance(chosen[-1], int | np.integer):
         return unknown_sizes(indices if rank_of(x) is not None else x)
     depth = int(chosen[-1])
+    if not _is_plain(node):
+        return _summed_rows(w, node, depth)
     if sizes is not None and known is not None:
         counted, rest = sizes[:depth], prod(sizes[depth:])
         wrapped = np.where(known < 0, known + np.array(counted), known)
@@ -216,6 +216,78 @@ def _scatter_nd(w: Writer, node: Node) -> Results:
 
 def _is_plain(node: Node) -> bool:
     return str(node.attrs.get("reduction", "none")) in ("none", "b'none'")
+
+
+def _summed_elements(w: Writer, node: Node, axis: int) -> Results:
+    """Sums of the elements that one vector of indices sends to the same place of an axis (graph networks)."""
+    x, indices, updates = node.inputs
+    rank, rows = len(x.shape), _one_vector(w, indices, axis)
+    others = [place for place in range(rank) if place != axis]
+    if not _adds(node) or rows is None or not is_float(x):
+        return "it reduces, and not by sums of whole rows"
+    if rank_of(updates) != rank or any(x.shape[k] is None or x.shape[k] != updates.shape[k] for k in others):
+        return "its updates may be smaller than its data"
+    turn = [axis, *others]
+    total = _sums_of(w, _wrapped(w, rows, size_of(w, x, axis)), size_of(w, x, axis), _turned(w, updates, turn))
+    total = _turned(w, total, [turn.index(place) for place in range(rank)])
+    return [_added(w, x, total)]
+
+
+def _summed_rows(w: Writer, node: Node, depth: int) -> Results:
+    """The same of rows; their indices are rows of one number."""
+    x, indices, updates = node.inputs
+    if not _adds(node) or depth != 1 or len(indices.shape) != 2 or not is_float(x):
+        return "it reduces, and not by sums of whole rows"
+    size = size_of(w, x, 0)
+    rows = w.ints("Reshape", indices, w.int64("flat", [-1]))
+    return [_added(w, x, _sums_of(w, _wrapped(w, rows, size), size, updates))]
+
+
+def _adds(node: Node) -> bool:
+    return node.attrs.get("reduction") in ("add", b"add")
+
+
+def _one_vector(w: Writer, indices: Tensor, axis: int) -> Tensor | None:
+    """The indices along ``axis``, where all other axes repeat them."""
+    known, node = constant_of(indices), producer(indices)
+    if known is not None:
+        line = np.moveaxis(known, axis, 0).reshape(known.shape[axis], -1)
+        return w.int64("rows", line[:, 0]) if line.size and (line == line[:, :1]).all() else None
+    if len(indices.shape) == 1:
+        return indices
+    if node is None or node.op != "Expand" or rank_of(node.inputs[0]) != len(indices.shape):
+        return None
+    ones = all(size == 1 for place, size in enumerate(node.inputs[0].shape) if place != axis)
+    return w.ints("Reshape", node.inputs[0], w.int64("flat", [-1])) if ones else None
+
+
+def _sums_of(w: Writer, rows: Tensor, size: Size, updates: Tensor) -> Tensor:
+    """[size, …] with the sums of the updates [n, …] of each row: a matrix of ones and zeros, times them."""
+    apart = w.ints("Unsqueeze", counts_of(w, size), w.int64("axis", [1]))
+    chosen = w.op("Cast", w.op("Equal", apart, rows, dtype=bool), to=1)
+    shape, flat = list(updates.shape), updates
+    if len(shape) != 2:
+        flat = w.op("Reshape", updates, vector_of(w, [size_of(w, updates, 0), -1]))
+    total = w.op("MatMul", chosen, flat)
+    if len(shape) == 2:
+        return total
+    return w.op("Reshape", total, vector_of(w, [-1, *(size_of(w, updates, place) for place in range(1, len(shape)))]))
+
+
+def _turned(w: Writer, x: Tensor, order: list[int]) -> Tensor:
+    if order == sorted(order):
+        return x
+    turned = w.op("Transpose", x, perm=order)
+    turned.shape = None if x.shape is None else [x.shape[axis] for axis in order]
+    return turned
+
+
+def _added(w: Writer, x: Tensor, total: Tensor) -> Tensor:
+    """Their sum; the total alone where the data are zeros."""
+    node, known = producer(x), constant_of(x)
+    value = node.attrs.get("value") if node is not None and node.op == "ConstantOfShape" else None
+    zeros = node is not None and node.op == "ConstantOfShape" and (value is None or not np.any(value.values))
+    return total if zeros or (known is not None and not known.any()) else w.op("Add", x, total)
 
 
 def _scattered(w: Writer, x: Tensor, places: Any, updates: Tensor, sizes: list[int]) -> Results:

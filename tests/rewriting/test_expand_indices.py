@@ -181,3 +181,55 @@ def test_reductions_are_declined(op: str) -> None:
     result = compile(model, data=feeds, options=Options(0), for_onnx=False)
     with pytest.raises(Exception, match="Scatter"):
         assert result.program
+
+
+SUMS: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "elements of a vector": (
+        "float[N] x, int64[E] i, float[E] u",
+        'z = ConstantOfShape(s)  q = Mul(u, two)  y = ScatterElements <reduction = "add"> (z, i, q)', (),
+    ),
+    "rows": (
+        "float[N, 3] x, int64[E] i, float[E, 3] u",
+        'i1 = Unsqueeze(i, one)  t = Shape(u)  i2 = Expand(i1, t)  y = ScatterElements <reduction = "add"> (x, i2, u)',
+        (3,),
+    ),
+    "rows of matrices": (
+        "float[N, 2, 3] x, int64[E] i, float[E, 2, 3] u",
+        'i1 = Unsqueeze(i, both)  t = Shape(u)  i2 = Expand(i1, t)  y = ScatterElements <reduction = "add"> (x, i2, u)',
+        (2, 3),
+    ),
+    "rows by ScatterND": (
+        "float[N, 3] x, int64[E] i, float[E, 3] u",
+        'i1 = Unsqueeze(i, one)  y = ScatterND <reduction = "add"> (x, i1, u)', (3,),
+    ),
+}  # fmt: skip
+
+
+def graph_feed(seed: int, rest: tuple[int, ...]) -> Feed:
+    """Nodes with features, edges that end at them, messages."""
+    rng = np.random.default_rng(seed)
+    nodes, edges = int(rng.integers(3, 9)), int(rng.integers(1, 25))
+    return {"x": real(seed, nodes, *rest), "i": rng.integers(-nodes, nodes, edges), "u": real(seed + 1, edges, *rest)}
+
+
+@pytest.mark.parametrize("case", SUMS)
+def test_messages_summed_at_the_nodes_of_a_graph(case: str) -> None:
+    inputs, body, rest = SUMS[case]
+    model = model_of(inputs, f"s = Shape(x)  {body}", one=array([1]), both=array([1, 2]), two=array(2, np.float32))
+    feeds = [graph_feed(seed, rest) for seed in range(30)]
+    for feed in feeds[:4]:
+        check_same(model, feed)
+    check_on_machine(model, feeds, 30)
+
+
+def test_sums_along_another_axis_at_constant_places() -> None:
+    places = np.broadcast_to(array([2, 0, 2, -1]), (3, 4))
+    body = 'y = ScatterElements <axis = 1, reduction = "add"> (x, i, u)'
+    check_same(model_of("float[3, 5] x, float[3, 4] u", body, i=places), {"x": real(0, 3, 5), "u": real(1, 3, 4)})
+
+
+@pytest.mark.parametrize(("reduction", "columns"), [("max", 3), ("mul", 3), ("add", 2)])
+def test_other_reductions_and_partial_rows_stay(reduction: str, columns: int) -> None:
+    body = f'i1 = Expand(i, t)  y = ScatterElements <reduction = "{reduction}"> (x, i1, u)'
+    model = model_of(f"float[4, 3] x, float[5, {columns}] u", body, i=RNG.integers(0, 4, (5, 1)), t=array([5, columns]))
+    check_same(model, {"x": real(0, 4, 3), "u": real(1, 5, columns)}, remaining=1)

@@ -162,7 +162,10 @@ def _lower_joint(lw: Lowering, node: Node, target: Target) -> Coded:
 def _table_of_joint(lw: Lowering, node: Node, target: Target) -> Coded:
     """A unary operator behind operators on two varying tensors: their result gets codes of its own first."""
     leaf = next(tensor for tensor in node.inputs if tensor.name and lw.constants.value(tensor) is None)
-    return _table(lw, Chain(leaf, [node]), node.outputs[0], lw.natural(leaf), target)
+    chain = Chain(leaf, [node])
+    if not is_float(leaf):
+        return _lower_integer_chain(lw, node, chain, target)
+    return _table(lw, chain, node.outputs[0], lw.natural(leaf), target)
 
 
 def whole_numbers(lw: Lowering, node: Node) -> Coded:
