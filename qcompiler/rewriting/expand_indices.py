@@ -2,7 +2,8 @@
 
     GatherElements, GatherND    Gather from the flat tensor, at places computed from the indices
     ScatterElements, ScatterND  Gather from the data followed by the updates, at places where those of the updates are
-                                put: by the constants' own arithmetic, or by a ScatterElements of these numbers
+                                put: by the constants' own arithmetic, or by a ScatterElements of these numbers;
+                                where they add whole rows, a matrix of ones and zeros times the updates
     TopK                        positions alone, and the values that are taken by them
     OneHot, Hardmax             indices compared with 0, 1, 2, …
     ArgMin(x)                   ArgMax(-x)
