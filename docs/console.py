@@ -1,7 +1,7 @@
-"""Commands in the documents, and what they print: ``python -m docs.console PAGE`` runs a page and writes its figures anew.
+"""Commands in the documents, and what they print: ``python -m docs.console PAGE`` writes them anew.
 
-A block of the kind ``console`` holds commands behind ``$ `` and lines of what they print; ``…`` stands for lines that are
-left out. `compare` holds a page to what is printed now: the same lines with the same names and counts; sizes, shares and
+A block of the kind ``console`` holds commands behind ``$ `` and lines of what they print; ``…`` stands for lines left
+out. `compare` holds a page to what is printed now: the same lines with the same names and counts; sizes, shares and
 decibels near, as sums of floats differ from one CPU to the next; times and memory as they come.
 """
 
@@ -56,11 +56,12 @@ def run(command: str, folder: Path) -> list[str]:
     """The lines that a command prints; CalledProcessError, with its words, where it fails."""
     tools = Path(sys.executable).parent
     environment = os.environ | {
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110", "NO_COLOR": "1", "OPENBLAS_NUM_THREADS": "1",
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110", "NO_COLOR": "1",
+        "OPENBLAS_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False,
+        ["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False,
     )  # fmt: skip
     expected = 2 if done.stdout.startswith("error: ") else 0
     if done.returncode != expected:

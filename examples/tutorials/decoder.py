@@ -125,12 +125,17 @@ def pieces(seed: int, count: int, length: int) -> np.ndarray:
     return np.array([ids_of(TEXT[start : start + length]) for start in starts])
 
 
-def feeds(model: str = "build/decoder/model.onnx") -> Iterator[Arrays]:
+def feeds(seed: int = 1) -> Iterator[Arrays]:
     """Calibration feeds: 16 prompts, and behind each the 3rd and the 60th step with the cache of the float model."""
-    run = open_model(model)
-    for prompt in pieces(1, 16, PROMPT):
+    run = open_model("build/decoder/model.onnx")
+    for prompt in pieces(seed, 16, PROMPT):
         steps = [inputs for inputs, _ in write(run, prompt[None], 61)]
         yield from (steps[place] for place in (0, 3, 60))
+
+
+def test_feeds() -> Iterator[Arrays]:
+    """The same of other places in the text, for qdiff and qrun."""
+    return feeds(seed=3)
 
 
 def prompt_feeds() -> Iterator[Arrays]:

@@ -123,6 +123,12 @@ def feeds() -> Iterator[Arrays]:
         yield {"image": image[None]}
 
 
+def test_feeds() -> Iterator[Arrays]:
+    """The drawings that models are scored on, for qdiff and qrun."""
+    for image in drawings(3, 200)[0]:
+        yield {"image": image[None]}
+
+
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Intersection over union of two boxes (x, y, width, height)."""
     low = np.maximum(first[:2] - first[2:] / 2, second[:2] - second[2:] / 2)

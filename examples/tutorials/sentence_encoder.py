@@ -65,6 +65,12 @@ def feeds() -> Iterator[Arrays]:
         yield batch_of(characters[start : start + 4])
 
 
+def test_feeds() -> Iterator[Arrays]:
+    """The test texts, for qdiff and qrun: 20 batches of 25."""
+    for characters in np.split(texts("test"), 20):
+        yield batch_of(characters)
+
+
 def full_feeds() -> Iterator[Arrays]:
     """What not to do: the 27 longest of these texts, cut to 58 characters and none of them padded."""
     characters = texts("calibration")

@@ -1,4 +1,4 @@
-"""The tutorials: their commands run as they stand and print what the pages say, and their code is that of the scripts."""
+"""The tutorials: their commands run as they stand and print what the pages say; their code is that of the scripts."""
 
 from __future__ import annotations
 
