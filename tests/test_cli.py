@@ -284,7 +284,7 @@ def test_damaged_programs(compiled: Path, tmp_path: Path) -> None:
 
 
 def test_a_float_model_does_not_run_on_the_machine() -> None:
-    refused(call(run_command, MODEL), "no integer form")
+    refused(call(run_command, MODEL), "a float model", "qcompile", "--on onnxruntime")
     refused(call(run_command, MODEL, "--on", "moon"), "--on moon")
 
 
