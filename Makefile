@@ -11,7 +11,7 @@ WHEEL = $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 MODEL := digits
 
-.PHONY: quickstart test same-bytes lint typecheck check docs bundles wheels clean
+.PHONY: quickstart test same-bytes lint typecheck check docs site bundles wheels clean
 
 quickstart: $(VENV)/app
 	@mkdir -p build/quickstart
@@ -34,9 +34,11 @@ lint: $(VENV)/dev
 
 # passes/ and runtime/ are parts of the package qcompiler but lie beside it: show mypy the package as it is installed.
 typecheck: $(VENV)/dev
-	@rm -rf build/typecheck && mkdir -p build/typecheck/qcompiler
-	@ln -s $(CURDIR)/qcompiler/* $(CURDIR)/passes $(CURDIR)/runtime build/typecheck/qcompiler/ && rm build/typecheck/qcompiler/*.pyi
+	@$(AS_INSTALLED)
 	$(BIN)/python -m mypy
+
+AS_INSTALLED = rm -rf build/typecheck && mkdir -p build/typecheck/qcompiler && \
+	ln -s $(CURDIR)/qcompiler/* $(CURDIR)/passes $(CURDIR)/runtime build/typecheck/qcompiler/ && rm build/typecheck/qcompiler/*.pyi
 
 check: lint typecheck test
 
@@ -44,6 +46,11 @@ check: lint typecheck test
 docs: $(VENV)/dev
 	$(BIN)/python -m docs.architecture
 	$(BIN)/python -m docs.options
+
+# The documents as a site in build/site, with a reference from the docstrings. A warning is an error.
+site: $(VENV)/docs
+	@$(AS_INSTALLED)
+	$(BIN)/python -m mkdocs build --strict
 
 # Machine code of four x86-64 targets and one for ARM, so that no process has to compile it: one to two minutes for each, once for
 # these sources.
@@ -63,6 +70,11 @@ wheels-%:
 	@rm -rf build/wheels/$* && cp -R build/wheels/pure build/wheels/$* && rm -rf build/wheels/$*/build build/wheels/$*/runtime/build
 	@$(BIN)/python -m qcompiler.runtime.bundle --copy-for $* build/wheels/$*/runtime/bundles
 	$(WHEEL) --config-settings=--build-option=--plat-name=manylinux2014_$* build/wheels/$* build/wheels/$*/runtime
+
+$(VENV)/docs: pyproject.toml | $(BIN)/python
+	@echo "Installing what builds the site into $(VENV): some seconds, some 60 MB, beside qcompiler itself."
+	$(PIP) --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info runtime/build runtime/*.egg-info

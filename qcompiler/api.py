@@ -311,8 +311,8 @@ def _state(graph: Graph, judge: Judge, ctx: Context) -> None:
         ctx.warn(f"{then}; {trial.cure or NO_CURE}")
     if judge.seen and not getattr(ctx.data, "made_up", False):
         ctx.warn(
-            "there is one calibration feed, so the figures are of the feed that the ranges come from; give "
-            "several to hold some out"
+            "there is one calibration feed, so the figures are of the feed that the ranges come from; give several to "
+            "hold some out: a folder of .npz files, or module:function"
         )
     collapsed = [each for each in report.outputs if each.sqnr_db < COLLAPSED_DB]
     cures = find_cures(graph, judge) if collapsed and not ctx.made_up else {}
@@ -358,7 +358,7 @@ def describe_program(result: Compiled) -> None:
     try:
         result.report.figures |= _memory(result)
     except UnsupportedError as error:
-        result.report.warnings.append(f"no integer program: {error}")
+        result.report.warnings.append(f"no integer program of this .onnx (-o out.qprog compiles one apart): {error}")
 
 
 def _memory(result: Compiled) -> dict[str, int]:

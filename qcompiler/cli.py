@@ -94,8 +94,9 @@ def qdiff() -> None:
 def compile_command(model: Path, **given: Any) -> None:
     """Compile a float ONNX model into an integer one.
 
-    For example: qcompile model.onnx -o out.onnx --calib feeds.npz What a model is, and what would become integer:
-    qcompile inspect model.onnx
+    For example: qcompile model.onnx -o out.onnx --calib feeds.npz
+
+    What a model is, and what would become integer: qcompile inspect model.onnx
     """
     with _one_line_errors():
         if given["recipe"] is not None:
@@ -209,7 +210,10 @@ def run_command(
     save: Annotated[Path | None, typer.Option(help="Write the outputs of all feeds to this .npz, stacked.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a program or a quantized model on feeds; show time, memory and outputs."""
+    """Run a program or a quantized model on feeds; show time, memory and outputs.
+
+    For example: qrun out.qprog --feeds feeds.npz -n 20
+    """
     with _one_line_errors():
         from qcompiler.commands.executors import executor_of
         from qcompiler.commands.run import run_and_show

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -283,7 +284,7 @@ def test_damaged_programs(compiled: Path, tmp_path: Path) -> None:
 
 
 def test_a_float_model_does_not_run_on_the_machine() -> None:
-    refused(call(run_command, MODEL), "no integer form")
+    refused(call(run_command, MODEL), "a float model", "qcompile", "--on onnxruntime")
     refused(call(run_command, MODEL, "--on", "moon"), "--on moon")
 
 
@@ -318,3 +319,22 @@ def test_ranges_do_not_depend_on_the_order_of_feeds(tmp_path: Path) -> None:
         found.append([float(values[node.input[1]]) for node in graph.node if node.op_type == "QuantizeLinear"])
     assert len(found[0]) > 5
     assert found[0] == found[1]
+
+
+def test_a_page_for_a_model_whose_onnx_graph_has_no_program_of_its_own(tmp_path: Path) -> None:
+    """What reads a logarithm stays float in .onnx; the program is another graph, and the page is of the first file."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g (float[n, 16] x) => (float[n, 8] y) <
+        float small = {1e-5}> { a = MatMul(x, w)  b = Mul(a, a)  c = Add(b, small)  d = Log(c)  y = MatMul(d, v) }""")
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (16, 12)), ("v", (12, 8))):
+        weight = rng.standard_normal(shape).astype(np.float32) / 4
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    path, page = tmp_path / "model.onnx", tmp_path / "page.html"
+    onnx.save(model, path)
+    for place in range(12):
+        feed = rng.standard_normal((8, 16)) * 10 ** rng.uniform(-2, 0, (8, 1))
+        np.savez(tmp_path / f"{place}.npz", x=feed.astype(np.float32))
+    outputs = ["-o", tmp_path / "out.onnx", "-o", tmp_path / "out.qprog", "--report", page]
+    result = call(compile_command, path, *outputs, "--calib", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "<html" in page.read_text(encoding="utf8")

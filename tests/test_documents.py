@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import onnx
 import pytest
+from typer.testing import CliRunner
 
 from docs import architecture
 from docs.house import ALLOWED
-from qcompiler.cli import qcompile
+from qcompiler.cli import application, compile_command, qcompile
+from qcompiler.feeds.functions import function_named
+from qcompiler.options import CompileRequest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -59,6 +63,25 @@ def test_the_readmes_options_exist(capfd: pytest.CaptureFixture[str], monkeypatc
     } | {"--no-avoid-saturation"}
     assert used >= {"-o", "--calib", "--verify", "--passes"}
     assert [option for option in sorted(used) if option not in offered] == []
+
+
+def test_the_commands_of_the_tree_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option, rule and grid is one that there is, and every function of feeds or score is in its script."""
+    seen: list[CompileRequest] = []
+    monkeypatch.setattr("qcompiler.commands.compile.compile_and_write", lambda request, *_: seen.append(request))
+    text = (ROOT / "docs" / "when-accuracy-drops.md").read_text(encoding="utf8")
+    rows = [f"qcompile m -o out.onnx {options}" for options in re.findall(r"`(--?[a-zA-Z][^`]*)`", text)]
+    commands = [*re.findall(r"^ +(qcompile .*)", text, re.MULTILINE), *(row for row in rows if "…" not in row)]
+    commands = [command for command in commands if not command.endswith(("--calib", "--accuracy", "--rule"))]
+    assert len(commands) > 20
+    for command in commands:
+        done = CliRunner().invoke(application(compile_command), shlex.split(command)[1:])
+        assert done.exit_code == 0, (command, done.output)
+    names = set(re.findall(r"examples\.tutorials\.\w+:\w+", text))
+    assert len(names) > 4
+    assert all(callable(function_named(name, "is called")) for name in names)
+    made = {f"build/{name}/model.onnx" for name in ("encoder", "voice", "decoder", "detector")}
+    assert {str(request.model) for request in seen} - {"m"} <= made | {"models/digits/model.onnx"}
 
 
 def test_the_page_of_the_architecture_is_that_of_the_code() -> None:

@@ -116,7 +116,7 @@ OF_SEVERAL = {
     "benchmarks": {"real_models"},
     "calibration": {"beyond"},
     "": {"compiled_models", "documents", "exact_values", "layers", "packaging", "small_layers"},
-    "examples": {"c", "custom_pass", "edge"},
+    "examples": {"c", "custom_pass", "edge", "tutorials"},
     "lowering": {"borders", "foreign", "operators", "place", "random_graphs", "string_inputs"},
     "models": {"models", "zoo_tools"},
     "page": {"browser"},

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler import lowering
-from qcompiler.errors import ModelError, OptionError, suggestion
+from qcompiler.errors import ModelError, NoIntegerFormError, OptionError, suggestion
 from qcompiler.graph.ir import Feed, Graph, Variable
 from qcompiler.graph.runner import Runner
 from qcompiler.mixed.container import MixedProgram, is_mixed
@@ -126,4 +126,11 @@ def executor_of(path: Path, on: str = "machine", threads: int | None = None) -> 
         )
     if on == "onnxruntime":
         return OnnxExecutor(path, threads or 1)
-    return MachineExecutor(lowering.to_program(lowering.lower_graph(load_graph(path))), threads)
+    graph = load_graph(path)
+    try:
+        return MachineExecutor(lowering.to_program(lowering.lower_graph(graph)), threads)
+    except NoIntegerFormError as error:
+        if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
+            raise
+        hint = f"qcompile {path} -o out.qprog makes a program of it, --on onnxruntime runs it as it is"
+        raise ModelError(f"{path}: a float model, which the machine cannot run: {hint}") from error

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qcompiler.errors import DataError
+from qcompiler.errors import DataError, suggestion
 
 __all__ = ["function_named", "is_function_name", "what_happened"]
 
-OWN = Path(__file__).parent.parent
-"""The compiler's own files: no place of an error that users could mend."""
+OWN = (Path(__file__).parent.parent, Path(importlib.__file__).parent)
+"""The compiler's own files, and what imports modules: no place of an error that users could mend."""
 
 
 def is_function_name(text: str) -> bool:
@@ -31,17 +31,20 @@ def function_named(text: str, purpose: str) -> Callable[..., Any]:
         purpose: what it must be, as the end of "is not a function that …".
 
     Raises:
-        DataError: the module cannot be imported, or holds no such function.
+        DataError: the module cannot be imported, or holds no such function; the nearest one is named.
     """
     module, _, name = text.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name)
+        there = importlib.import_module(module)
+        found = getattr(there, name, None)
     except Exception as error:  # the user's module may raise anything
         raise DataError(f"{text}: cannot be imported: {what_happened(error)}") from error
     finally:
         sys.path.remove(here)
+    if found is None:
+        raise DataError(f"{text}: '{module}' has no function '{name}'{suggestion(name, vars(there))}")
     if not callable(found):
         raise DataError(f"{text}: '{name}' is not a function that {purpose}")
     return found  # type: ignore[no-any-return]
@@ -52,7 +55,7 @@ def what_happened(error: Exception) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if OWN not in Path(frame.filename).parents and not frame.filename.startswith("<")
+        if not set(OWN) & set(Path(frame.filename).parents) and not frame.filename.startswith("<")
     ]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

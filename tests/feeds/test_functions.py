@@ -24,8 +24,8 @@ def test_modules_of_the_working_directory_are_found(tmp_path: Path, monkeypatch:
     assert function_named("own_function_here:seven", "counts")() == 7
     with pytest.raises(DataError, match="'number' is not a function that counts"):
         function_named("own_function_here:number", "counts")
-    with pytest.raises(DataError, match="cannot be imported: AttributeError"):
-        function_named("own_function_here:six", "counts")
+    with pytest.raises(DataError, match=r"has no function 'sven' \(did you mean 'seven'\?\)"):
+        function_named("own_function_here:sven", "counts")
 
 
 def test_an_error_is_one_line_with_its_place_in_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +34,10 @@ def test_an_error_is_one_line_with_its_place_in_the_users_file(tmp_path: Path, m
     with pytest.raises(ValueError, match="two") as caught:
         function_named("own_fault_here:fails", "fails")()
     assert what_happened(caught.value) == "ValueError: two lines (own_fault_here.py, line 4)"
+
+
+def test_a_module_that_is_not_there_has_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        function_named("no_such_module_here:feeds", "yields feeds")
+    assert str(caught.value).endswith("ModuleNotFoundError: No module named 'no_such_module_here'")

@@ -139,7 +139,7 @@ def test_an_empty_set_is_refused(empty):
     [
         ("nowhere.npz", "no such file or folder"),
         ("no.such.module:feeds", "cannot be imported"),
-        ("math:no_such_function", "cannot be imported"),
+        ("math:no_such_function", "'math' has no function"),
         ("math:pi", "is not a function that yields feeds"),
         ("text.txt", "not a .npz or .npy file"),
         ("broken.npz", "cannot be read"),
