@@ -60,7 +60,7 @@ ALLOWED: Mapping[str, str] = {
     # programs as C
     "c_output": "errors runtime runtime/binding runtime/instructions runtime/program",
     # what is measured on feeds, and what passes do with it
-    "feeds": "errors graph pass_base",
+    "feeds": "errors graph pass_base shapes",
     "scores": "errors feeds runtime/errors",
     "losses": "errors graph",
     "moments": "graph pass_base",

@@ -27,6 +27,7 @@ from qcompiler.feeds.tokens import TokenInput, drawn_share, readers_behind, toke
 from qcompiler.graph.ir import Feed, Graph, Tensor, constant_of, consumers
 from qcompiler.graph.runner import Runner
 from qcompiler.pass_base import BatchNormStatistics, Context
+from qcompiler.shapes.decided import decided_sizes
 
 __all__ = ["SyntheticFeeds", "settle_sizes"]
 
@@ -39,7 +40,7 @@ LENGTHS = (4, 2, 1)
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
-LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE))
+LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE), (128, 128))
 """Sizes of the first axis and of the others that are tried where the default ones do not run."""
 
 LARGEST_IMAGE = 512
@@ -92,9 +93,9 @@ class SyntheticFeeds:
 
 
 def settle_sizes(graph: Graph, ctx: Context) -> None:
-    """Give ``ctx.dims`` sizes of `LARGER` for the symbols that have none, if the model runs with those and not with
-    the default ones, or if every output then has `FEWEST` elements along its symbolic axes and not with the default
-    ones; nothing is changed where it runs with none.
+    """Give ``ctx.dims`` the sizes that weights decide; and sizes of `LARGER` for the symbols that have none, if the
+    model runs with those and not with the default ones, or if every output then has `FEWEST` elements along its
+    symbolic axes and not with the default ones; nothing is changed where it runs with none.
     """
     places: dict[str, tuple[int, bool]] = {}
     for tensor in graph.inputs:
@@ -105,8 +106,10 @@ def settle_sizes(graph: Graph, ctx: Context) -> None:
                 places.setdefault(size, (order if rank == 3 else axis, rank == 4))
     if not places or not graph.nodes:  # the inputs of a program, which any sizes fit
         return
-    runner, given, runs = Runner(graph), dict(ctx.dims), []
-    larger = ({name: _larger(*place, *sizes) for name, place in places.items()} for sizes in LARGER)
+    decided = decided_sizes(graph)
+    given = dict(ctx.dims) | {name: decided[name] for name in places if name in decided}
+    runner, runs, free = Runner(graph), [], {name: places[name] for name in places if name not in decided}
+    larger = ({name: _larger(*place, *sizes) for name, place in free.items()} for sizes in LARGER if free)
     for found in ({}, *larger):
         ctx.dims = given | found
         try:

@@ -42,6 +42,8 @@ FILL = -1e4
 """What an additive mask holds at padding."""
 
 _PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_WRAPPING = frozenset({"Add", "Mod", "Mul", "Where"})
+"""Arithmetic of integers by which negative indices count from the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,10 @@ def readers_behind(tensor: Tensor) -> Sequence[Node]:
     found: list[Node] = []
     for node in consumers(tensor):
         found.append(node)
-        if node.op in _PASSING:
+        if node.op in _PASSING or (node.op in _WRAPPING and _is_whole(node.outputs[0])):
             found += readers_behind(node.outputs[0])
     return found
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iu"

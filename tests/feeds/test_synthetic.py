@@ -159,3 +159,11 @@ def test_spread_is_read_from_a_batchnorm_that_is_not_folded_yet() -> None:
     )  # fmt: skip
     feed = next(iter(SyntheticFeeds(graph, Context(), 1)))
     assert abs(feed["x"].std() / 5 - 1) < 0.1
+
+
+def test_sizes_that_weights_decide_are_taken():
+    graph = graph_of("g (float[T, F] x) => (float[T, 3] y) { y = MatMul(x, w) }", w=random(7, 3))
+    context = Context()
+    settle_sizes(graph, context)
+    assert context.dims == {"F": 7}
+    assert [feed["x"].shape for feed in SyntheticFeeds(graph, context, 1)] == [(1, 7)]

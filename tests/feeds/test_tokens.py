@@ -62,3 +62,21 @@ def test_masks_segments_and_positions_by_name_and_use() -> None:
 def test_a_text_has_at_least_one_token() -> None:
     graph = graph_of("g (int64[1, L] mask) => (float[1, L] y) { y = Cast <to = 1> (mask) }")
     assert drawn(token_input(graph, graph.inputs[0]), (1, 8), 0.0).sum() == 1
+
+
+def test_ids_are_found_behind_the_arithmetic_of_negative_ones() -> None:
+    graph = graph_of(
+        """g (float[1, L] ids, int64[1, L] scale) => (float[1, L, 4] y) {
+            i = Cast <to = 7> (ids)  b = Less(i, zero)  n = Add(i, rows)  j = Where(b, n, i)  a = Gather(table, j)
+            f = Cast <to = 1> (scale)  u = Unsqueeze(f, ax)  y = Mul(a, u) }""",
+        table=random(9, 4), zero=np.int64(0), rows=np.int64(9), ax=np.array([2]),
+    )  # fmt: skip
+    how = token_input(graph, graph.inputs[0])
+    ids = drawn(how, (1, 200), 1.0)
+    assert how is not None
+    assert how.kind == "ids"
+    assert set(ids.reshape(-1)) <= set(range(9))
+    assert len(set(ids.reshape(-1))) > 4
+    other = token_input(graph, graph.inputs[1])
+    assert other is not None
+    assert other.kind == "mask"
