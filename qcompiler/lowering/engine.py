@@ -382,6 +382,9 @@ class Lowering:
         except UnsupportedError as error:
             self._record(node, str(error))
             raise _Follows(str(error)) from error
+        if id(tensor) not in self.integers:
+            self._record(node, f"its output '{tensor.name}' has no integer form")
+            raise _Follows(node.name)
         return self.integers[id(tensor)]
 
     def emit(self, kind: str, inputs: list[Tensor], attrs: Mapping[str, object], target: Target, shape: Shape) -> Coded:

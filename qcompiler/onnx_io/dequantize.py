@@ -54,6 +54,7 @@ def undo_quantization(graph: Graph) -> int:
             changed += to_qdq(site, node) if node.op in STATIC else 0
         if not any(node.op == "QuantizeLinear" for node in body.nodes):
             changed += sum(_undo_weight(node) for node in list(body.nodes) if node.op == "DequantizeLinear")
+            changed += sum(_undo_picked(body, site, node) for node in list(body.nodes) if node.op == "Gather")
         body.cleanup(remove_unused_graph_inputs=False).toposort()
     return changed
 
@@ -295,3 +296,33 @@ def _undo_weight(node: Node) -> bool:
     output.inputs.clear()
     output.to_constant(np.asarray(real, np.float32))
     return True
+
+
+def _undo_picked(graph: Graph, site: Site, node: Node) -> bool:
+    """A Gather from a table of codes that DequantizeLinear nodes alone read, through movements: a table of floats."""
+    codes = constant_of(node.inputs[0])
+    readers = list(_dequantizers_behind(node.outputs[0]))
+    known = [reader for reader in readers if reader is not None]
+    if codes is None or codes.dtype not in _WEIGHT_TYPES or not known or len(known) < len(readers):
+        return False
+    scale, zero = known[0].inputs[1], given(known[0], 2)
+    alike = all(reader.inputs[1] is scale and given(reader, 2) is zero for reader in known)
+    real = _dequantized(node.inputs[0], scale, zero) if alike and np.size(constant_of(scale)) == 1 else None
+    moved = [node.outputs[0], *_moved(node.outputs[0])]
+    if real is None or any(tensor is output for tensor in moved for output in graph.outputs):
+        return False
+    node.inputs[0] = site.constant(f"{node.inputs[0].name}_float", real.reshape(codes.shape))
+    for tensor in moved:
+        tensor.dtype = np.dtype(np.float32)
+    for reader in known:
+        replace_uses(graph, reader.outputs[0], reader.inputs[0])
+    return True
+
+
+def _dequantizers_behind(codes: Tensor) -> Iterator[Node | None]:
+    """The DequantizeLinear nodes that read codes, through movements; None for any other reader."""
+    for reader in consumers(codes):
+        if reader.op in _MOVEMENT and reader.inputs[0] is codes:
+            yield from _dequantizers_behind(reader.outputs[0])
+        else:
+            yield reader if reader.op == "DequantizeLinear" and reader.domain in STANDARD_DOMAINS else None
