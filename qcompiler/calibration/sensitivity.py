@@ -117,9 +117,13 @@ def measure_noise(graph: Graph, units: Sequence[Sequence[Pair]], data: Iterable[
     return Noise(found, by_weights)
 
 
-def _joined(answers: Sequence[list[Values]]) -> list[Values]:
-    """Each output of all feeds as one vector."""
-    return [np.concatenate([np.ravel(values) for values in each]) for each in zip(*answers, strict=True)]
+def _joined(answers: Sequence[list[Values]], like: Sequence[list[Values]]) -> list[Values]:
+    """Each output of all feeds as one vector; zeros where its size, which is data, is not that of ``like``."""
+    pairs = [list(zip(*both, strict=True)) for both in zip(answers, like, strict=True)]
+    return [
+        np.concatenate([np.ravel(a if a.shape == b.shape else np.zeros_like(b)) for a, b in each])
+        for each in zip(*pairs, strict=True)
+    ]
 
 
 class _SwitchedModel:
@@ -132,7 +136,7 @@ class _SwitchedModel:
     def noise(self, feeds: Sequence[Feed], reference: Sequence[list[Values]], active: int) -> float:
         """Noise over signal of all feeds together, as the report states it, averaged over float outputs."""
         answers = [self.outputs(feed, active) for feed in feeds]
-        errors = relative_errors(_joined(answers), _joined(reference))
+        errors = relative_errors(_joined(answers, reference), _joined(reference, reference))
         return float(np.mean(errors)) if errors else 0.0
 
     def outputs(self, feed: Feed, active: int | None) -> list[Values]:

@@ -8,7 +8,7 @@
 - An integer of one number that is compared with a constant (a sample rate) is that constant.
 - A symbolic dimension takes its size from ``Context.dims``, or 1 for the first axis, and a small even size for any
   other; with tokens, each feed has one of several lengths. Where the model cannot run with those, or says hardly
-  anything (an audio model wants more samples than a text has tokens), `settle_sizes` looks for larger ones.
+  anything (an audio model wants more samples than a text has tokens), `settle_sizes` looks for others.
 
 What is to be drawn is read from the graph once: passes rewrite it, and the feeds stay the same.
 """
@@ -40,7 +40,7 @@ LENGTHS = (4, 2, 1)
 IMAGE = 64
 """Default size of a symbolic spatial dimension."""
 
-LARGER = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE), (128, 128))
+TRIED = ((1, 128), (1, 512), (1, 1536), (1, 4096), (1, 16384), (SEQUENCE, SEQUENCE), (128, 128), (1, 12))
 """Sizes of the first axis and of the others that are tried where the default ones do not run."""
 
 LARGEST_IMAGE = 512
@@ -93,7 +93,7 @@ class SyntheticFeeds:
 
 
 def settle_sizes(graph: Graph, ctx: Context) -> None:
-    """Give ``ctx.dims`` the sizes that weights decide; and sizes of `LARGER` for the symbols that have none, if the
+    """Give ``ctx.dims`` the sizes that weights decide; and sizes of `TRIED` for the symbols that have none, if the
     model runs with those and not with the default ones, or if every output then has `FEWEST` elements along its
     symbolic axes and not with the default ones; nothing is changed where it runs with none.
     """
@@ -109,7 +109,7 @@ def settle_sizes(graph: Graph, ctx: Context) -> None:
     decided = decided_sizes(graph)
     given = dict(ctx.dims) | {name: decided[name] for name in places if name in decided}
     runner, runs, free = Runner(graph), [], {name: places[name] for name in places if name not in decided}
-    larger = ({name: _larger(*place, *sizes) for name, place in free.items()} for sizes in LARGER if free)
+    larger = ({name: _larger(*place, *sizes) for name, place in free.items()} for sizes in TRIED if free)
     for found in ({}, *larger):
         ctx.dims = given | found
         try:

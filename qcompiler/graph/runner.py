@@ -104,10 +104,15 @@ class Runner:
             make_steady(proto)
         left_out = [] if integer_kernels else FUSIONS_BY_CPU
         serialized = proto.SerializeToString()
+
+        def opened() -> ort.InferenceSession:
+            return ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
+
         try:
-            self._session = ort.InferenceSession(serialized, options, providers=PROVIDERS, disabled_optimizers=left_out)
+            self._session = opened()
         except ORT_ERRORS as error:
             raise ModelError(f"onnxruntime cannot load the model: {one_line(error, 400)}") from error
+        self._options, self._opened, self._is_optimized = options, opened, fusions
         self._sequences = {entry.name for entry in self._session.get_inputs() if entry.type.startswith("seq(")}
 
     @property
@@ -125,11 +130,27 @@ class Runner:
         """
         wanted, how = self._wanted if outputs is None else list(outputs), ort.RunOptions()
         how.only_execute_path_to_fetches = outputs is not None
+        given = {name: self._given(name, value) for name, value in feed.items()}
         try:
-            values = self._session.run(wanted, {name: self._given(name, value) for name, value in feed.items()}, how)
+            values = self._session.run(wanted, given, how)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
+            values = self._run_as_written(wanted, given, how, error)
         return dict(zip(wanted, (_as_array(value) for value in values), strict=True))
+
+    def _run_as_written(self, wanted: list[str], given: dict[str, Any], how: ort.RunOptions, error: Exception) -> Any:
+        """What the optimizer broke, without it: onnxruntime 1.32 moves a Transpose away from Q/DQ nodes whose codes or
+        values are asked for, and then cannot run what reads them.
+        """
+        if not self._is_optimized:
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
+        self._options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = self._opened()
+            values = session.run(wanted, given, how)
+        except ORT_ERRORS:
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(error, 400)}") from error
+        self._session, self._is_optimized = session, False
+        return values
 
     def _given(self, name: str, value: NDArray[Any]) -> Any:
         """An input as onnxruntime takes it: a sequence, told as `run` tells one, as a list; arithmetic makes scalars of

@@ -32,6 +32,7 @@ from qcompiler.graph.ir import (
     producer,
     replace_uses,
 )
+from qcompiler.graph.operators import LAYERS
 from qcompiler.onnx_io.qlinear import STATIC, Site, given, to_qdq
 
 __all__ = ["undo_quantization"]
@@ -39,6 +40,7 @@ __all__ = ["undo_quantization"]
 _INTEGER_LAYERS = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 _WEIGHT_TYPES = (np.int8, np.uint8, np.int16, np.int32)
 """Codes of weights that become floats again; those of 4 bits and fewer are worth keeping."""
+_LAYERS = frozenset({*LAYERS, "LSTM", "GRU", "RNN"})
 _MOVEMENT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
@@ -54,7 +56,8 @@ def undo_quantization(graph: Graph) -> int:
             changed += to_qdq(site, node) if node.op in STATIC else 0
         if not any(node.op == "QuantizeLinear" for node in body.nodes):
             changed += sum(_undo_weight(node) for node in list(body.nodes) if node.op == "DequantizeLinear")
-            changed += sum(_undo_picked(body, site, node) for node in list(body.nodes) if node.op == "Gather")
+            if any(node.op in _LAYERS for node in body.nodes):
+                changed += sum(_undo_picked(body, site, node) for node in list(body.nodes) if node.op == "Gather")
         body.cleanup(remove_unused_graph_inputs=False).toposort()
     return changed
 
@@ -306,8 +309,11 @@ def _undo_picked(graph: Graph, site: Site, node: Node) -> bool:
     if codes is None or codes.dtype not in _WEIGHT_TYPES or not known or len(known) < len(readers):
         return False
     scale, zero = known[0].inputs[1], given(known[0], 2)
+    factor = constant_of(scale)
     alike = all(reader.inputs[1] is scale and given(reader, 2) is zero for reader in known)
-    real = _dequantized(node.inputs[0], scale, zero) if alike and np.size(constant_of(scale)) == 1 else None
+    if factor is None or factor.size != 1 or not alike:
+        return False
+    real = _dequantized(node.inputs[0], scale, zero)
     moved = [node.outputs[0], *_moved(node.outputs[0])]
     if real is None or any(tensor is output for tensor in moved for output in graph.outputs):
         return False
