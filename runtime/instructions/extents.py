@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..cpu.isa import LANES
-from .conv_windows import SLACK, band_bytes, is_banded
+from .conv_windows import SLACK, band_bytes, is_banded, is_summed, summed_bytes
 from .depthwise_layout import depthwise_bytes, is_depthwise, is_depthwise_size
 from .instruction import (
     BLOCK_COLUMNS,
@@ -270,3 +270,8 @@ def conv_scratch(f: Values) -> int:
     if can_transform(f):
         plain = max(plain, transformed_bytes(f))
     return max(plain, TILE_BYTES + rounded(taps + 4, 8) + (rounded(band_bytes(f), 1) + SLACK if is_banded(f) else 0))
+
+
+def conv_transpose_scratch(f: Values) -> int:
+    """Scratch memory of ``conv_transpose``."""
+    return max(rounded(f["out_c"], 4), summed_bytes(f) if is_summed(f) else 0)

@@ -21,6 +21,7 @@ from .extents import (
     conv_accesses,
     conv_scratch,
     conv_transpose_accesses,
+    conv_transpose_scratch,
     dense,
     gemm_accesses,
     group_rules,
@@ -127,7 +128,7 @@ _define(
     "conv_transpose",
     [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1),
     *zero_points("x_zp"), *OUT],
-    conv_transpose_accesses, limits=shift_limits("n"), rules=group_rules, scratch=lambda f: rounded(f["out_c"], 4),
+    conv_transpose_accesses, limits=shift_limits("n"), rules=group_rules, scratch=conv_transpose_scratch,
 )
 # x [rows, k] with row stride x_row, w [k, cols], y [rows, cols] with row stride y_row; bias has -x_zp*sum(w) in it.
 _define(

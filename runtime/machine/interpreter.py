@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..cpu.jit import jit
 from ..instructions.instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH, Form
 from ..instructions.opcodes import BY_NAME
-from ..kernels.convolution import conv, conv_transpose
+from ..kernels.convolution import conv, conv_transpose, packed_conv_transpose
 from ..kernels.depthwise import depthwise_conv, is_depthwise
 from ..kernels.elementwise import binary, cast, requantize, table
 from ..kernels.logic import compare, logic, where
@@ -116,7 +116,10 @@ def _product(opcode: int, row: int, scratch: int) -> None:
         else:
             matmul(row, scratch)
     elif opcode == _CONV_TRANSPOSE:
-        conv_transpose(row, scratch)
+        if packed:
+            packed_conv_transpose(row, scratch)
+        else:
+            conv_transpose(row, scratch)
     elif opcode == _LSTM:
         lstm(row, scratch)
     elif opcode == _GRU:
