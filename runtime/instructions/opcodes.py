@@ -43,6 +43,7 @@ from .extents import (
     resize_rules,
     rounded,
     shift_limits,
+    softmax_scratch,
     three,
     walk_count,
     walk_rules,
@@ -244,7 +245,7 @@ _define(
         *dense(f, "y", three(f), True),
     ],
     limits=lambda _: [Limit(name, 0, 1 << 30) for name in _EXPONENTIALS],
-    rules=nonempty_axis, scratch=lambda f: rounded(f["k"], 8),
+    rules=nonempty_axis, scratch=softmax_scratch,
 )
 # x, y [outer, k, inner], normalized over k. gamma, beta int64: [k], or with per_row = 1 [channels] by row (o*inner + i)
 # % channels. epsilon >= 1 is the integer term; 0: epsilon_q gives max(1, (epsilon_q * k * k) >> 16).

@@ -184,6 +184,18 @@ def exp_tables(scale: float) -> list[np.ndarray]:
     scale=st.sampled_from([1e-4, 0.01, 0.2]),
 )
 def test_softmax(dtype: Any, outer: int, k: int, inner: int, seed: int, scale: float) -> None:
+    check_softmax(dtype, outer, k, inner, seed, scale)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16), (1, 5, 33), (1, 2, 515), (1, 2100, 17), (2, 19, 15)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_softmax_of_lines_side_by_side(shape: tuple[int, int, int], dtype: Any, seed: int) -> None:
+    """As many as are computed at a time, one more, and more than a block."""
+    check_softmax(dtype, *shape, seed, 0.01)
+
+
+def check_softmax(dtype: Any, outer: int, k: int, inner: int, seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     x, tables = draw(rng, dtype, (outer, k, inner)), exp_tables(scale)
     if seed % 2:  # codes near each other, where no exponential vanishes
