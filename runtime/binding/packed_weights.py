@@ -332,7 +332,7 @@ def _pack_transposed(program: Program, constant: int, f: Mapping[str, int]) -> P
 
 
 def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], vector: int) -> Packed:
-    """What `kernels/scaled.py` reads; nothing where no line gives the codes of some channel."""
+    """What `depthwise.scaled_conv` reads; nothing where no line gives the codes of some channel."""
     w, bias, m, n = (program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants)
     lines = lines_of(w, bias, m, n, f["y_zp"], f["lo"], f["hi"])
     return np.empty(0, np.uint8) if lines is None else joined([scale_numbers(lines, vector).view(np.uint8)])
