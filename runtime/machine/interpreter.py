@@ -7,9 +7,9 @@ from ..instructions.instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH, Form
 from ..instructions.opcodes import BY_NAME
 from ..kernels.convolution import conv, conv_transpose, packed_conv_transpose
 from ..kernels.depthwise import depthwise_conv, is_depthwise, scaled_conv
-from ..kernels.elementwise import binary, cast, requantize, table
+from ..kernels.elementwise import binary, requantize, table
 from ..kernels.logic import compare, logic, where
-from ..kernels.movement import fill, gather, move, resize_linear, scatter
+from ..kernels.movement import cast, fill, gather, move, resize_linear, scatter
 from ..kernels.normalization import layernorm, softmax
 from ..kernels.packed import coded_gemm, is_coded, packed_conv, packed_gemm
 from ..kernels.piecewise import piecewise

@@ -101,6 +101,16 @@ def test_dense_sums(y_limits: tuple[int, int], a_type: Any, b_type: Any, count: 
     check_binary(0, a_type, b_type, ((count,), (count,)), seed, y_limits, n)
 
 
+SHAPES_OF_BYTES = [((3, 1), (3, 1)), ((63,), (63,)), ((2, 70), (70,)), ((3, 24), (24,)), ((513,), (1,))]
+
+
+@pytest.mark.parametrize("shapes", SHAPES_OF_BYTES)
+@FEW
+@given(seed=seeds, n=st.sampled_from([1, 16, 30, 33, 38, 47, 60]), limits=ranges)
+def test_products_of_bytes(shapes: Any, seed: int, n: int, limits: tuple[int, int]) -> None:
+    check_binary(1, np.uint8, np.uint8, shapes, seed, limits, n)
+
+
 @FEW
 @given(count=st.integers(16, 70), seed=seeds, n=st.sampled_from([1, 30, 46, 60]))
 def test_dense_products(count: int, seed: int, n: int) -> None:
@@ -309,11 +319,3 @@ def test_requant_into_a_part_of_each_line(x_type: Any, count: int) -> None:
         [spec.Range(7, 0, 255).code(spec.requant(int(v) - 3, 1 << 30, 31)) for v in line] for line in x
     ]
     assert y.tolist() == before.tolist()
-
-
-@pytest.mark.parametrize("x_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
-@pytest.mark.parametrize("y_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
-def test_cast_wraps_like_numpy(x_type: Any, y_type: Any) -> None:
-    x = np.array([0, 1, 1], bool) if x_type is np.bool_ else draw(np.random.default_rng(0), x_type, (30,))
-    y = run_one("cast", {"x": x}, {"y": (x.shape, y_type)}, count=x.size)["y"]
-    np.testing.assert_array_equal(y, x.astype(y_type))
