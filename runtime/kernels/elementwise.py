@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..cpu.jit import jit
-from ..instructions.instruction import ISA_COLUMN, Binary, Element
+from ..instructions.instruction import ISA_COLUMN, SHIFT_BASE, Binary, Element
 from ..instructions.opcodes import columns
 from ..vector.add_multiply import (
     LEAST_BYTES,
@@ -13,6 +13,7 @@ from ..vector.add_multiply import (
     add_last_bytes,
     add_wide_byte,
     add_wide_wide,
+    multiply_bytes,
     multiply_wide,
     narrow_wide_byte,
     narrow_wide_wide,
@@ -24,7 +25,6 @@ from ..vector.sum_tiles import LANES, Isa
 from .common import (
     BLOCK,
     BLOCK_BYTES,
-    as_int32,
     at,
     at_or,
     clamp,
@@ -120,16 +120,16 @@ def _adds_bytes(row: int) -> bool:
     types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
     highs = max(abs(_high_half(at(row, _BINARY.a_m))), abs(_high_half(at(row, _BINARY.b_m))))
-    least, most = min(at(row, _BINARY.lo), at(row, _BINARY.hi)), max(at(row, _BINARY.lo), at(row, _BINARY.hi))
-    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)), abs(at(row, _BINARY.y_zp)))
-    numbers_fit = (
-        highs < 32768
-        and least >= 0
-        and most < 256
-        and zero_points < 256
-        and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
-    )
+    numbers_fit = _numbers_are_bytes(row) and highs < 32768 and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
     return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _numbers_are_bytes(row: int) -> bool:
+    """Zero points and limits are."""
+    lo, hi, a_zp, b_zp = at(row, _BINARY.lo), at(row, _BINARY.hi), at(row, _BINARY.a_zp), at(row, _BINARY.b_zp)
+    y_zp = at(row, _BINARY.y_zp)
+    return min(lo, hi, a_zp, b_zp, y_zp) >= 0 and max(lo, hi, a_zp, b_zp, y_zp) < 256
 
 
 @jit
@@ -227,20 +227,18 @@ def _multiply_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
 
 @jit
 def _multiplies_bytes(row: int) -> bool:
-    """A dense product of uint8; without their zero points those of two codes fit int32."""
+    """A dense product of uint8 of which the upper half of a product by the factor is enough."""
     types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
-    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)))
-    return types_fit and dense and zero_points < 256 and at(row, _BINARY.kind) == _MUL and at(row, ISA_COLUMN) != _PLAIN
+    numbers_fit = _numbers_are_bytes(row) and at(row, _BINARY.n) >= SHIFT_BASE
+    return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _MUL and at(row, ISA_COLUMN) != _PLAIN
 
 
 @jit
-def _multiply_bytes(row: int, y: int, a: int, b: int, count: int) -> None:
-    a_zp, b_zp, m, n = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), as_int32(at(row, _BINARY.a_m)), at(row, _BINARY.n)
-    y_zp, lo, hi, half = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi), rounding(n)
-    for i in range(count):
-        product = as_int32((load_u8(a, i) - a_zp) * (load_u8(b, i) - b_zp))
-        store_8(y, i, clamp(((product * m + half) >> n) + y_zp, lo, hi))
+def _multiply_bytes(row: int, y: int, a: int, b: int, blocks: int) -> None:
+    a_zp, b_zp, m, n = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.a_m), at(row, _BINARY.n)
+    y_zp, lo, hi = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi)
+    multiply_bytes(y, a, b, blocks, a_zp, b_zp, m, 1 << (n - SHIFT_BASE), n - 32, y_zp, lo, hi)
 
 
 @jit
@@ -249,8 +247,10 @@ def _dense_run(row: int, y_start: int, a_start: int, b_start: int, run: int) -> 
     a = at(row, _BINARY.a) + a_start * size_of(at(row, _BINARY.a_type))
     b = at(row, _BINARY.b) + b_start * size_of(at(row, _BINARY.b_type))
     y, whole = at(row, _BINARY.y) + y_start * size_of(at(row, _BINARY.y_type)), run // LANES
-    if _multiplies_bytes(row):
-        _multiply_bytes(row, y, a, b, run)
+    if run >= MOST_BYTES and _multiplies_bytes(row):
+        last = run - MOST_BYTES  # the last vector overlaps its neighbour
+        _multiply_bytes(row, y, a, b, run // MOST_BYTES)
+        _multiply_bytes(row, y + last, a + last, b + last, 1)
         return run
     if _adds_bytes(row):
         _add_bytes(row, y, a, b, whole * LANES)

@@ -15,7 +15,7 @@ from qcompiler.runtime.instructions.depthwise_layout import chunk_order
 from qcompiler.runtime.instructions.instruction import SCALE_NUMBERS, SCALE_VECTORS
 from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.vector import memory
-from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_wide
+from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_bytes, multiply_wide
 from qcompiler.runtime.vector.byte_tables import lookup_bytes
 from qcompiler.runtime.vector.byte_tiles import BYTE_TILES
 from qcompiler.runtime.vector.copies import PIXELS, SQUARES, TRANSPOSES, copy_run, interleave_three
@@ -28,6 +28,7 @@ from qcompiler.runtime.vector.sum_tiles import Flavour
 from qcompiler.runtime.vector.winograd_tiles import INPUT_TRANSFORMS, output_codes
 from tests.runtime.checked_memory import CheckedMemory
 from tests.runtime.product_references import (
+    byte_products_reference,
     byte_reference,
     product_reference,
     scaled,
@@ -344,6 +345,7 @@ def references(checked: CheckedMemory) -> dict[int, Any]:
     replaced |= {id(kernel): exponentials_reference(checked, wide) for kernel, wide in EXPONENTIALS.items()}
     replaced[id(interleave_three)] = three_planes_reference(checked)
     replaced[id(multiply_wide)] = wide_product_reference(checked)
+    replaced[id(multiply_bytes)] = byte_products_reference(checked)
     replaced |= {id(add): add_reference(checked, size) for size, add in ADDS.items()}
     replaced |= {id(scale): scale_reference(checked, size) for size, scale in SCALES.items()}
     replaced[id(lookup_wide)] = wide_lookup_reference(checked)
