@@ -91,6 +91,12 @@ def load_block(block: int, base: int, element: int, start: int, stride: int, cou
             store_64(block, i, value)
     elif stride == 1:
         _load_dense(block, first, element, count)
+    elif element == _U8:
+        for i in range(count):
+            store_64(block, i, load_u8(first, i * stride))
+    elif element == _I16:
+        for i in range(count):
+            store_64(block, i, load_i16(first, i * stride))
     else:
         for i in range(count):
             store_64(block, i, fetch(first, element, i * stride))

@@ -12,9 +12,9 @@ from ..vector.sum_tiles import LANES, Isa
 from .common import (
     BLOCK_BYTES,
     BLOCKS,
+    as_int32,
     at,
     clamp,
-    code_block,
     load_block,
     rounding,
     size_of,
@@ -184,14 +184,6 @@ def integer_sqrt(value: int) -> int:
 
 
 @jit
-def _variance(values: int, count: int, total: int, epsilon: int) -> int:
-    squares = 0
-    for j in range(count):
-        squares += load_i64(values, j) * load_i64(values, j)
-    return count * squares - total * total + epsilon
-
-
-@jit
 def _epsilon_term(row: int, k: int) -> int:
     epsilon = at(row, _NORM.epsilon)
     return epsilon if epsilon > 0 else max(1, (at(row, _NORM.epsilon_q) * k * k) >> 16)
@@ -200,28 +192,32 @@ def _epsilon_term(row: int, k: int) -> int:
 @jit
 def _normalize(values: int, k: int, epsilon: int) -> None:
     """Replace codes by their normalized values, Q20."""
-    total = 0
+    total, squares = 0, 0
     for j in range(k):
-        total += load_i64(values, j)
-    variance = _variance(values, k, total, epsilon)
+        value = as_int32(load_i64(values, j))
+        total += value
+        squares += value * value
+    variance = k * squares - total * total + epsilon
     t = normalizing_shift(variance)
     inverse = (1 << 61) // integer_sqrt(variance << (2 * t))
+    factor, offset = k * inverse, total * inverse
     for j in range(k):
-        store_64(values, j, ((k * load_i64(values, j) - total) * inverse) >> (41 - t))
+        store_64(values, j, (load_i64(values, j) * factor - offset) >> (41 - t))
 
 
 @jit
 def _scale_line(row: int, values: int, k: int, parameter: int) -> None:
-    """Apply gamma and beta; ``parameter`` >= 0 is the one pair of the whole line, else each element has its own."""
+    """Codes by gamma and beta; ``parameter`` >= 0 is the one pair of the whole line, else each element has its own."""
     n, gamma, beta = at(row, _NORM.n), at(row, _NORM.gamma), at(row, _NORM.beta)
-    half = rounding(n)
+    half, y_zp, lo, hi = rounding(n), at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi)
     if parameter >= 0:
         factor, offset = load_i64(gamma, parameter), load_i64(beta, parameter) + half
         for j in range(k):
-            store_64(values, j, (load_i64(values, j) * factor + offset) >> n)
+            store_64(values, j, clamp(((load_i64(values, j) * factor + offset) >> n) + y_zp, lo, hi))
     else:
         for j in range(k):
-            store_64(values, j, (load_i64(values, j) * load_i64(gamma, j) + load_i64(beta, j) + half) >> n)
+            value = load_i64(values, j) * load_i64(gamma, j) + load_i64(beta, j)
+            store_64(values, j, clamp(((value + half) >> n) + y_zp, lo, hi))
 
 
 @jit
@@ -235,5 +231,4 @@ def layernorm(row: int, scratch: int) -> None:
         load_block(values, at(row, _NORM.x), at(row, _NORM.x_type), start, inner, k)
         _normalize(values, k, epsilon)
         _scale_line(row, values, k, line % channels if per_row else -1)
-        code_block(values, k, at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi))
         store_strided(at(row, _NORM.y), at(row, _NORM.y_type), start, inner, values, k)
