@@ -94,6 +94,8 @@ def simple_cases() -> dict[str, Case]:
     transposed = f"g (float[{image}] x) => (float[1, 64, 58, 58] y) {{ y = ConvTranspose (x, w) }}"
     window = "<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
     flat, rows = "512, 512", "512, 1"
+    turned, layer = "t = Transpose <perm = [1, 0]> (x)", "y = MatMul (t, w)"  # what a layer reads has bytes
+    swapped = "t = Transpose <perm = [1, 0, 2]> (x)"
     return {
         'ELEMENT_COST["softmax"]': Case("softmax", one_operand("Softmax", flat)),
         'ELEMENT_COST["layernorm"]': Case("layernorm", norm, {"w": random(512), "z": random(512)}),
@@ -115,8 +117,13 @@ def simple_cases() -> dict[str, Case]:
         'TAP_COST["max_pool"]': Case("max_pool", one_operand("MaxPool", image, "", window)),
         'TAP_COST["average_pool"]': Case("average_pool", one_operand("AveragePool", image, "", window)),
         'TAP_COST["conv_transpose"]': Case("conv_transpose", transposed, {"w": random(64, 64, 3, 3)}),
-        "OTHER_COST": Case("move", one_operand("Transpose", flat, "", "<perm = [1, 0]>")),
-        "OTHER_COST (runs of 64)": Case("move", one_operand("Transpose", "64, 64, 64", "", "<perm = [1, 0, 2]>")),
+        "OTHER_COST": Case(
+            "move", f"g (float[{flat}] x) => (float[512, 8] y) {{ {turned} {layer} }}", {"w": random(512, 8)}
+        ),
+        "OTHER_COST (int16)": Case("move", one_operand("Transpose", flat, "", "<perm = [1, 0]>"), activations="int16"),
+        "OTHER_COST (runs of 64)": Case(
+            "move", f"g (float[64, 64, 64] x) => (float[64, 64, 8] y) {{ {swapped} {layer} }}", {"w": random(64, 8)}
+        ),
         "BYTE_TABLE_COST": Case("table", one_operand("Sin", "1024, 1024")),
         "WEIGHT_COST": product(1, 4096, 8192),
     }

@@ -1,9 +1,10 @@
 """Rough time of an instruction on one core: decides whether, and into how many parts, it is divided among threads.
 
-A wrong cost makes a run slower, never different. The costs are nanoseconds on one core with AVX-512 VNNI, in the order
-of memory that suits the kernel best; ``python -m benchmarks.instruction_cost`` measures each and prints it beside the
-one used here. A core with AVX2 only takes several times longer, so that there an instruction is divided later than
-would pay. The ``LEAST_`` thresholds were set where sharing began to pay on two such cores; no experiment repeats that.
+A wrong cost makes a run slower, never different. The costs are nanoseconds on one core with AVX-512 VNNI (Emerald
+Rapids; older ones that were within a factor of two stay), in the order of memory that suits the kernel best;
+``python -m benchmarks.instruction_cost`` measures each and prints it beside the one used here. A core with AVX2 only
+takes several times longer, so that there an instruction is divided later than would pay. The ``LEAST_`` thresholds were
+set where sharing began to pay on two such cores; no experiment repeats that.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ from math import prod
 from ..instructions.instruction import MAX_RANK, Element, Values
 
 ELEMENT_COST = {
-    "softmax": 0.35, "layernorm": 0.25, "reduce": 0.05, "argmax": 0.5, "topk": 2.0, "binary": 0.1, "where": 0.2,
-    "compare": 0.2, "table": 0.2, "piecewise": 0.05, "requant": 0.015, "resize_linear": 3.0,
+    "softmax": 1.0, "layernorm": 1.3, "reduce": 0.1, "argmax": 0.4, "topk": 7.5, "binary": 0.3, "where": 0.75,
+    "compare": 0.4, "table": 0.35, "piecewise": 0.16, "requant": 0.015, "resize_linear": 1.0,
 }  # fmt: skip
 """Nanoseconds per element: of the input for reductions, of the output for the others."""
 
-TAP_COST = {"max_pool": 0.02, "average_pool": 0.08, "conv_transpose": 0.02}
+TAP_COST = {"max_pool": 0.02, "average_pool": 0.08, "conv_transpose": 0.008}
 """Nanoseconds per tap of a window: for pools of each output; for transposed convolutions of each output and input
 channel, as if the stride were 1.
 """
 
-OTHER_COST = 0.03
-"""Nanoseconds per element of the opcodes that are not listed: copies, casts, logic."""
+OTHER_COST = 0.1
+"""Nanoseconds per element of the opcodes that are not listed: copies, casts, logic. Dense runs take half of it, a
+transposition of bytes a half more, one of int16 twice as much.
+"""
 
 BYTE_TABLE_COST = 0.01
 """Nanoseconds per element of a table of bytes for bytes."""
 
-RESULT_COST, MULTIPLY_COST = 0.08, 0.0022
+RESULT_COST, MULTIPLY_COST = 0.16, 0.0022
 """Nanoseconds per output of a product with constant weights (requantization, storing), and per multiply-accumulate."""
 
 DEPTHWISE_TAP_COST = 0.012

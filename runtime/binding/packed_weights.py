@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from ..cpu.isa import LANES, Isa
-from ..instructions.conv_windows import is_banded, reads_lines, segment_count
+from ..instructions.conv_windows import is_banded, is_summed, reads_lines, segment_count
 from ..instructions.depthwise_layout import (
     chunk_bytes,
     chunk_order,
@@ -30,7 +31,7 @@ from .panels import Packed, fitting_steps, joined, pack_codes, pack_weights, pad
 RECURRENT = {"lstm": 4, "gru": 3}
 """Gates of the recurrent opcodes."""
 
-_REPLACED = {"gemm": ("w",), "conv": ("w",), "lstm": ("w", "r")}
+_REPLACED = {"gemm": ("w",), "conv": ("w",), "conv_transpose": ("w",), "lstm": ("w", "r")}
 """Operands that are never read once weights are packed (but a GRU that resets before the product reads ``r``)."""
 
 MOST_CODED_ROWS = 4
@@ -74,6 +75,10 @@ def pack_program(program: Program, bound: Bound, isa: Isa) -> dict[int, Weights]
             continue
         if opcode.name == "gather" and bound.kinds[index, opcode.position("x")] == Source.CONSTANT:
             packed |= _coded_gather(program, index, int(program.code[index, opcode.position("x")]), fields)
+            continue
+        if opcode.name == "conv_transpose" and is_summed(fields):
+            weights = int(program.code[index, opcode.position("w")])
+            packed[index] = Weights(_pack_transposed(program, weights, fields))
             continue
         size = product_size(opcode.name, fields)
         if size is None:
@@ -314,8 +319,20 @@ def _transform(program: Program, constants: tuple[int, ...], channels: int, outp
     return joined([values.view(np.uint8) for values in (*heads, np.ascontiguousarray(ordered).reshape(-1))])
 
 
+def _pack_transposed(program: Program, constant: int, f: Mapping[str, int]) -> Packed:
+    """Weights as int16: for each line of the kernel panels of the columns of all its taps, side by side."""
+    shape = (f["kernel_h"], f["kernel_w"], f["in_c"], f["out_c"])
+    key = ("transposed", constant, *shape)
+    with program.lock:
+        if key not in program.packed:
+            w = program.constant(constant).reshape(-1)[: prod(shape)].reshape(shape).astype(np.int16)
+            lines = w.transpose(0, 2, 1, 3).reshape(shape[0], shape[2], -1)
+            program.packed[key] = joined([pack_weights(line, 2) for line in lines])
+        return program.packed[key]
+
+
 def _scale(program: Program, constants: tuple[int, ...], f: Mapping[str, int], vector: int) -> Packed:
-    """What `kernels/scaled.py` reads; nothing where no line gives the codes of some channel."""
+    """What `depthwise.scaled_conv` reads; nothing where no line gives the codes of some channel."""
     w, bias, m, n = (program.constant(constant).reshape(-1)[: f["in_c"]].astype(np.int64) for constant in constants)
     lines = lines_of(w, bias, m, n, f["y_zp"], f["lo"], f["hi"])
     return np.empty(0, np.uint8) if lines is None else joined([scale_numbers(lines, vector).view(np.uint8)])

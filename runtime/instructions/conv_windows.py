@@ -4,12 +4,13 @@ memory.
 A window is read as *segments*: whole lines of the kernel where a window's pixels lie side by side, else single taps. An
 image that needs padding (or whose codes must become int16) is copied band by band: the lines that some rows of the
 output need, padded with the zero point on all sides, so that every window lies at a fixed distance from its pixel.
-Plain arithmetic: the kernels compile these functions.
+A transposed convolution multiplies whole lines of the image by lines of the kernel and adds the results up in a line of
+sums. Plain arithmetic: the kernels compile these functions.
 """
 
 from __future__ import annotations
 
-from .instruction import Values
+from .instruction import TILE_BYTES, ZERO_BYTES, Element, Values
 
 BAND_BYTES = 1 << 18
 """A band larger than this holds the lines of a single row of the output: it should stay in the second cache."""
@@ -59,3 +60,29 @@ def band_bytes(f: Values) -> int:
 def is_banded(f: Values) -> bool:
     """Whether the bands of a convolution are of a sane size."""
     return band_bytes(f) <= MOST_BAND_BYTES
+
+
+def summed_pixels(in_w: int, out_w: int, kernel_w: int, stride_w: int, pad_left: int) -> int:
+    """Pixels in a line of sums of a transposed convolution: those that the image reaches, and those of the output."""
+    return max((in_w - 1) * stride_w + kernel_w, pad_left + out_w)
+
+
+def summed_line_bytes(in_w: int, in_c: int) -> int:
+    """A line of the image as int16, each pixel in whole pairs."""
+    return (in_w * ((in_c + 1) // 2) * 4 + 63) // 64 * 64
+
+
+def summed_bytes(f: Values) -> int:
+    """Scratch memory of a transposed convolution for a tile, zeros, a line of the image and a line of sums."""
+    pixels = summed_pixels(f["in_w"], f["out_w"], f["kernel_w"], f["stride_w"], f["pad_left"])
+    sums = (4 * pixels * f["out_c"] + 63) // 64 * 64
+    return TILE_BYTES + ZERO_BYTES + summed_line_bytes(f["in_w"], f["in_c"]) + sums
+
+
+def is_summed(f: Values) -> bool:
+    """Whether a transposed convolution can be computed by lines: the taps of a kernel's line side by side, codes that
+    fit int16 without their zero point, lines of a sane size.
+    """
+    fits = f["x_zp"] == 0 or (f["x_type"] == Element.U8 and 0 <= f["x_zp"] < 1 << 8)
+    dense = f["groups"] == 1 and f["dilation_w"] == 1 and min(f["in_c"], f["out_c"]) > 0
+    return fits and dense and summed_bytes(f) <= MOST_BAND_BYTES

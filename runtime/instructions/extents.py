@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..cpu.isa import LANES
-from .conv_windows import SLACK, band_bytes, is_banded
+from .conv_windows import SLACK, band_bytes, is_banded, is_summed, summed_bytes
 from .depthwise_layout import depthwise_bytes, is_depthwise, is_depthwise_size
 from .instruction import (
+    BLOCK,
     BLOCK_COLUMNS,
     BLOCK_ROWS,
     ELEMENT_SIZE,
@@ -21,6 +22,9 @@ from .instruction import (
     Values,
 )
 from .winograd import can_transform, transformed_bytes
+
+_TERMS = 1 << 15
+"""Of softmax, that are kept at a time."""
 
 
 def element_size(f: Values, operand: str) -> int:
@@ -270,3 +274,18 @@ def conv_scratch(f: Values) -> int:
     if can_transform(f):
         plain = max(plain, transformed_bytes(f))
     return max(plain, TILE_BYTES + rounded(taps + 4, 8) + (rounded(band_bytes(f), 1) + SLACK if is_banded(f) else 0))
+
+
+def conv_transpose_scratch(f: Values) -> int:
+    """Scratch memory of ``conv_transpose``."""
+    return max(rounded(f["out_c"], 4), summed_bytes(f) if is_summed(f) else 0)
+
+
+def softmax_columns(k: int, inner: int) -> int:
+    """Lines of a softmax, side by side, that are computed at a time: their terms stay in the second cache."""
+    return min(inner, BLOCK, max(_TERMS // max(k, 1), LANES))
+
+
+def softmax_scratch(f: Values) -> int:
+    """int32 terms of the lines that are computed at a time, and codes of a block or a line."""
+    return rounded(f["k"] * softmax_columns(f["k"], f["inner"]), 4) + rounded(max(BLOCK, f["k"]), 2)

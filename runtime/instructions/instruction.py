@@ -72,8 +72,8 @@ added to the upper half of a product, right shifts of it, and left shifts of the
 """
 
 SCALE_NUMBERS = 5
-"""int32 of each channel that `kernels/scaled.py` reads: the factor's upper and lower 16 bits, those of what is added,
-and the shift less 16.
+"""int32 of each channel that `depthwise.scaled_conv` reads: the factor's upper and lower 16 bits, those of what is
+added, and the shift less 16.
 """
 
 BORDER_COPY_IN, BORDER_SINGLE_IN, BORDER_DOUBLE_IN, BORDER_COPY_OUT, BORDER_SINGLE_OUT, BORDER_DOUBLE_OUT = range(6)

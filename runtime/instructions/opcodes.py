@@ -21,6 +21,7 @@ from .extents import (
     conv_accesses,
     conv_scratch,
     conv_transpose_accesses,
+    conv_transpose_scratch,
     dense,
     gemm_accesses,
     group_rules,
@@ -42,6 +43,7 @@ from .extents import (
     resize_rules,
     rounded,
     shift_limits,
+    softmax_scratch,
     three,
     walk_count,
     walk_rules,
@@ -127,7 +129,7 @@ _define(
     "conv_transpose",
     [*read("x"), *_PRODUCT, *write("y"), *GEOMETRY, *dims("out_c"), *dims("groups", low=1, default=1),
     *zero_points("x_zp"), *OUT],
-    conv_transpose_accesses, limits=shift_limits("n"), rules=group_rules, scratch=lambda f: rounded(f["out_c"], 4),
+    conv_transpose_accesses, limits=shift_limits("n"), rules=group_rules, scratch=conv_transpose_scratch,
 )
 # x [rows, k] with row stride x_row, w [k, cols], y [rows, cols] with row stride y_row; bias has -x_zp*sum(w) in it.
 _define(
@@ -243,7 +245,7 @@ _define(
         *dense(f, "y", three(f), True),
     ],
     limits=lambda _: [Limit(name, 0, 1 << 30) for name in _EXPONENTIALS],
-    rules=nonempty_axis, scratch=lambda f: rounded(f["k"], 8),
+    rules=nonempty_axis, scratch=softmax_scratch,
 )
 # x, y [outer, k, inner], normalized over k. gamma, beta int64: [k], or with per_row = 1 [channels] by row (o*inner + i)
 # % channels. epsilon >= 1 is the integer term; 0: epsilon_q gives max(1, (epsilon_q * k * k) >> 16).

@@ -89,15 +89,63 @@ def load_block(block: int, base: int, element: int, start: int, stride: int, cou
         value = fetch(first, element, 0)
         for i in range(count):
             store_64(block, i, value)
-    elif stride == 1 and element == _I16:
+    elif stride == 1:
+        _load_dense(block, first, element, count)
+    elif element == _U8:
         for i in range(count):
-            store_64(block, i, load_i16(first, i))
-    elif stride == 1 and element in (_U8, _BOOL):
+            store_64(block, i, load_u8(first, i * stride))
+    elif element == _I16:
         for i in range(count):
-            store_64(block, i, load_u8(first, i))
+            store_64(block, i, load_i16(first, i * stride))
     else:
         for i in range(count):
             store_64(block, i, fetch(first, element, i * stride))
+
+
+@jit
+def _load_dense(block: int, first: int, element: int, count: int) -> None:
+    if element == _I16:
+        for i in range(count):
+            store_64(block, i, load_i16(first, i))
+    elif element in (_U8, _BOOL):
+        for i in range(count):
+            store_64(block, i, load_u8(first, i))
+    elif element == _I8:
+        for i in range(count):
+            store_64(block, i, load_i8(first, i))
+    elif element == _I32:
+        for i in range(count):
+            store_64(block, i, load_i32(first, i))
+    else:
+        for i in range(count):
+            store_64(block, i, load_i64(first, i))
+
+
+@jit
+def as_int32(value: int) -> int:
+    """A number that fits int32, said so that it shows: two of them are multiplied by one vector instruction."""
+    return (value << 32) >> 32
+
+
+@jit
+def load_terms(
+    block: int, base: int, element: int, start: int, stride: int, count: int, zero_point: int, m: int
+) -> None:
+    """As `load_block`, and ``(code - zero_point) * m`` of each."""
+    first, factor, offset = base + start * size_of(element), as_int32(m), zero_point * m
+    if stride == 0:
+        value = fetch(first, element, 0) * m - offset
+        for i in range(count):
+            store_64(block, i, value)
+    elif stride == 1 and element == _I16:
+        for i in range(count):
+            store_64(block, i, load_i16(first, i) * factor - offset)
+    elif stride == 1 and element == _U8:
+        for i in range(count):
+            store_64(block, i, load_u8(first, i) * factor - offset)
+    else:
+        load_block(block, base, element, start, stride, count)
+        scale_block(block, count, zero_point, m)
 
 
 @jit
@@ -148,6 +196,17 @@ def requant_block(block: int, count: int, m: int, n: int) -> None:
     half = rounding(n)
     for i in range(count):
         store_64(block, i, (load_i64(block, i) * m + half) >> n)
+
+
+@jit
+def add_row(acc: int, x: int, element: int, start: int, count: int) -> None:
+    """Add ``count`` elements from ``start`` on to int64 sums."""
+    if element == _I16:
+        for c in range(count):
+            store_64(acc, c, load_i64(acc, c) + load_i16(x, start + c))
+    else:
+        for c in range(count):
+            store_64(acc, c, load_i64(acc, c) + fetch(x, element, start + c))
 
 
 @jit

@@ -1,13 +1,23 @@
-"""Convolutions on NHWC images, plain: the reference that the packed kernels are tested equal to."""
+"""Convolutions on NHWC images, plain: the reference that the packed kernels are tested equal to; and transposed ones on
+packed weights.
+"""
 
 from __future__ import annotations
 
 from ..cpu.jit import jit
+from ..instructions import conv_windows
+from ..instructions.instruction import BLOCK, ISA_COLUMN, PACKED_COLUMN, TILE_BYTES, ZERO_BYTES, Element
 from ..instructions.opcodes import columns
-from .common import BLOCK_BYTES, BLOCKS, at, at_or, fetch
+from ..vector.memory import load_i32, store_32
+from ..vector.sum_tiles import LANES
+from .common import BLOCK_BYTES, BLOCKS, at, at_or, code_block, fetch, load_block, requant_block, size_of, store_block
 from .product import accumulate, copy_i32, store_row
+from .tiles import group_size, point_rows, run_wide, wide_rows
+from .wide import pack_rows
 
 _CONV, _TRANSPOSED = columns("conv"), columns("conv_transpose")
+_I32 = int(Element.I32)
+_line_bytes, _summed_pixels = jit(conv_windows.summed_line_bytes), jit(conv_windows.summed_pixels)
 
 
 @jit
@@ -107,3 +117,90 @@ def conv_transpose(row: int, scratch: int) -> None:
             at(row, _TRANSPOSED.lo),
             at(row, _TRANSPOSED.hi),
         )
+
+
+@jit
+def packed_conv_transpose(row: int, scratch: int) -> None:
+    """The opcode ``conv_transpose`` on packed weights.
+
+    A line of the image times a line of the kernel gives ``kernel_w * out_c`` sums for each pixel. They lie side by side
+    in the line of the output, where those of neighbouring pixels are added.
+    """
+    zeros, out_h = scratch + BLOCKS * BLOCK_BYTES + TILE_BYTES, at(row, _TRANSPOSED.out_h)
+    for i in range(ZERO_BYTES // 4):
+        store_32(zeros, i, 0)
+    codes = zeros + ZERO_BYTES
+    sums = codes + _line_bytes(at(row, _TRANSPOSED.in_w), at(row, _TRANSPOSED.in_c))
+    for line in range(at(row, _TRANSPOSED.batch) * out_h):
+        _sum_line(row, scratch, codes, sums, line // out_h, line % out_h)
+        _store_line(row, scratch, sums + 4 * at(row, _TRANSPOSED.pad_left) * at(row, _TRANSPOSED.out_c), line)
+
+
+@jit
+def _sum_line(row: int, scratch: int, codes: int, sums: int, image: int, oy: int) -> None:
+    """The sums of a line of the output, from the bias on."""
+    in_w, channels, outputs = at(row, _TRANSPOSED.in_w), at(row, _TRANSPOSED.in_c), at(row, _TRANSPOSED.out_c)
+    x, element, zero_point = at(row, _TRANSPOSED.x), at(row, _TRANSPOSED.x_type), at(row, _TRANSPOSED.x_zp)
+    height, stride_h, steps = at(row, _TRANSPOSED.in_h), at(row, _TRANSPOSED.stride_h), (channels + 1) // 2
+    out_w, kernel_w = at(row, _TRANSPOSED.out_w), at(row, _TRANSPOSED.kernel_w)
+    for p in range(_summed_pixels(in_w, out_w, kernel_w, at(row, _TRANSPOSED.stride_w), at(row, _TRANSPOSED.pad_left))):
+        copy_i32(sums + 4 * p * outputs, at(row, _TRANSPOSED.bias), outputs)
+    for ky in range(at(row, _TRANSPOSED.kernel_h)):
+        down = oy + at(row, _TRANSPOSED.pad_top) - ky * at(row, _TRANSPOSED.dilation_h)
+        if down >= 0 and down % stride_h == 0 and down // stride_h < height:
+            source = x + (image * height + down // stride_h) * in_w * channels * size_of(element)
+            pack_rows(codes, source, element, zero_point, (channels, 1), in_w, channels, steps)
+            _add_products(row, scratch, codes, sums, ky)
+
+
+@jit
+def _add_products(row: int, scratch: int, codes: int, sums: int, ky: int) -> None:
+    """Add the products of a line of the image with line ``ky`` of the kernel."""
+    isa, in_w, steps = at(row, ISA_COLUMN), at(row, _TRANSPOSED.in_w), (at(row, _TRANSPOSED.in_c) + 1) // 2
+    outputs, step = at(row, _TRANSPOSED.out_c), at(row, _TRANSPOSED.stride_w) * at(row, _TRANSPOSED.out_c)
+    acc, cols = scratch + BLOCKS * BLOCK_BYTES, at(row, _TRANSPOSED.kernel_w) * outputs
+    zeros, panels, panel_bytes, first = acc + TILE_BYTES, (cols + LANES - 1) // LANES, steps * LANES * 4, 0
+    while first < panels:
+        group, top = group_size(isa, panels - first), 0
+        weights, width = (
+            at(row, PACKED_COLUMN) + (ky * panels + first) * panel_bytes,
+            min(group * LANES, cols - first * LANES),
+        )
+        while top < in_w:
+            rows = wide_rows(in_w - top)
+            count = min(rows, in_w - top)
+            point_rows(scratch, codes + top * steps * 4, steps * 4, count)
+            run_wide(isa, group, rows, scratch, zeros, weights, panel_bytes, steps, weights, zeros, acc)
+            for r in range(count):
+                _add_i32(sums + 4 * ((top + r) * step + first * LANES), acc + r * group * LANES * 4, width)
+            top += rows
+        first += group
+
+
+@jit
+def _add_i32(target: int, source: int, count: int) -> None:
+    for j in range(count):
+        store_32(target, j, load_i32(target, j) + load_i32(source, j))
+
+
+@jit
+def _store_line(row: int, scratch: int, sums: int, line: int) -> None:
+    """The codes of a line of the output."""
+    outputs, width, y, element = (
+        at(row, _TRANSPOSED.out_c),
+        at(row, _TRANSPOSED.out_w),
+        at(row, _TRANSPOSED.y),
+        at(row, _TRANSPOSED.y_type),
+    )
+    m, n, y_zp = at(row, _TRANSPOSED.m), at(row, _TRANSPOSED.n), at(row, _TRANSPOSED.y_zp)
+    lo, hi = at(row, _TRANSPOSED.lo), at(row, _TRANSPOSED.hi)
+    if outputs != 1:
+        for p in range(width):
+            store_row(y, element, (line * width + p) * outputs, sums + 4 * p * outputs, m, n, outputs, y_zp, lo, hi)
+        return
+    for first in range(0, width, BLOCK):
+        count = min(BLOCK, width - first)
+        load_block(scratch, sums, _I32, first, 1, count)
+        requant_block(scratch, count, load_i32(m, 0), load_i32(n, 0))
+        code_block(scratch, count, y_zp, lo, hi)
+        store_block(y, element, line * width + first, scratch, count)

@@ -1,8 +1,8 @@
-"""Depthwise convolution: one weight a channel and tap.
+"""Depthwise convolution: one weight a channel and tap; and those of one tap on uint8, which only scale channels.
 
 Chunk of channels by chunk: the lines that one or two rows of the output need are interleaved in scratch memory, padded
 with the zero point; then tiles of several pixels multiply, requantize and store. `depthwise_layout.py` has the sizes,
-`depthwise_tiles.py` the vector code.
+`depthwise_tiles.py` the vector code. `channel_lines.py` has the arithmetic of those that scale.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from ..cpu.jit import jit
 from ..instructions import depthwise_layout
-from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_VECTORS, Element
+from ..instructions.instruction import ISA_COLUMN, PACKED_COLUMN, SCALE_NUMBERS, SCALE_VECTORS, Element
 from ..instructions.opcodes import columns
+from ..vector.add_multiply import scale_16, scale_32, scale_64
 from ..vector.depthwise_tiles import (
     MANY_PIXELS,
     channel_tile,
@@ -43,6 +44,8 @@ _AVX512, _AVX_VNNI, _AVX2 = int(Isa.AVX512_VNNI), int(Isa.AVX_VNNI), int(Isa.AVX
 _LINES, _FILL, _OFFSETS = 64, 128, 256
 """Bytes from a vector of zero points to the tables behind it: the lines of a group, nothing but zero points,
 offsets of taps."""
+_PIXELS = 128
+"""Pixels of which all channels are scaled before the next ones: their codes stay in the first cache."""
 
 _vector_bytes, _chunk_bytes, _rows_at_once = (
     jit(depthwise_layout.vector_bytes),
@@ -344,3 +347,32 @@ def _many(isa: int, layout: int, rows: int) -> int:
     """Vectors of pixels of the larger tile."""
     most = _NARROW_TILES if isa == _AVX_VNNI and layout == QUAD else _WIDE_TILES
     return most[rows - 1]
+
+
+@jit
+def scaled_conv(row: int, scratch: int) -> None:
+    """The opcode ``conv`` on the numbers of `channel_lines.scale_numbers`."""
+    channels, vector = at(row, _CONV.in_c), _vector_bytes(at(row, ISA_COLUMN))
+    pixels, pitch = (
+        at(row, _CONV.batch) * at(row, _CONV.out_h) * at(row, _CONV.out_w),
+        at_or(row, _CONV.y_pitch, channels),
+    )
+    for start in range(0, pixels, _PIXELS):
+        x, y = at(row, _CONV.x) + start * channels, at(row, _CONV.y) + at(row, _CONV.y_offset) + start * pitch
+        numbers, first = at(row, PACKED_COLUMN), 0
+        while first < channels:
+            chunk = _chunk_bytes(vector, channels - first)
+            _scale(row, chunk, y + first, pitch, x + first, channels, min(_PIXELS, pixels - start), numbers)
+            numbers += 4 * SCALE_NUMBERS * chunk
+            first += chunk
+
+
+@jit
+def _scale(row: int, chunk: int, y: int, y_step: int, x: int, x_step: int, pixels: int, numbers: int) -> None:
+    lo, hi = at(row, _CONV.lo), at(row, _CONV.hi)
+    if chunk == 64:
+        scale_64(y, y_step, x, x_step, pixels, numbers, lo, hi)
+    elif chunk == 32:
+        scale_32(y, y_step, x, x_step, pixels, numbers, lo, hi)
+    else:
+        scale_16(y, y_step, x, x_step, pixels, numbers, lo, hi)

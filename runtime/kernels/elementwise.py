@@ -1,9 +1,9 @@
-"""Elementwise kernels: binary, table, requant, cast. They work in blocks of int64 in scratch memory."""
+"""Elementwise kernels: binary, table, requant. They work in blocks of int64 in scratch memory."""
 
 from __future__ import annotations
 
 from ..cpu.jit import jit
-from ..instructions.instruction import ISA_COLUMN, Binary, Element
+from ..instructions.instruction import ISA_COLUMN, SHIFT_BASE, Binary, Element
 from ..instructions.opcodes import columns
 from ..vector.add_multiply import (
     LEAST_BYTES,
@@ -13,6 +13,7 @@ from ..vector.add_multiply import (
     add_last_bytes,
     add_wide_byte,
     add_wide_wide,
+    multiply_bytes,
     multiply_wide,
     narrow_wide_byte,
     narrow_wide_wide,
@@ -29,18 +30,18 @@ from .common import (
     clamp,
     code_block,
     load_block,
+    load_terms,
     outer_count,
     outer_offset,
     requant_block,
     rounding,
-    scale_block,
     size_of,
     store_block,
 )
 
-_BINARY, _TABLE, _REQUANT, _CAST = columns("binary"), columns("table"), columns("requant"), columns("cast")
+_BINARY, _TABLE, _REQUANT = columns("binary"), columns("table"), columns("requant")
 _ADD, _MUL, _DIV, _MIN = int(Binary.ADD), int(Binary.MUL), int(Binary.DIV), int(Binary.MIN)
-_U8, _I16, _BOOL = int(Element.U8), int(Element.I16), int(Element.BOOL)
+_U8, _I16 = int(Element.U8), int(Element.I16)
 _AVX512, _PLAIN = int(Isa.AVX512_VNNI), int(Isa.PLAIN)
 _INT32_MAX = (1 << 31) - 1
 _BYTE_CODES = 256
@@ -66,54 +67,43 @@ def _quotient(a: int, b: int, m: int, n: int, y_zp: int, lo: int, hi: int) -> in
 
 @jit
 def _divide_block(row: int, a: int, b: int, count: int) -> None:
-    a_zp, b_zp, m, n = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.a_m), at(row, _BINARY.n)
+    m, n = at(row, _BINARY.a_m), at(row, _BINARY.n)
     y_zp, lo, hi = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi)
     for i in range(count):
-        store_64(a, i, _quotient(load_i64(a, i) - a_zp, load_i64(b, i) - b_zp, m, n, y_zp, lo, hi))
-
-
-@jit
-def _extreme_block(kind: int, a: int, b: int, count: int) -> None:
-    if kind == _MIN:
-        for i in range(count):
-            store_64(a, i, min(load_i64(a, i), load_i64(b, i)))
-    else:
-        for i in range(count):
-            store_64(a, i, max(load_i64(a, i), load_i64(b, i)))
+        store_64(a, i, _quotient(load_i64(a, i), load_i64(b, i), m, n, y_zp, lo, hi))
 
 
 @jit
 def _binary_block(row: int, a: int, b: int, count: int) -> None:
-    """Codes of one block: a and b hold codes, a receives the result."""
-    kind, n, m = at(row, _BINARY.kind), at(row, _BINARY.n), at(row, _BINARY.a_m)
-    a_zp, b_zp, b_m, half = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.b_m), rounding(n)
-    y_zp, lo, hi = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi)
+    """Codes of one block: a and b hold terms, a receives the result."""
+    kind, n, y_zp = at(row, _BINARY.kind), at(row, _BINARY.n), at(row, _BINARY.y_zp)
+    lo, hi, half = at(row, _BINARY.lo), at(row, _BINARY.hi), rounding(n)
     if kind == _DIV:
         _divide_block(row, a, b, count)
     elif kind == _ADD:
         for i in range(count):
-            value = (load_i64(a, i) - a_zp) * m + (load_i64(b, i) - b_zp) * b_m
-            store_64(a, i, clamp(((value + half) >> n) + y_zp, lo, hi))
+            store_64(a, i, clamp(((load_i64(a, i) + load_i64(b, i) + half) >> n) + y_zp, lo, hi))
     elif kind == _MUL:
         for i in range(count):
-            value = (load_i64(a, i) - a_zp) * (load_i64(b, i) - b_zp) * m
-            store_64(a, i, clamp(((value + half) >> n) + y_zp, lo, hi))
+            store_64(a, i, clamp(((load_i64(a, i) * load_i64(b, i) + half) >> n) + y_zp, lo, hi))
+    elif kind == _MIN:
+        for i in range(count):
+            store_64(a, i, clamp(((min(load_i64(a, i), load_i64(b, i)) + half) >> n) + y_zp, lo, hi))
     else:
-        scale_block(a, count, a_zp, m)
-        scale_block(b, count, b_zp, b_m)
-        _extreme_block(kind, a, b, count)
-        requant_block(a, count, 1, n)
-        code_block(a, count, y_zp, lo, hi)
+        for i in range(count):
+            store_64(a, i, clamp(((max(load_i64(a, i), load_i64(b, i)) + half) >> n) + y_zp, lo, hi))
 
 
 @jit
-def _load_runs(block: int, base: int, element: int, start: int, between: int, step: int, run: int, runs: int) -> None:
-    """``runs`` runs of ``run`` elements, ``between`` apart."""
+def _load_runs(
+    block: int, base: int, element: int, start: int, between: int, step: int, run: int, runs: int, zero: int, m: int
+) -> None:
+    """The terms of ``runs`` runs of ``run`` elements, ``between`` apart."""
     if step == 1 and between == run:
-        load_block(block, base, element, start, 1, run * runs)
+        load_terms(block, base, element, start, 1, run * runs, zero, m)
         return
     for r in range(runs):
-        load_block(block + 8 * r * run, base, element, start + r * between, step, run)
+        load_terms(block + 8 * r * run, base, element, start + r * between, step, run, zero, m)
 
 
 @jit
@@ -130,16 +120,16 @@ def _adds_bytes(row: int) -> bool:
     types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
     dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
     highs = max(abs(_high_half(at(row, _BINARY.a_m))), abs(_high_half(at(row, _BINARY.b_m))))
-    least, most = min(at(row, _BINARY.lo), at(row, _BINARY.hi)), max(at(row, _BINARY.lo), at(row, _BINARY.hi))
-    zero_points = max(abs(at(row, _BINARY.a_zp)), abs(at(row, _BINARY.b_zp)), abs(at(row, _BINARY.y_zp)))
-    numbers_fit = (
-        highs < 32768
-        and least >= 0
-        and most < 256
-        and zero_points < 256
-        and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
-    )
+    numbers_fit = _numbers_are_bytes(row) and highs < 32768 and 16 <= at(row, _BINARY.n) <= _MOST_BYTES_SHIFT
     return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _ADD and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _numbers_are_bytes(row: int) -> bool:
+    """Zero points and limits are."""
+    lo, hi, a_zp, b_zp = at(row, _BINARY.lo), at(row, _BINARY.hi), at(row, _BINARY.a_zp), at(row, _BINARY.b_zp)
+    y_zp = at(row, _BINARY.y_zp)
+    return min(lo, hi, a_zp, b_zp, y_zp) >= 0 and max(lo, hi, a_zp, b_zp, y_zp) < 256
 
 
 @jit
@@ -236,48 +226,58 @@ def _multiply_wide(row: int, y: int, a: int, b: int, blocks: int) -> None:
 
 
 @jit
+def _multiplies_bytes(row: int) -> bool:
+    """A dense product of uint8 of which the upper half of a product by the factor is enough."""
+    types_fit = at(row, _BINARY.a_type) == _U8 and at(row, _BINARY.b_type) == _U8 and at(row, _BINARY.y_type) == _U8
+    dense = at(row, _BINARY.a_s5) == 1 and at(row, _BINARY.b_s5) == 1
+    numbers_fit = _numbers_are_bytes(row) and at(row, _BINARY.n) >= SHIFT_BASE
+    return types_fit and dense and numbers_fit and at(row, _BINARY.kind) == _MUL and at(row, ISA_COLUMN) != _PLAIN
+
+
+@jit
+def _multiply_bytes(row: int, y: int, a: int, b: int, blocks: int) -> None:
+    a_zp, b_zp, m, n = at(row, _BINARY.a_zp), at(row, _BINARY.b_zp), at(row, _BINARY.a_m), at(row, _BINARY.n)
+    y_zp, lo, hi = at(row, _BINARY.y_zp), at(row, _BINARY.lo), at(row, _BINARY.hi)
+    multiply_bytes(y, a, b, blocks, a_zp, b_zp, m, 1 << (n - SHIFT_BASE), n - 32, y_zp, lo, hi)
+
+
+@jit
+def _dense_run(row: int, y_start: int, a_start: int, b_start: int, run: int) -> int:
+    """The elements of a run that vector code of their own has computed."""
+    a = at(row, _BINARY.a) + a_start * size_of(at(row, _BINARY.a_type))
+    b = at(row, _BINARY.b) + b_start * size_of(at(row, _BINARY.b_type))
+    y, whole = at(row, _BINARY.y) + y_start * size_of(at(row, _BINARY.y_type)), run // LANES
+    if run >= MOST_BYTES and _multiplies_bytes(row):
+        last = run - MOST_BYTES  # the last vector overlaps its neighbour
+        _multiply_bytes(row, y, a, b, run // MOST_BYTES)
+        _multiply_bytes(row, y + last, a + last, b + last, 1)
+        return run
+    if _adds_bytes(row):
+        _add_bytes(row, y, a, b, whole * LANES)
+    elif _adds_wide(row):
+        _add_wide(row, y, a, b, whole)
+    elif _multiplies_wide(row):
+        _multiply_wide(row, y, a, b, whole)
+    else:
+        return 0
+    return whole * LANES
+
+
+@jit
 def _binary_runs(row: int, scratch: int, y_start: int, a_start: int, b_start: int, runs: int) -> None:
     """``runs`` runs along the innermost dimension, or as many pieces of one."""
-    run, a_step, b_step = at(row, _BINARY.d5), at(row, _BINARY.a_s5), at(row, _BINARY.b_s5)
-    first = 0
-    if runs == 1 and run >= LANES:
-        a = at(row, _BINARY.a) + a_start * size_of(at(row, _BINARY.a_type))
-        b = at(row, _BINARY.b) + b_start * size_of(at(row, _BINARY.b_type))
-        y = at(row, _BINARY.y) + y_start * size_of(at(row, _BINARY.y_type))
-        if _adds_bytes(row):
-            _add_bytes(row, y, a, b, run // LANES * LANES)
-            first = run // LANES * LANES
-        elif _adds_wide(row):
-            _add_wide(row, y, a, b, run // LANES)
-            first = run // LANES * LANES
-        elif _multiplies_wide(row):
-            _multiply_wide(row, y, a, b, run // LANES)
-            first = run // LANES * LANES
-    if runs > 1:
-        _load_runs(
-            scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start, at(row, _BINARY.a_s4), a_step, run, runs
-        )
-        _load_runs(
-            scratch + BLOCK_BYTES,
-            at(row, _BINARY.b),
-            at(row, _BINARY.b_type),
-            b_start,
-            at(row, _BINARY.b_s4),
-            b_step,
-            run,
-            runs,
-        )
-        _binary_block(row, scratch, scratch + BLOCK_BYTES, run * runs)
-        store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start, scratch, run * runs)
-        return
+    run, kind = at(row, _BINARY.d5), at(row, _BINARY.kind)
+    a, a_type, a_row, a_step = at(row, _BINARY.a), at(row, _BINARY.a_type), at(row, _BINARY.a_s4), at(row, _BINARY.a_s5)
+    b, b_type, b_row, b_step = at(row, _BINARY.b), at(row, _BINARY.b_type), at(row, _BINARY.b_s4), at(row, _BINARY.b_s5)
+    a_zp, a_m = at(row, _BINARY.a_zp), 1 if kind == _DIV else at(row, _BINARY.a_m)
+    b_zp, b_m = at(row, _BINARY.b_zp), 1 if kind in (_MUL, _DIV) else at(row, _BINARY.b_m)
+    first = _dense_run(row, y_start, a_start, b_start, run) if runs == 1 and run >= LANES else 0
     while first < run:
-        count = min(BLOCK, run - first)
-        load_block(scratch, at(row, _BINARY.a), at(row, _BINARY.a_type), a_start + first * a_step, a_step, count)
-        load_block(
-            scratch + BLOCK_BYTES, at(row, _BINARY.b), at(row, _BINARY.b_type), b_start + first * b_step, b_step, count
-        )
-        _binary_block(row, scratch, scratch + BLOCK_BYTES, count)
-        store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start + first, scratch, count)
+        count = run if runs > 1 else min(BLOCK, run - first)
+        _load_runs(scratch, a, a_type, a_start + first * a_step, a_row, a_step, count, runs, a_zp, a_m)
+        _load_runs(scratch + BLOCK_BYTES, b, b_type, b_start + first * b_step, b_row, b_step, count, runs, b_zp, b_m)
+        _binary_block(row, scratch, scratch + BLOCK_BYTES, count * runs)
+        store_block(at(row, _BINARY.y), at(row, _BINARY.y_type), y_start + first, scratch, count * runs)
         first += count
 
 
@@ -288,7 +288,9 @@ def binary(row: int, scratch: int) -> None:
     if run == 0 or lines == 0:
         return
     together = min(max(BLOCK // run, 1), lines)
-    if run >= _VECTOR_RUN and (_adds_bytes(row) or _adds_wide(row) or _multiplies_wide(row)):
+    if run >= _VECTOR_RUN and (
+        _adds_bytes(row) or _adds_wide(row) or _multiplies_wide(row) or _multiplies_bytes(row)
+    ):
         together = 1
     for outer in range(outer_count(row, _BINARY.d0) // lines):
         a_start = outer_offset(row, _BINARY.d0, _BINARY.a_s0, outer * lines)
@@ -377,17 +379,3 @@ def requantize(row: int, scratch: int) -> None:
             load_block(scratch, x, at(row, _REQUANT.x_type), line * total + first, 1, count)
             _requantize_block(row, scratch, count)
             store_block(y, at(row, _REQUANT.y_type), at(row, _REQUANT.y_offset) + line * pitch + first, scratch, count)
-
-
-@jit
-def cast(row: int, scratch: int) -> None:
-    """Integer conversion that wraps; to bool: is it non-zero."""
-    x, y, total = at(row, _CAST.x), at(row, _CAST.y), at(row, _CAST.count)
-    to_bool = at(row, _CAST.y_type) == _BOOL
-    for first in range(0, total, BLOCK):
-        count = min(BLOCK, total - first)
-        load_block(scratch, x, at(row, _CAST.x_type), first, 1, count)
-        if to_bool:
-            for i in range(count):
-                store_64(scratch, i, 1 if load_i64(scratch, i) != 0 else 0)
-        store_block(y, at(row, _CAST.y_type), first, scratch, count)

@@ -1,18 +1,29 @@
-"""Kernels that move codes: strided copy, fill, gather, scatter; and linear resizing."""
+"""Kernels that move codes: strided copy, fill, gather, scatter; conversion; and linear resizing."""
 
 from __future__ import annotations
 
 from ..cpu.jit import jit
 from ..instructions.instruction import PACKED_COLUMN, Element
 from ..instructions.opcodes import columns
-from ..vector.copies import PIXELS, SHORTEST, SQUARE, copy_run, interleave_three, transpose_square
-from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
-from .common import at, clamp, fetch, put, rounding, size_of
-
-_MOVE, _FILL, _GATHER, _SCATTER, _RESIZE = (
-    columns(name) for name in ("move", "fill", "gather", "scatter", "resize_linear")
+from ..vector.copies import (
+    PIXELS,
+    SHORTEST,
+    copy_run,
+    interleave_three,
+    transpose_1,
+    transpose_2,
+    transpose_4,
+    transpose_8,
 )
-_I16, _I32, _I64 = int(Element.I16), int(Element.I32), int(Element.I64)
+from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
+from .common import BLOCK, as_int32, at, clamp, fetch, load_block, put, rounding, size_of, store_block
+
+_MOVE, _FILL, _CAST, _GATHER, _SCATTER, _RESIZE = (
+    columns(name) for name in ("move", "fill", "cast", "gather", "scatter", "resize_linear")
+)
+_I16, _BOOL = int(Element.I16), int(Element.BOOL)
+_CACHE_LINE = 64
+"""Bytes of a line of the cache."""
 
 
 @jit
@@ -45,30 +56,51 @@ def copy_elements(target: int, source: int, size: int, count: int, target_step: 
 
 
 @jit
-def _is_transposition(row: int) -> bool:
-    """Bytes whose two inner dimensions change places, at least a square of them."""
-    steps = (at(row, _MOVE.x_s4) == 1 and at(row, _MOVE.y_s5) == 1) or (
-        at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1
-    )
-    return steps and size_of(at(row, _MOVE.x_type)) == 1 and at(row, _MOVE.d4) >= SQUARE and at(row, _MOVE.d5) >= SQUARE
+def _square(size: int) -> int:
+    """Rows and columns of elements that are transposed at a time."""
+    return 16 if size == 1 else 8 if size == 2 else 4
 
 
 @jit
-def _transpose(target: int, source: int, rows: int, cols: int, target_step: int, source_step: int) -> None:
-    """``rows`` dense runs of ``cols`` bytes at ``target``, whose columns are dense at ``source``; squares at the end
-    overlap.
+def _is_transposition(row: int) -> bool:
+    """The two inner dimensions change places, and are at least a square."""
+    steps = (at(row, _MOVE.x_s4) == 1 and at(row, _MOVE.y_s5) == 1) or (
+        at(row, _MOVE.x_s5) == 1 and at(row, _MOVE.y_s4) == 1
+    )
+    return steps and min(at(row, _MOVE.d4), at(row, _MOVE.d5)) >= _square(size_of(at(row, _MOVE.x_type)))
+
+
+@jit
+def _transpose_square(size: int, target: int, target_step: int, source: int, source_step: int) -> None:
+    if size == 1:
+        transpose_1(target, target_step, source, source_step)
+    elif size == 2:
+        transpose_2(target, target_step, source, source_step)
+    elif size == 4:
+        transpose_4(target, target_step, source, source_step)
+    else:
+        transpose_8(target, target_step, source, source_step)
+
+
+@jit
+def _transpose(target: int, source: int, rows: int, cols: int, target_step: int, source_step: int, size: int) -> None:
+    """``rows`` dense runs of ``cols`` elements at ``target``, whose columns are dense at ``source``.
+
+    Steps are in bytes. Squares at the end overlap; a line of the cache is read as a whole before the next one.
     """
-    top = 0
-    while top < rows:
-        first = min(top, rows - SQUARE)
-        left = 0
-        while left < cols:
-            start = min(left, cols - SQUARE)
-            transpose_square(
-                target + first * target_step + start, target_step, source + first + start * source_step, source_step
-            )
-            left += SQUARE
-        top += SQUARE
+    square, together = _square(size), _CACHE_LINE // size
+    for block in range(0, rows, together):
+        for left in range(0, cols, square):
+            start = min(left, cols - square)
+            for top in range(block, min(block + together, rows), square):
+                first = min(top, rows - square)
+                _transpose_square(
+                    size,
+                    target + first * target_step + start * size,
+                    target_step,
+                    source + first * size + start * source_step,
+                    source_step,
+                )
 
 
 @jit
@@ -108,9 +140,9 @@ def _move_plane(row: int, target: int, source: int, size: int) -> None:
     x_row, x_step, y_row, y_step = at(row, _MOVE.x_s4), at(row, _MOVE.x_s5), at(row, _MOVE.y_s4), at(row, _MOVE.y_s5)
     if _is_transposition(row):
         if y_step == 1:
-            _transpose(target, source, rows, cols, y_row, x_step)
+            _transpose(target, source, rows, cols, y_row * size, x_step * size, size)
         else:
-            _transpose(target, source, cols, rows, y_step, x_row)
+            _transpose(target, source, cols, rows, y_step * size, x_row * size, size)
         return
     if _is_interleaving(row):
         _interleave(target, source, x_row, cols)
@@ -140,6 +172,23 @@ def fill(row: int, scratch: int) -> None:
     else:
         for i in range(at(row, _FILL.count)):
             put(first, element, i, value)
+
+
+@jit
+def cast(row: int, scratch: int) -> None:
+    """Integer conversion that wraps; to bool: is it non-zero."""
+    x, y, total = at(row, _CAST.x), at(row, _CAST.y), at(row, _CAST.count)
+    to_bool, size = at(row, _CAST.y_type) == _BOOL, size_of(at(row, _CAST.y_type))
+    if size == size_of(at(row, _CAST.x_type)) and not to_bool:
+        copy_bytes(y, x, total * size)
+        return
+    for first in range(0, total, BLOCK):
+        count = min(BLOCK, total - first)
+        load_block(scratch, x, at(row, _CAST.x_type), first, 1, count)
+        if to_bool:
+            for i in range(count):
+                store_64(scratch, i, 1 if load_i64(scratch, i) != 0 else 0)
+        store_block(y, at(row, _CAST.y_type), first, scratch, count)
 
 
 @jit
@@ -216,47 +265,60 @@ def scatter(row: int, scratch: int) -> int:
 
 
 @jit
-def _blend_pixel(row: int, target: int, corners: tuple[int, int, int, int], shares: tuple[int, int]) -> None:
-    """One output pixel from four input pixels; ``shares``: weight of the lower row and of the right column, Q15."""
-    x, element, zero_point = at(row, _RESIZE.x), at(row, _RESIZE.x_type), at(row, _RESIZE.x_zp)
-    m, n, down, right = at(row, _RESIZE.m), at(row, _RESIZE.n), shares[0], shares[1]
-    half, y_zp, lo, hi = rounding(n), at(row, _RESIZE.y_zp), at(row, _RESIZE.lo), at(row, _RESIZE.hi)
-    for c in range(at(row, _RESIZE.in_c)):
-        upper = (fetch(x, element, corners[0] + c) - zero_point) * (32768 - right) + (
-            fetch(x, element, corners[1] + c) - zero_point
-        ) * right
-        lower = (fetch(x, element, corners[2] + c) - zero_point) * (32768 - right) + (
-            fetch(x, element, corners[3] + c) - zero_point
-        ) * right
-        value = upper * (32768 - down) + lower * down
-        put(at(row, _RESIZE.y), at(row, _RESIZE.y_type), target + c, clamp(((value * m + half) >> n) + y_zp, lo, hi))
-
-
-@jit
 def _place(table: int, index: int, size: int) -> int:
     """An entry of a table of places, within an axis of ``size`` elements."""
     return clamp(load_i32(table, index), 0, size - 1)
 
 
 @jit
+def _blend_pixel(
+    block: int, element: int, corners: tuple[int, int, int, int], shares: tuple[int, int], count: int
+) -> None:
+    """Sums of ``count`` codes of four pixels in Q30; ``corners``: addresses of the first codes; ``shares``: weight of
+    the lower row and of the right column, Q15.
+    """
+    (a, b, c, d), (down, right) = corners, shares
+    a_m, b_m = as_int32((32768 - down) * (32768 - right)), as_int32((32768 - down) * right)
+    c_m, d_m = as_int32(down * (32768 - right)), as_int32(down * right)
+    if element == _I16:
+        for i in range(count):
+            upper, lower = load_i16(a, i) * a_m + load_i16(b, i) * b_m, load_i16(c, i) * c_m + load_i16(d, i) * d_m
+            store_64(block, i, upper + lower)
+    else:
+        for i in range(count):
+            upper, lower = load_u8(a, i) * a_m + load_u8(b, i) * b_m, load_u8(c, i) * c_m + load_u8(d, i) * d_m
+            store_64(block, i, upper + lower)
+
+
+@jit
+def _blend_pixels(row: int, block: int, line: int, first: int, pixels: int, channel: int, count: int) -> None:
+    """``count`` channels from ``channel`` on of pixels of a line of the output, as codes in int64."""
+    height, width, size = at(row, _RESIZE.in_h), at(row, _RESIZE.in_w), size_of(at(row, _RESIZE.x_type))
+    image, oy, pixel_bytes = line // at(row, _RESIZE.out_h), line % at(row, _RESIZE.out_h), at(row, _RESIZE.in_c) * size
+    x, down = at(row, _RESIZE.x) + channel * size, load_i32(at(row, _RESIZE.h_weight), oy)
+    top = x + (image * height + _place(at(row, _RESIZE.h_low), oy, height)) * width * pixel_bytes
+    bottom = x + (image * height + _place(at(row, _RESIZE.h_high), oy, height)) * width * pixel_bytes
+    for p in range(pixels):
+        left = _place(at(row, _RESIZE.w_low), first + p, width) * pixel_bytes
+        right = _place(at(row, _RESIZE.w_high), first + p, width) * pixel_bytes
+        corners = (top + left, top + right, bottom + left, bottom + right)
+        shares = (down, load_i32(at(row, _RESIZE.w_weight), first + p))
+        _blend_pixel(block + 8 * p * count, at(row, _RESIZE.x_type), corners, shares, count)
+    m, n, offset = at(row, _RESIZE.m), at(row, _RESIZE.n), at(row, _RESIZE.x_zp) << 30
+    half, y_zp, lo, hi = rounding(n), at(row, _RESIZE.y_zp), at(row, _RESIZE.lo), at(row, _RESIZE.hi)
+    for i in range(pixels * count):
+        store_64(block, i, clamp((((load_i64(block, i) - offset) * m + half) >> n) + y_zp, lo, hi))
+
+
+@jit
 def resize_linear(row: int, scratch: int) -> None:
-    """Bilinear resizing with Q15 weights, one rounding."""
-    height, width, channels = at(row, _RESIZE.in_h), at(row, _RESIZE.in_w), at(row, _RESIZE.in_c)
-    out_h, out_w = at(row, _RESIZE.out_h), at(row, _RESIZE.out_w)
-    for pixel in range(at(row, _RESIZE.batch) * out_h * out_w):
-        image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
-        top = (image * height + _place(at(row, _RESIZE.h_low), oy, height)) * width
-        bottom = (image * height + _place(at(row, _RESIZE.h_high), oy, height)) * width
-        left, right = _place(at(row, _RESIZE.w_low), ox, width), _place(at(row, _RESIZE.w_high), ox, width)
-        corners = (
-            (top + left) * channels,
-            (top + right) * channels,
-            (bottom + left) * channels,
-            (bottom + right) * channels,
-        )
-        _blend_pixel(
-            row,
-            pixel * channels,
-            corners,
-            (load_i32(at(row, _RESIZE.h_weight), oy), load_i32(at(row, _RESIZE.w_weight), ox)),
-        )
+    """Bilinear resizing with Q15 weights, one rounding; as many pixels at a time as fit a block."""
+    channels, out_w = at(row, _RESIZE.in_c), at(row, _RESIZE.out_w)
+    together = max(BLOCK // max(channels, 1), 1)
+    for line in range(at(row, _RESIZE.batch) * at(row, _RESIZE.out_h)):
+        for first in range(0, out_w, together):
+            pixels = min(together, out_w - first)
+            for channel in range(0, channels, BLOCK):
+                count, start = min(BLOCK, channels - channel), (line * out_w + first) * channels + channel
+                _blend_pixels(row, scratch, line, first, pixels, channel, count)
+                store_block(at(row, _RESIZE.y), at(row, _RESIZE.y_type), start, scratch, pixels * count)

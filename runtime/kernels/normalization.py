@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cpu.jit import jit
+from ..instructions import extents
 from ..instructions.instruction import ISA_COLUMN, Element
 from ..instructions.opcodes import columns
 from ..vector.memory import load_i16, load_i32, load_i64, load_u8, store_8, store_16, store_32, store_64
@@ -11,34 +12,30 @@ from ..vector.sum_tiles import LANES, Isa
 from .common import (
     BLOCK_BYTES,
     BLOCKS,
+    as_int32,
     at,
     clamp,
-    code_block,
     load_block,
-    requant_block,
     rounding,
     size_of,
+    store_block,
     store_strided,
 )
+from .movement import copy_elements
 
 _SOFTMAX, _NORM = columns("softmax"), columns("layernorm")
 _I16, _AVX512 = int(Element.I16), int(Isa.AVX512_VNNI)
+_TOP = (1 << 15) - 1
+"""Any difference of two codes fits int16 below it."""
+
+_columns_at_once = jit(extents.softmax_columns)
 
 
 @jit
-def _largest(values: int, count: int) -> int:
-    best = load_i64(values, 0)
-    for j in range(1, count):
-        best = max(best, load_i64(values, j))
-    return best
-
-
-@jit
-def _exponential(row: int, distance: int) -> int:
+def _exponential(tables: tuple[int, int, int], distance: int) -> int:
     """exp of a distance from the largest code, in Q30."""
-    coarse = load_i32(at(row, _SOFTMAX.table_coarse), distance >> COARSE_SHIFT)
-    middle = load_i32(at(row, _SOFTMAX.table_middle), (distance >> MIDDLE_SHIFT) & (MIDDLE - 1))
-    return (((coarse * middle) >> 30) * load_i32(at(row, _SOFTMAX.table_fine), distance & (FINE - 1))) >> 30
+    coarse, middle = load_i32(tables[0], distance >> COARSE_SHIFT), (distance >> MIDDLE_SHIFT) & (MIDDLE - 1)
+    return (((coarse * load_i32(tables[1], middle)) >> 30) * load_i32(tables[2], distance & (FINE - 1))) >> 30
 
 
 @jit
@@ -54,16 +51,15 @@ def _largest_code(x: int, wide: bool, count: int) -> int:
 
 
 @jit
-def _dense_terms(row: int, x: int, terms: int, count: int) -> int:
-    """int32 exponentials of a dense line, relative to its largest code; returns their sum."""
-    wide, total, done = at(row, _SOFTMAX.x_type) == _I16, 0, 0
-    peak = _largest_code(x, wide, count)
+def _terms(row: int, x: int, wide: bool, peak: int, terms: int, count: int) -> int:
+    """int32 exponentials of codes that lie side by side, relative to ``peak``; returns their sum."""
+    tables, total, done = (
+        (at(row, _SOFTMAX.table_coarse), at(row, _SOFTMAX.table_middle), at(row, _SOFTMAX.table_fine)),
+        0,
+        0,
+    )
     if at(row, ISA_COLUMN) == _AVX512:
-        coarse, middle, fine = (
-            at(row, _SOFTMAX.table_coarse),
-            at(row, _SOFTMAX.table_middle),
-            at(row, _SOFTMAX.table_fine),
-        )
+        coarse, middle, fine = tables
         blocks = count // LANES
         if wide:
             total = exponentials_i16(terms, x, peak, coarse, middle, fine, blocks)
@@ -71,7 +67,7 @@ def _dense_terms(row: int, x: int, terms: int, count: int) -> int:
             total = exponentials_u8(terms, x, peak, coarse, middle, fine, blocks)
         done = blocks * LANES
     for j in range(done, count):
-        term = _exponential(row, peak - (load_i16(x, j) if wide else load_u8(x, j)))
+        term = _exponential(tables, peak - (load_i16(x, j) if wide else load_u8(x, j)))
         store_32(terms, j, term)
         total += term
     return total
@@ -81,45 +77,89 @@ def _dense_terms(row: int, x: int, terms: int, count: int) -> int:
 def _dense_shares(row: int, y: int, terms: int, count: int, inverse: int) -> None:
     """The codes of int32 terms' shares of their sum: Q31, then requantized."""
     m, n, y_zp = at(row, _SOFTMAX.m), at(row, _SOFTMAX.n), at(row, _SOFTMAX.y_zp)
-    lo, hi, half = at(row, _SOFTMAX.lo) - y_zp, at(row, _SOFTMAX.hi) - y_zp, rounding(at(row, _SOFTMAX.n))
+    lo, hi, half = at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi), rounding(at(row, _SOFTMAX.n))
     if at(row, _SOFTMAX.y_type) == _I16:
         for j in range(count):
-            store_16(y, j, clamp((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n, lo, hi) + y_zp)
+            store_16(y, j, clamp(((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n) + y_zp, lo, hi))
     else:
         for j in range(count):
-            store_8(y, j, clamp((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n, lo, hi) + y_zp)
+            store_8(y, j, clamp(((((load_i32(terms, j) * inverse) >> 30) * m + half) >> n) + y_zp, lo, hi))
 
 
 @jit
-def _softmax_line(row: int, values: int, start: int) -> None:
-    """One line whose elements lie ``inner`` apart."""
-    k, inner = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
-    load_block(values, at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type), start, inner, k)
-    peak, total = _largest(values, k), 0
+def _inverse(total: int) -> int:
+    return (1 << 61) // total if total > 0 else 0
+
+
+@jit
+def _softmax_columns(row: int, scratch: int, start: int, count: int) -> None:
+    """``count`` lines side by side from ``start`` on, whose elements lie ``inner`` apart."""
+    peaks, totals, block, terms = scratch, scratch + BLOCK_BYTES, scratch + 2 * BLOCK_BYTES, scratch + 3 * BLOCK_BYTES
+    k, inner, x, element = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner), at(row, _SOFTMAX.x), at(row, _SOFTMAX.x_type)
+    m, n, y_zp, lo, hi = (
+        at(row, _SOFTMAX.m),
+        at(row, _SOFTMAX.n),
+        at(row, _SOFTMAX.y_zp),
+        at(row, _SOFTMAX.lo),
+        at(row, _SOFTMAX.hi),
+    )
+    half, codes = rounding(n), terms + 4 * k * count
+    for c in range(count):
+        store_64(peaks, c, -_TOP - 1)
+        store_64(totals, c, 0)
     for j in range(k):
-        term = _exponential(row, peak - load_i64(values, j))
-        store_64(values, j, term)
-        total += term
-    inverse = (1 << 61) // total if total > 0 else 0
+        load_block(block, x, element, start + j * inner, 1, count)
+        for c in range(count):
+            store_64(peaks, c, max(load_i64(peaks, c), load_i64(block, c)))
     for j in range(k):
-        store_64(values, j, (load_i64(values, j) * inverse) >> 30)
-    requant_block(values, k, at(row, _SOFTMAX.m), at(row, _SOFTMAX.n))
-    code_block(values, k, at(row, _SOFTMAX.y_zp), at(row, _SOFTMAX.lo), at(row, _SOFTMAX.hi))
-    store_strided(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start, inner, values, k)
+        load_block(block, x, element, start + j * inner, 1, count)
+        for c in range(count):
+            store_16(codes, c, load_i64(block, c) - load_i64(peaks, c) + _TOP)
+        _terms(row, codes, True, _TOP, terms + 4 * j * count, count)
+        for c in range(count):
+            store_64(totals, c, load_i64(totals, c) + load_i32(terms + 4 * j * count, c))
+    for c in range(count):
+        store_64(totals, c, _inverse(load_i64(totals, c)))
+    for j in range(k):
+        for c in range(count):
+            share = (load_i32(terms + 4 * j * count, c) * load_i64(totals, c)) >> 30
+            store_64(block, c, clamp(((share * m + half) >> n) + y_zp, lo, hi))
+        store_block(at(row, _SOFTMAX.y), at(row, _SOFTMAX.y_type), start + j * inner, block, count)
+
+
+@jit
+def _softmax_line(row: int, y: int, x: int, terms: int) -> None:
+    """A line whose elements lie side by side."""
+    k, wide = at(row, _SOFTMAX.k), at(row, _SOFTMAX.x_type) == _I16
+    total = _terms(row, x, wide, _largest_code(x, wide, k), terms, k)
+    _dense_shares(row, y, terms, k, _inverse(total))
+
+
+@jit
+def _softmax_apart(row: int, scratch: int, start: int) -> None:
+    """A line from ``start`` on whose elements lie ``inner`` apart, by a copy."""
+    k, inner, terms = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner), scratch + BLOCKS * BLOCK_BYTES
+    size, y_size, codes = size_of(at(row, _SOFTMAX.x_type)), size_of(at(row, _SOFTMAX.y_type)), terms + 4 * k
+    copy_elements(codes, at(row, _SOFTMAX.x) + start * size, size, k, 1, inner)
+    _softmax_line(row, codes, codes, terms)
+    copy_elements(at(row, _SOFTMAX.y) + start * y_size, codes, y_size, k, inner, 1)
 
 
 @jit
 def softmax(row: int, scratch: int) -> None:
     """Softmax over the middle axis of [outer, k, inner]."""
-    values, k, inner = scratch + BLOCKS * BLOCK_BYTES, at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner)
-    if inner != 1:
-        for line in range(at(row, _SOFTMAX.outer) * inner):
-            _softmax_line(row, values, line // inner * k * inner + line % inner)
-        return
+    k, inner, terms = at(row, _SOFTMAX.k), at(row, _SOFTMAX.inner), scratch + BLOCKS * BLOCK_BYTES
     x_pitch, y_pitch = k * size_of(at(row, _SOFTMAX.x_type)), k * size_of(at(row, _SOFTMAX.y_type))
-    for line in range(at(row, _SOFTMAX.outer)):
-        total = _dense_terms(row, at(row, _SOFTMAX.x) + line * x_pitch, values, k)
-        _dense_shares(row, at(row, _SOFTMAX.y) + line * y_pitch, values, k, (1 << 61) // total if total > 0 else 0)
+    together = _columns_at_once(k, inner)
+    for outer in range(at(row, _SOFTMAX.outer)):
+        if inner == 1:
+            _softmax_line(row, at(row, _SOFTMAX.y) + outer * y_pitch, at(row, _SOFTMAX.x) + outer * x_pitch, terms)
+        elif inner < LANES:
+            for c in range(inner):
+                _softmax_apart(row, scratch, outer * k * inner + c)
+        else:
+            for first in range(0, inner, together):
+                _softmax_columns(row, scratch, outer * k * inner + first, min(together, inner - first))
 
 
 @jit
@@ -144,14 +184,6 @@ def integer_sqrt(value: int) -> int:
 
 
 @jit
-def _variance(values: int, count: int, total: int, epsilon: int) -> int:
-    squares = 0
-    for j in range(count):
-        squares += load_i64(values, j) * load_i64(values, j)
-    return count * squares - total * total + epsilon
-
-
-@jit
 def _epsilon_term(row: int, k: int) -> int:
     epsilon = at(row, _NORM.epsilon)
     return epsilon if epsilon > 0 else max(1, (at(row, _NORM.epsilon_q) * k * k) >> 16)
@@ -160,28 +192,32 @@ def _epsilon_term(row: int, k: int) -> int:
 @jit
 def _normalize(values: int, k: int, epsilon: int) -> None:
     """Replace codes by their normalized values, Q20."""
-    total = 0
+    total, squares = 0, 0
     for j in range(k):
-        total += load_i64(values, j)
-    variance = _variance(values, k, total, epsilon)
+        value = as_int32(load_i64(values, j))
+        total += value
+        squares += value * value
+    variance = k * squares - total * total + epsilon
     t = normalizing_shift(variance)
     inverse = (1 << 61) // integer_sqrt(variance << (2 * t))
+    factor, offset = k * inverse, total * inverse
     for j in range(k):
-        store_64(values, j, ((k * load_i64(values, j) - total) * inverse) >> (41 - t))
+        store_64(values, j, (load_i64(values, j) * factor - offset) >> (41 - t))
 
 
 @jit
 def _scale_line(row: int, values: int, k: int, parameter: int) -> None:
-    """Apply gamma and beta; ``parameter`` >= 0 is the one pair of the whole line, else each element has its own."""
+    """Codes by gamma and beta; ``parameter`` >= 0 is the one pair of the whole line, else each element has its own."""
     n, gamma, beta = at(row, _NORM.n), at(row, _NORM.gamma), at(row, _NORM.beta)
-    half = rounding(n)
+    half, y_zp, lo, hi = rounding(n), at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi)
     if parameter >= 0:
         factor, offset = load_i64(gamma, parameter), load_i64(beta, parameter) + half
         for j in range(k):
-            store_64(values, j, (load_i64(values, j) * factor + offset) >> n)
+            store_64(values, j, clamp(((load_i64(values, j) * factor + offset) >> n) + y_zp, lo, hi))
     else:
         for j in range(k):
-            store_64(values, j, (load_i64(values, j) * load_i64(gamma, j) + load_i64(beta, j) + half) >> n)
+            value = load_i64(values, j) * load_i64(gamma, j) + load_i64(beta, j)
+            store_64(values, j, clamp(((value + half) >> n) + y_zp, lo, hi))
 
 
 @jit
@@ -195,5 +231,4 @@ def layernorm(row: int, scratch: int) -> None:
         load_block(values, at(row, _NORM.x), at(row, _NORM.x_type), start, inner, k)
         _normalize(values, k, epsilon)
         _scale_line(row, values, k, line % channels if per_row else -1)
-        code_block(values, k, at(row, _NORM.y_zp), at(row, _NORM.lo), at(row, _NORM.hi))
         store_strided(at(row, _NORM.y), at(row, _NORM.y_type), start, inner, values, k)

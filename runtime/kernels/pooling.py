@@ -1,20 +1,17 @@
-"""Pools and reductions."""
+"""Pools."""
 
 from __future__ import annotations
 
 from ..cpu.jit import jit
-from ..instructions.instruction import Element, Reduction
+from ..instructions.instruction import Element
 from ..instructions.opcodes import columns
-from ..vector.memory import load_i16, load_i32, load_i64, store_8, store_16, store_64
+from ..vector.memory import load_i32, load_i64, store_8, store_16, store_64
 from ..vector.pools import max_i16_8, max_i16_32, max_u8_16, max_u8_64, sum_i16_8, sum_i16_32, sum_u8_16, sum_u8_64
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
+from .common import BLOCK_BYTES, BLOCKS, add_row, at, clamp, fetch, put, rounding
 
-_MAX, _AVERAGE, _REDUCE, _ARGMAX, _TOPK = (
-    columns(name) for name in ("max_pool", "average_pool", "reduce", "argmax", "topk")
-)
+_MAX, _AVERAGE = columns("max_pool"), columns("average_pool")
 _I16 = int(Element.I16)
 _MOST_POSITIONS = BLOCKS * BLOCK_BYTES // 8
-_SUM, _MEAN, _LARGEST = int(Reduction.SUM), int(Reduction.MEAN), int(Reduction.MAX)
 
 
 @jit
@@ -143,16 +140,6 @@ def max_pool(row: int, scratch: int) -> None:
 
 
 @jit
-def _add_row(acc: int, x: int, element: int, start: int, count: int) -> None:
-    if element == _I16:
-        for c in range(count):
-            store_64(acc, c, load_i64(acc, c) + load_i16(x, start + c))
-    else:
-        for c in range(count):
-            store_64(acc, c, load_i64(acc, c) + fetch(x, element, start + c))
-
-
-@jit
 def _average_window(row: int, acc: int, image: int, oy: int, ox: int) -> int:
     """Sum the window's codes, each less its zero point, into ``acc``; returns how many positions count."""
     channels, height, width = at(row, _AVERAGE.in_c), at(row, _AVERAGE.in_h), at(row, _AVERAGE.in_w)
@@ -166,7 +153,7 @@ def _average_window(row: int, acc: int, image: int, oy: int, ox: int) -> int:
         for kx in range(at(row, _AVERAGE.kernel_w)):
             ix = ox * at(row, _AVERAGE.stride_w) - at(row, _AVERAGE.pad_left) + kx * at(row, _AVERAGE.dilation_w)
             if 0 <= iy < height and 0 <= ix < width:
-                _add_row(
+                add_row(
                     acc,
                     at(row, _AVERAGE.x),
                     at(row, _AVERAGE.x_type),
@@ -254,133 +241,3 @@ def average_pool(row: int, scratch: int) -> None:
         for c in range(channels):
             code = clamp(((load_i64(acc, c) * m + rounding(n)) >> n) + y_zp, lo, hi)
             put(at(row, _AVERAGE.y), at(row, _AVERAGE.y_type), pixel * channels + c, code)
-
-
-@jit
-def _reduce_row(acc: int, kind: int, x: int, element: int, start: int, count: int) -> None:
-    if kind in (_SUM, _MEAN):
-        _add_row(acc, x, element, start, count)
-    elif kind == _LARGEST:
-        for c in range(count):
-            store_64(acc, c, max(load_i64(acc, c), fetch(x, element, start + c)))
-    else:
-        for c in range(count):
-            store_64(acc, c, min(load_i64(acc, c), fetch(x, element, start + c)))
-
-
-@jit
-def _reduced_code(row: int, total: int) -> int:
-    """Code of a sum or mean from the sum of raw codes."""
-    k, m, n = at(row, _REDUCE.k), at(row, _REDUCE.m), at(row, _REDUCE.n)
-    y_zp, lo, hi = at(row, _REDUCE.y_zp), at(row, _REDUCE.lo), at(row, _REDUCE.hi)
-    scaled = (total - k * at(row, _REDUCE.x_zp)) * m
-    if at(row, _REDUCE.divide) != 0:
-        denominator = k << n
-        return clamp((2 * scaled + denominator) // (2 * denominator) + y_zp, lo, hi)
-    return clamp(((scaled + rounding(n)) >> n) + y_zp, lo, hi)
-
-
-@jit
-def reduce(row: int, scratch: int) -> None:
-    """Sum, mean, max or min over the middle axis of [outer, k, inner]."""
-    acc = scratch + BLOCKS * BLOCK_BYTES
-    kind, k, inner = at(row, _REDUCE.kind), at(row, _REDUCE.k), at(row, _REDUCE.inner)
-    x, element, summed = at(row, _REDUCE.x), at(row, _REDUCE.x_type), kind in (_SUM, _MEAN)
-    for outer in range(at(row, _REDUCE.outer)):
-        for c in range(inner):
-            store_64(acc, c, 0 if summed else fetch(x, element, outer * k * inner + c))
-        for j in range(k):
-            _reduce_row(acc, kind, x, element, (outer * k + j) * inner, inner)
-        for c in range(inner):
-            value = load_i64(acc, c)
-            put(
-                at(row, _REDUCE.y),
-                at(row, _REDUCE.y_type),
-                outer * inner + c,
-                _reduced_code(row, value) if summed else value,
-            )
-
-
-@jit
-def _argmax_one(x: int, element: int, start: int, step: int, count: int, select_last: bool) -> int:
-    best, position = fetch(x, element, start), 0
-    for j in range(1, count):
-        value = fetch(x, element, start + j * step)
-        if value > best or (select_last and value == best):
-            best, position = value, j
-    return position
-
-
-@jit
-def argmax(row: int, scratch: int) -> None:
-    """Position of the largest code along the middle axis of [outer, k, inner]."""
-    k, inner = at(row, _ARGMAX.k), at(row, _ARGMAX.inner)
-    for outer in range(at(row, _ARGMAX.outer)):
-        for c in range(inner):
-            position = _argmax_one(
-                at(row, _ARGMAX.x),
-                at(row, _ARGMAX.x_type),
-                outer * k * inner + c,
-                inner,
-                k,
-                at(row, _ARGMAX.select_last) != 0,
-            )
-            store_64(at(row, _ARGMAX.y), outer * inner + c, position)
-
-
-@jit
-def _comes_first(x: int, element: int, i: int, j: int, smallest: bool) -> bool:
-    """Whether element ``i`` of a line stands before element ``j`` in the result."""
-    a, b = fetch(x, element, i), fetch(x, element, j)
-    if a == b:
-        return i < j
-    return (a < b) == smallest
-
-
-@jit
-def _sift(heap: int, place: int, size: int, x: int, element: int, smallest: bool) -> None:
-    """Lets an entry of a heap sink, whose root is the entry that comes last."""
-    item = load_i64(heap, place)
-    while 2 * place + 1 < size:
-        child = 2 * place + 1
-        if child + 1 < size and _comes_first(x, element, load_i64(heap, child), load_i64(heap, child + 1), smallest):
-            child += 1
-        if not _comes_first(x, element, item, load_i64(heap, child), smallest):
-            break
-        store_64(heap, place, load_i64(heap, child))
-        place = child
-    store_64(heap, place, item)
-
-
-@jit
-def _select(heap: int, row: int, start: int) -> None:
-    """Fills ``heap`` with the elements of a line that come first, in their order."""
-    x, element, smallest = at(row, _TOPK.x), at(row, _TOPK.x_type), at(row, _TOPK.smallest) != 0
-    count, step = at(row, _TOPK.count), at(row, _TOPK.inner)
-    for i in range(count):
-        store_64(heap, i, start + i * step)
-    for i in range(count // 2):
-        _sift(heap, count // 2 - 1 - i, count, x, element, smallest)
-    for j in range(count, at(row, _TOPK.k)):
-        if _comes_first(x, element, start + j * step, load_i64(heap, 0), smallest):
-            store_64(heap, 0, start + j * step)
-            _sift(heap, 0, count, x, element, smallest)
-    for i in range(1, count):
-        last = load_i64(heap, 0)
-        store_64(heap, 0, load_i64(heap, count - i))
-        store_64(heap, count - i, last)
-        _sift(heap, 0, count - i, x, element, smallest)
-
-
-@jit
-def topk(row: int, scratch: int) -> None:
-    """Positions of the largest codes along the middle axis of [outer, k, inner], by a heap of as many as are wanted."""
-    heap, count, inner = scratch + BLOCKS * BLOCK_BYTES, at(row, _TOPK.count), at(row, _TOPK.inner)
-    if count == 0:
-        return
-    for outer in range(at(row, _TOPK.outer)):
-        for c in range(inner):
-            start = outer * at(row, _TOPK.k) * inner + c
-            _select(heap, row, start)
-            for i in range(count):
-                store_64(at(row, _TOPK.y), (outer * count + i) * inner + c, (load_i64(heap, i) - start) // inner)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..cpu.jit import jit
+from ..instructions.instruction import Element
 from ..instructions.opcodes import columns
-from ..vector.memory import load_i8, load_i32, load_i64, store_32, store_64
-from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding
+from ..vector.memory import load_i8, load_i32, load_i64, store_8, store_16, store_32, store_64
+from .common import BLOCK_BYTES, BLOCKS, at, clamp, fetch, put, rounding, size_of
 
 _GEMM, _MATMUL = columns("gemm"), columns("matmul")
+_I16 = int(Element.I16)
 
 
 @jit
@@ -29,10 +31,19 @@ def store_row(
     y: int, element: int, start: int, acc: int, m: int, n: int, count: int, y_zp: int, lo: int, hi: int
 ) -> None:
     """Requantize int32 accumulators, one multiplier each, into a dense row of codes."""
-    for j in range(count):
-        shift = load_i32(n, j)
-        value = (load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift
-        put(y, element, start + j, clamp(value + y_zp, lo, hi))
+    first = y + start * size_of(element)
+    if element == _I16:
+        for j in range(count):
+            store_16(first, j, clamp(_requantized(acc, m, n, j) + y_zp, lo, hi))
+    else:
+        for j in range(count):
+            store_8(first, j, clamp(_requantized(acc, m, n, j) + y_zp, lo, hi))
+
+
+@jit
+def _requantized(acc: int, m: int, n: int, j: int) -> int:
+    shift = load_i32(n, j)
+    return (load_i32(acc, j) * load_i32(m, j) + rounding(shift)) >> shift
 
 
 @jit

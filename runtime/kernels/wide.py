@@ -33,7 +33,7 @@ def _centred(base: int, element: int, index: int, zero_point: int) -> int:
 
 
 @jit
-def _pack_rows(
+def pack_rows(
     target: int, base: int, element: int, zero_point: int, strides: tuple[int, int], rows: int, k: int, steps: int
 ) -> None:
     """Rows of a as int16, each padded with a zero to whole pairs; ``strides``: between rows and within a row, in
@@ -177,7 +177,7 @@ def _multiply_columns(row: int, scratch: int, a: int, b: int, y_start: int, widt
     for first in range(0, rows, BLOCK_ROWS):
         count = min(BLOCK_ROWS, rows - first)
         start = a + first * a_strides[0] * size_of(a_type)
-        _pack_rows(a_panel, start, a_type, at(row, _MATMUL.a_zp), a_strides, count, k, steps)
+        pack_rows(a_panel, start, a_type, at(row, _MATMUL.a_zp), a_strides, count, k, steps)
         _multiply_rows(row, scratch, a_panel, b_panel, y_start + first * at(row, _MATMUL.y_row), count, width)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from ..cpu.jit import jit
 from ..instructions.instruction import FORM_COLUMN, PACKED_COLUMN, WIDTH, Form
 from ..instructions.opcodes import BY_NAME
-from ..kernels.convolution import conv, conv_transpose
-from ..kernels.depthwise import depthwise_conv, is_depthwise
-from ..kernels.elementwise import binary, cast, requantize, table
+from ..kernels.convolution import conv, conv_transpose, packed_conv_transpose
+from ..kernels.depthwise import depthwise_conv, is_depthwise, scaled_conv
+from ..kernels.elementwise import binary, requantize, table
 from ..kernels.logic import compare, logic, where
-from ..kernels.movement import fill, gather, move, resize_linear, scatter
+from ..kernels.movement import cast, fill, gather, move, resize_linear, scatter
 from ..kernels.normalization import layernorm, softmax
 from ..kernels.packed import coded_gemm, is_coded, packed_conv, packed_gemm
 from ..kernels.piecewise import piecewise
-from ..kernels.pooling import argmax, average_pool, max_pool, reduce, topk
+from ..kernels.pooling import average_pool, max_pool
 from ..kernels.product import gemm, matmul
 from ..kernels.recurrent import gru, lstm
-from ..kernels.scaled import scaled_conv
+from ..kernels.reductions import argmax, reduce, topk
 from ..kernels.transformed import transformed_conv
 from ..kernels.wide import is_wide, wide_matmul
 from ..vector.memory import load_i64
@@ -116,7 +116,10 @@ def _product(opcode: int, row: int, scratch: int) -> None:
         else:
             matmul(row, scratch)
     elif opcode == _CONV_TRANSPOSE:
-        conv_transpose(row, scratch)
+        if packed:
+            packed_conv_transpose(row, scratch)
+        else:
+            conv_transpose(row, scratch)
     elif opcode == _LSTM:
         lstm(row, scratch)
     elif opcode == _GRU:

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from ..instructions.instruction import SCALE_NUMBERS
 from .llvm import I8, I16, I32, I64, loop, splat
-from .requantize import limited, octets, shuffled, words
+from .requantize import Scale, limited, octets, shuffled, words
 from .sum_tiles import LANES, PAIR_256, PAIR_512, PAIR_ANY, pair_step
 
 _FLAVOUR = max((PAIR_512, PAIR_256, PAIR_ANY), key=lambda flavour: (flavour.isa.supported, flavour.bits))
@@ -30,6 +30,7 @@ AddBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int], Non
 ScaleBytes = Callable[[int, int, int, int, int, int, int, int], None]
 AddCodes = Callable[[int, int, int, int, int, int, int, int, int, int], None]
 MultiplyCodes = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
+MultiplyBytes = Callable[[int, int, int, int, int, int, int, int, int, int, int, int], None]
 
 
 def _mixed(builder: Any, a: Any, b: Any, side: int) -> Any:
@@ -228,6 +229,59 @@ def _emit_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, a_zp: Any, 
     loop(builder, blocks, [], step)
 
 
+def _make_byte_product() -> MultiplyBytes:
+    def multiply(
+        typingctx: Any,
+        y: Any,
+        a: Any,
+        b: Any,
+        blocks: Any,
+        a_zp: Any,
+        b_zp: Any,
+        m: Any,
+        half: Any,
+        shift: Any,
+        y_zp: Any,
+        lo: Any,
+        hi: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _emit_byte_product(builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*([types.int64] * 12)), codegen
+
+    return intrinsic(multiply)  # type: ignore[no-any-return]
+
+
+def _emit_byte_product(builder: Any, y: Any, a: Any, b: Any, blocks: Any, *numbers: Any) -> None:
+    """Each product is that of a pair of int16, the other half of which is 0."""
+    codes, quarter = ir.VectorType(I8, MOST_BYTES), MOST_BYTES // 4
+    *scale, y_zp = (splat(builder, builder.trunc(number, I32), quarter) for number in numbers[:6])
+    lo, hi = (splat(builder, builder.trunc(number, I8), MOST_BYTES) for number in numbers[6:])
+    zeros = [builder.bitcast(zero, ir.VectorType(I16, 2 * quarter)) for zero in scale[:2]]
+    factor, half, shift = scale[2:]
+    scaled = Scale(builder, lambda which: (factor, factor, half, shift)[which])
+    nothing, none = ir.Constant(codes, [0] * MOST_BYTES), ir.Constant(factor.type, [0] * quarter)
+    sources, target = (
+        [builder.inttoptr(base, codes.as_pointer()) for base in (a, b)],
+        builder.inttoptr(y, codes.as_pointer()),
+    )
+
+    def step(index: Any, _: list[Any]) -> list[Any]:
+        loaded = [builder.load(builder.gep(source, [index]), align=1) for source in sources]
+        sides = [
+            [builder.sub(pairs, zero) for pairs in _quarters(builder, vector, nothing)]
+            for vector, zero in zip(loaded, zeros, strict=True)
+        ]
+        products = [pair_step(builder, _FLAVOUR, none, *pair) for pair in zip(*sides, strict=True)]
+        values = [builder.add(scaled.apply(product), y_zp) for product in products]
+        builder.store(_joined(builder, values, lo, hi), builder.gep(target, [index]), align=1)
+        return []
+
+    loop(builder, blocks, [], step)
+
+
 ADDS = {size: _make_add(size) for size in sorted({MOST_BYTES, LEAST_BYTES})}
 """By its bytes ``y[i] = min(max((65536 * h + l) >> (16 + shift), lo), hi)`` on so many blocks of uint8, lo and hi too.
 
@@ -266,4 +320,11 @@ multiply_wide = _make_product()
 64 bits.
 
 Called with ``(y, a, b, blocks, a_zp, b_zp, m, c, n, lo, hi)``.
+"""
+
+multiply_bytes = _make_byte_product()
+"""``y[i] = min(max((((a - a_zp) * (b - b_zp) * m >> 32) + half >> shift) + y_zp, lo), hi)`` on ``MOST_BYTES * blocks``
+uint8; zero points and limits are uint8, too.
+
+Called with ``(y, a, b, blocks, a_zp, b_zp, m, half, shift, y_zp, lo, hi)``.
 """

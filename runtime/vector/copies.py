@@ -1,4 +1,4 @@
-"""Copies and transpositions of bytes as LLVM vector code."""
+"""Copies of bytes and transpositions of elements as LLVM vector code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numba.extending import intrinsic
 from .byte_tables import HAS_BYTE_LOOKUP
 from .llvm import I8, I32, I64, loop
 
-SQUARE = 16
-"""Rows and columns of bytes that are transposed at a time."""
+SQUARES = {1: 16, 2: 8, 4: 4, 8: 4}
+"""Rows and columns of elements that are transposed at a time, by the bytes of an element."""
 
 SHORTEST = 16
 """Bytes of the shortest run that `copy_run` copies."""
@@ -21,7 +21,6 @@ SHORTEST = 16
 PIXELS = 64 if HAS_BYTE_LOOKUP else 16
 """Pixels that are put together of three planes at a time."""
 
-_LINE = ir.VectorType(I8, SQUARE)
 _WIDE = 64
 
 
@@ -63,10 +62,12 @@ def _emit_copy(builder: Any, target: Any, source: Any, count: Any) -> None:
     _copy(builder, builder.add(target, last), builder.add(source, last), SHORTEST)
 
 
-def _make_transpose() -> Callable[[int, int, int, int], None]:
+def _make_transpose(size: int) -> Callable[[int, int, int, int], None]:
+    kind = ir.VectorType(ir.IntType(8 * size), SQUARES[size])
+
     def transpose(typingctx: Any, target: Any, target_stride: Any, source: Any, source_stride: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_transpose(builder, *arguments)
+            _emit_transpose(builder, kind, size, *arguments)
             return context.get_dummy_value()
 
         return types.void(*([types.int64] * 4)), codegen
@@ -74,25 +75,30 @@ def _make_transpose() -> Callable[[int, int, int, int], None]:
     return intrinsic(transpose)  # type: ignore[no-any-return]
 
 
-def _emit_transpose(builder: Any, target: Any, target_stride: Any, source: Any, source_stride: Any) -> None:
-    """Four rounds that interleave line i with line i + 8."""
+def _emit_transpose(
+    builder: Any, kind: Any, size: int, target: Any, target_stride: Any, source: Any, source_stride: Any
+) -> None:
+    """Rounds that interleave each line of the upper half with one of the lower half, as many as halve a line to an
+    element.
+    """
     def line(base: Any, stride: Any, index: int) -> Any:
-        return _at(builder, builder.add(base, builder.mul(stride, ir.Constant(I64, index))), _LINE)
+        return _at(builder, builder.add(base, builder.mul(stride, ir.Constant(I64, index))), kind)
 
-    lines = [builder.load(line(source, source_stride, i), align=1) for i in range(SQUARE)]
-    for _ in range(4):
+    count, half = kind.count, kind.count // 2
+    lines = [builder.load(line(source, source_stride, i), align=size) for i in range(count)]
+    for _ in range(count.bit_length() - 1):
         mixed = []
-        for i in range(SQUARE // 2):
-            for first in (0, SQUARE // 2):
-                order = [place for j in range(first, first + SQUARE // 2) for place in (j, SQUARE + j)]
+        for i in range(half):
+            for first in (0, half):
+                order = [place for j in range(first, first + half) for place in (j, count + j)]
                 mixed.append(
                     builder.shuffle_vector(
-                        lines[i], lines[i + SQUARE // 2], ir.Constant(ir.VectorType(I32, SQUARE), order)
+                        lines[i], lines[i + half], ir.Constant(ir.VectorType(I32, count), order)
                     )
                 )
         lines = mixed
     for i, value in enumerate(lines):
-        builder.store(value, line(target, target_stride, i), align=1)
+        builder.store(value, line(target, target_stride, i), align=size)
 
 
 def _make_interleave() -> Callable[[int, int, int, int], None]:
@@ -130,8 +136,12 @@ def _emit_interleave(builder: Any, target: Any, source: Any, plane: Any, blocks:
 copy_run = _make_copy()
 """``copy_run(target, source, count)``: at least `SHORTEST` bytes; the runs do not overlap, or are the same."""
 
-transpose_square = _make_transpose()
-"""``transpose_square(target, target_stride, source, source_stride)``: 16 x 16 bytes, strides in bytes."""
+TRANSPOSES = {size: _make_transpose(size) for size in SQUARES}
+"""By the bytes of an element ``transpose(target, target_stride, source, source_stride)`` of a square of `SQUARES`,
+strides in bytes.
+"""
+
+transpose_1, transpose_2, transpose_4, transpose_8 = TRANSPOSES.values()
 
 interleave_three = _make_interleave()
 """``interleave_three(target, source, plane, blocks)``: `PIXELS` times ``blocks`` pixels of three bytes, from planes

@@ -164,6 +164,7 @@ def run_one(opcode: str, inputs: Mapping[str, Array], outputs: Outputs, /, **fie
     has_tiles = opcode in (
         "gemm",
         "conv",
+        "conv_transpose",
         "matmul",
         "table",
         "requant",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from qcompiler.runtime import requant as spec
 from qcompiler.runtime.instructions.instruction import SCALE_VECTORS
+from qcompiler.runtime.vector.add_multiply import MOST_BYTES
 from qcompiler.runtime.vector.sum_tiles import Flavour
 from tests.runtime.checked_memory import CheckedMemory
 
@@ -142,5 +143,20 @@ def wide_product_reference(checked: CheckedMemory) -> Callable[..., None]:
             total = (load(a, i) - a_zp) * (load(b, i) - b_zp) * m + c
             assert -(2**63) <= total < 2**63
             store(y, i, min(max(total >> n, lo), hi))
+
+    return multiply
+
+
+def byte_products_reference(checked: CheckedMemory) -> Callable[..., None]:
+    """What `multiply_bytes` computes, on checked memory."""
+    load, store = checked.loader(8, False), checked.storer(8)
+
+    def multiply(
+        y: int, a: int, b: int, blocks: int, a_zp: int, b_zp: int, m: int, half: int, shift: int, y_zp: int, lo: int,
+        hi: int,
+    ) -> None:  # fmt: skip
+        for i in range(MOST_BYTES * blocks):
+            upper = (load(a, i) - a_zp) * (load(b, i) - b_zp) * m >> 32
+            store(y, i, min(max((upper + half >> shift) + y_zp, lo), hi))
 
     return multiply

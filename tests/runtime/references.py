@@ -15,10 +15,10 @@ from qcompiler.runtime.instructions.depthwise_layout import chunk_order
 from qcompiler.runtime.instructions.instruction import SCALE_NUMBERS, SCALE_VECTORS
 from qcompiler.runtime.kernels.tiles import TILES
 from qcompiler.runtime.vector import memory
-from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_wide
+from qcompiler.runtime.vector.add_multiply import ADDS, SCALES, WIDE_ADDS, multiply_bytes, multiply_wide
 from qcompiler.runtime.vector.byte_tables import lookup_bytes
 from qcompiler.runtime.vector.byte_tiles import BYTE_TILES
-from qcompiler.runtime.vector.copies import PIXELS, copy_run, interleave_three, transpose_square
+from qcompiler.runtime.vector.copies import PIXELS, SQUARES, TRANSPOSES, copy_run, interleave_three
 from qcompiler.runtime.vector.depthwise_tiles import CHANNEL_TILES, INTERLEAVES, PIXEL_COPIES, taps_in_group
 from qcompiler.runtime.vector.line_tables import LINES, lookup_wide
 from qcompiler.runtime.vector.pools import POOL_TILES
@@ -28,6 +28,7 @@ from qcompiler.runtime.vector.sum_tiles import Flavour
 from qcompiler.runtime.vector.winograd_tiles import INPUT_TRANSFORMS, output_codes
 from tests.runtime.checked_memory import CheckedMemory
 from tests.runtime.product_references import (
+    byte_products_reference,
     byte_reference,
     product_reference,
     scaled,
@@ -127,15 +128,14 @@ def pool_reference(checked: CheckedMemory, summing: bool, wide: bool, width: int
     return tile
 
 
-def transpose_reference(checked: CheckedMemory) -> Callable[..., None]:
-    """What `transpose_square` computes, on checked memory."""
-    load, store = checked.loader(8, False), checked.storer(8)
+def transpose_reference(checked: CheckedMemory, size: int) -> Callable[..., None]:
+    """What the transposition of a square of elements computes, on checked memory."""
+    load, store, square = checked.loader(8 * size, True), checked.storer(8 * size), range(SQUARES[size])
 
     def transpose(target: int, target_stride: int, source: int, source_stride: int) -> None:
-        codes = [[load(source + i * source_stride, j) for j in range(16)] for i in range(16)]
-        for i in range(16):
-            for j in range(16):
-                store(target + i * target_stride, j, codes[j][i])
+        codes = [[load(source + i * source_stride, j) for j in square] for i in square]
+        for i, j in itertools.product(square, square):
+            store(target + i * target_stride, j, codes[j][i])
 
     return transpose
 
@@ -338,12 +338,14 @@ def references(checked: CheckedMemory) -> dict[int, Any]:
     replaced[id(output_codes)] = output_reference(checked)
     replaced |= {id(kernel): pixel_copy_reference(checked, width) for kernel, width in PIXEL_COPIES.items()}
     replaced |= {id(tile): pool_reference(checked, *made_for) for tile, made_for in POOL_TILES.items()}
-    replaced |= {id(transpose_square): transpose_reference(checked), id(copy_run): copy_reference(checked)}
+    replaced |= {id(transpose): transpose_reference(checked, size) for size, transpose in TRANSPOSES.items()}
+    replaced[id(copy_run)] = copy_reference(checked)
     replaced |= {id(kernel): lines_reference(checked, wide) for kernel, wide in LINES.items()}
     replaced |= {id(add): wide_add_reference(checked, *wide) for add, wide in WIDE_ADDS.items()}
     replaced |= {id(kernel): exponentials_reference(checked, wide) for kernel, wide in EXPONENTIALS.items()}
     replaced[id(interleave_three)] = three_planes_reference(checked)
     replaced[id(multiply_wide)] = wide_product_reference(checked)
+    replaced[id(multiply_bytes)] = byte_products_reference(checked)
     replaced |= {id(add): add_reference(checked, size) for size, add in ADDS.items()}
     replaced |= {id(scale): scale_reference(checked, size) for size, scale in SCALES.items()}
     replaced[id(lookup_wide)] = wide_lookup_reference(checked)

@@ -101,6 +101,16 @@ def test_dense_sums(y_limits: tuple[int, int], a_type: Any, b_type: Any, count: 
     check_binary(0, a_type, b_type, ((count,), (count,)), seed, y_limits, n)
 
 
+BYTES = [((3, 1), (3, 1)), ((63,), (63,)), ((64,), (64,)), ((2, 130), (130,)), ((3, 24), (24,)), ((513,), (1,))]
+
+
+@pytest.mark.parametrize("shapes", BYTES)
+@FEW
+@given(seed=seeds, n=st.sampled_from([1, 16, 30, 33, 38, 47, 60]), limits=ranges)
+def test_products_of_bytes(shapes: Any, seed: int, n: int, limits: tuple[int, int]) -> None:
+    check_binary(1, np.uint8, np.uint8, shapes, seed, limits, n)
+
+
 @FEW
 @given(count=st.integers(16, 70), seed=seeds, n=st.sampled_from([1, 30, 46, 60]))
 def test_dense_products(count: int, seed: int, n: int) -> None:
@@ -165,20 +175,23 @@ def test_binary_on_plain_integers() -> None:
 
 
 @FEW
-@given(seed=seeds, n=st.integers(1, 40), dtype=codes)
-def test_where(seed: int, n: int, dtype: Any) -> None:
+@given(
+    seed=seeds, n=st.integers(1, 40), dtype=st.sampled_from([np.uint8, np.int8, np.int16, np.int32]),
+    shapes=st.sampled_from([((3, 1), (4,)), ((3, 4), (1,)), ((3, 515), (3, 1))]),
+)  # fmt: skip
+def test_where(seed: int, n: int, dtype: Any, shapes: Any) -> None:
     rng = np.random.default_rng(seed)
-    shape = (2, 3, 4)
-    c, a, b = rng.random((3, 1)) < 0.5, draw(rng, dtype, shape), draw(rng, np.uint8, (4,))
+    shape = (2, *np.broadcast_shapes(*shapes))
+    c, a, b = rng.random(shapes[0]) < 0.5, draw(rng, dtype, shape), draw(rng, np.uint8, shapes[1])
     a_m, b_m = (int(v) for v in rng.integers(-(2**31) + 1, 2**31, 2))
     y = run_one(
         "where",
         {"c": c, "a": a, "b": b},
         {"y": (shape, np.int16)},
         dims=list(shape),
-        c_strides=broadcast_strides((3, 1), shape),
+        c_strides=broadcast_strides(shapes[0], shape),
         a_strides=broadcast_strides(shape, shape),
-        b_strides=broadcast_strides((4,), shape),
+        b_strides=broadcast_strides(shapes[1], shape),
         a_zp=3,
         b_zp=9,
         a_m=a_m,
@@ -193,9 +206,10 @@ def test_where(seed: int, n: int, dtype: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "compare"), list(enumerate([np.less, np.less_equal, np.greater, np.greater_equal, np.equal]))
-)
+COMPARISONS = list(enumerate([np.less, np.less_equal, np.greater, np.greater_equal, np.equal]))
+
+
+@pytest.mark.parametrize(("kind", "compare"), COMPARISONS)
 def test_compare(kind: int, compare: Any) -> None:
     rng = np.random.default_rng(kind)
     a, b = draw(rng, np.uint8, (4, 5)), draw(rng, np.int16, (5,))
@@ -216,15 +230,41 @@ def test_compare(kind: int, compare: Any) -> None:
     np.testing.assert_array_equal(y, compare((a.astype(np.int64) - 3) * 10, b.astype(np.int64)))
 
 
-@pytest.mark.parametrize(
-    ("kind", "combine"), list(enumerate([lambda a, b: ~a, np.logical_and, np.logical_or, np.logical_xor]))
-)
-def test_logic(kind: int, combine: Any) -> None:
-    a, b = np.array([[0, 0, 1, 1]], bool), np.array([[0, 1, 0, 1]], bool)
+WALKS = [((3, 5), (5,)), ((2, 65), (2, 1)), ((513,), (513,)), ((515,), (1,)), ((2, 1, 9), (3, 1))]
+"""Shapes whose runs are shorter and longer than a vector and a block, with steps of one and of none."""
+
+
+@pytest.mark.parametrize(("kind", "compare"), COMPARISONS)
+@pytest.mark.parametrize("shapes", WALKS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32])
+def test_comparisons_by_factors(kind: int, compare: Any, shapes: Any, dtype: Any) -> None:
+    """Factors of 31 bits either way; some of the terms are equal."""
+    rng, shape = np.random.default_rng(kind), np.broadcast_shapes(*shapes)
+    a, b = draw(rng, dtype, shapes[0]), draw(rng, np.int16, shapes[1])
+    a_m, b_m = 2**31 - 1, (2**31 - 1) * (-1 if kind % 2 else 1)
+    a.flat[::3] = 7
+    b.flat[::2] = 7
+    strides = {"a_strides": broadcast_strides(shapes[0], shape), "b_strides": broadcast_strides(shapes[1], shape)}
+    factors = {"a_zp": 7, "b_zp": 7, "a_m": a_m, "b_m": b_m}
     y = run_one(
-        "logic", {"a": a, "b": b}, {"y": ((1, 4), np.bool_)}, kind=kind, dims=[4], a_strides=[1], b_strides=[1]
+        "compare", {"a": a, "b": b}, {"y": (shape, np.bool_)}, kind=kind, dims=list(shape), **strides, **factors
     )["y"]
-    np.testing.assert_array_equal(y, combine(a, b))
+    np.testing.assert_array_equal(y, compare((a.astype(np.int64) - 7) * a_m, (b.astype(np.int64) - 7) * b_m))
+
+
+@pytest.mark.parametrize(
+    ("kind", "combine"), list(enumerate([lambda a, b: ~a | b & a & ~a, np.logical_and, np.logical_or, np.logical_xor]))
+)
+@pytest.mark.parametrize("shapes", [((4,), (4,)), *WALKS, ((2, 4097), (4097,)), ((4099,), (1,))])
+def test_logic(kind: int, combine: Any, shapes: Any) -> None:
+    """Runs longer than the bytes of a block, too; what is not 0 is true."""
+    rng, shape = np.random.default_rng(kind), np.broadcast_shapes(*shapes)
+    a, b = (rng.random(each) < 0.5 for each in shapes)
+    a.flat[:4], b.flat[:4] = [0, 0, 1, 1][: a.size], [0, 1, 0, 1][: b.size]
+    b = (b * 254).astype(np.uint8).view(np.bool_)
+    strides = {"a_strides": broadcast_strides(shapes[0], shape), "b_strides": broadcast_strides(shapes[1], shape)}
+    y = run_one("logic", {"a": a, "b": b}, {"y": (shape, np.bool_)}, kind=kind, dims=list(shape), **strides)["y"]
+    np.testing.assert_array_equal(y, combine(a, b != 0))
 
 
 @pytest.mark.parametrize("x_type", [np.uint8, np.int16])
@@ -279,11 +319,3 @@ def test_requant_into_a_part_of_each_line(x_type: Any, count: int) -> None:
         [spec.Range(7, 0, 255).code(spec.requant(int(v) - 3, 1 << 30, 31)) for v in line] for line in x
     ]
     assert y.tolist() == before.tolist()
-
-
-@pytest.mark.parametrize("x_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
-@pytest.mark.parametrize("y_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
-def test_cast_wraps_like_numpy(x_type: Any, y_type: Any) -> None:
-    x = np.array([0, 1, 1], bool) if x_type is np.bool_ else draw(np.random.default_rng(0), x_type, (30,))
-    y = run_one("cast", {"x": x}, {"y": (x.shape, y_type)}, count=x.size)["y"]
-    np.testing.assert_array_equal(y, x.astype(y_type))

@@ -42,6 +42,26 @@ def test_transpose(dtype: Any, perm: list[int]) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (8, 7), (16, 16), (17, 9), (5, 70), (67, 33)])
+def test_transposition_of_planes(dtype: Any, shape: tuple[int, int]) -> None:
+    """On either side of a square and of a line of the cache, into a part of wider lines, from a part of others."""
+    rows, cols = shape
+    x, before = values(dtype, (2, rows, cols + 3)), values(dtype, (2, cols, rows + 5))
+    y = run_one(
+        "move",
+        {"x": x, "y": before},
+        {"y": (before.shape, dtype)},
+        dims=[2, cols, rows],
+        x_strides=[rows * (cols + 3), 1, cols + 3],
+        x_offset=2,
+        y_strides=[cols * (rows + 5), rows + 5, 1],
+        y_offset=4,
+    )["y"]
+    before[:, :, 4 : 4 + rows] = x[:, :, 2 : 2 + cols].transpose(0, 2, 1)
+    np.testing.assert_array_equal(y, before)
+
+
 @pytest.mark.parametrize("pixels", [5, 64, 150])
 def test_planes_become_pixels(pixels: int) -> None:
     x = values(np.uint8, (2, 3, pixels))
@@ -104,6 +124,14 @@ def test_fill(dtype: Any) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("x_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
+@pytest.mark.parametrize("y_type", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.bool_])
+def test_cast_wraps_like_numpy(x_type: Any, y_type: Any) -> None:
+    x = values(x_type, (30,))
+    y = run_one("cast", {"x": x}, {"y": (x.shape, y_type)}, count=x.size)["y"]
+    np.testing.assert_array_equal(y, x.astype(y_type))
+
+
 @pytest.mark.parametrize("dtype", ELEMENTS)
 @pytest.mark.parametrize("index_type", [np.int32, np.int64])
 def test_gather(dtype: Any, index_type: Any) -> None:
@@ -157,9 +185,13 @@ def test_scatter_out_of_range_names_the_node(bad: int) -> None:
         run_interpreted(program, feeds)
 
 
-def test_resize_linear() -> None:
+@pytest.mark.parametrize("channels", [1, 5, 171, 515])
+@pytest.mark.parametrize("x_type", [np.uint8, np.int16])
+@pytest.mark.parametrize("y_type", [np.uint8, np.int16])
+def test_resize_linear(channels: int, x_type: Any, y_type: Any) -> None:
+    """One, several and many pixels in a block, and more channels than a block has."""
     rng = np.random.default_rng(3)
-    x = draw(rng, np.uint8, (2, 3, 4, 5))
+    x = draw(rng, x_type, (2, 3, 4, channels))
     h_low, w_low = np.array([0, 0, 1, 2, 2]), np.array([3, 0])
     h_high, w_high = np.array([0, 1, 2, 2, 2]), np.array([3, 1])
     h_weight, w_weight = np.array([0, 16384, 32768, 5, 0]), np.array([7, 12345])
@@ -167,7 +199,7 @@ def test_resize_linear() -> None:
     y = run_one(
         "resize_linear",
         {"x": x},
-        {"y": ((2, 5, 2, 5), np.uint8)},
+        {"y": ((2, 5, 2, channels), y_type)},
         h_low=h_low,
         h_high=h_high,
         h_weight=h_weight,
@@ -177,7 +209,7 @@ def test_resize_linear() -> None:
         batch=2,
         in_h=3,
         in_w=4,
-        in_c=5,
+        in_c=channels,
         out_h=5,
         out_w=2,
         x_zp=11,
@@ -188,7 +220,7 @@ def test_resize_linear() -> None:
     wide = x.astype(object) - 11
     rows = wide[:, h_low] * (32768 - h_weight)[:, None, None] + wide[:, h_high] * h_weight[:, None, None]
     both = rows[:, :, w_low] * (32768 - w_weight)[:, None] + rows[:, :, w_high] * w_weight[:, None]
-    out = spec.Range(11, 0, 255)
+    out = spec.Range(11, int(np.iinfo(y_type).min), int(np.iinfo(y_type).max))
     assert y.tolist() == np.vectorize(lambda v: out.code(spec.requant(int(v), m, n)), otypes=[object])(both).tolist()
 
 

@@ -332,24 +332,31 @@ def check_conv(x_type: Any, geometry: Any, channels: Any, batch: int, seed: int,
     assert y.tolist() == before.tolist()
 
 
-@pytest.mark.parametrize("channels", [(3, 5, 1), (4, 6, 2), (4, 4, 4)])
+@pytest.mark.parametrize("channels", [(3, 5, 1), (4, 6, 2), (4, 4, 4), (5, 1, 1), (2, 37, 1)])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "pads", "extra"),
     [
         ((2, 2), (2, 2), (1, 1), (0, 0, 0, 0), 0),
         ((3, 3), (2, 1), (1, 2), (1, 0, 0, 1), 0),
         ((3, 2), (3, 2), (1, 1), (1, 1, 1, 1), 1),
+        ((4, 4), (2, 2), (1, 1), (1, 1, 1, 1), 0),
+        ((1, 3), (1, 4), (2, 1), (0, 0, 0, 0), 3),
     ],
 )
-def test_conv_transpose(channels: Any, kernel: Any, stride: Any, dilation: Any, pads: Any, extra: int) -> None:
+@pytest.mark.parametrize("x_type", [np.uint8, np.int16])
+def test_conv_transpose(
+    channels: Any, kernel: Any, stride: Any, dilation: Any, pads: Any, extra: int, x_type: Any
+) -> None:
+    """On either side of a panel of columns and of a tile of rows; int16 with a zero point is not packed."""
     rng = np.random.default_rng(5)
     in_c, out_c, groups = channels
-    x, zero = draw(rng, np.uint8, (2, 3, 4, in_c)), 77
+    in_w = 4 if x_type is np.uint8 else 7
+    x, zero = draw(rng, x_type, (2, 3, in_w, in_c)), 0 if x_type is np.int16 and extra == 0 else 77
     p = layer(rng, (*kernel, in_c, out_c // groups), out_c)
     dtype, out = output(rng)
-    full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip((3, 4), stride, dilation, kernel, strict=True)]
-    sizes = (full[0] - pads[0] - pads[2] + extra, full[1] - pads[1] - pads[3])
-    canvas = np.zeros((2, full[0] + extra, full[1], out_c), np.int64)
+    full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip((3, in_w), stride, dilation, kernel, strict=True)]
+    sizes = (full[0] - pads[0] - pads[2] + extra, full[1] - pads[1] - pads[3] + extra)
+    canvas = np.zeros((2, full[0] + extra, full[1] + extra, out_c), np.int64)
     per_in, per_out = in_c // groups, out_c // groups
     for ky in range(kernel[0]):
         for kx in range(kernel[1]):
@@ -360,7 +367,7 @@ def test_conv_transpose(channels: Any, kernel: Any, stride: Any, dilation: Any, 
                 canvas[
                     :,
                     y0 : y0 + 2 * stride[0] + 1 : stride[0],
-                    x0 : x0 + 3 * stride[1] + 1 : stride[1],
+                    x0 : x0 + (in_w - 1) * stride[1] + 1 : stride[1],
                     g * per_out : (g + 1) * per_out,
                 ] += part
     acc = canvas[:, pads[0] : pads[0] + sizes[0], pads[1] : pads[1] + sizes[1]] + p["bias"]
@@ -371,7 +378,7 @@ def test_conv_transpose(channels: Any, kernel: Any, stride: Any, dilation: Any, 
         **p,
         batch=2,
         in_h=3,
-        in_w=4,
+        in_w=in_w,
         in_c=in_c,
         out_h=sizes[0],
         out_w=sizes[1],
