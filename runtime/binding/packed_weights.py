@@ -107,7 +107,7 @@ def decoded_operands(
 def _coded_gather(program: Program, index: int, constant: int, fields: Mapping[str, int]) -> dict[int, Weights]:
     """Bits and tables of a large table that is read in its stored codes; nothing where it is not one."""
     info = program.constants[constant]
-    if info.coding is None or info.coding.block or info.nbytes < _LARGE:
+    if info.coding is None or info.coding.block or info.coding.order or info.nbytes < _LARGE:
         return {}
     if info.coding.tables > 1 and (
         fields["outer"] != 1 or info.shape[0] * fields["inner"] * ELEMENT_SIZE[info.element] != info.nbytes

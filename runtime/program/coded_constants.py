@@ -7,6 +7,9 @@ a value, so any bytes are a sound constant.
 An int8 constant [..., C] may also have 16 tables and say for each block of a column, 32, 64 or 128 elements along the
 axes before the last taken as one, which of them it is on: numbers of 4 bits, two a byte, between the tables and the
 codes.
+
+A smooth function of 16 bits (a table of 65,536 int16) has many values, but its first or second differences have few: it
+is stored as these, and summed up once or twice, modulo 2^16, when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from .block_tables import MOST_TABLES, fewest_codes
 Array = NDArray[Any]
 CODED_TYPES = ("uint8", "int8", "int16")
 CODE_BITS = (2, 3, 4)
+ORDERS = (1, 2)
+"""How often differences are summed up."""
 SMALLEST = 1024
 """Elements from which a constant is worth its codebooks."""
 
@@ -37,11 +42,14 @@ _BLOCK = 1 << 16
 
 
 class Coding(NamedTuple):
-    """Storage of a constant: bits per code, and 1 codebook, one per row, or 16 with an index per block of a column."""
+    """Storage of a constant: bits per code, and 1 codebook, one per row, or 16 with an index per block of a column;
+    ``order``: of the differences that are stored in the place of values.
+    """
 
     bits: int
     tables: int
     block: int = 0
+    order: int = 0
 
     def kinds_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Blocks of a column, and columns, of a constant of this shape."""
@@ -64,17 +72,19 @@ class CodedConstant(NamedTuple):
         tables: codebooks [1 or rows, 2^bits], or [16, 2^bits] with blocks.
         block: weights along K that share a codebook; 0: no blocks.
         kinds: uint8 [blocks, C]; kinds[b, c] is the codebook of block b of channel c. None: no blocks.
+        order: of the differences that the entries are; 0: they are the values.
     """
 
     codes: NDArray[np.uint8]
     tables: Array
     block: int = 0
     kinds: NDArray[np.uint8] | None = None
+    order: int = 0
 
     @property
     def coding(self) -> Coding:
         """How it is stored."""
-        return Coding(int(self.tables.shape[1]).bit_length() - 1, len(self.tables), self.block)
+        return Coding(int(self.tables.shape[1]).bit_length() - 1, len(self.tables), self.block, self.order)
 
     @property
     def nbytes(self) -> int:
@@ -83,8 +93,12 @@ class CodedConstant(NamedTuple):
 
     def values(self) -> Array:
         """What the codes stand for."""
-        if self.kinds is not None:
-            return self._of_blocks(self.kinds)
+        values = self._entries() if self.kinds is None else self._of_blocks(self.kinds)
+        for _ in range(self.order):
+            values = np.cumsum(values, dtype=values.dtype)
+        return values
+
+    def _entries(self) -> Array:
         codes, entries, bits = self.codes.reshape(-1), self.tables.reshape(-1), self.coding.bits
         if len(self.tables) == 1 and entries.itemsize == 1:
             table = np.resize(entries.view(np.uint8), 256).tobytes()
@@ -125,7 +139,7 @@ class CodedConstant(NamedTuple):
 
 def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dtype: str) -> CodedConstant:
     """The constant whose stored bytes are ``raw``."""
-    bits, tables, block = coding
+    bits, tables, block, order = coding
     elements, end, numbers = prod(shape), (tables << bits) * np.dtype(dtype).itemsize, coding.kinds_shape(shape)
     pairs = raw[end : end + -(-prod(numbers) // 2)]
     packed = raw[end + len(pairs) :].reshape(-1, bits)
@@ -137,8 +151,9 @@ def restored(raw: NDArray[np.uint8], coding: Coding, shape: tuple[int, ...], dty
         codes[:, place] = (words >> np.uint32(bits * place)) & np.uint32((1 << bits) - 1)
     kinds = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[: prod(numbers)].reshape(numbers) if block else None
     return CodedConstant(
-        codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds
-    )
+        codes.reshape(-1)[:elements].reshape(shape), raw[:end].view(dtype).reshape(tables, 1 << bits), block, kinds,
+        order,
+    )  # fmt: skip
 
 
 def encoded(array: Array) -> CodedConstant | None:
@@ -150,6 +165,7 @@ def encoded(array: Array) -> CodedConstant | None:
         return CodedConstant(np.searchsorted(values, array).astype(np.uint8), _whole_tables(values[None]))
     rows = coded_rows(array, MOST_VALUES) if array.ndim == 2 else None
     result = CodedConstant(rows[0], _whole_tables(rows[1])) if rows is not None else _encoded_blocks(array)
+    result = _encoded_differences(array) if result is None else result
     return result if result is not None and result.nbytes <= _MOST_SHARE * array.nbytes else None
 
 
@@ -162,6 +178,19 @@ def _encoded_blocks(array: Array) -> CodedConstant | None:
         return None
     tables = _whole_tables(np.pad(found.tables, ((0, MOST_TABLES - len(found.tables)), (0, 0)), mode="edge"))
     return CodedConstant(found.codes.reshape(array.shape), tables, found.block, found.kinds)
+
+
+def _encoded_differences(array: Array) -> CodedConstant | None:
+    """A table of int16 as the differences of the order that takes the fewest bytes; None where none has few values."""
+    found: list[CodedConstant] = []
+    differences = array
+    for order in ORDERS if array.ndim == 1 and array.dtype == np.int16 else ():
+        differences = np.diff(differences, prepend=np.int16(0))
+        values = few_values(differences, MOST_VALUES)
+        if values is not None:
+            codes = np.searchsorted(values, differences).astype(np.uint8)
+            found.append(CodedConstant(codes, _whole_tables(values[None]), order=order))
+    return min(found, key=lambda each: each.nbytes, default=None)
 
 
 def _whole_tables(values: Array) -> Array:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
-from .coded_constants import CODE_BITS, CODED_TYPES, Coding
+from .coded_constants import CODE_BITS, CODED_TYPES, ORDERS, Coding
 from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Port
 from .file_memory import ALIGNMENT, aligned_copy, read_or_map
 from .file_ports import expressions, ports, whole_numbers
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "qprog"
-VERSION = 5
+VERSION = 6
+"""That of programs that store tables as differences."""
+FILL_VERSION = 5
+"""That of other programs with fills at their outputs."""
 PLAIN_VERSION = 4
-"""That of programs without fills at their outputs, which older machines read, too."""
+"""That of all others, which older machines read, too."""
+_VERSIONS = (PLAIN_VERSION, FILL_VERSION, VERSION)
 _MAX_HEADER = 100 << 20
 MIXED_MAGIC = b"PK\x03\x04"
 """How a mixed program begins: a zip archive, which the compiler writes, and this machine only tells apart."""
@@ -60,10 +64,15 @@ def encoded(program: Contents) -> list[bytes | memoryview]:
     code = np.ascontiguousarray(program.code, "<i8")
     parts = {"blob": program.blob, "code": code, "kinds": np.ascontiguousarray(program.kinds)}
     description = json.dumps(_describe(program), sort_keys=True, separators=(",", ":"))
-    version = PLAIN_VERSION if all(port.fills == NO_FILLS for port in program.outputs) else VERSION
-    header = _header(parts, description, version)
+    header = _header(parts, description, _version_of(program))
     arrays = (part.reshape(-1).view(np.uint8).data for part in parts.values())
     return [struct.pack("<Q", len(header)), header, *arrays]
+
+
+def _version_of(program: Contents) -> int:
+    if any(constant.coding is not None and constant.coding.order for constant in program.constants):
+        return VERSION
+    return PLAIN_VERSION if all(port.fills == NO_FILLS for port in program.outputs) else FILL_VERSION
 
 
 def read_contents(source: str | int | bytes | bytearray | memoryview) -> Contents:
@@ -106,7 +115,9 @@ def _describe(program: Contents) -> dict[str, Any]:
 def _describe_coding(coding: Coding | None) -> tuple[int, ...]:
     if coding is None:
         return ()
-    return coding if coding.block else coding[:2]
+    if coding.order:
+        return coding
+    return coding[:3] if coding.block else coding[:2]
 
 
 def _describe_port(port: Port) -> list[Any]:
@@ -177,9 +188,9 @@ def _decode(data: NDArray[np.uint8]) -> Contents:
     metadata = _field(entries, "__metadata__", dict)
     if metadata.get("format") != FORMAT:
         raise ProgramError("a safetensors file, but not a program (.qprog)")
-    if metadata.get("version") not in (str(PLAIN_VERSION), str(VERSION)):
+    if metadata.get("version") not in map(str, _VERSIONS):
         raise ProgramError(
-            f"program version {metadata.get('version')}; this machine reads version {PLAIN_VERSION} and {VERSION}: "
+            f"program version {metadata.get('version')}; this machine reads version {PLAIN_VERSION} to {VERSION}: "
             "compile the model again"
         )
     parts = {name: _tensor(entries, name, data[8 + length :]) for name in ("blob", "code", "kinds")}
@@ -287,7 +298,7 @@ def _buffer(item: Any, dims: tuple[str, ...]) -> BufferInfo:
 def _constant(item: Any, blob_size: int) -> ConstantInfo:
     if (
         not isinstance(item, list)
-        or len(item) not in (3, 5, 6)
+        or len(item) not in (3, 5, 6, 7)
         or item[0] not in _OF_DTYPE
         or not all(map(whole_numbers, (item[1], item[2:])))
     ):
@@ -306,8 +317,10 @@ def _constant(item: Any, blob_size: int) -> ConstantInfo:
     return info
 
 
-def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None = None) -> bool:
-    """One table, one for each row, or those that the blocks of a matrix share."""
+def _sound_tables(dtype: str, shape: list[int], tables: int, block: int | None = None, order: int = 0) -> bool:
+    """One table, one for each row, those that the blocks of a matrix share, or one of differences."""
+    if order:
+        return dtype == "int16" and len(shape) == tables == 1 and block == 0 and order in ORDERS
     if block is None:
         return tables in (1, *shape[:1])
     return dtype == "int8" and len(shape) > 1 and tables == MOST_TABLES and block in BLOCKS

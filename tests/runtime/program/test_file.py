@@ -95,7 +95,7 @@ def test_missing_folder_and_foreign_files(tmp_path: Path) -> None:
 def test_another_version(path: Path) -> None:
     data = path.read_bytes().replace(b'"version":"4"', b'"version":"9"')
     path.write_bytes(data)
-    with pytest.raises(ProgramError, match="program version 9; this machine reads version 4 and 5"):
+    with pytest.raises(ProgramError, match="program version 9; this machine reads version 4 to 6"):
         Program.load(path)
 
 
