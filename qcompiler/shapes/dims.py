@@ -105,6 +105,25 @@ def floor_div(a: Dim, k: int) -> Dim:
     return _floor(sum(terms, sympy.Integer(0)) / sympy.Integer(k))
 
 
+@remembered
+def is_nonnegative(a: Dim) -> bool:
+    """Whether it is sure to be at least 0. Floors are replaced by what bounds them, ``x - 1 + 1 / q <= floor(x) <= x``,
+    where x has the denominator q.
+    """
+    expr = sympy.sympify(a)
+    while not expr.is_nonnegative:
+        floors = expr.atoms(sympy.floor)
+        outer = [each for each in floors if not any(each in other.args[0].atoms(sympy.floor) for other in floors)]
+        if not outer:
+            return False
+        coefficient, inner = sympy.expand(expr).coeff(outer[0]), outer[0].args[0]
+        if not coefficient.is_number or sympy.expand(expr - coefficient * outer[0]).has(outer[0]):
+            return False
+        least = inner - 1 + sympy.Rational(1, _denominator(inner)) if coefficient > 0 else inner
+        expr = sympy.expand(expr - coefficient * outer[0] + coefficient * least)
+    return True
+
+
 def ceil_div(a: Dim, k: int) -> Dim:
     """``ceil(a / k)`` for k >= 1."""
     return floor_div(a + k - 1, k)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qcompiler.graph.ir import Constant
 from qcompiler.shapes import rules
-from qcompiler.shapes.dims import as_dim, floor_div, remembered, same, scaled
+from qcompiler.shapes.dims import as_dim, floor_div, is_nonnegative, remembered, same, scaled
 from qcompiler.shapes.site import Site, Value
 
 _LIMIT = 1024
@@ -123,7 +123,7 @@ def _float_of(op: str, a: Any, b: Any) -> Any:
 def _int_div(a: Any, b: Any) -> Any:
     if isinstance(a, int) and isinstance(b, int):
         return None if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    if isinstance(b, int) and b > 0 and sympy.sympify(a).is_nonnegative:
+    if isinstance(b, int) and b > 0 and is_nonnegative(a):
         return floor_div(a, b)
     ratio = sympy.cancel(sympy.sympify(a) / b)
     return as_dim(ratio) if ratio.is_integer else None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.graph.runner import Runner
-from qcompiler.shapes.dims import ceil_div, floor_div, maximum, minimum, same
+from qcompiler.shapes.dims import ceil_div, floor_div, is_nonnegative, maximum, minimum, same
 from qcompiler.shapes.infer import annotate, evaluate, infer, infer_shapes, symbol, to_nested
 from tests.helpers.graphs import graph_of
 
@@ -222,3 +222,27 @@ def test_two_ways_to_one_size_are_the_same():
 def test_nested_form_refuses_division_by_a_symbol():
     with pytest.raises(ValueError, match="divides by a symbol"):
         to_nested(sympy.Integer(6) / N)
+
+
+@pytest.mark.parametrize(("expr", "sure"), [
+    (2 - L + 2 * floor_div(L, 2), True), (1 - L + 2 * floor_div(L, 2), True), (2 * floor_div(L, 2) - L, False),
+    (L - 2 * floor_div(L, 2), True), (L - 3 * floor_div(L, 2), False), (3 * floor_div(L, 2) - L, False),
+    (7 - L + 8 * floor_div(L, 8) + N, True), (4 * floor_div(L + 3, 4) - L, True), (L - floor_div(L, 3) * N, False),
+])  # fmt: skip
+def test_what_is_sure_not_to_be_negative(expr: Any, sure: bool) -> None:
+    values = [int(expr.subs({L: a, N: b})) for a in range(1, 40) for b in range(1, 6)]
+    assert is_nonnegative(expr) == sure
+    assert min(values) >= 0 or not sure
+
+
+def test_remainders_by_division_are_followed() -> None:
+    """As TensorFlow's SAME and dilated convolutions are exported: a - a / b * b of what rounds a size up."""
+    graph = graph_of(
+        """g (float[N, L, 12] x) => (int64[] t) {
+            s = Shape(x)  l = Gather(s, one)  h = Div(l, two)  d = Mul(h, two)  r = Sub(l, d)  m = Sub(two, r)
+            q = Div(m, two)  p = Mul(q, two)  t = Sub(m, p) }""",
+        one=np.int64(1), two=np.int64(2),
+    )  # fmt: skip
+    found = infer(graph).values["t"].ints()[0]
+    for length in (1, 2, 5, 8):
+        assert int(found.subs(L, length)) == Runner(graph).run({"x": np.zeros((2, length, 12), np.float32)})["t"]
