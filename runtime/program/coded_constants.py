@@ -8,8 +8,7 @@ An int8 constant [..., C] may also have 16 tables and say for each block of a co
 axes before the last taken as one, which of them it is on: numbers of 4 bits, two a byte, between the tables and the
 codes.
 
-A smooth function of 16 bits (a table of 65,536 int16) has many values, but its first or second differences have few: it
-is stored as these, and summed up once or twice, modulo 2^16, when it is read.
+A table of a smooth function of 16 bits is stored by its differences (`smooth_tables`).
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .block_tables import MOST_TABLES, fewest_codes
+from .smooth_tables import fewest_differences, summed
 
 Array = NDArray[Any]
 CODED_TYPES = ("uint8", "int8", "int16")
 CODE_BITS = (2, 3, 4)
-ORDERS = (1, 2)
-"""How often differences are summed up."""
 SMALLEST = 1024
 """Elements from which a constant is worth its codebooks."""
 
@@ -93,10 +91,7 @@ class CodedConstant(NamedTuple):
 
     def values(self) -> Array:
         """What the codes stand for."""
-        values = self._entries() if self.kinds is None else self._of_blocks(self.kinds)
-        for _ in range(self.order):
-            values = np.cumsum(values, dtype=values.dtype)
-        return values
+        return summed(self._entries() if self.kinds is None else self._of_blocks(self.kinds), self.order)
 
     def _entries(self) -> Array:
         codes, entries, bits = self.codes.reshape(-1), self.tables.reshape(-1), self.coding.bits
@@ -181,16 +176,13 @@ def _encoded_blocks(array: Array) -> CodedConstant | None:
 
 
 def _encoded_differences(array: Array) -> CodedConstant | None:
-    """A table of int16 as the differences of the order that takes the fewest bytes; None where none has few values."""
-    found: list[CodedConstant] = []
-    differences = array
-    for order in ORDERS if array.ndim == 1 and array.dtype == np.int16 else ():
-        differences = np.diff(differences, prepend=np.int16(0))
-        values = few_values(differences, MOST_VALUES)
-        if values is not None:
-            codes = np.searchsorted(values, differences).astype(np.uint8)
-            found.append(CodedConstant(codes, _whole_tables(values[None]), order=order))
-    return min(found, key=lambda each: each.nbytes, default=None)
+    """A table of int16 by its differences; None where they have too many values."""
+    found = fewest_differences(array, MOST_VALUES)
+    if found is None:
+        return None
+    order, differences, values = found
+    codes = np.searchsorted(values, differences).astype(np.uint8)
+    return CodedConstant(codes, _whole_tables(values[None]), order=order)
 
 
 def _whole_tables(values: Array) -> Array:

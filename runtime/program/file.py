@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from ..errors import ProgramError
 from ..instructions.instruction import ELEMENT_DTYPE, WIDTH, Element
 from .block_tables import BLOCKS, MOST_TABLES
-from .coded_constants import CODE_BITS, CODED_TYPES, ORDERS, Coding
+from .coded_constants import CODE_BITS, CODED_TYPES, Coding
 from .contents import NO_FILLS, BufferInfo, ConstantInfo, Contents, Port
 from .file_memory import ALIGNMENT, aligned_copy, read_or_map
 from .file_ports import expressions, ports, whole_numbers
+from .smooth_tables import ORDERS
 
 if TYPE_CHECKING:
     from pathlib import Path
